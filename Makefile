@@ -1,0 +1,50 @@
+# Two commands do everything on a machine with Python 3.11+ and make: `make run` and `make test`.
+PYTHON ?= python3
+VENV   ?= .venv
+ARGS   ?=
+
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: help run test lab notebooks lint clean
+
+help:
+	@echo "make run         execute the whole course on tinyworld; notebooks and pictures go to out/"
+	@echo "make test        run all tests (one file: make test ARGS=tests/test_cli.py)"
+	@echo "make lab         open JupyterLab on notebook 00"
+	@echo "make notebooks   execute all notebooks and save them in place (some: make notebooks ARGS=notebooks/00_start_here.ipynb)"
+	@echo "make lint        check the style of package, tests and notebooks"
+	@echo "make clean       remove $(VENV) and out/"
+	@echo "Each creates $(VENV) where there is none; PYTHON=... says from which Python."
+
+run: $(STAMP)
+	@$(BIN)/python -m blendlab.course --out out $(ARGS)
+
+# More than two threads do not pay on networks this small.
+test: $(STAMP)
+	@mkdir -p out
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/python -m pytest --junitxml=out/tests.xml $(ARGS)
+
+lab: $(STAMP)
+	$(BIN)/jupyter lab notebooks/00_start_here.ipynb $(ARGS)
+
+notebooks: $(STAMP)
+	@$(BIN)/python -m blendlab.course --save $(ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+
+clean:
+	rm -rf "$(VENV)" out
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "blendlab needs Python 3.11 or newer and '$(PYTHON)' is none; name one: make run PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "'$(PYTHON)' cannot create environments; install its venv module (Debian and Ubuntu: python3-venv)"; exit 1; }
+	@echo "Installing blendlab and what it needs into $(VENV): minutes the first time, up to 7 GB with PyTorch"
+	@start=$$(date +%s); \
+	{ test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); } && \
+	$(BIN)/python -m pip install -e '.[lab,test]' -c constraints.txt && \
+	touch $@ && echo "Installed in $$(( $$(date +%s) - start )) s"

@@ -1,0 +1,17 @@
+"""One picture inside the mask, another outside: x_fg * m + x_bg * (1 - m).
+
+Blended Diffusion (2111.14818), algorithm 2, and Blended Latent Diffusion (2206.02779), algorithm 1.
+Next: masks.py for the mask at latent size, blended_latent.py for the algorithm.
+"""
+
+import torch
+from torch import Tensor
+
+
+def blend(mask: Tensor, edit: Tensor, keep: Tensor) -> Tensor:
+    """`edit` where the mask is 1, `keep` where it is 0, both bit for bit; a mix where the mask is soft.
+
+    mask: (1 or B,1,H,W) in [0,1], 1 = edit. edit, keep: (1 or B,C,H,W).
+    """
+    mixed = mask * edit + (1 - mask) * keep
+    return torch.where(mask == 1, edit, torch.where(mask == 0, keep, mixed))

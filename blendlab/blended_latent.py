@@ -1,0 +1,242 @@
+"""Blended Latent Diffusion (2206.02779): words, a mask, a picture; the edit inside, the picture outside.
+
+Algorithm 1 in latent space. `blended_steps` is the algorithm, `blended_latent` the front door around it,
+`Blending` what its implementations disagree on. Next: rank.py, then masks.py for thin masks.
+"""
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Literal, get_args, get_origin
+
+import torch
+
+from . import images, masks, models, prompts
+from .blend import blend
+from .edit import Edit, memory_advice, take
+from .guidance import cfg, denoiser
+from .latents import decode, encode
+from .noise import Noise
+from .rank import rank
+from .sampler import last, sample
+from .schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Blending:
+    """How to blend. The defaults leave the latent outside the mask exactly the source's."""
+
+    # When: after each move, on the state that the network is about to see, or on its clean estimate x0_hat.
+    when: Literal["after", "before", "x0", "before and x0"] = "after"
+    # Noise level of the kept part: the level that the state is on, or the one that it has just left.
+    level: Literal["t_next", "t"] = "t_next"
+    # Noise of the kept part: drawn at each step, drawn once, or the noise that the edit starts from.
+    noise: Literal["fresh", "fixed", "initial"] = "fresh"
+    # One draw of it for each sample, or one for all.
+    batch_noise: Literal["independent", "shared"] = "independent"
+    # Where the edit starts: the source at the first level, or pure noise (which forgets the source).
+    start: Literal["noised source", "noise"] = "noised source"
+    # The kept part after the last move: the source itself, noised like before, or left to the network.
+    final: Literal["clean", "noised", "none"] = "clean"
+    # Where the last move of the edited part ends: as the pipeline's scheduler says, clean, or at abar[0].
+    end: Literal["scheduler", "clean", "first"] = "scheduler"
+    # The source's latent: the posterior's mode, or a sample of it.
+    posterior: Literal["mode", "sample"] = "mode"
+    # How the mask comes to latent size, see masks.to_latent.
+    mask_rule: Literal["centre", "corner", "area", "any"] = "centre"
+    paste: bool = False        # put the source's pixels back outside the mask, bit for bit
+    eta: float = 0.0           # 0 is DDIM, 1 is DDPM
+    w: float | None = None     # guidance weight; None: what the model recommends
+    steps: int | None = None   # levels from noise to picture, before skipping
+    skip: float | None = None  # share of them left out at the noisy end
+    offset: int | None = None  # added to every level; None: what the pipeline's scheduler says
+
+    def __post_init__(self):
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if get_origin(f.type) is Literal and value not in get_args(f.type):
+                raise ValueError(f"{f.name} is {value!r}; choose {' or '.join(map(repr, get_args(f.type)))}")
+
+
+# What the implementations do (BLD is the authors' code, by file and line); what is left out is the default.
+PRESETS = {
+    # BLD, algorithm 1: z_bg = noise(z_init, t) beside z_fg = denoise(z_t, t), which is one level further on.
+    "paper": Blending(level="t", final="noised"),
+    # BLD, ldm/models/diffusion/ddim.py:222-245: the background of z_0 is the model's own last estimate.
+    "official-ldm": Blending(
+        when="before", batch_noise="shared", final="none", end="first", posterior="sample",
+        w=5.0, steps=50, skip=0.0, offset=1),
+    # BLD, text_editing_SD2.py:106-143: noised to t beside a state on t - 20, and started from pure noise.
+    "official-sd2": Blending(
+        level="t", final="noised", end="first", start="noise", w=7.5, steps=50, skip=0.25, offset=0),
+    # BLD, text_editing_SDXL.py:115-119 and 231-238: the same level, but started from the noised source.
+    "official-sdxl": Blending(level="t", final="noised", end="clean", w=5.0, steps=50, skip=0.25),
+    # labml's annotated Stable Diffusion, sampler/ddim.py:287-297.
+    "labml": Blending(level="t", final="noised", end="first"),
+    # diffusers, pipeline_stable_diffusion_inpaint.py:1294-1307: a UNet of 4 channels, strength 1.
+    "diffusers": Blending(
+        noise="initial", start="noise", posterior="sample", mask_rule="corner", w=7.5, steps=50, skip=0.0),
+    # diffusers' community pipeline pipeline_stable_diffusion_xl_differential_img2img.py:1303-1333.
+    "differential": Blending(when="before", noise="initial", final="none"),
+    # ComfyUI, comfy/samplers.py:398-411.
+    "comfyui": Blending(when="before and x0", noise="initial"),
+    # InvokeAI, backend/stable_diffusion/diffusers_pipeline.py:33-62.
+    "invokeai": Blending(when="before", noise="initial"),
+    # A1111, modules/sd_samplers_cfg_denoiser.py.
+    "a1111": Blending(when="x0"),
+}  # fmt: skip
+
+# For pipelines that nobody recommends numbers for: BLD, text_editing_SD2.py:28-75.
+FALLBACK = {"w": 7.5, "steps": 50, "skip": 0.25}
+
+
+def blended_steps(denoise, z, source, masks_small, schedule, timesteps, how, background, fresh=None):
+    """Yield the steps of algorithm 1, already blended; assign to step.x to steer further.
+
+    denoise(x, t) -> Prediction. z: (B,C,h,w) on level timesteps[0]. source: clean latents (1 or B,C,h,w).
+    masks_small: one (1 or B,1,h,w) per move, 1 = edit. how: a Blending.
+    background, fresh: functions that draw noise, for the kept part and (eta > 0) for the moves.
+    """
+    if "x0" in how.when:
+        denoise = _clean_outside(denoise, source, masks_small, timesteps)
+    if "before" in how.when:  # what is blended after one move is blended with the mask of the next
+        z = blend(masks_small[0], edit=z, keep=schedule.add_noise(source, timesteps[0], background()))
+        masks_small = [*masks_small[1:], masks_small[-1]]
+
+    # 1. Move everything one level towards the prompt.
+    for step in sample(denoise, z, schedule, timesteps, how.eta, fresh):
+        last_move = step.t_next < 0
+
+        # 2. Bring the source to the level that the state is on now (or to where the preset wants it).
+        if last_move and how.final == "clean":
+            keep = source
+        elif how.when == "x0" or last_move and how.final == "none":
+            keep = step.x
+        else:
+            keep = schedule.add_noise(source, step.t if how.level == "t" else step.t_next, background())
+
+        # 3. The edit inside the mask, the source outside.
+        step.x = blend(masks_small[step.i], edit=step.x, keep=keep)
+        yield step
+
+
+def _clean_outside(denoise, source, masks_small, timesteps):
+    """The denoiser whose clean estimate is the source outside the mask."""
+    mask_at = dict(zip(timesteps, masks_small, strict=False))
+
+    def kept(x, t):
+        seen = denoise(x, t)
+        return replace(seen, x0_hat=blend(mask_at[t], edit=seen.x0_hat, keep=source))
+
+    return kept
+
+
+@torch.no_grad()
+def blended_latent(
+    pipe, image, mask, prompt, *, w=None, steps=None, skip=None, shrink=None, preset=None, clip=None,
+    n=1, seed=0, batch=None, negative="", **options,
+) -> Edit:  # fmt: skip
+    """Edit a picture inside a mask as the prompt says; return an `Edit` with n results.
+
+    pipe:     a StableDiffusionPipeline (predicting epsilon, v or x0) or a StableDiffusionXLPipeline
+    image:    PIL, a path or (1 or n,3,H,W) in [-1,1]; sides are multiples of the autoencoder's factor
+    mask:     PIL, a path or (1 or n,1,H,W) in {0,1}; 1 (white) = edit
+    prompt:   a text, or a list of n; negative: a text to steer away from
+    w, steps, skip: guidance weight, number of levels, share of them left out at the noisy end. Left out, they
+              come from the preset, else from the model, else from BLD's script (7.5, 50, 0.25)
+    shrink:   start with a wider mask (section 4.3): how many dilations (the paper: 3), or radii in cells
+    preset:   a name in PRESETS ("paper", "official-sd2", "diffusers", ...), or a Blending
+    options:  any field of Blending, as in mask_rule="any", noise="fixed", paste=True
+    clip:     rank the results, best first (see rank)
+    n, seed, batch: how many, from which seed, how many at once. Sample i is the same whatever n and batch are
+
+    Outside the mask the latents are the source's exactly, the pixels within the autoencoder's error, or bit
+    for bit with paste=True. Bad input raises ValueError with the fix before any network runs.
+    """
+    how = _settle(pipe, preset, {"w": w, "steps": steps, "skip": skip} | options)
+    image, mask, prompt = _admit(pipe, image, mask, prompt, negative, n, clip)
+    at_once = batch or n
+
+    # The levels to visit, and the mask for each move.
+    schedule = Schedule.from_scheduler(pipe.scheduler)
+    if how.end != "scheduler":
+        schedule = replace(schedule, final=how.end)
+    timesteps = schedule.timesteps(how.steps, how.skip, offset=how.offset)
+    size = [side // pipe.vae_scale_factor for side in image.shape[-2:]]  # h, w
+    mask_small = masks.to_latent(mask, size, how.mask_rule)
+    radii = range(1, shrink + 1) if isinstance(shrink, int) else shrink or ()
+    masks_small = masks.stages(mask_small, len(timesteps) - 1, tuple(radii))
+
+    with memory_advice(at_once):
+        draw = Noise(seed, len(image), "posterior", image.device)
+        shape = (pipe.vae.config.latent_channels, *size)
+        source = encode(pipe.vae, image, draw(shape) if how.posterior == "sample" else None)  # (1 or n,C,h,w)
+        text, null = prompts.encode(pipe, prompt, negative, tuple(image.shape[-2:]))
+        net = denoiser(pipe.unet, schedule, pipe.scheduler.config.get("prediction_type", "epsilon"))
+
+        latents, tensors = [], []
+        for start in range(0, n, at_once):
+            rows = range(start, min(start + at_once, n))
+            denoise = cfg(net, take(text, rows), take(null, rows), how.w)
+            now = [take(m, rows) for m in masks_small]
+            z = _run(denoise, take(source, rows), now, schedule, timesteps, how, seed, rows)
+            latents.append(z)
+            tensors.append(decode(pipe.vae, z))
+
+    latents, tensor = torch.cat(latents), torch.cat(tensors)  # (n,C,h,w), (n,3,H,W)
+    if how.paste:
+        tensor = blend(mask, edit=tensor, keep=image)
+    order, scores = list(range(n)), None
+    if clip is not None:
+        order, scores = rank(tensor, prompt[0], clip, mask)
+    used = dict(prompt=prompt, negative=negative, n=n, seed=seed, shrink=shrink, order=order)
+    return Edit(tensor[order], latents[order], scores, used | asdict(how))
+
+
+def _settle(pipe, preset, options):
+    """The Blending to use: what was asked for, else the preset's, else the model's numbers, else BLD's."""
+    if isinstance(preset, str) and preset not in PRESETS:
+        raise ValueError(f"there is no preset {preset!r}; choose {', '.join(PRESETS)}, or pass a Blending")
+    names = [f.name for f in fields(Blending)]
+    for name in options.keys() - names:
+        raise TypeError(f"blended_latent has no option {name!r}; it has {', '.join(names)}")
+    how = PRESETS[preset] if isinstance(preset, str) else preset or Blending()
+    how = replace(how, **{name: value for name, value in options.items() if value is not None})
+    numbers = FALLBACK | models.settings(pipe, "blended_latent")
+    return replace(how, **{name: numbers[name] for name in FALLBACK if getattr(how, name) is None})
+
+
+def _admit(pipe, image, mask, prompt, negative, n, clip):
+    """Picture, mask and list of prompts, or a sentence that says what is wrong with them."""
+    if n < 1:
+        raise ValueError(f"n is {n}; it counts the edits to make, so take 1 or more")
+    if pipe.unet.config.in_channels != pipe.vae.config.latent_channels:
+        raise ValueError(
+            f"this UNet takes {pipe.unet.config.in_channels} channels, a latent has "
+            f"{pipe.vae.config.latent_channels}: pass a text-to-image pipeline, not one for inpainting"
+        )
+    image = images.image(image, size_multiple=pipe.vae_scale_factor).to(pipe._execution_device)
+    mask = images.mask(mask, like=image, allow_full=True)
+    prompt = [prompt] if isinstance(prompt, str) else list(prompt)
+    for name, given in {"image": len(image), "mask": len(mask), "prompt": len(prompt)}.items():
+        if given not in (1, n):
+            raise ValueError(f"{name} holds {given} for n={n} edits: pass one that serves all, or n={given}")
+        if clip is not None and given > 1:
+            raise ValueError(f"clip= ranks edits of one picture and prompt: pass one {name}, not {given}")
+    for text in [*prompt, negative]:
+        prompts.check(pipe, text)
+    return image, mask, prompt
+
+
+def _run(denoise, source, masks_small, schedule, timesteps, how, seed, rows):
+    """The final latents of the samples in `rows`, each with its own streams of noise."""
+    shape, device = source.shape[1:], source.device
+    initial = Noise(seed, len(rows), "initial", device, rows.start)(shape)  # (B,C,h,w)
+    fresh = Noise(seed, len(rows), "step", device, rows.start)
+    shared = how.batch_noise == "shared"
+    behind = Noise(seed, 1 if shared else len(rows), "background", device, 0 if shared else rows.start)
+
+    drawn = initial if how.noise == "initial" else behind(shape) if how.noise == "fixed" else None
+    z = initial if how.start == "noise" else schedule.add_noise(source, timesteps[0], initial)
+    return last(blended_steps(
+        denoise, z, source, masks_small, schedule, timesteps, how,
+        background=lambda: behind(shape) if drawn is None else drawn, fresh=lambda: fresh(shape),
+    ))  # fmt: skip

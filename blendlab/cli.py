@@ -1,0 +1,175 @@
+"""The command line: blendlab edit | rank | world | train | doctor, each a few lines over one function.
+
+No paper. Read next: blended_latent.py, which `edit` calls.
+"""
+
+import sys
+import traceback
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Blended diffusion, from the shell.")
+
+Image = Annotated[Path, typer.Option(help="The picture to edit.")]
+Mask = Annotated[Path, typer.Option(help="Where to edit: white is edited, black is kept.")]
+Prompt = Annotated[str, typer.Option(help="What to see there.")]
+Model = Annotated[str, typer.Option(help="A known network, a diffusers repository or a folder.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps; without it, the GPU where there is one.")]
+Seed = Annotated[int, typer.Option(help="The same seed makes the same picture.")]
+
+
+@app.command()
+def edit(
+    image: Image,
+    mask: Mask,
+    prompt: Prompt,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The picture to write; several get numbers.")],
+    model: Model = "tinyworld",
+    n: Annotated[int, typer.Option("-n", min=1, help="How many results.")] = 1,
+    seed: Seed = 0,
+    steps: Annotated[int | None, typer.Option(help="Moves of the whole schedule.")] = None,
+    w: Annotated[float | None, typer.Option("--w", help="Guidance weight; 1 is none.")] = None,
+    skip: Annotated[float | None, typer.Option(help="Share left out at the noisy end, 0 to 1.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Settings of a paper or a published code.")] = None,
+    device: Device = None,
+):
+    """Change what is under the mask into what the words say (blended latent diffusion).
+
+    The model recommends the settings that you leave out.
+
+    Example: blendlab edit --image scene.png --mask mask.png --prompt "a red mushroom" -o out.png -n 4
+    """
+    from tqdm import tqdm
+
+    from . import models
+    from .blended_latent import blended_latent
+
+    files = numbered(out, n)
+    chosen = {"steps": steps, "w": w, "skip": skip, "preset": preset}
+    chosen = {name: value for name, value in chosen.items() if value is not None}
+    pipe = models.load(model, device=device)
+    with tqdm(desc=prompt, unit="move") as bar, watched(pipe.unet, bar.update):
+        result = blended_latent(pipe, image, mask, prompt, n=n, seed=seed, **chosen)
+    for file, picture in zip(files, result.images, strict=True):
+        picture.save(file)
+        print(file)
+
+
+@app.command()
+def rank(
+    images: Annotated[list[Path], typer.Argument(help="The pictures to put in order.")],
+    prompt: Prompt,
+    clip: Annotated[str, typer.Option(help="Shipped, of open_clip, or a folder.")] = "tinyworld-clip",
+    mask: Annotated[Path | None, typer.Option(help="Look at the white part only.")] = None,
+    view: Annotated[str | None, typer.Option(help="With a mask: mask (usual), image or both.")] = None,
+    device: Device = None,
+):
+    """Order pictures by their CLIP distance to the words, best first.
+
+    Example: blendlab rank --prompt "a red mushroom" --mask mask.png out_1.png out_2.png
+    """
+    from . import models
+    from .rank import rank as ranked
+
+    model = (models.load if clip in models.SHIPPED else models.load_clip)(clip, device=device)
+    order, distances = ranked(images, prompt, model, mask, view or ("mask" if mask else "image"))
+    for index, distance in zip(order, distances, strict=True):
+        print(f"{distance:.3f}  {images[index]}")
+
+
+@app.command()
+def world(
+    out: Annotated[Path, typer.Argument(help="The picture to write.")],
+    n: Annotated[int, typer.Option("-n", min=1, help="How many scenes.")] = 24,
+    seed: Seed = 0,
+    size: Annotated[int, typer.Option(min=8, help="Side of one scene, in pixels.")] = 128,
+):
+    """Draw a sheet of scenes of tinyworld.
+
+    Example: blendlab world --seed 3 -n 24 out.png
+    """
+    from . import viz
+    from . import world as tinyworld
+
+    (file,) = numbered(out, 1)
+    viz.sheet(tinyworld.render(tinyworld.sample(n, seed=seed), size=size).image).save(file)
+    print(file)
+
+
+@app.command()
+def train(
+    name: Annotated[str, typer.Argument(help="autoencoder, judge or latent.")],
+    steps: Annotated[int | None, typer.Option(help="How many; may change when a run is resumed.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Stop then; the learning rate ends with it.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; one there goes on.")] = None,
+    source: Annotated[str | None, typer.Option("--from", help="'shipped', or a folder of weights.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Pictures per step and process.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
+    seed: Seed = 0,
+    precision: Annotated[str, typer.Option(help="auto, bf16, fp16 or no.")] = "auto",
+    cpu: Annotated[bool, typer.Option("--cpu", help="Leave the GPU alone.")] = False,
+    autoencoder: Annotated[Path | None, typer.Option(help="The one that judge and latent use.")] = None,
+    export_to: Annotated[Path | None, typer.Option("--export", help="Only write the weights there.")] = None,
+):
+    """Train one of tinyworld's networks; stop it and call it again, and it goes on.
+
+    Example: blendlab train latent --from shipped --minutes 60
+    """
+    given = {key: value for key, value in locals().items() if value is not None}
+    from . import training
+
+    print(training.main(**given))
+
+
+@app.command()
+def doctor():
+    """Say which versions, device, memory and networks there are.
+
+    Example: blendlab doctor
+    """
+    from . import doctor
+
+    doctor.check()
+
+
+@contextmanager
+def watched(network, update):
+    """Call update() after each forward pass of a network."""
+
+    def count(*_):  # what a hook returns would replace the network's output
+        update()
+
+    hook = network.register_forward_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def numbered(out: Path, n: int) -> list[Path]:
+    """The n files to write: out itself, or out_1, out_2, ...; refused before any network runs."""
+    from PIL import Image
+
+    known = Image.registered_extensions()
+    if out.suffix.lower() not in known:
+        raise ValueError(f"cannot write {out}: end the name with .png or .jpg")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return [out] if n == 1 else [out.with_stem(f"{out.stem}_{i}") for i in range(1, n + 1)]
+
+
+def main():
+    """Run a command; an error that blendlab itself explains ends as its one sentence and exit code 2."""
+    try:
+        app()
+    except (ValueError, TypeError, OSError) as error:
+        if Path(__file__).parent not in Path(traceback.extract_tb(error.__traceback__)[-1].filename).parents:
+            raise
+        typer.secho(str(error), fg="red", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,284 @@
+"""The notebook runner behind `make run`, `make notebooks` and the tests: execute, tidy, show the pictures.
+
+No paper. `python -m blendlab.course --help` says what it can do. Read next: notebooks/00_start_here.ipynb.
+"""
+
+import base64
+import hashlib
+import html
+import os
+import re
+import shutil
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+REPOSITORY, RELEASE = "blendlab/blendlab", "v0.1.0"  # where the Colab badges point; a release is a tag
+STATE, VIEW = "application/vnd.jupyter.widget-state+json", "application/vnd.jupyter.widget-view+json"
+
+
+@dataclass
+class Run:
+    """One executed notebook: problems is empty when all went well, else one text per error."""
+
+    path: Path
+    notebook: dict
+    problems: list[str]
+    seconds: float
+
+
+def notebooks(folder: Path | str = "notebooks") -> list[Path]:
+    """All notebooks of the course in order, each followed by its solutions if it has some."""
+    found = [p for p in Path(folder).rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts]
+    return sorted(found, key=lambda p: (p.name, len(p.parts)))
+
+
+def place(path: Path) -> str:
+    """Where the notebook at path lies in the repository."""
+    return f"notebooks/{'solutions/' if path.parent.name == 'solutions' else ''}{path.name}"
+
+
+def badge(path: Path) -> str:
+    """The "Open in Colab" line that the notebook at path carries in its first cell."""
+    link = f"https://colab.research.google.com/github/{REPOSITORY}/blob/{RELEASE}/{place(path)}"
+    return f"[![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)]({link})"
+
+
+# --- executing ----------------------------------------------------------------------------------------
+
+
+def execute(path: Path | str, timeout: int = 600) -> Run:
+    """Run one notebook top to bottom in a fresh kernel, in a copy of its folder.
+
+    timeout is in seconds, per cell. Stays offline while BLENDLAB_MODEL is not set. The file is not changed.
+    """
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+    from tqdm import tqdm
+
+    path, start, problems = Path(path), time.perf_counter(), []
+    nb = nbformat.read(path, as_version=4)
+    with tempfile.TemporaryDirectory() as copy, tqdm(total=len(code(nb)), desc=path.stem, unit="cell") as bar:
+        here = shutil.copytree(path.parent, Path(copy) / path.parent.name)
+        client = NotebookClient(
+            nb,
+            timeout=timeout,
+            kernel_name="python3",
+            store_widget_state=True,
+            record_timing=False,
+            extra_arguments=["--IPKernelApp.log_level=40"],  # errors; else it warns that it listens on a port
+            resources={"metadata": {"path": str(here)}},
+            on_cell_executed=lambda **_: bar.update(),
+        )
+        try:
+            client.execute(env=kernel_environment())
+        except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+            problems = [f"{path.name}: {error}"]
+    return Run(path, nb, problems + hidden_errors(nb, path.name), time.perf_counter() - start)
+
+
+def kernel_environment() -> dict:
+    """Variables for the kernel: figures go into the notebook, and tinyworld needs no network."""
+    env = {key: value for key, value in os.environ.items() if key != "MPLBACKEND"}
+    return env if "BLENDLAB_MODEL" in env else {**env, "HF_HUB_OFFLINE": "1"}
+
+
+def hidden_errors(nb, name: str) -> list[str]:
+    """Errors that a widget's callback printed into its Output widget, where no cell fails from them."""
+    outputs = [out for model in widgets(nb).values() for out in model["state"].get("outputs", [])]
+    errors = [out for out in outputs if out["output_type"] == "error"]
+    return [f"{name}: inside a widget: {plain(chr(10).join(error['traceback']))}" for error in errors]
+
+
+# --- tidying, so that a notebook can be committed -----------------------------------------------------
+
+
+def tidy(nb):
+    """Make an executed notebook fit to commit: pictures for widgets, plain metadata, the hash of its code."""
+    state = widgets(nb)
+    for cell in code(nb):
+        cell.outputs = [kept for output in cell.outputs for kept in settled(output, state)]
+    nb.metadata.clear()
+    nb.metadata.update(
+        kernelspec={"name": "python3", "display_name": "Python 3", "language": "python"},
+        language_info={"name": "python"},
+        blendlab={"code": code_hash(nb)},
+    )
+    return nb
+
+
+def settled(output, state) -> list:
+    """What is left of one output: what a widget shows, one picture of two, a progress bar's last line."""
+    data = output.get("data", {})
+    if VIEW in data:
+        return shown(data[VIEW]["model_id"], state)
+    if "image/png" in data:
+        data.pop("image/jpeg", None)  # IPython sends a PIL image as both
+    if output["output_type"] == "stream":
+        output["text"] = re.sub(r"[^\n]*\r(?!\n)", "", output["text"])
+        return [output] if output["text"].strip() else []
+    return [output]
+
+
+def shown(model_id: str, state) -> list:
+    """The outputs and pictures that a widget and its children show, in order."""
+    import nbformat
+
+    model = state.get(model_id, {"state": {}})
+    inner = model["state"]
+    pictures = [b["data"] for b in model.get("buffers", []) if inner.get("_model_name") == "ImageModel"]
+    own = [nbformat.v4.new_output("display_data", {"image/png": data}) for data in pictures]
+    for output in inner.get("outputs", []):
+        own += settled(nbformat.from_dict(output), state)
+    for child in inner.get("children", []):
+        own += shown(child.removeprefix("IPY_MODEL_"), state)
+    return own
+
+
+def code(nb) -> list:
+    """The code cells that have any code."""
+    return [cell for cell in nb.cells if cell.cell_type == "code" and cell.source.strip()]
+
+
+def code_hash(nb) -> str:
+    """A fingerprint of all code cells, 16 hexadecimal digits; text may change without re-execution."""
+    return hashlib.sha256("\0".join(cell.source for cell in code(nb)).encode()).hexdigest()[:16]
+
+
+def fresh(nb) -> bool:
+    """Whether the saved outputs were made by the code that stands there now."""
+    return nb.metadata.get("blendlab", {}).get("code") == code_hash(nb)
+
+
+def widgets(nb) -> dict:
+    """The saved state of every widget, by model id."""
+    return nb.metadata.get("widgets", {}).get(STATE, {}).get("state", {})
+
+
+def plain(text: str) -> str:
+    """Text without a terminal's colour codes."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+# --- the page of pictures -----------------------------------------------------------------------------
+
+
+def pictures(nb) -> list[tuple[str, list[str]]]:
+    """(heading, data addresses of the pictures below it), without headings that have no picture."""
+    sections = [("", [])]
+    for cell in nb.cells:
+        if cell.cell_type == "markdown":
+            sections += [(heading, []) for heading in headings(cell.source)]
+        for output in cell.get("outputs", []):
+            images = {k: v for k, v in output.get("data", {}).items() if k.startswith("image/")}
+            sections[-1][1].extend(address(kind, data) for kind, data in images.items())
+    return [(heading, images) for heading, images in sections if images]
+
+
+def headings(text: str) -> list[str]:
+    return [re.sub("[*`]", "", line.lstrip("# ")) for line in text.splitlines() if line.startswith("#")]
+
+
+def address(kind: str, data: str) -> str:
+    data = base64.b64encode(data.encode()).decode() if kind == "image/svg+xml" else data.replace("\n", "")
+    return f"data:{kind};base64,{data}"
+
+
+def page(runs: list[Run]) -> str:
+    """One self-contained HTML page: every picture of every notebook under its heading."""
+    parts, links = [], []
+    for run in runs:
+        texts = [cell.source for cell in run.notebook.cells if cell.cell_type == "markdown"]
+        title = html.escape(next((h for text in texts for h in headings(text)), run.path.stem))
+        trouble = f"<pre>{html.escape(plain(run.problems[0]))}</pre>" if run.problems else ""
+        figures = "".join(
+            f"<figure><figcaption>{html.escape(heading)}</figcaption>"
+            + "".join(f'<img alt="{html.escape(heading)}" src="{image}">' for image in images)
+            + "</figure>"
+            for heading, images in pictures(run.notebook)
+        )
+        links.append(f'<a href="#{place(run.path)}">{title}</a>')
+        parts.append(
+            f'<section id="{place(run.path)}"><h2>{title}</h2>{trouble}'
+            f"<p>{place(run.path)}, executed in {run.seconds:.0f} s</p><div>{figures}</div></section>"
+        )
+    return PAGE.format(links="".join(links), sections="".join(parts), date=time.strftime("%d %B %Y"))
+
+
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8">
+<meta name="viewport" content="width=device-width"><title>blendlab: the pictures of the course</title><style>
+:root {{ color-scheme: light dark; --line: #8884; --soft: #8881 }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 0 auto; padding: 1.5rem }}
+h1 {{ margin-bottom: 0 }} h2 {{ margin: 0 }}
+section {{ border-top: 1px solid var(--line); padding: 1.5rem 0 }}
+p {{ margin: .2rem 0 1rem; opacity: .7 }} pre {{ overflow-x: auto; color: #c22 }}
+nav {{ display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; margin: 1rem 0 }} nav a {{ color: inherit }}
+div {{ display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start }}
+figure {{ margin: 0; padding: .8rem; background: var(--soft); border-radius: .6rem; max-width: 100% }}
+figcaption {{ font-size: .9rem; font-weight: 600; margin-bottom: .4rem }}
+img {{ display: block; max-width: 100%; margin-top: .4rem; border-radius: .3rem; background: #fff }}
+</style><h1>blendlab</h1><p>The pictures of the course, made on {date}</p><nav>{links}</nav>{sections}</html>
+"""
+
+
+# --- the command --------------------------------------------------------------------------------------
+
+
+def main(
+    names: Annotated[list[Path] | None, typer.Argument(help="Notebooks; without names, all.")] = None,
+    out: Annotated[Path, typer.Option(help="Where executed notebooks and pictures go.")] = Path("out"),
+    save: Annotated[bool, typer.Option("--save", help="Save in place instead.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Only name those with old outputs.")] = False,
+):
+    """Execute the course.
+
+    Example: python -m blendlab.course --out out notebooks/00_start_here.ipynb
+    """
+    paths = [p for p in names or notebooks() if p.suffix == ".ipynb"]
+    if not paths:
+        sys.exit("There is no notebook here; run this in the top folder of the clone.")
+    sys.exit(stale(paths) if check else run(paths, out, save))
+
+
+def stale(paths: list[Path]) -> int:
+    """Name the notebooks whose outputs are older than their code; returns how many."""
+    import nbformat
+
+    old = [path for path in paths if not fresh(nbformat.read(path, as_version=4))]
+    for path in old:
+        print(f"{path}: the code changed after its outputs were made; run: make notebooks ARGS={path}")
+    return len(old)
+
+
+def run(paths: list[Path], out: Path, save: bool) -> int:
+    """Execute notebooks; save them in place, or under out with the page of pictures; return the failures."""
+    import nbformat
+
+    runs = []
+    for path in paths:
+        done = execute(path)
+        runs.append(done)
+        tidy(done.notebook)
+        target = path if save else out / place(path)
+        if not (save and done.problems):  # never save a broken run over a good one
+            target.parent.mkdir(parents=True, exist_ok=True)
+            nbformat.write(done.notebook, target)
+        saved = f"{path}: {done.seconds:.0f} s, saved as {target}"
+        print("\n".join(plain(p) for p in done.problems) or saved, flush=True)
+    if not save:
+        (out / "index.html").write_text(page(runs), encoding="utf-8")
+        print(f"All pictures: {out / 'index.html'}")
+    failed = sum(bool(done.problems) for done in runs)
+    seconds = sum(done.seconds for done in runs)
+    print(f"{len(runs) - failed} of {len(runs)} notebooks ran, {seconds:.0f} s in all")
+    return failed
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,52 @@
+"""What every editing function shares: the Edit it returns, and what it says when memory runs out.
+
+Next: blended_latent.py makes one; rank.py puts the best first.
+"""
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from . import images
+
+
+@dataclass
+class Edit:
+    """n edits of one picture, best first when they were ranked.
+
+    tensor:   (n,3,H,W) in [-1,1], float32.           images: the same as a list of n PIL pictures
+    latents:  (n,C,h,w) float32, or None in pixel space
+    scores:   n CLIP distances, smallest (best) first, or None when not ranked
+    settings: everything that was used, also what was left to the model; "order" numbers the samples
+    """
+
+    tensor: Tensor
+    latents: Tensor | None = None
+    scores: list[float] | None = None
+    settings: dict = field(default_factory=dict)
+
+    @cached_property
+    def images(self):
+        return images.to_pil(self.tensor)
+
+
+@contextmanager
+def memory_advice(at_once: int):
+    """Turn "out of memory" into a sentence that says which option halves the need."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        fix = "load the model with dtype=torch.float16, or edit a smaller picture"
+        if at_once > 1:
+            fix = f"batch={at_once // 2} halves it and gives the same pictures"
+        raise MemoryError(f"out of memory with {at_once} at once: {fix}") from error
+
+
+def take(value, rows: range):
+    """The rows of a batch, or the one row that serves all; dicts are walked."""
+    if isinstance(value, dict):
+        return {key: take(v, rows) for key, v in value.items()}
+    return value if len(value) == 1 else value[rows.start : rows.stop]

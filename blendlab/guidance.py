@@ -1,0 +1,111 @@
+"""What the network predicts: from a network to a denoiser, and from a denoiser to a guided one.
+
+Each function here returns a function. The contract is in sampler.py: `denoise(x, t) -> Prediction`.
+Classifier-free guidance: 2207.12598; guidance by a gradient: 2105.05233, section 4. Next: blended_latent.py.
+"""
+
+import torch
+from torch import Tensor
+
+from .sampler import Prediction
+
+
+def denoiser(unet, schedule, prediction="epsilon", timesteps=None):
+    """Turn a network into `net(x, t, cond=None) -> Prediction`.
+
+    prediction: what the network was trained to say, as in a diffusers scheduler's prediction_type.
+    cond: text (1 or B, L, d), or a dict of the UNet's keyword arguments; rows are repeated to the batch.
+    timesteps: needed only to use a learned variance, because that depends on the level moved to.
+    The network runs in its own precision; what comes back has the precision of x.
+    """
+    if prediction not in ("epsilon", "v_prediction", "sample"):
+        raise ValueError(f"prediction is {prediction!r}; choose epsilon, v_prediction or sample")
+    after = dict(zip(timesteps[:-1], timesteps[1:], strict=True)) if timesteps else {}
+
+    def net(x, t, cond=None):
+        a, s = schedule.levels(t)
+        dtype = getattr(unet, "dtype", x.dtype)
+        cond = _rows(cond, len(x), dtype)
+        kwargs = cond if isinstance(cond, dict) else {} if cond is None else {"encoder_hidden_states": cond}
+        levels = torch.full((len(x),), t, device=x.device)
+        out = unet(x.to(dtype), levels, **kwargs)
+        out = getattr(out, "sample", out).to(x.dtype)  # (B, C or 2C, H, W)
+
+        # A network with twice the channels also predicts how much fresh noise to add.
+        out, v = out.split(x.shape[1], dim=1) if out.shape[1] == 2 * x.shape[1] else (out, None)
+        var = _learned(v, schedule, t, after[t]) if v is not None and t in after else None
+
+        # The first formula of every paper: solve x = a * x0 + s * eps for x0.
+        if prediction == "epsilon":
+            x0_hat = (x - s * out) / a
+        elif prediction == "v_prediction":  # v = a * eps - s * x0  (2202.00512, appendix D)
+            x0_hat = a * x - s * out
+        else:
+            x0_hat = out
+        return Prediction(x0_hat, var)
+
+    return net
+
+
+def cfg(net, text, null, w):
+    """Classifier-free guidance, u + w * (c - u), in ONE call of the network per step.
+
+    net: `net(x, t, cond) -> Prediction`; text, null: what it takes as cond. w=1 is the conditional model.
+    """
+    if w == 1:
+        return lambda x, t: net(x, t, text)
+
+    def denoise(x, t):
+        both = net(torch.cat([x, x]), t, _pair(null, text, len(x)))
+        u, c = both.x0_hat.chunk(2)  # (B,C,H,W) each
+        return Prediction(u + w * (c - u), None if both.var is None else both.var.chunk(2)[1])
+
+    return denoise
+
+
+def loss_guided(denoise, loss, schedule=None, scale=0.0):
+    """Add the gradient of a loss with respect to x: `Prediction.grad`, from the same forward pass.
+
+    loss: `loss(x0_hat, x, t)`, a scalar or (B,), one value per sample.
+    The shift of the mean is then the reader's line `step.x = step.x - scale * step.var * step.grad`
+    (Blended Diffusion, 2111.14818, algorithm 2). With a `scale` (and a schedule) x0_hat itself moves, by
+    -scale * s^2/a * grad: the form for DDIM (2105.05233, algorithm 2).
+    """
+
+    def guided(x, t):
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            seen = denoise(x, t)
+            (grad,) = torch.autograd.grad(loss(seen.x0_hat, x, t).sum(), x)
+        x0_hat = seen.x0_hat.detach()
+        if scale:
+            a, s = schedule.levels(t)
+            x0_hat = x0_hat - scale * s**2 / a * grad
+        return Prediction(x0_hat, None if seen.var is None else seen.var.detach(), grad)
+
+    return guided
+
+
+def _learned(v, schedule, t, t_next):
+    """The variance that v places between its bounds, in logarithms (2102.09672, equation 15)."""
+    (a, s), (a_next, s_next) = schedule.levels(t), schedule.levels(t_next)
+    largest = 1 - (a / a_next) ** 2
+    smallest = max((s_next / s) ** 2 * largest, 1e-20)
+    share = (v + 1) / 2  # v is -1 at the smallest, 1 at the largest
+    return largest**share * smallest ** (1 - share)
+
+
+def _rows(cond, n, dtype):
+    """A condition repeated to n rows, in the network's precision; dicts are walked."""
+    if isinstance(cond, dict):
+        return {key: _rows(value, n, dtype) for key, value in cond.items()}
+    if not isinstance(cond, Tensor):
+        return cond
+    return (cond.to(dtype) if cond.is_floating_point() else cond).expand(n, *cond.shape[1:])
+
+
+def _pair(null, text, n):
+    """n rows without the condition, then n rows with it."""
+    if isinstance(text, dict):
+        return {key: _pair(null[key], text[key], n) for key in text}
+    return torch.cat([c.expand(n, *c.shape[1:]) for c in (null, text)])

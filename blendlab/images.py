@@ -1,0 +1,292 @@
+"""The one door for pictures and masks: they are checked here, once, and bad ones get a sentence with the fix.
+
+Nothing is resized, inverted, clipped or rounded on the way in: what needs that is refused, and `fit` and
+`fit_mask` resize when you ask. Pictures are float32 (B,3,H,W) in [-1, 1]; masks are float32 (B or 1,1,H,W)
+in {0, 1}, 1 (white) = edit. Next: masks.py takes a mask to latent size.
+"""
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+
+def image(x, size_multiple: int | None = None, name: str = "image") -> Tensor:
+    """Bring a picture in as a float32 tensor (B,3,H,W) in [-1, 1].
+
+    x: a PIL picture, a path, or a float tensor (B,3,H,W) in [-1, 1] (it keeps its device and its gradient).
+    EXIF rotation is applied; palettes and greys become RGB exactly; alpha must be opaque everywhere.
+    size_multiple: the model's factor, which must divide width and height. name: what an error calls x.
+    Raises ValueError, TypeError, FileNotFoundError or IsADirectoryError, with the fix.
+    """
+    if isinstance(x, Tensor):
+        _check_image_tensor(x, name)
+        x = x.float()
+    else:
+        pixels = torch.from_numpy(_rgb(_open(x, name), name, _flatten(name)))  # (H,W,3)
+        x = pixels.permute(2, 0, 1)[None].float().contiguous() / 127.5 - 1  # (1,3,H,W)
+    if size_multiple:
+        _check_multiple(x, size_multiple, name)
+    return x
+
+
+def mask(x, like: Tensor | None = None, soft=False, allow_full=False, name: str = "mask") -> Tensor:
+    """Bring a mask in as a float32 tensor (B or 1,1,H,W) in {0, 1}; 1 (white) = edit.
+
+    x: a PIL picture or a path (black and white; one channel or three equal ones), or a float or bool tensor.
+    A see-through picture is refused, as its alpha or its colour may be the mask: pass the channel you mean.
+    like: the picture (B,3,H,W) that the mask must fit, whose device it goes to.
+    soft: let greys pass, in [0, 1]. allow_full: let a mask pass that is white everywhere; black never does.
+    Raises ValueError, TypeError, FileNotFoundError or IsADirectoryError, with the fix.
+    """
+    if isinstance(x, Tensor):
+        _check_mask_tensor(x, soft, name)
+        x = x.float()
+    else:
+        x = _one_channel(_rgb(_open(x, name), name, _strokes(name)), soft, name)  # (1,1,H,W)
+    _check_filled(x, allow_full, name)
+    return x if like is None else _matched(x, like, name)
+
+
+def to_pil(x: Tensor) -> list[Image.Image]:
+    """Turn pictures (B,3,H,W) in [-1, 1] into RGB, or masks (B,1,H,W) in [0, 1] into greys, of 8 bits.
+
+    The way out, for looking and saving: values past the range are clamped, as a decoder overshoots a little.
+    Undoes `image` and `mask` exactly. Raises ValueError for NaN and for latents.
+    """
+    if x.ndim != 4 or x.shape[1] not in (1, 3):
+        raise ValueError(f"to_pil takes (B,3,H,W) pictures or (B,1,H,W) masks, not {_shape(x)}: decode first")
+    _check_finite(x, "the picture")
+    x = x.detach().float()
+    x = (x + 1) * 127.5 if x.shape[1] == 3 else x * 255
+    pixels = x.round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()  # (B,H,W,C)
+    return [Image.fromarray(p.squeeze(-1) if p.shape[-1] == 1 else p) for p in pixels]
+
+
+def fit(picture, size: int | tuple[int, int], name: str = "image") -> Image.Image:
+    """Cut the largest centred piece of that shape out of a picture and resize it to `size`, as a PIL picture.
+
+    picture: PIL, a path, or a tensor with one picture. size: one side, or (width, height) as in PIL.
+    """
+    pixels = _rgb(_one_picture(picture, name), name, _flatten(name))
+    return ImageOps.fit(Image.fromarray(pixels), _pair(size), Image.Resampling.LANCZOS)
+
+
+def fit_mask(picture, size: int | tuple[int, int], name: str = "mask") -> Image.Image:
+    """The same cut for the mask of that picture, with nearest pixels: black and white stay so."""
+    pixels = _rgb(_one_picture(picture, name), name, _strokes(name))
+    (grey,) = to_pil(_one_channel(pixels, soft=True, name=name))
+    return ImageOps.fit(grey, _pair(size), Image.Resampling.NEAREST)
+
+
+def _pair(size):
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
+def _one_picture(x, name):
+    if isinstance(x, Tensor):
+        if x.shape[0] != 1:
+            raise ValueError(
+                f"{name} is {_shape(x)} and fit takes one picture: pass {name}[:1], {name}[1:2], ..."
+            )
+        (x,) = to_pil(x)
+    return _open(x, name)
+
+
+# Files and PIL pictures
+
+
+def _open(x, name):
+    """A loaded, upright copy of a picture given as a path or as PIL."""
+    if isinstance(x, (str, os.PathLike)):
+        return _read(Path(x).expanduser(), name)
+    if isinstance(x, Image.Image):
+        return _upright(x, name)
+    kind = type(x).__name__
+    raise TypeError(
+        f"{name} is a {kind}: pass PIL, a path or a tensor (of an array, Image.fromarray({name}))"
+    )
+
+
+def _read(path, name):
+    if not os.path.exists(path):  # path.exists() raises for a prompt given as a path
+        raise FileNotFoundError(f"there is no {name} at {path.absolute()}: check the name and the folder")
+    if path.is_dir():
+        raise IsADirectoryError(f"{name} is the folder {path}: pass one picture in it")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{name} {path} is empty (0 bytes): get the file again")
+    try:
+        picture = Image.open(path)
+        frames = getattr(picture, "n_frames", 1)
+    except Exception as error:  # decoders raise almost anything
+        raise ValueError(f"{name} {path} cannot be read ({error}): save it as PNG or JPEG") from error
+    with picture:
+        if (
+            frames > 1 and picture.format != "MPO"
+        ):  # a phone's photo may carry a depth map, which nobody means
+            fix = f"{name} = Image.open(path), choose one with {name}.seek(0), and pass {name}"
+            raise ValueError(f"{name} {path} has {frames} frames: {fix}")
+        return _upright(picture, name)
+
+
+def _upright(picture, name):
+    # Pillow halves 16-bit colours as it loads them, and only the tiles that still wait to be loaded tell.
+    if re.search(";16[BLN]", str(getattr(picture, "tile", ""))) and not picture.mode.startswith("I"):
+        fix = f"Image.open(path).convert('{picture.mode}') keeps the upper 8"
+        raise ValueError(f"{name} has 16 bits a channel, not 8: {fix}")
+    try:
+        picture.load()
+    except Exception as error:
+        raise ValueError(f"{name} is damaged ({error}): get the file again, or save it anew") from error
+    return ImageOps.exif_transpose(picture)
+
+
+def _rgb(picture, name, alpha_fix):
+    """The pixels (H,W,3) in uint8 of a picture that 8-bit RGB holds exactly."""
+    if picture.mode.startswith("I") or picture.mode == "F":
+        fix = f"from 16 bits with Image.fromarray((np.asarray({name}) // 256).astype('uint8'))"
+        raise ValueError(f"{name} holds more than 8 bits (mode {picture.mode}): scale it to 0..255, {fix}")
+    if picture.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
+        fix = f"convert it with {name}.convert('RGB') and look at the colours"
+        raise ValueError(f"{name} is in {picture.mode}, which no one formula turns into RGB: {fix}")
+    pixels = np.array(picture.convert("RGBA"))
+    if pixels[..., 3].min() < 255:
+        raise ValueError(f"{name} is see-through in places (alpha below 255): {alpha_fix}")
+    return pixels[..., :3]
+
+
+def _flatten(name):
+    white = f"Image.new('RGBA', {name}.size, 'white')"
+    return f"flatten it, on white with Image.alpha_composite({white}, {name}.convert('RGBA'))"
+
+
+def _strokes(name):
+    return (
+        f"pass the channel you mean, {name}.convert('RGBA').getchannel('A') if the strokes are to be edited"
+    )
+
+
+def _black_and_white(name):
+    return f"make it black and white with {name}.convert('L').point(lambda v: 255 * (v > 127))"
+
+
+def _one_channel(pixels, soft, name):
+    grey = pixels[..., 0]  # (H,W)
+    if (pixels != grey[..., None]).any():
+        raise ValueError(f"{name} has colours (its channels differ): {_black_and_white(name)}")
+    if not soft and grey.max() == 1:
+        fix = f"make the ones white with {name}.point(lambda v: 255 * v)"
+        raise ValueError(f"{name} holds 0 and 1, and white is 255: {fix}")
+    between = grey[(grey > 0) & (grey < 255)]
+    if not soft and between.size:
+        noise = ((between < 32) | (between > 223)).all()
+        why = "noise, as JPEG leaves it; PNG does not" if noise else f"{between[0]} for one"
+        raise ValueError(f"{name} has {between.size} grey pixels ({why}): {_black_and_white(name)}")
+    return torch.from_numpy(grey.copy())[None, None].float() / 255
+
+
+# Tensors
+
+
+def _check_image_tensor(x, name):
+    match tuple(x.shape):
+        case (_, 3, _, _):
+            fix = None
+        case (3, _, _):
+            fix = f"pass {name}[None]"
+        case (_, _, 3):
+            fix = f"pass {name}.permute(2, 0, 1)[None]"
+        case (_, _, _, 3):
+            fix = f"pass {name}.permute(0, 3, 1, 2)"
+        case (_, 1, _, _):
+            fix = f"pass {name}.expand(-1, 3, -1, -1)"
+        case _:
+            fix = "a picture has three channels, red, green and blue"
+    _check_shape(x, fix, "(B,3,H,W)", name)
+    if not x.is_floating_point():
+        raise ValueError(f"{name} holds {x.dtype}: pass floats in [-1, 1], {name} / 127.5 - 1 for 0..255")
+    _check_finite(x, name)
+    low, high = x.min().item(), x.max().item()
+    if low < -1 or high > 1:
+        eight_bits = low >= 0 and 2 < high <= 255
+        fix = f"{name} / 127.5 - 1" if eight_bits else f"{name}.clamp(-1, 1) if nothing is lost by it"
+        raise ValueError(f"{name} has values from {low:.4g} to {high:.4g}, not in [-1, 1]: pass {fix}")
+
+
+def _check_mask_tensor(x, soft, name):
+    match tuple(x.shape):
+        case (_, 1, _, _):
+            fix = None
+        case (_, _):
+            fix = f"pass {name}[None, None]"
+        case (_, _, _):
+            fix = f"pass {name}[:, None]"
+        case (_, 3, _, _):
+            fix = f"pass {name}[:, :1] if the three are equal"
+        case _:
+            fix = "a mask has one channel, 1 = edit"
+    _check_shape(x, fix, "(B,1,H,W)", name)
+    if not x.is_floating_point() and x.dtype != torch.bool:
+        fix = f"pass floats or bools, ({name} > {x.max().item() // 2}).float()"
+        raise ValueError(f"{name} holds {x.dtype}: {fix}")
+    _check_finite(x, name)
+    low, high = x.min().item(), x.max().item()
+    if low < 0 or high > 1 or not (soft or ((x == 0) | (x == 1)).all()):
+        half = 0 if low < 0 else 0.5 if high <= 1 else 127
+        want = "between 0 and 1" if soft else "0 or 1"
+        raise ValueError(
+            f"{name} holds {low:.4g} to {high:.4g}, not all {want}: pass ({name} > {half}).float()"
+        )
+
+
+def _check_shape(x, fix, want, name):
+    if fix:
+        raise ValueError(f"{name} is {_shape(x)}, not {want}: {fix}")
+    if x.numel() == 0:
+        raise ValueError(f"{name} is {_shape(x)}, which holds no pixel: pass at least one picture")
+
+
+def _check_finite(x, name):
+    if not torch.isfinite(x).all():
+        raise ValueError(
+            f"{name} has NaN or infinite values: make it in torch.float32 if half precision did that"
+        )
+
+
+# Sizes and areas
+
+
+def _check_multiple(x, multiple, name):
+    height, width = x.shape[-2:]
+    if height % multiple or width % multiple:
+        w, h = (max(multiple, round(side / multiple) * multiple) for side in (width, height))
+        fix = f"the nearest is {w}x{h}, bl.images.fit({name}, ({w}, {h}))"
+        raise ValueError(f"{name} is {width}x{height} (width x height), not multiples of {multiple}: {fix}")
+
+
+def _check_filled(x, allow_full, name):
+    area = x.flatten(1)  # (B,HW)
+    if (area.amax(1) == 0).any():
+        raise ValueError(f"{name} is black everywhere, so nothing is edited: paint the area to edit white")
+    if not allow_full and (area.amin(1) == 1).any():
+        raise ValueError(f"{name} is white everywhere, so nothing is kept: paint black what should stay")
+
+
+def _matched(x, like, name):
+    (height, width), (h, w) = like.shape[-2:], x.shape[-2:]
+    if (height, width) != (h, w):
+        fix = f"paint it on this image, or resize it with bl.images.fit_mask({name}, ({width}, {height}))"
+        raise ValueError(f"{name} is {w}x{h} and the image {width}x{height} (width x height): {fix}")
+    if x.shape[0] not in (1, like.shape[0]):
+        raise ValueError(
+            f"{x.shape[0]} masks for {like.shape[0]} images: pass one {name}, or one for each image"
+        )
+    return x.to(like.device)
+
+
+def _shape(x):
+    return "(" + ",".join(map(str, x.shape)) + ")"

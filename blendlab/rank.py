@@ -1,0 +1,47 @@
+"""Which of several edits shows the prompt best: CLIP's word for it, as BD and BLD rank their results.
+
+Blended Diffusion (2111.14818), BLD (2206.02779). CLIP is asked without augmentations, and it also likes
+partial objects and written words. Next: blended_latent.py, which ranks when given clip=.
+"""
+
+import torch
+import torch.nn.functional as F
+
+from . import images as door
+
+VIEWS = {"mask": ("mask",), "image": ("image",), "both": ("mask", "image")}
+
+
+@torch.no_grad()
+def rank(images, prompt: str, clip, mask=None, view: str = "mask"):
+    """Sort edits by their distance to the prompt; return (order, scores), best first.
+
+    images: (n,3,H,W) in [-1,1], or a list of PIL pictures or paths. mask: (1 or n,1,H,W), 1 = edit.
+    clip: an object with model, tokenizer, size, mean and std, as bl.load("tinyworld-clip") returns.
+    view: "mask" shows CLIP the edit on black (BLD, image_editor.py:331-357), "image" the whole picture,
+    "both" means the two distances. scores are cosine distances, 0 to 2: the smallest is the best.
+    """
+    if view not in VIEWS:
+        raise ValueError(f"view is {view!r}; choose mask, image or both")
+    if mask is None and view != "image":
+        raise ValueError(f"view='{view}' shows CLIP what is inside the mask: pass mask=, or view='image'")
+    several = isinstance(images, list | tuple)
+    pictures = torch.cat([door.image(x) for x in images]) if several else door.image(images)
+    pictures = (pictures + 1) / 2  # (n,3,H,W) in [0,1]: 0 is black
+    shown = {"image": pictures}
+    if mask is not None:
+        shown["mask"] = pictures * door.mask(mask, like=pictures, allow_full=True)
+
+    device = next(clip.model.parameters()).device
+    text = F.normalize(clip.model.encode_text(clip.tokenizer([prompt]).to(device)), dim=-1)  # (1,d)
+    distances = [1 - (_embed(clip, shown[v].to(device)) * text).sum(-1) for v in VIEWS[view]]  # each (n,)
+    scores, order = torch.stack(distances).mean(0).sort(stable=True)
+    return order.tolist(), scores.tolist()
+
+
+def _embed(clip, pictures):
+    """CLIP's unit vectors (n,d) for pictures (n,3,H,W) in [0,1]."""
+    size = (clip.size, clip.size)
+    small = F.interpolate(pictures, size, mode="bicubic", antialias=True).clamp(0, 1)
+    mean, std = (torch.tensor(v, device=small.device).view(3, 1, 1) for v in (clip.mean, clip.std))
+    return F.normalize(clip.model.encode_image((small - mean) / std), dim=-1)

@@ -1,0 +1,64 @@
+"""How tinyworld's networks are made: `python -m blendlab.training NAME` (or `blendlab train NAME`).
+
+harness.py is the loop, one file per network is its job. Order: autoencoder, then judge and latent, which use it.
+Read next: harness.py.
+"""
+
+from pathlib import Path
+
+JOBS = {"autoencoder": "autoencoder:Autoencoder", "judge": "judge:JudgeJob", "latent": "latent:Latent"}
+SHIPPED = {"autoencoder": "tinyworld/vae", "judge": "tinyworld-judge", "latent": "tinyworld"}
+STEPS = {"autoencoder": 20000, "judge": 12000, "latent": 60000}
+
+
+def job_class(name: str):
+    """The job called `name`."""
+    from importlib import import_module
+
+    if name not in JOBS:
+        raise ValueError(f"blendlab cannot train '{name}'; it can train {', '.join(JOBS)}")
+    module, attribute = JOBS[name].split(":")
+    return getattr(import_module(f".{module}", __name__), attribute)
+
+
+def shipped(name: str) -> Path:
+    """The folder of the weights that travel with the package."""
+    from .harness import WEIGHTS
+
+    return WEIGHTS / SHIPPED[name]
+
+
+def main(
+    name,
+    steps=None,
+    out=None,
+    source=None,
+    batch=None,
+    lr=None,
+    seed=0,
+    precision="auto",
+    minutes=None,
+    cpu=False,
+    export_to=None,
+    options=None,
+    **sizes,
+) -> Path:
+    """Train `name` in the folder `out` (default runs/NAME), continuing its checkpoint; returns the exported folder.
+
+    `source`: "shipped" or a folder of weights to start from. `minutes`: stop then, the learning rate arriving at its
+    end with the time. `export_to`: train nothing, write the checkpoint's averaged weights there (runs may go on).
+    `options`: further fields of harness.Options; `sizes`: further arguments of the job (widths, pool, autoencoder).
+    """
+    from . import harness
+
+    accelerator = harness.make_accelerator(precision, cpu)
+    kind = job_class(name)
+    place = {"device": accelerator.device, "rank": accelerator.process_index}
+    job = kind(seed=seed, batch_size=batch, **place, **sizes)
+    out = Path(out or f"runs/{name}")
+    choices = harness.Options(steps=steps or STEPS[name], minutes=minutes, lr=lr or kind.lr, **(options or {}))
+    if export_to:
+        return harness.export_checkpoint(job, out, Path(export_to), choices, accelerator)
+    if source and not (out / "checkpoint.pt").exists():
+        job.load(shipped(name) if source == "shipped" else Path(source))
+    return harness.train(job, out, choices, accelerator)

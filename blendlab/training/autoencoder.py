@@ -1,0 +1,122 @@
+"""The autoencoder of latent diffusion (arXiv 2112.10752, section 3.1), for tinyworld: f=4, four latent channels.
+
+It is fully convolutional: trained on 64x64 pictures and closer looks, used at any size.
+Read next: latent.py, the diffusion model that lives in its latents.
+"""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .harness import Job, Pool, copy_weights, save_half, sheet
+
+class Autoencoder(Job):
+    name = "autoencoder"
+    batch_size = 16
+    lr = 1e-3
+
+    def __init__(self, widths=(32, 64, 64), pool=None, kl=4e-6, **kwargs):
+        super().__init__(**kwargs)
+        from diffusers import AutoencoderKL
+
+        torch.manual_seed(self.seed)
+        self.kl, self.pool_size = kl, pool or (32768 if self.device.type == "cuda" else 3072)
+        self.net = AutoencoderKL(
+            block_out_channels=widths,
+            down_block_types=["DownEncoderBlock2D"] * len(widths),
+            up_block_types=["UpDecoderBlock2D"] * len(widths),
+            layers_per_block=1,  # the decoder has one more per block, as in diffusers
+            latent_channels=4,
+            norm_num_groups=8,
+            mid_block_add_attention=False,  # convolutions only: any size
+            sample_size=64,
+            scaling_factor=1.0,  # measured at export
+        )
+
+    def fill(self, step):
+        renew = 64 if self.device.type == "cuda" else 4
+        self.pool = Pool(self.render, self.pool_size, renew, step, chunk=max(16, renew))
+
+    def render(self, start, n):
+        """Pictures start .. start+n-1 of the stream, every other one a closer look: {"image": (n,3,64,64) uint8}."""
+        from .. import world
+
+        scenes = world.sample(n, seed=self.world_seed(), start=start, device=self.device)
+        g = torch.Generator().manual_seed(start)
+        side = 0.3 + 0.7 * torch.rand(n, 1, generator=g)  # of the window that is drawn, in fractions
+        side[::2] = 1.0
+        corner = torch.rand(n, 2, generator=g) * (1 - side)
+        window = torch.cat([corner, corner + side], dim=1).to(self.device)  # (n,4)
+        return {"image": to_bytes(world.render(scenes, size=64, window=window).image)}
+
+    def batch(self, step):
+        g = self.generator(step)
+        image = from_bytes(self.pool.draw(self.batch_size, step, g)["image"])  # (B,3,64,64)
+        noise = torch.randn(len(image), 4, 16, 16, generator=g).to(self.device)
+        return {"image": image, "noise": noise}
+
+    def loss(self, batch):
+        posterior = self.net.encode(batch["image"]).latent_dist
+        z = posterior.mean + posterior.std * batch["noise"]  # (B,4,16,16)
+        decoded, image = self.net.decode(z).sample.float(), batch["image"]
+        # L1 keeps flat colours flat, the square keeps small stars from vanishing, the edges keep outlines sharp.
+        l1, mse, edges = F.l1_loss(decoded, image), F.mse_loss(decoded, image), edge_loss(decoded, image)
+        kl = posterior.kl().float().mean()  # summed over the latent's dimensions, as in LDM
+        loss = l1 + 2 * mse + edges + self.kl * kl
+        return {"loss": loss, "l1": l1, "psnr": -10 * torch.log10(mse / 4), "kl": kl}
+
+    @torch.no_grad()
+    def sheet(self):
+        """Held-out scenes in the upper rows, their reconstructions below; four more at twice the size."""
+        from .. import world
+
+        scenes = world.sample(20, seed=world.HELD_OUT, device=self.device)
+        small = world.render(scenes[:16], size=64).image
+        large = world.render(scenes[16:], size=128).image
+        rows = [small[:8], self.there_and_back(small[:8]), small[8:], self.there_and_back(small[8:])]
+        return sheet([*rows, large, self.there_and_back(large)])
+
+    def there_and_back(self, image: Tensor) -> Tensor:
+        """Encode and decode (B,3,H,W), without noise."""
+        return self.net.decode(self.net.encode(image).latent_dist.mode()).sample.float().clamp(-1, 1)
+
+    @torch.no_grad()
+    def export(self, folder: Path):
+        """An AutoencoderKL folder; scaling_factor makes the latents of renders unit-scale (LDM, appendix G)."""
+        from .. import world
+
+        scenes = world.sample(256, seed=self.world_seed(), device=self.device)
+        images = world.render(scenes, size=64).image.split(64)
+        z = torch.cat([self.net.encode(image).latent_dist.mode().float() for image in images])
+        self.net.register_to_config(scaling_factor=round(1 / z.std().item(), 4))
+        save_half(self.net, folder)
+
+    def load(self, folder: Path):
+        """From an AutoencoderKL folder, or from the pipeline folder that holds one as vae/."""
+        from diffusers import AutoencoderKL
+
+        folder = Path(folder) / "vae" if (Path(folder) / "vae").is_dir() else Path(folder)
+        copy_weights(self.net, AutoencoderKL.from_pretrained(folder), folder)
+
+    def config(self):
+        return {"widths": self.net.config.block_out_channels, "kl": self.kl, "pool": self.pool_size}
+
+
+def edge_loss(a: Tensor, b: Tensor) -> Tensor:
+    """Mean distance of the horizontal and vertical differences, at full and at half size."""
+    total = 0.0
+    for _ in range(2):
+        total = total + F.l1_loss(a.diff(dim=-1), b.diff(dim=-1)) + F.l1_loss(a.diff(dim=-2), b.diff(dim=-2))
+        a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
+    return total / 2
+
+
+def to_bytes(image: Tensor) -> Tensor:
+    """(B,3,H,W) in [-1,1] to uint8: a quarter of the memory."""
+    return ((image.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def from_bytes(image: Tensor) -> Tensor:
+    return image.float() / 127.5 - 1

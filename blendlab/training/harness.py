@@ -1,0 +1,438 @@
+"""Train a network of tinyworld so that nothing is lost when the machine goes away.
+
+One loop for every network: `train` draws `job.batch(step)`, steps AdamW on `job.loss`, averages the weights, and
+writes a checkpoint every few minutes that replaces the last one in a single move. All data and all noise of a step
+derive from (seed, step): a run that was killed and resumed ends with the weights of a run that was not.
+Read next: autoencoder.py, the shortest job; __init__.py, which starts them.
+"""
+
+import copy
+import json
+import math
+import os
+import signal
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+WEIGHTS = Path(__file__).parent.parent / "weights"  # what ships
+
+
+class Job:
+    """What `train` needs to know about a network. Subclasses set the class attributes and fill in the methods.
+
+    `net` holds every trained weight (and nothing else). Frozen networks are plain attributes, kept out of `net`.
+    """
+
+    name = "job"
+    batch_size = 32
+    lr = 1e-3
+    ema = 0.999  # decay of the averaged weights
+    net: nn.Module
+
+    def __init__(self, device="cpu", seed=0, rank=0, batch_size=None):
+        self.device, self.seed, self.rank = torch.device(device), seed, rank
+        self.batch_size = batch_size or self.batch_size
+
+    def fill(self, step: int) -> None:
+        """Render the data that steps from `step` on start with (called once, before the first step)."""
+
+    def batch(self, step: int) -> dict[str, Tensor]:
+        """The data and the noise of one step, from (seed, step) alone."""
+        raise NotImplementedError
+
+    def loss(self, batch: dict) -> dict[str, Tensor]:
+        """A dictionary of scalars; "loss" is what is minimised, the others are printed beside it."""
+        raise NotImplementedError
+
+    def sheet(self):
+        """A PIL picture that shows how far the network is, or None."""
+
+    def export(self, folder: Path) -> None:
+        """Write the folder that ships: fp16 safetensors and configs."""
+        raise NotImplementedError
+
+    def load(self, folder: Path) -> None:
+        """Take the weights of an exported folder."""
+        raise NotImplementedError
+
+    def config(self) -> dict:
+        """Sizes and settings worth writing down beside the weights."""
+        return {}
+
+    def world_seed(self) -> int:
+        """The seed of the scenes of this process: below world.HELD_OUT, and never another process's."""
+        return self.seed * 64 + self.rank
+
+    def generator(self, step: int) -> torch.Generator:
+        """The random stream of one step of one process (on the CPU: the same numbers on every device)."""
+        return torch.Generator().manual_seed((self.seed * 1009 + self.rank) * 2**32 + step)
+
+
+@dataclass
+class Options:
+    """How long and how to train; saved in config.json. With `minutes`, the schedule ends when that time is up."""
+
+    steps: int
+    minutes: float | None = None
+    lr: float = 1e-3
+    warmup: int = 200
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    precision: str = "auto"  # "auto", "bf16", "fp16" or "no"
+    checkpoint_minutes: float = 3.0
+    sheet_minutes: float = 5.0
+    log_seconds: float = 20.0
+
+
+class Pool:
+    """A window that slides along an endless stream of examples and lives on the device.
+
+    `make(start, n)` returns tensors (n, ...) for examples start .. start+n-1, each depending on its own index alone.
+    Every step `renew` examples leave and as many enter (in chunks), so training never sees a fixed set, yet pays for
+    few renders. At step k the window starts at `low(k)`, so a resumed run finds the same examples.
+    """
+
+    def __init__(self, make, size, renew, step=0, chunk=64, progress="rendering"):
+        self.make, self.chunk, self.every = make, chunk, max(1, chunk // renew)
+        self.size = max(1, round(size / chunk)) * chunk  # whole chunks
+        self.start, self.data = self.low(step), {}
+        for done in Progress(range(0, self.size, chunk), f"{progress} {self.size} pictures", scale=chunk):
+            self._write(self.start + done)
+
+    def low(self, step: int) -> int:
+        return step // self.every * self.chunk
+
+    def _write(self, index: int) -> None:
+        new = self.make(index, self.chunk)
+        if not self.data:
+            self.data = {k: v.new_empty((self.size, *v.shape[1:])) for k, v in new.items()}
+        slot = index % self.size
+        for key, value in new.items():
+            self.data[key][slot : slot + self.chunk] = value
+
+    def draw(self, n: int, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """`n` examples of the window of `step`, with replacement."""
+        while self.start < self.low(step):
+            self._write(self.start + self.size)
+            self.start += self.chunk
+        pick = torch.randint(self.size, (n,), generator=generator)
+        return {key: value[pick.to(value.device)] for key, value in self.data.items()}
+
+
+class EMA:
+    """A moving average of the weights in float32; its decay warms up, so that short runs are averaged well too."""
+
+    def __init__(self, net: nn.Module, decay=0.999):
+        self.params, self.decay, self.count = [p for p in net.parameters() if p.requires_grad], decay, 0
+        self.shadow = [p.detach().float().clone() for p in self.params]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        decay = min(self.decay, (1 + self.count) / (10 + self.count))
+        self.count += 1
+        torch._foreach_lerp_(self.shadow, [p.detach().float() for p in self.params], 1 - decay)
+
+    @contextmanager
+    def applied(self):
+        """Put the averaged weights into the network, and the trained ones back afterwards."""
+        trained = [p.detach().clone() for p in self.params]
+        self._put(self.shadow)
+        try:
+            yield
+        finally:
+            self._put(trained)
+
+    @torch.no_grad()
+    def _put(self, values) -> None:
+        for p, value in zip(self.params, values, strict=True):
+            p.copy_(value)
+
+    def state_dict(self) -> dict:
+        return {"count": self.count, "shadow": self.shadow}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.count = state["count"]
+        for mine, saved in zip(self.shadow, state["shadow"], strict=True):
+            mine.copy_(saved)
+
+
+def train(job: Job, out, options: Options, accelerator=None) -> Path:
+    """Train `job` in the folder `out`, from its checkpoint if it has one; returns the exported folder `out`/export."""
+    accelerator = accelerator or make_accelerator(options.precision)
+    out, main = Path(out), accelerator.is_main_process
+    net = job.net.to(job.device).train()
+    optimizer = torch.optim.AdamW(net.parameters(), options.lr, betas=(0.9, 0.99), weight_decay=options.weight_decay)
+    ema = EMA(net, job.ema)
+    model, optimizer = accelerator.prepare(_Loss(job), optimizer)
+    state = _resume(out, job, ema, optimizer, accelerator)
+    if main:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "config.json", describe(job, options, accelerator))
+
+    # Stop at the last step, when the time is up, or when somebody asks; always with a checkpoint.
+    clock = time.monotonic() - state["seconds"]
+    step, saved, drawn, stop = state["step"], time.monotonic(), time.monotonic(), []
+    signal_before = _on_terminate(stop)
+    if _share(step, state["seconds"], options) < 1:
+        job.fill(step)
+        clock = time.monotonic() - state["seconds"]  # rendering the pool is not training time
+    log = Log(job, options, accelerator, step) if main else None
+    while (share := _share(step, time.monotonic() - clock, options)) < 1 and not stop:
+        for group in optimizer.param_groups:
+            group["lr"] = options.lr * cosine(step, share, options.warmup)
+        losses = model(job.batch(step))
+        accelerator.backward(losses["loss"])
+        accelerator.clip_grad_norm_(net.parameters(), options.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        ema.update()
+        step += 1
+        if main:
+            log(step, losses, share, time.monotonic() - clock)
+            if time.monotonic() - saved >= options.checkpoint_minutes * 60:
+                checkpoint(out, job, ema, optimizer, accelerator, step, time.monotonic() - clock)
+                saved = time.monotonic()
+            if time.monotonic() - drawn >= options.sheet_minutes * 60:
+                _sheet(job, ema, out, step)
+                drawn = time.monotonic()
+    signal_before()
+
+    if main:
+        if step > state["step"]:
+            checkpoint(out, job, ema, optimizer, accelerator, step, time.monotonic() - clock)
+            _sheet(job, ema, out, step)
+        log.close(f"stopped at step {step}" if stop else f"done at step {step}")
+    if main and step:
+        with ema.applied():
+            export(job, out / "export", describe(job, options, accelerator) | {"step": step})
+    accelerator.wait_for_everyone()
+    return out / "export"
+
+
+class _Loss(nn.Module):
+    """The job's loss as a module, so that accelerate wraps one forward (autocast, several GPUs)."""
+
+    def __init__(self, job):
+        super().__init__()
+        self.net, self.job = job.net, [job]  # in a list: the job is no submodule
+
+    def forward(self, batch):
+        return self.job[0].loss(batch)
+
+
+def make_accelerator(precision="auto", cpu=False):
+    """The accelerator for this machine; `precision` "auto" is bf16 where the chip has it, fp16 on an older GPU."""
+    from accelerate import Accelerator
+
+    return Accelerator(cpu=cpu, mixed_precision=pick_precision() if precision == "auto" else precision)
+
+
+def pick_precision() -> str:
+    if torch.cuda.is_available():  # a T4 emulates bf16 slowly: fp16 there
+        return "bf16" if torch.cuda.get_device_capability()[0] >= 8 else "fp16"
+    has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return "bf16" if not torch.backends.mps.is_available() and has_bf16() else "no"
+
+
+def cosine(step: int, share: float, warmup: int) -> float:
+    """The factor on the learning rate: up over `warmup` steps, then half a cosine down to 1% at share 1."""
+    down = 0.01 + 0.99 * (1 + math.cos(math.pi * min(share, 1))) / 2
+    return min(1.0, (step + 1) / max(1, warmup)) * down
+
+
+def _share(step: int, seconds: float, options: Options) -> float:
+    """How much of the run is over, in [0, 1]: by steps or by time, whichever is further."""
+    return max(step / options.steps, seconds / (options.minutes * 60) if options.minutes else 0.0)
+
+
+def checkpoint(out, job, ema, optimizer, accelerator, step, seconds) -> None:
+    """Save everything that resuming needs, so that out/checkpoint.pt is at any moment either the old or the new."""
+    scaler = accelerator.scaler.state_dict() if accelerator.scaler else None
+    state = {"net": job.net.state_dict(), "ema": ema.state_dict(), "optimizer": optimizer.state_dict()}
+    state |= {"scaler": scaler, "step": step, "seconds": seconds, "seed": job.seed, "batch_size": job.batch_size}
+    atomic_save(state, Path(out) / "checkpoint.pt")
+
+
+def atomic_save(state: dict, path: Path) -> None:
+    """torch.save that a power cut cannot tear: write beside, flush to the disk, then replace in one move."""
+    beside = path.with_name(path.name + ".part")
+    with open(beside, "wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+
+
+def load_checkpoint(out) -> dict | None:
+    path = Path(out) / "checkpoint.pt"
+    return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
+
+
+def _resume(out, job, ema, optimizer, accelerator) -> dict:
+    """Continue from out/checkpoint.pt, or start at step 0."""
+    state = load_checkpoint(out)
+    if state is None:
+        return {"step": 0, "seconds": 0.0}
+    for key in ("seed", "batch_size"):
+        if state[key] != (mine := getattr(job, key)):
+            raise ValueError(f"{out} holds a run with {key} {state[key]}, not {mine}; pass that one or another folder")
+    job.net.load_state_dict(state["net"])
+    ema.load_state_dict(state["ema"])
+    optimizer.load_state_dict(state["optimizer"])
+    if accelerator.scaler and state["scaler"]:
+        accelerator.scaler.load_state_dict(state["scaler"])
+    accelerator.print(f"{job.name}: resumed at step {state['step']}", flush=True)
+    return state
+
+
+def export(job: Job, folder, notes: dict) -> None:
+    """Write the shippable folder of `job` with the weights that are in it now, and how they were made."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    job.net.eval()
+    job.export(Path(folder))
+    write_json(Path(folder) / f"training-{job.name}.json", notes)
+    job.net.train()
+
+
+def save_half(model, folder) -> None:
+    """Save a diffusers or transformers model as fp16 safetensors, without changing the one in training."""
+    copy.deepcopy(model).half().save_pretrained(folder)
+
+
+def copy_weights(net: nn.Module, other: nn.Module, folder) -> None:
+    """Take over the weights of another network of the same sizes."""
+    try:
+        net.load_state_dict(other.float().state_dict())
+    except RuntimeError as error:
+        message = f"the weights in {folder} have other sizes than this network; pass the same sizes or start afresh"
+        raise ValueError(message) from error
+
+
+def find_autoencoder(folder, device):
+    """The frozen autoencoder in `folder`: by default that of runs/autoencoder, else the shipped one."""
+    from diffusers import AutoencoderKL
+
+    places = [Path(folder)] if folder else [Path("runs/autoencoder/export"), WEIGHTS / "tinyworld" / "vae"]
+    for place in places:
+        if (place / "config.json").is_file():
+            return AutoencoderKL.from_pretrained(place).float().to(device).eval().requires_grad_(False)
+    raise ValueError(f"there is no autoencoder in {places[-1]}; train it first: blendlab train autoencoder")
+
+
+def sheet(rows: list[Tensor]):
+    """Rows of pictures (n,3,H,W) in [-1,1], one below the other, as one PIL picture."""
+    from PIL import Image
+
+    strips = [torch.cat(list(F.pad(row.detach().float().cpu(), (1, 1, 1, 1), value=1)), dim=-1) for row in rows]
+    width = max(strip.shape[-1] for strip in strips)
+    page = torch.cat([F.pad(strip, (0, width - strip.shape[-1]), value=1) for strip in strips], dim=-2)
+    return Image.fromarray(((page.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy())
+
+
+def _sheet(job, ema, out, step) -> None:
+    job.net.eval()
+    with ema.applied(), torch.no_grad():
+        picture = job.sheet()
+    job.net.train()
+    if picture:
+        picture.save(Path(out) / f"sheet-{step:07d}.png")
+        picture.save(Path(out) / "sheet.png")
+
+
+def describe(job, options, accelerator) -> dict:
+    """Seed, options, sizes and versions: config.json, saved with the weights."""
+    versions = {"torch": torch.__version__, "python": sys.version.split()[0]}
+    run = {"name": job.name, "seed": job.seed, "batch_size": job.batch_size, "processes": accelerator.num_processes}
+    run |= {"parameters": sum(p.numel() for p in job.net.parameters()), "device": job.device.type}
+    return run | asdict(options) | {"precision": accelerator.mixed_precision, "job": job.config(), "versions": versions}
+
+
+def write_json(path, content: dict) -> None:
+    beside = Path(path).with_name(Path(path).name + ".part")
+    beside.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(beside, path)
+
+
+def _on_terminate(stop: list):
+    """Let SIGTERM and Ctrl-C end the loop after the running step; returns the function that undoes this."""
+    try:
+        before = {s: signal.signal(s, lambda *_: stop.append(1)) for s in (signal.SIGTERM, signal.SIGINT)}
+    except ValueError:  # not in the main thread: Python gives no signals there
+        before = {}
+    return lambda: [signal.signal(s, handler) for s, handler in before.items()]
+
+
+class Log:
+    """Progress: a bar on a terminal, otherwise one plain line every `log_seconds` (for nohup and CI)."""
+
+    def __init__(self, job, options, accelerator, step):
+        self.job, self.options, self.bar = job, options, None
+        self.pictures = job.batch_size * accelerator.num_processes
+        self.sums, self.n, self.since, self.step = {}, 0, time.monotonic(), step
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self.bar = tqdm(total=options.steps, initial=step, desc=job.name, unit="step", dynamic_ncols=True)
+
+    def __call__(self, step, losses, share, seconds):
+        for key, value in losses.items():  # summed on the device: the GPU is not waited for
+            self.sums[key] = self.sums.get(key, 0) + value.detach()
+        self.n += 1
+        if self.bar:
+            self.bar.update()
+        if (now := time.monotonic()) - self.since < (self.options.log_seconds if self.n > 1 or not self.bar else 1):
+            return
+        means = {key: (value / self.n).item() for key, value in self.sums.items()}
+        if not math.isfinite(means["loss"]):
+            raise ValueError(f"the loss of {self.job.name} is {means['loss']} at step {step}; resume with a lower lr")
+        rate = self.n * self.pictures / (now - self.since)
+        left = seconds / max(share, 1e-9) * (1 - share) / 60
+        text = "  ".join(f"{key} {value:.4f}" for key, value in means.items()) + f"  {rate:.0f} pictures/s"
+        if self.bar:
+            self.bar.set_postfix_str(text)
+        else:
+            print(f"{self.job.name}  step {step}/{self.options.steps}  {text}  {left:.0f} min left", flush=True)
+        self.sums, self.n, self.since = {}, 0, now
+
+    def close(self, message):
+        if self.bar:
+            self.bar.close()
+        print(f"{self.job.name}: {message}", flush=True)
+
+
+class Progress:
+    """Iterate with a bar on a terminal and a plain line at the end elsewhere."""
+
+    def __init__(self, items, what, scale=1):
+        self.items, self.what, self.scale = items, what, scale
+
+    def __iter__(self):
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            yield from tqdm(self.items, desc=self.what, unit_scale=self.scale)
+            return
+        start = time.monotonic()
+        yield from self.items
+        seconds = time.monotonic() - start
+        print(f"{self.what}: {len(self.items) * self.scale / max(seconds, 1e-9):.0f}/s", flush=True)
+
+
+def export_checkpoint(job: Job, out, folder: Path, options, accelerator) -> Path:
+    """Write the shippable folder from the checkpoint in `out`, also while its run goes on."""
+    state = load_checkpoint(out)
+    if state is None:
+        raise ValueError(f"there is no checkpoint in {out} to export; train first")
+    ema = EMA(job.net.to(job.device))
+    ema.load_state_dict(state["ema"])
+    with ema.applied():
+        export(job, folder, describe(job, options, accelerator) | {"step": state["step"], "seed": state["seed"]})
+    return folder

@@ -1,0 +1,103 @@
+"""Train the judge on truth masks, seen through the autoencoder, blur, noise and changed light.
+
+It must be right on what the methods make: reconstructions, soft estimates, blends. Read next: ../judge.py.
+"""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..judge import Judge, per_object
+from .autoencoder import from_bytes, to_bytes
+from .harness import Job, Pool, copy_weights, find_autoencoder, sheet
+
+
+class JudgeJob(Job):
+    name = "judge"
+    batch_size = 32
+    lr = 1.5e-3
+
+    def __init__(self, widths=(24, 48, 96, 96), pool=None, autoencoder=None, **kwargs):
+        super().__init__(**kwargs)
+        from .. import world
+
+        torch.manual_seed(self.seed)
+        self.net = Judge(world.KINDS, world.COLOURS, widths)
+        self.vae = find_autoencoder(autoencoder, self.device)
+        self.pool_size = pool or (32768 if self.device.type == "cuda" else 4096)
+
+    def fill(self, step):
+        renew = 64 if self.device.type == "cuda" else 4
+        self.pool = Pool(self.render, self.pool_size, renew, step, chunk=max(16, renew))
+
+    def render(self, start, n):
+        """Scenes start .. start+n-1 of the stream, their reconstructions (uint8), and per pixel class and colour."""
+        from .. import world
+
+        scenes = world.sample(n, seed=self.world_seed(), start=start, device=self.device)
+        view = world.render(scenes, size=64)
+        labels = {"kinds": view.kinds().to(torch.uint8), "colours": view.colours().to(torch.uint8)}  # (n,64,64)
+        return {"image": to_bytes(view.image), "decoded": to_bytes(reconstruct(self.vae, view.image)), **labels}
+
+    def batch(self, step):
+        g = self.generator(step)
+        data = self.pool.draw(self.batch_size, step, g)
+        clean, decoded = from_bytes(data["image"]), from_bytes(data["decoded"])  # (B,3,64,64)
+        draw = lambda *shape: torch.rand(self.batch_size, *shape, generator=g).to(self.device)  # noqa: E731
+        # Half are reconstructions, a quarter something between; some are blurred, noisy, or under another light.
+        share = (draw(1, 1, 1) * 4 - 1).clamp(0, 1)
+        image = torch.lerp(clean, decoded, share)
+        image = torch.lerp(image, blur(image), (draw(1, 1, 1) * 3 - 2).clamp(0))
+        light, noise = 1 + 0.2 * (draw(3, 1, 1) - 0.5), torch.randn(image.shape, generator=g).to(self.device)
+        image = (image + 1) * light - 1 + 0.1 * (draw(1, 1, 1) * 2 - 1).clamp(0) * noise
+        return {"image": image.clamp(-1, 1), "kinds": data["kinds"].long(), "colours": data["colours"].long()}
+
+    def loss(self, batch):
+        verdict = self.net(batch["image"])
+        kind = F.cross_entropy(verdict.kind.float(), batch["kinds"])
+        colour = F.cross_entropy(verdict.colour.float(), batch["colours"])
+        there = batch["kinds"] > 0
+        right = ((verdict.kinds() == batch["kinds"]) & there).sum() / there.sum().clamp(min=1)
+        return {"loss": kind + colour, "kind": kind, "colour": colour, "right": right.float()}
+
+    @torch.no_grad()
+    def sheet(self):
+        """Held-out reconstructions above the truth and the verdict, classes as shades; prints the accuracy."""
+        from .. import world
+
+        scenes = world.sample(256, seed=world.HELD_OUT, device=self.device)
+        view = world.render(scenes, size=64)
+        for what, images in (("renders", view.image), ("reconstructions", reconstruct(self.vae, view.image))):
+            total = per_object(self.net, images, view.masks, scenes.kind, scenes.colour)
+            n = max(1, total["objects"])
+            print(f"judge on {what}: class {total['kind'] / n:.3f}, colour {total['colour'] / n:.3f}, n {n}", flush=True)
+        verdict, few = self.net(images[:12]), slice(0, 12)
+        maps = [view.kinds()[few], verdict.kinds(), view.colours()[few], verdict.colours()]
+        shades = [(m[:, None].expand(-1, 3, -1, -1) / len(world.KINDS) * 2 - 1) for m in maps]
+        return sheet([images[few], *shades])
+
+    def export(self, folder: Path):
+        self.net.save(folder)
+
+    def load(self, folder: Path):
+        copy_weights(self.net, Judge.load(folder), folder)
+
+    def config(self):
+        return {"widths": self.net.widths, "pool": self.pool_size}
+
+
+@torch.no_grad()
+def reconstruct(vae, images: Tensor) -> Tensor:
+    """Through the autoencoder and back, (B,3,H,W) to the same."""
+    return torch.cat([vae.decode(vae.encode(x).latent_dist.mode()).sample for x in images.split(64)]).clamp(-1, 1)
+
+
+def blur(image: Tensor) -> Tensor:
+    """Two passes of a 3x3 binomial filter: about the softness of an early clean estimate."""
+    kernel = torch.tensor([1.0, 2.0, 1.0], device=image.device) / 4
+    kernel = (kernel[:, None] * kernel).expand(3, 1, 3, 3)
+    for _ in range(2):
+        image = F.conv2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), kernel, groups=3)
+    return image

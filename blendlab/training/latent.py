@@ -1,0 +1,198 @@
+"""Latent diffusion (arXiv 2112.10752): text encoder and UNet, trained together in the autoencoder's latents.
+
+The network predicts v (arXiv 2202.00512, appendix D) and the loss is weighted by min-SNR-5 (arXiv 2303.09556).
+What ships is a StableDiffusionPipeline folder that diffusers opens without blendlab. Read next: tokenizer.py.
+"""
+
+import copy
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .harness import Job, Pool, copy_weights, find_autoencoder, sheet
+from .tokenizer import LENGTH, load_tokenizer, save_tokenizer
+
+VARIANTS = 4  # captions kept for each scene
+SETTINGS = {"blended_latent": {"w": 3.0, "steps": 25, "skip": 0.25}}  # recommended values, until they are measured
+
+
+class Latent(Job):
+    name = "latent"
+    batch_size = 64
+    lr = 1e-3
+    ema = 0.999
+
+    def __init__(self, widths=(80, 160), text_width=128, text_layers=2, pool=None, autoencoder=None, **kwargs):
+        super().__init__(**kwargs)
+        from .. import world
+
+        torch.manual_seed(self.seed)
+        self.words = world.words()
+        self.tokenizer = load_tokenizer(self.words)
+        self.net = nn.ModuleDict({
+            "text_encoder": text_encoder(self.tokenizer, text_width, text_layers),
+            "unet": unet(widths, text_width),
+        })  # fmt: skip
+        self.vae = find_autoencoder(autoencoder, self.device)
+        self.scheduler = scheduler()
+        self.pool_size = pool or (65536 if self.device.type == "cuda" else 8192)
+
+    def fill(self, step):
+        renew = 256 if self.device.type == "cuda" else 8
+        self.pool = Pool(self.render, self.pool_size, renew, step, chunk=max(32, renew), progress="encoding")
+
+    @torch.no_grad()
+    def render(self, start, n):
+        """Scenes start .. start+n-1 of the stream as scaled latents (fp16), and VARIANTS captions each as token ids."""
+        from .. import world
+
+        scenes = world.sample(n, seed=self.world_seed(), start=start, device=self.device)
+        posteriors = [self.vae.encode(x).latent_dist for x in world.render(scenes, size=64).image.split(64)]
+        scale = self.vae.config.scaling_factor
+        mean = scale * torch.cat([p.mean for p in posteriors])  # (n,4,16,16)
+        std = scale * torch.cat([p.std for p in posteriors])
+        ids = torch.stack([self.tokens(c) for c in captions(scenes, start)], dim=1)  # (n,VARIANTS,LENGTH)
+        return {"mean": mean.half(), "std": std.half(), "ids": ids.to(torch.int16).to(self.device)}
+
+    def tokens(self, texts: list[str]) -> Tensor:
+        options = {"padding": "max_length", "truncation": True, "max_length": LENGTH, "return_tensors": "pt"}
+        return self.tokenizer(texts, **options).input_ids
+
+    def batch(self, step):
+        g, B = self.generator(step), self.batch_size
+        data = self.pool.draw(B, step, g)
+        shape = data["mean"].shape  # (B,4,h,w)
+        posterior, noise = (torch.randn(shape, generator=g).to(self.device) for _ in range(2))
+        z0 = data["mean"].float() + data["std"].float() * posterior
+        # Each part of the schedule once per batch, and no caption in one of ten (arXiv 2207.12598).
+        t = ((torch.randperm(B, generator=g) + torch.rand(B, generator=g)) / B * 1000).long().clamp(max=999)
+        variant = torch.randint(VARIANTS, (B,), generator=g).to(self.device)
+        ids = data["ids"][torch.arange(B, device=self.device), variant].long()
+        empty = (torch.rand(B, 1, generator=g) < 0.1).to(self.device)
+        ids = torch.where(empty, self.tokens([""]).to(self.device), ids)
+        return {"z0": z0, "noise": noise, "t": t.to(self.device), "ids": ids}
+
+    def loss(self, batch):
+        z0, noise, t = batch["z0"], batch["noise"], batch["t"]
+        abar = self.scheduler.alphas_cumprod.to(self.device)[t]  # (B,)
+        a, s = abar.sqrt()[:, None, None, None], (1 - abar).sqrt()[:, None, None, None]
+        text = self.net["text_encoder"](batch["ids"])[0]  # (B,LENGTH,text_width)
+        v = self.net["unet"](a * z0 + s * noise, t, text).sample.float()
+        error = (v - (a * noise - s * z0)).square().mean((1, 2, 3))  # (B,)
+        snr = abar / (1 - abar)
+        loss = (snr.clamp(max=5) / (snr + 1) * error).mean()
+        return {"loss": loss, "v": error.mean(), "noisy": error[t > 800].mean()}
+
+    @torch.no_grad()
+    def sheet(self):
+        """Samples of 16 single objects, then of 16 held-out captions; the prompts do not change during a run."""
+        from .. import world
+
+        pipe = self.pipeline()
+        pipe.set_progress_bar_config(disable=True)
+        prompts = [f"a {world.COLOURS[i % len(world.COLOURS)]} {world.KINDS[i * 5 % len(world.KINDS)]}" for i in range(16)]
+        prompts += world.captions(world.sample(16, seed=world.HELD_OUT))
+        g = torch.Generator().manual_seed(0)
+        z = torch.randn(len(prompts), 4, 16, 16, generator=g).to(self.device)
+        images = pipe(prompts, latents=z, num_inference_steps=25, guidance_scale=3.0, output_type="pt").images
+        return sheet(list((images * 2 - 1).split(8)))
+
+    def pipeline(self, half=False):
+        """The StableDiffusionPipeline of the present weights."""
+        from diffusers import StableDiffusionPipeline
+
+        parts = {"vae": self.vae, "unet": self.net["unet"], "text_encoder": self.net["text_encoder"]}
+        if half:
+            parts = {name: copy.deepcopy(part).half() for name, part in parts.items()}
+        none = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+        return StableDiffusionPipeline(**parts, tokenizer=self.tokenizer, scheduler=self.scheduler, **none)
+
+    def export(self, folder: Path):
+        self.pipeline(half=True).save_pretrained(folder)
+        # One set of tokenizer files, which every version of transformers reads.
+        for file in (folder / "tokenizer").iterdir():
+            file.unlink()
+        save_tokenizer(folder / "tokenizer", self.words)
+        if not (folder / "blendlab.json").exists():  # it may hold measured settings
+            card = {"size": 64, "unknown_words": "refuse", "settings": SETTINGS}
+            (folder / "blendlab.json").write_text(json.dumps(card, indent=2) + "\n")
+
+    def load(self, folder: Path):
+        from diffusers import UNet2DConditionModel
+        from transformers import CLIPTextModel
+
+        folder = Path(folder)
+        copy_weights(self.net["unet"], UNet2DConditionModel.from_pretrained(folder / "unet"), folder)
+        copy_weights(self.net["text_encoder"], CLIPTextModel.from_pretrained(folder / "text_encoder"), folder)
+
+    def config(self):
+        sizes = {"widths": self.net["unet"].config.block_out_channels, "pool": self.pool_size}
+        return sizes | {"scaling_factor": self.vae.config.scaling_factor, "words": len(self.words)}
+
+
+def captions(scenes, seed: int) -> list[list[str]]:
+    """VARIANTS captions of each scene: two plain, one now and then rich, one that names a single object.
+
+    The last kind is what an edit prompts with: "a red mushroom", whatever else is in the picture.
+    """
+    from .. import world
+
+    plain = [world.captions(scenes, seed=seed + i, rich=0.3 * (i == 2)) for i in range(VARIANTS - 1)]
+    slot = torch.randint(2**20, (len(scenes),), generator=torch.Generator().manual_seed(seed))
+    count = scenes.count.cpu()
+    alone = world.describe(scenes, slot % count.clamp(min=1))
+    return [*plain, [one if n else other for one, other, n in zip(alone, plain[0], count.tolist(), strict=True)]]
+
+
+def unet(widths, text_width):
+    """Convolutions at 16x16, self- and cross-attention at 8x8: attention at 16x16 would double the time of a step."""
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=widths,
+        layers_per_block=1,
+        down_block_types=["DownBlock2D", "CrossAttnDownBlock2D"],
+        up_block_types=["CrossAttnUpBlock2D", "UpBlock2D"],
+        cross_attention_dim=text_width,
+        attention_head_dim=4,  # the number of heads, in spite of its name
+        norm_num_groups=16,
+    )
+
+
+def text_encoder(tokenizer, width, layers):
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=4 * width,
+        projection_dim=width,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        max_position_embeddings=LENGTH,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return CLIPTextModel(config)
+
+
+def scheduler():
+    """Stable Diffusion's noise schedule, but v-prediction and a clean end."""
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        steps_offset=1,  # unused by trailing; diffusers warns about any other value
+        clip_sample=False,
+        set_alpha_to_one=True,
+    )

@@ -1,0 +1,211 @@
+"""Pictures of pictures, one call each: grids, filmstrips, masks drawn on pictures, plots of measured numbers.
+
+Grids come out as PIL pictures for a notebook's column: small pictures are enlarged by whole factors, so that
+every pixel stays a crisp square. Plots come out as matplotlib figures. Put either last in a cell to see it.
+No paper. Next: the notebooks, where these fill one line of a cell.
+"""
+
+import textwrap
+from functools import cache
+from math import ceil
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from . import images as door
+from .masks import dilate
+
+WIDTH = 920  # pixels, about a notebook's column
+INK, FAINT = "#2b2b2b", "#d8d8d8"
+COLOURS = ("#2f6db5", "#d9722e", "#3f9560", "#8e5aa8", "#767676")
+TINT = (232, 28, 122)  # of a mask; no landscape has it
+
+
+def show(images, titles=None, columns: int | None = None, mask=None) -> Image.Image:
+    """A grid of pictures with titles, at notebook width.
+
+    images: a picture or a list of them: PIL, paths, or tensors (B,3,H,W) in [-1, 1] or (B,1,H,W) in [0, 1].
+    mask: one mask, or one for each picture, drawn as a thin outline. At most 6 columns unless you say so.
+    """
+    pictures = _pictures(images)
+    columns = columns or _columns(max(1, len(pictures)))
+    side = min(256, (WIDTH - 8 * (columns - 1)) // columns)
+    pictures = [_enlarged(picture, side) for picture in pictures]
+    if mask is not None:
+        masks = _pictures(mask)
+        if len(masks) not in (1, len(pictures)):
+            raise ValueError(
+                f"{len(masks)} masks for {len(pictures)} pictures: pass one, or one for each picture"
+            )
+        pictures = [_outlined(picture, masks[i % len(masks)]) for i, picture in enumerate(pictures)]
+    return _grid(pictures, titles or [], columns, gap=8)
+
+
+def strip(frames, titles=None, most: int = 7) -> Image.Image:
+    """A filmstrip, for instance of `step.x0_hat`: a column for each frame, a row for each sample.
+
+    frames: a list of tensors (B,3,H,W) or of pictures; of more than `most`, that many are shown, evenly
+    spaced from the first to the last. titles: one for each frame.
+    """
+    frames, titles = [_pictures(frame) for frame in frames], list(titles or [])
+    if len(frames) > most:
+        kept = [round(i * (len(frames) - 1) / (most - 1)) for i in range(most)]
+        frames, titles = [frames[i] for i in kept], [titles[i] for i in kept] if titles else []
+    side = min(256, (WIDTH - 3 * (len(frames) - 1)) // len(frames))
+    rows = zip(*frames, strict=True)
+    return _grid([_enlarged(p, side) for row in rows for p in row], titles, len(frames), gap=3)
+
+
+def overlay(image, mask, width: int = 256) -> Image.Image:
+    """The picture with the area to edit tinted and outlined; a mask at latent size is drawn as its cells."""
+    (picture,), (m,) = _pictures(image), _pictures(mask)
+    picture = _enlarged(picture, width)
+    tinted = Image.blend(picture, Image.new("RGB", picture.size, TINT), 0.45)
+    m = m.convert("L").resize(picture.size, Image.Resampling.NEAREST)
+    return _outlined(Image.composite(tinted, picture, m), m)
+
+
+def sheet(images, columns: int = 8, gap: int = 2) -> Image.Image:
+    """A plain grid of pictures at their own size, to save to a file."""
+    return _grid(_pictures(images), [], columns, gap)
+
+
+def curve(x, lines: dict, xlabel: str = "", ylabel: str = "", title: str = ""):
+    """Lines over x, each named at its end; lines: name -> values, or (values, low, high) with an interval."""
+    figure, axes = _axes(6.8, 3.6, xlabel, ylabel, title)
+    ends = []
+    for i, (name, values) in enumerate(lines.items()):
+        values, *interval = values if isinstance(values, tuple) else (values,)
+        colour = COLOURS[i % len(COLOURS)]
+        axes.plot(x, values, color=colour, linewidth=1.8, marker="o", markersize=3.5)
+        if interval:
+            axes.fill_between(x, *interval, color=colour, alpha=0.15, linewidth=0)
+        ends.append((float(values[-1]), name, colour))
+    _name_lines(axes, x, ends)
+    axes.grid(axis="y", color=FAINT, linewidth=0.6)
+    return figure
+
+
+def intervals(rows, xlabel: str = "", title: str = "", digits: int = 2):
+    """Measured values with their intervals, drawn and written out; a row is (label, value, low, high)."""
+    figure, axes = _axes(7.6, 0.8 + 0.34 * len(rows), xlabel, "", title)
+    for y, (_, value, low, high) in enumerate(rows):
+        axes.plot([low, high], [y, y], color=COLOURS[0], linewidth=5, alpha=0.3, solid_capstyle="butt")
+        axes.plot(value, y, "o", color=COLOURS[0], markersize=6.5)
+        text = f"{value:.{digits}f}   [{low:.{digits}f}, {high:.{digits}f}]"
+        axes.annotate(text, (1.03, y), xycoords=("axes fraction", "data"), va="center", color=INK, fontsize=9)
+    axes.set_yticks(range(len(rows)), [row[0] for row in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x", color=FAINT, linewidth=0.6)
+    return figure
+
+
+# Grids
+
+
+def _pictures(images):
+    """A flat list of PIL pictures in RGB from whatever was given."""
+    if isinstance(images, (list, tuple)):
+        return [picture for one in images for picture in _pictures(one)]
+    if isinstance(images, Tensor):
+        images = images.reshape((1,) * (4 - images.ndim) + images.shape)
+        return [picture.convert("RGB") for picture in door.to_pil(images)]
+    if isinstance(images, Image.Image):
+        return [images.convert("RGB")]
+    return door.to_pil(door.image(images, name="picture"))
+
+
+def _columns(n):
+    return ceil(n / ceil(n / 6))  # as even as rows of at most six can be
+
+
+def _enlarged(picture, side):
+    """The picture, `side` wide at most: by a whole factor if it is small, so that pixels stay squares."""
+    factor = side // picture.width
+    if factor >= 2:
+        return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    return picture.resize((side, round(picture.height * side / picture.width)), Image.Resampling.LANCZOS)
+
+
+def _outlined(picture, mask):
+    """A white line in a dark one around the mask: seen on snow and at night, and the edit stays free."""
+    mask = mask.convert("L").resize(picture.size, Image.Resampling.NEAREST)
+    inside = (torch.from_numpy(np.array(mask)) > 127).float()[None, None]  # (1,1,H,W)
+    white, dark = dilate(inside, 2), dilate(inside, 3)
+    for ring, colour in ((dark - white, (0, 0, 0)), (white - inside, (255, 255, 255))):
+        (where,) = door.to_pil(ring)
+        picture = Image.composite(Image.new("RGB", picture.size, colour), picture, where)
+    return picture
+
+
+def _grid(pictures, titles, columns, gap):
+    """Paste pictures into rows of `columns`; a row with titles has room for them above."""
+    if not pictures:
+        raise ValueError("there is no picture to show: pass at least one")
+    columns = min(columns, len(pictures))
+    width, height = max(p.width for p in pictures), max(p.height for p in pictures)
+    texts = [textwrap.wrap(str(title), max(8, width // 7)) for title in titles]
+    lines = [max(map(len, texts[i : i + columns]), default=0) for i in range(0, len(pictures), columns)]
+    heads = [16 * n + 6 if n else 0 for n in lines]  # one for each row
+    tops = [row * (height + gap) + sum(heads[: row + 1]) for row in range(len(heads))]
+    canvas = Image.new("RGB", (columns * (width + gap) - gap, tops[-1] + height), "white")
+    for i, picture in enumerate(pictures):
+        x, y = i % columns * (width + gap), tops[i // columns]
+        canvas.paste(picture, (x, y))
+        if i < len(texts):
+            _write(canvas, (x + width // 2, y - 4), "\n".join(texts[i]))
+    return canvas
+
+
+def _write(canvas, at, text):
+    ImageDraw.Draw(canvas).multiline_text(
+        at, text, fill=INK, font=_font(), anchor="md", align="center", spacing=3
+    )
+
+
+@cache
+def _font():
+    """The font of matplotlib's figures, which has the Greek letters too."""
+    import matplotlib
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", 12)
+
+
+# Plots
+
+
+def _axes(width, height, xlabel, ylabel, title):
+    """A small figure in the house style, which the notebook shows once: where it is returned."""
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(width, height), dpi=100, layout="constrained")
+    pyplot.close(figure)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(FAINT)
+    axes.tick_params(colors=INK, labelsize=9, color=FAINT, length=3)
+    axes.set_axisbelow(True)
+    axes.set_xlabel(xlabel, color=INK, fontsize=9)
+    axes.set_ylabel(ylabel, color=INK, fontsize=9)
+    axes.set_title(title, color=INK, fontsize=10.5, loc="left")
+    return figure, axes
+
+
+def _name_lines(axes, x, ends):
+    """Write each line's name at its end, pushed apart where lines end together."""
+    low, high = axes.get_ylim()
+    room, at = 0.07 * (high - low), -float("inf")
+    for y, name, colour in sorted(ends):
+        at = max(y, at + room)
+        axes.annotate(
+            name,
+            (x[-1], at),
+            xytext=(8, 0),
+            textcoords="offset points",
+            color=colour,
+            fontsize=9,
+            va="center",
+        )

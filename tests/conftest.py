@@ -1,0 +1,23 @@
+"""What all tests share: no network, and no pictures in windows."""
+
+import os
+import socket
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported, so before any test module is
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ.pop("BLENDLAB_MODEL", None)  # tests are about tinyworld
+
+import pytest  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    """Everything works offline, so a test that connects to another machine fails."""
+    connect = socket.socket.connect
+
+    def local_only(self, address):
+        if self.family != socket.AF_UNIX and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise AssertionError(f"a test tried to connect to {address}")
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", local_only)

@@ -1,0 +1,377 @@
+from dataclasses import fields, replace
+
+import checkpoints
+import pytest
+import torch
+from diffusers import DDIMScheduler, StableDiffusionInpaintPipeline
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+
+from blendlab import masks
+from blendlab.blended_latent import FALLBACK, PRESETS, Blending, blended_latent
+from blendlab.blended_latent import _run as run
+from blendlab.latents import encode
+from blendlab.noise import Noise
+from blendlab.sampler import Prediction
+from blendlab.schedule import Schedule
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    """Stable Diffusion 1.x with random weights: good for arithmetic, not for pictures."""
+    return checkpoints.sd1()
+
+
+@pytest.fixture(scope="module")
+def image():
+    return torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+@pytest.fixture(scope="module")
+def mask():
+    mask = torch.zeros(1, 1, 64, 64)
+    mask[..., 16:48, 8:40] = 1
+    return mask
+
+
+QUICK = dict(steps=4, w=3.0)
+
+
+class Counted:
+    """Counts the calls of a network, and what it was given."""
+
+    def __init__(self, monkeypatch, network):
+        self.calls, self.dtypes = 0, set()
+        forward = network.forward
+
+        def counting(*args, **kwargs):
+            self.calls += 1
+            self.dtypes |= {args[0].dtype}
+            return forward(*args, **kwargs)
+
+        monkeypatch.setattr(network, "forward", counting)
+
+
+# The algorithm
+
+
+def test_equals_the_diffusers_inpaint_pipeline(pipe, image, mask, monkeypatch):
+    scheduler = DDIMScheduler(**checkpoints.BETAS, clip_sample=False, set_alpha_to_one=True, steps_offset=1)
+    parts = dict(pipe.components) | {"scheduler": scheduler}
+    theirs = StableDiffusionInpaintPipeline(**parts, requires_safety_checker=False)
+    theirs.set_progress_bar_config(disable=True)
+    monkeypatch.setattr(DiagonalGaussianDistribution, "sample", lambda self, generator=None: self.mode())
+
+    noise = Noise(7, 2, "initial")((4, 8, 8))
+    wanted = theirs(
+        "a red mushroom", image / 2 + 0.5, mask, strength=1.0, num_inference_steps=10, guidance_scale=7.5,
+        height=64, width=64, num_images_per_prompt=2, latents=noise, output_type="latent",
+        masked_image_latents=torch.zeros(2, 4, 8, 8),
+    ).images  # fmt: skip
+    ours = blended_latent(
+        theirs, image, mask, "a red mushroom", preset="diffusers", posterior="mode", steps=10, n=2, seed=7
+    )
+    # float32: ten steps, a guidance of 7.5 and the division by a = 0.08 magnify the networks' rounding of 1e-7
+    # (measured: 2.5e-5, on latents that reach 25 as the networks are random)
+    torch.testing.assert_close(ours.latents, wanted, rtol=0, atol=1e-4)
+    assert wanted.std() > 0.1
+
+
+def test_the_final_latent_outside_the_mask_is_exactly_the_source(pipe, image, mask):
+    edit = blended_latent(pipe, image, mask, "a red mushroom", n=2, **QUICK)
+    source, inside = encode(pipe.vae, image), masks.to_latent(mask, (8, 8)).bool()
+    outside = ~inside.expand(2, 4, 8, 8)
+    assert torch.equal(edit.latents[outside], source.expand(2, -1, -1, -1)[outside])
+    assert not torch.isclose(edit.latents[~outside], source.expand(2, -1, -1, -1)[~outside]).any()
+
+
+@pytest.mark.parametrize("preset", ["comfyui", "invokeai", "a1111", "diffusers"])
+def test_presets_that_end_clean_keep_the_source_too(pipe, image, mask, preset):
+    edit = blended_latent(pipe, image, mask, "a dog", preset=preset, posterior="mode", **QUICK)
+    outside = masks.to_latent(mask, (8, 8), "corner").expand(1, 4, 8, 8) == 0
+    assert torch.equal(edit.latents[outside], encode(pipe.vae, image)[outside])
+
+
+def test_the_last_step_of_the_published_scripts_leaves_noise_outside_the_mask(pipe, image, mask):
+    edit = blended_latent(pipe, image, mask, "a dog", preset="official-sd2", steps=10, w=1.0, n=16)
+    schedule = Schedule.from_scheduler(pipe.scheduler)
+    a, s = schedule.levels(0)
+    outside = masks.to_latent(mask, (8, 8)).expand(16, 4, 8, 8) == 0
+    left = edit.latents - a * encode(pipe.vae, image)
+    assert s == pytest.approx(0.029, abs=5e-4)  # facts.md, table 0
+    assert left[outside].std().item() == pytest.approx(s, rel=0.05)  # 3072 draws: one standard error is 1.3%
+
+
+def test_the_level_t_is_one_move_too_noisy():
+    # A denoiser that answers 0 and a source of 0: what is outside the mask is the background's noise alone.
+    schedule = Schedule.scaled_linear()
+    source, mask_small, ts = torch.zeros(1, 4, 32, 32), torch.zeros(1, 1, 32, 32), [980, 500, 20]
+    for level, t in [("t_next", 20), ("t", 500)]:
+        how = Blending(level=level)
+        z = run(lambda x, t: Prediction(0 * x), source, [mask_small] * 2, schedule, ts, how, 0, range(4))
+        assert z.std().item() == pytest.approx(schedule.levels(t)[1], rel=0.05)  # 16384 draws: 0.6%
+
+
+def test_before_is_after_without_the_last_blend():
+    # Blending before a move at its level is blending after the move before it, at the level it went to.
+    schedule, g = Schedule.scaled_linear(), torch.Generator().manual_seed(0)
+    source = torch.randn(1, 4, 8, 8, generator=g)
+    mask_small = (torch.rand(1, 1, 8, 8, generator=g) > 0.5).float()
+    args = (lambda x, t: Prediction(torch.tanh(x)), source, [mask_small] * 3, schedule, [900, 600, 300, -1])
+    before = run(*args, Blending(when="before", noise="initial"), 0, range(2))
+    after = run(*args, Blending(when="after", noise="initial"), 0, range(2))
+    # the start is already the source noised by that noise, so the first blend changes nothing
+    torch.testing.assert_close(before, after, rtol=0, atol=1e-6)
+    left_to_the_network = run(*args, Blending(when="before", noise="initial", final="none"), 0, range(2))
+    outside = mask_small.expand_as(before) == 0
+    assert torch.equal(before[~outside], left_to_the_network[~outside])
+    assert not torch.isclose(before[outside], left_to_the_network[outside]).any()
+
+
+def test_a_clean_estimate_outside_carries_the_first_noise_along():
+    # x0_hat = source and eta 0: the state outside stays the source plus the noise that it started with.
+    schedule, seen = Schedule.scaled_linear(), {}
+
+    def denoise(x, t):
+        seen[t] = x
+        return Prediction(torch.tanh(x))
+
+    source, mask_small = torch.rand(1, 4, 8, 8), torch.zeros(1, 1, 8, 8)
+    run(denoise, source, [mask_small] * 3, schedule, [900, 600, 300, -1], Blending(when="x0"), 5, range(1))
+    expected = schedule.add_noise(source, 300, Noise(5, 1, "initial")((4, 8, 8)))
+    torch.testing.assert_close(seen[300], expected, rtol=0, atol=1e-5)
+
+
+def test_fixed_noise_is_drawn_once_and_shared_noise_for_all():
+    schedule, mask_small = Schedule.scaled_linear(), torch.zeros(1, 1, 8, 8)
+    source, ts = torch.zeros(1, 4, 8, 8), [900, 600, 300]
+
+    def backgrounds(**options):
+        seen = []
+
+        def denoise(x, t):
+            seen.append(x / schedule.levels(t)[1])
+            return Prediction(0 * x)
+
+        seen.append(run(denoise, source, [mask_small] * 2, schedule, ts, Blending(**options), 0, range(2)))
+        return seen[1], seen[2] / schedule.levels(300)[1]
+
+    first, second = backgrounds(noise="fixed")
+    torch.testing.assert_close(first, second)
+    assert not torch.isclose(first[0], first[1]).all()
+    first, second = backgrounds(batch_noise="shared")
+    torch.testing.assert_close(first[0], first[1])
+    assert not torch.isclose(first, second).all()
+    first, second = backgrounds(noise="initial")
+    torch.testing.assert_close(first, Noise(0, 2, "initial")((4, 8, 8)))
+
+
+# The front door
+
+
+@pytest.mark.parametrize("preset", [None, *PRESETS])
+def test_each_preset_runs(pipe, image, mask, preset):
+    edit = blended_latent(pipe, image, mask, "a dog", preset=preset, n=2, **QUICK)
+    assert edit.tensor.shape == (2, 3, 64, 64) and edit.tensor.isfinite().all()
+    assert edit.tensor.abs().max() <= 1 and edit.latents.shape == (2, 4, 8, 8)
+
+
+@pytest.mark.parametrize("layout", [checkpoints.sd2, checkpoints.sdxl])
+def test_other_layouts_run_and_keep_the_source(layout, image, mask):
+    pipe = layout()
+    edit = blended_latent(pipe, image, mask, "a dog", negative="blurry", **QUICK)
+    outside = masks.to_latent(mask, (8, 8)).expand(1, 4, 8, 8) == 0
+    assert torch.equal(edit.latents[outside], encode(pipe.vae, image)[outside])
+
+
+def test_the_prediction_type_comes_from_the_scheduler(image, mask):
+    by_v, by_eps = checkpoints.sd2(), checkpoints.sd2(prediction="epsilon")
+    v, eps = (blended_latent(pipe, image, mask, "a dog", **QUICK).latents for pipe in (by_v, by_eps))
+    assert not torch.isclose(v, eps).all()
+
+
+def test_sdxl_hears_the_size_and_both_prompts(image, mask, monkeypatch):
+    pipe, heard = checkpoints.sdxl(), []
+    forward = pipe.unet.forward
+    monkeypatch.setattr(pipe.unet, "forward", lambda *a, **k: heard.append(k) or forward(*a, **k))
+    blended_latent(pipe, image, mask, "a dog", n=2, **QUICK)
+    assert heard[0]["added_cond_kwargs"]["time_ids"].tolist() == [[64, 64, 0, 0, 64, 64]] * 4
+    assert heard[0]["encoder_hidden_states"].shape == (4, 77, 64)  # null twice, text twice
+    assert (heard[0]["encoder_hidden_states"][:2] == 0).all()  # SDXL's null is zeros
+
+
+def test_sample_i_is_the_same_picture_for_any_n_and_batch(pipe, image, mask):
+    options = dict(eta=1.0, seed=3, **QUICK)  # eta 1, so that every stream of noise is drawn from
+    eight = blended_latent(pipe, image, mask, "a dog", n=8, **options)
+    one = blended_latent(pipe, image, mask, "a dog", n=1, **options)
+    in_threes = blended_latent(pipe, image, mask, "a dog", n=8, batch=3, **options)
+    # the noise is the same exactly (test_noise.py); networks round differently in another batch size
+    torch.testing.assert_close(one.latents[0], eight.latents[0], rtol=0, atol=1e-4)
+    torch.testing.assert_close(in_threes.latents, eight.latents, rtol=0, atol=1e-4)
+    torch.testing.assert_close(in_threes.tensor, eight.tensor, rtol=0, atol=1e-4)
+
+
+def test_every_draw_is_the_same_exactly_for_any_n():
+    schedule, source, ts = Schedule.scaled_linear(), torch.zeros(1, 4, 8, 8), [900, 600, 300, -1]
+
+    def states(n):
+        seen, half = [], torch.ones(1, 1, 8, 8).tril()
+
+        def denoise(x, t):
+            seen.append(x[0])
+            return Prediction(0 * x)  # no network and no picture: what is left is the noise
+
+        run(denoise, source, [half] * 3, schedule, ts, Blending(eta=1.0), 0, range(n))
+        return torch.stack(seen)
+
+    assert torch.equal(states(1), states(8))
+
+
+def test_one_network_call_per_step(pipe, image, mask, monkeypatch):
+    unet = Counted(monkeypatch, pipe.unet)
+    blended_latent(pipe, image, mask, "a dog", n=2, steps=8, skip=0.25, w=3.0)
+    assert unet.calls == 6
+
+
+def test_half_precision_networks_keep_a_float32_state(image, mask, monkeypatch):
+    pipe = checkpoints.sd1().to(torch.bfloat16)
+    unet = Counted(monkeypatch, pipe.unet)
+    edit = blended_latent(pipe, image, mask, "a dog", n=2, **QUICK)
+    assert unet.dtypes == {torch.bfloat16}
+    assert edit.latents.dtype == edit.tensor.dtype == torch.float32
+    assert not torch.equal(edit.latents, edit.latents.bfloat16().float())  # more digits than a bfloat16 state has
+
+
+def test_paste_puts_back_the_source_bit_for_bit(pipe, image, mask):
+    edit = blended_latent(pipe, image, mask, "a dog", paste=True, **QUICK)
+    outside = mask.expand(1, 3, 64, 64) == 0
+    assert torch.equal(edit.tensor[outside], image[outside])
+    assert not torch.isclose(edit.tensor[~outside], image[~outside]).all()
+
+
+def test_a_mask_of_ones_is_no_blending(pipe, image):
+    everything = torch.ones(1, 1, 64, 64)
+    fresh = blended_latent(pipe, image, everything, "a dog", noise="fresh", **QUICK)
+    fixed = blended_latent(pipe, image, everything, "a dog", noise="fixed", **QUICK)
+    assert torch.equal(fresh.latents, fixed.latents)
+
+
+def test_shrinking_lets_the_edit_reach_further_out_at_first(pipe, image, monkeypatch):
+    thin = torch.zeros(1, 1, 64, 64)
+    thin[..., 28:36] = 1
+    plain = blended_latent(pipe, image, thin, "a dog", steps=8, skip=0.0, w=3.0)
+    shrunk = blended_latent(pipe, image, thin, "a dog", steps=8, skip=0.0, w=3.0, shrink=3)
+    by_radii = blended_latent(pipe, image, thin, "a dog", steps=8, skip=0.0, w=3.0, shrink=(1, 2, 3))
+    outside = masks.to_latent(thin, (8, 8)).expand(1, 4, 8, 8) == 0
+    assert torch.equal(plain.latents[outside], shrunk.latents[outside])  # the last mask is the true one
+    assert not torch.isclose(plain.latents[~outside], shrunk.latents[~outside]).all()
+    assert torch.equal(shrunk.latents, by_radii.latents)
+
+
+def test_several_pictures_masks_and_prompts_go_in_one_batch(pipe, image, mask):
+    pictures, several = torch.cat([image, image.flip(-1)]), torch.cat([mask, mask.flip(-1)])
+    both = blended_latent(pipe, pictures, several, ["a dog", "a cat"], n=2, **QUICK)
+    first = blended_latent(pipe, pictures[:1], several[:1], "a dog", **QUICK)
+    torch.testing.assert_close(both.latents[:1], first.latents, rtol=0, atol=1e-4)
+
+
+def test_numbers_come_from_the_caller_then_the_preset_then_the_model_then_BLD(pipe, image, mask, monkeypatch):
+    def used(**options):
+        return blended_latent(pipe, image, mask, "a dog", **options).settings
+
+    monkeypatch.setitem(FALLBACK, "steps", 3)
+    assert (used()["w"], used()["steps"], used()["skip"]) == (7.5, 3, 0.25)
+    monkeypatch.setattr("blendlab.models.settings", lambda pipe, method: {"w": 4.0, "steps": 2, "dilation": 1})
+    assert (used()["w"], used()["steps"], used()["skip"]) == (4.0, 2, 0.25)
+    assert used(preset=Blending(w=2.0))["w"] == 2.0
+    assert used(preset=Blending(w=2.0), w=1.5)["w"] == 1.5
+    assert used(preset=replace(PRESETS["official-ldm"], steps=2))["noise"] == "fresh"
+    assert used(mask_rule="any")["mask_rule"] == "any"
+
+
+def test_the_edit_tells_all_that_was_used(pipe, image, mask):
+    edit = blended_latent(pipe, image, mask, "a dog", n=2, seed=5, **QUICK)
+    assert {f.name for f in fields(Blending)} <= edit.settings.keys()
+    assert edit.settings["seed"] == 5 and edit.settings["prompt"] == ["a dog"] and edit.scores is None
+    assert [picture.size for picture in edit.images] == [(64, 64)] * 2
+
+
+def test_ranking_puts_the_best_first(pipe, image, mask, monkeypatch):
+    monkeypatch.setattr("blendlab.blended_latent.rank", lambda tensor, *rest: ([2, 0, 1], [0.1, 0.2, 0.3]))
+    plain = blended_latent(pipe, image, mask, "a dog", n=3, **QUICK)
+    ranked = blended_latent(pipe, image, mask, "a dog", n=3, clip=object(), **QUICK)
+    assert torch.equal(ranked.latents, plain.latents[[2, 0, 1]])
+    assert torch.equal(ranked.tensor, plain.tensor[[2, 0, 1]])
+    assert ranked.scores == [0.1, 0.2, 0.3] and ranked.settings["order"] == [2, 0, 1]
+
+
+def test_an_overflowing_autoencoder_is_put_back_in_half_precision():
+    vae = checkpoints.autoencoder(0.13025, force_upcast=True).half()
+    z = encode(vae, torch.zeros(1, 3, 64, 64))
+    assert z.dtype == torch.float32 and vae.dtype == torch.float16
+    with pytest.raises(RuntimeError):
+        encode(vae, torch.zeros(1, 5, 64, 64))
+    assert vae.dtype == torch.float16
+
+
+# Bad input: a sentence that names the fix, before any network runs
+
+THIN = torch.zeros(1, 1, 64, 64)
+THIN[..., 1] = 1
+BAD = [
+    (dict(image=torch.zeros(1, 3, 60, 60)), "multiples of 8"),
+    (dict(image=torch.zeros(1, 3, 64, 64) + 200), "not in"),
+    (dict(mask=torch.ones(1, 1, 32, 32)), "fit_mask"),
+    (dict(mask=torch.zeros(1, 1, 64, 64)), "black everywhere"),
+    (dict(mask=THIN), "'any'"),
+    (dict(mask=THIN, mask_rule="corner"), "'any'"),
+    (dict(prompt="a dog " * 50), "room for 75"),
+    (dict(negative="a dog " * 50), "room for 75"),
+    (dict(prompt=["a dog", "a cat"]), "prompt holds 2 for n=1"),
+    (dict(image=torch.zeros(3, 3, 64, 64), n=2), "image holds 3 for n=2"),
+    (dict(prompt=["a dog", "a cat"], n=2, clip=object()), "pass one prompt"),
+    (dict(preset="oficial"), "official-sd2"),
+    (dict(level="t_prev"), "'t_next' or 't'"),
+    (dict(steps=0), "1 to 1000"),
+    (dict(skip=1), "0.25 leaves out a quarter"),
+    (dict(skip=25), "0.25 leaves out a quarter"),
+    (dict(n=0), "1 or more"),
+    (dict(steps=4, shrink=5), "at least 6 steps"),
+]
+
+
+@pytest.mark.parametrize("given, sentence", BAD, ids=[sentence for _, sentence in BAD])
+def test_bad_input_is_refused_before_any_network_runs(pipe, image, mask, monkeypatch, given, sentence):
+    networks = [Counted(monkeypatch, part) for part in (pipe.unet, pipe.vae.encoder, pipe.text_encoder)]
+    given = dict(image=image, mask=mask, prompt="a dog", skip=0.0) | given
+    with pytest.raises(ValueError, match=sentence):
+        blended_latent(pipe, **given)
+    assert [network.calls for network in networks] == [0, 0, 0]
+
+
+def test_an_unknown_option_is_refused_with_the_options(pipe, image, mask):
+    with pytest.raises(TypeError, match="no option 'noises'; it has when, level, noise"):
+        blended_latent(pipe, image, mask, "a dog", noises="fixed")
+
+
+def test_too_long_a_prompt_names_the_words_that_would_be_dropped(pipe, image, mask):
+    long = "dog " * 74 + "under a yellow umbrella"
+    with pytest.raises(ValueError, match="would drop 'a yellow umbrella'"):
+        blended_latent(pipe, image, mask, long)
+
+
+def test_an_inpainting_unet_is_refused(image, mask):
+    pipe = checkpoints.sd1()
+    pipe.unet = checkpoints.unet(attention_head_dim=8, in_channels=9)
+    with pytest.raises(ValueError, match="9 channels.*text-to-image"):
+        blended_latent(pipe, image, mask, "a dog")
+
+
+def test_out_of_memory_says_which_option_halves_it(pipe, image, mask, monkeypatch):
+    def full(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(pipe.unet, "forward", full)
+    with pytest.raises(MemoryError, match="batch=4 halves it"):
+        blended_latent(pipe, image, mask, "a dog", n=8, **QUICK)
+    with pytest.raises(MemoryError, match="float16"):
+        blended_latent(pipe, image, mask, "a dog", n=8, batch=1, **QUICK)

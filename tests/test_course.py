@@ -1,0 +1,96 @@
+"""The notebook runner, on small notebooks that the tests write."""
+
+import base64
+import copy
+import io
+from pathlib import Path
+
+import nbformat
+import pytest
+from PIL import Image
+
+from blendlab import course
+
+PICTURE = "from PIL import Image\nImage.new('RGB', (8, 8), 'red')"
+WIDGET = """import ipywidgets as w
+from IPython.display import display
+from PIL import Image
+out = w.Output()
+with out:
+    display(Image.new('RGB', (8, 8), 'blue'))
+w.VBox([w.IntSlider(), out])"""
+HIDDEN = """import ipywidgets as w
+def f(a): 1 / 0
+w.interact(f, a=3);"""
+FAILS = "raise ValueError('the reason')"
+
+
+def write(folder: Path, name: str, *cells: str) -> Path:
+    """A notebook whose cells are code, or text where they start with #."""
+    text, code = nbformat.v4.new_markdown_cell, nbformat.v4.new_code_cell
+    made = [text(cell) if cell.startswith("#") else code(cell) for cell in cells]
+    (folder / "notebooks").mkdir(exist_ok=True)
+    nbformat.write(nbformat.v4.new_notebook(cells=made), folder / "notebooks" / name)
+    return folder / "notebooks" / name
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("course")
+    bar = "import sys; sys.stderr.write('half\\rdone\\n')"
+    done = course.execute(write(folder, "00_good.ipynb", "# A *title*", PICTURE, "## Widget", WIDGET, bar))
+    course.tidy(done.notebook)
+    return done
+
+
+def test_a_run_says_what_failed(tmp_path):
+    done = course.execute(write(tmp_path, "bad.ipynb", PICTURE, FAILS, PICTURE))
+    assert len(done.problems) == 1 and "the reason" in done.problems[0] and "bad.ipynb" in done.problems[0]
+
+
+def test_an_error_hidden_in_a_widget_is_found(tmp_path):
+    (problem,) = course.execute(write(tmp_path, "hidden.ipynb", HIDDEN)).problems
+    assert "ZeroDivisionError" in problem
+
+
+def test_a_tidy_notebook_shows_pictures_where_widgets_were(executed):
+    assert not executed.problems
+    nb = executed.notebook
+    nbformat.validate(nb)
+    assert set(nb.metadata) == {"kernelspec", "language_info", "blendlab"}
+    (output,) = nb.cells[3].outputs
+    picture = Image.open(io.BytesIO(base64.b64decode(output["data"]["image/png"])))
+    assert picture.convert("RGB").getpixel((0, 0)) == (0, 0, 255)
+    assert nb.cells[4].outputs[0]["text"] == "done\n"
+
+
+def test_outputs_are_stale_when_code_changed_and_fresh_when_text_did(executed):
+    nb = copy.deepcopy(executed.notebook)
+    nb.cells[0].source += ", better worded"
+    assert course.fresh(nb)
+    nb.cells[1].source += " "
+    assert not course.fresh(nb)
+
+
+def test_the_page_holds_every_picture_under_its_heading(executed):
+    sections = course.pictures(executed.notebook)
+    assert [(heading, len(images)) for heading, images in sections] == [("A title", 1), ("Widget", 1)]
+    text = course.page([executed])
+    assert text.count("<img") == 2 and "http" not in text and "<h2>A title</h2>" in text
+
+
+def test_one_command_leaves_notebooks_and_a_page_and_keeps_going(tmp_path, capsys):
+    paths = [write(tmp_path, "00_bad.ipynb", FAILS), write(tmp_path, "01_good.ipynb", "# Good", PICTURE)]
+    before = paths[0].read_bytes()
+    assert course.run(paths, tmp_path / "out", save=False) == 1
+    assert (tmp_path / "out/notebooks/01_good.ipynb").exists() and paths[0].read_bytes() == before
+    assert "the reason" in (tmp_path / "out/index.html").read_text()
+    assert "1 of 2 notebooks ran" in capsys.readouterr().out
+
+
+def test_saving_in_place_makes_a_notebook_fresh_and_keeps_the_old_one_on_failure(tmp_path):
+    good, bad = write(tmp_path, "00_good.ipynb", PICTURE), write(tmp_path, "01_bad.ipynb", FAILS)
+    before = bad.read_bytes()
+    assert course.stale([good, bad]) == 2
+    course.run([good, bad], tmp_path / "out", save=True)
+    assert course.stale([good, bad]) == 1 and bad.read_bytes() == before and not (tmp_path / "out").exists()

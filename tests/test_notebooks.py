@@ -1,0 +1,94 @@
+"""Every notebook is executed, once; what is committed is checked: outputs fresh, small and of no machine."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from test_repository import HOSTS, MACHINE
+
+from blendlab import course
+
+ROOT = Path(__file__).parent.parent
+PATHS = course.notebooks(ROOT / "notebooks")
+every_notebook = pytest.mark.parametrize("path", PATHS, ids=[course.place(path) for path in PATHS])
+
+
+def read(path: Path):
+    return nbformat.read(path, as_version=4)
+
+
+def set_up(nb) -> str:
+    """The set-up cell: the first one with code."""
+    return course.code(nb)[0].source
+
+
+def texts(nb) -> list[str]:
+    """All that a notebook says in words: its cells and the text of their outputs."""
+    outputs = [output for cell in nb.cells for output in cell.get("outputs", [])]
+    words = [output.get("text", "") for output in outputs]
+    words += [data for output in outputs for kind, data in output.get("data", {}).items() if "text" in kind]
+    return [cell.source for cell in nb.cells] + [str(word) for word in words]
+
+
+def test_there_are_notebooks():
+    assert PATHS, "notebooks/ has no notebook"
+
+
+@every_notebook
+def test_it_runs_top_to_bottom(path):
+    done = course.execute(path)
+    assert not done.problems, "\n".join(course.plain(problem) for problem in done.problems)
+
+
+@every_notebook
+def test_its_outputs_are_newer_than_its_code(path):
+    assert course.fresh(read(path)), f"run: make notebooks ARGS={course.place(path)}"
+
+
+@every_notebook
+def test_it_is_committed_with_pictures_and_without_widget_state(path):
+    nb = read(path)
+    nbformat.validate(nb)
+    assert course.pictures(nb), "no picture is saved in it"
+    assert set(nb.metadata) == {"kernelspec", "language_info", "blendlab"}
+    assert not any(output.output_type == "error" for cell in course.code(nb) for output in cell.outputs)
+    assert path.stat().st_size <= 1e6, f"{path.stat().st_size / 1e6:.1f} MB: save smaller pictures"
+
+
+@every_notebook
+def test_it_opens_in_any_jupyter(path):
+    kernel = read(path).metadata.get("kernelspec")
+    assert kernel == {"name": "python3", "display_name": "Python 3", "language": "python"}
+
+
+@every_notebook
+def test_its_lines_fit_a_colab_column(path):
+    lines = [line for cell in course.code(read(path)) for line in cell.source.splitlines()]
+    assert not [line for line in lines if len(line) > 76]
+
+
+@every_notebook
+def test_it_begins_with_its_own_badge(path):
+    badge = course.badge(path)
+    assert badge in read(path).cells[0].source, f"the first cell wants the line {badge}"
+
+
+@every_notebook
+def test_it_is_set_up_like_the_others(path):
+    assert set_up(read(path)) == set_up(read(PATHS[0])), f"it differs from that of {PATHS[0].name}"
+
+
+@every_notebook
+def test_colab_installs_the_release_and_keeps_its_own_pytorch(path):
+    (line,) = re.findall(r"^ +%pip install.*", set_up(read(path)), re.M)
+    assert line.endswith(f" git+https://github.com/{course.REPOSITORY}@{course.RELEASE}"), line
+    assert 'if "google.colab" in sys.modules:' in set_up(read(path)), "install on Colab only"
+    assert not re.search(r"\s-U|--upgrade|\b(torch|torchvision|diffusers|numpy)\b", line)
+
+
+@every_notebook
+def test_it_names_no_machine(path):
+    for text in texts(read(path)):
+        found = re.search(f"{MACHINE}|{HOSTS}|/site-packages/", text)
+        assert not found, f"a cell or its output names {found.group()}"

@@ -1,0 +1,166 @@
+"""Figures for notebooks: pixels stay crisp, pictures stay what they were, and files stay small."""
+
+import importlib
+import io
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from blendlab import images, viz
+
+
+def pictures(n, size=64, seed=0):
+    """n smooth random pictures (n,3,size,size) in [-1, 1]."""
+    noise = torch.rand(n, 3, 5, 5, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    return torch.nn.functional.interpolate(noise, (size, size), mode="bilinear")
+
+
+def square(size=64):
+    mask = torch.zeros(1, 1, size, size)
+    mask[..., size // 4 : size // 2, size // 4 : size // 2] = 1
+    return mask
+
+
+def pixels(picture):
+    return np.asarray(picture).astype(int)
+
+
+def kilobytes(figure):
+    file = io.BytesIO()
+    figure.save(file, "PNG") if isinstance(figure, Image.Image) else figure.savefig(file, bbox_inches="tight")
+    return len(file.getvalue()) / 1000
+
+
+def test_show_enlarges_small_pictures_by_a_whole_factor_and_changes_no_colour():
+    x = pictures(4)
+    grid = viz.show(x)
+    assert grid.size == (4 * 192 + 3 * 8, 192)
+    third = pixels(grid)[:, 400:592]
+    assert np.array_equal(third[1::3, 1::3], pixels(images.to_pil(x)[2]))
+    assert np.array_equal(third, third[1::3, 1::3].repeat(3, 0).repeat(3, 1))
+
+
+@pytest.mark.parametrize("n, columns", [(1, 1), (5, 5), (6, 6), (7, 4), (8, 4), (12, 6), (13, 5)])
+def test_show_fills_even_rows_within_the_width_of_a_notebook(n, columns):
+    grid = viz.show(pictures(n, size=16))
+    side = min(256, (viz.WIDTH - 8 * (columns - 1)) // columns) // 16 * 16
+    assert grid.width == columns * (side + 8) - 8 <= viz.WIDTH
+    assert grid.height == -(-n // columns) * (side + 8) - 8
+
+
+def test_large_pictures_are_scaled_down_to_the_column():
+    assert viz.show(pictures(3, size=512)).size == (3 * 256 + 2 * 8, 256)
+
+
+def test_titles_are_written_above_and_wrapped():
+    bare, short = viz.show(pictures(2)), viz.show(pictures(2), ["before", "after"])
+    long = viz.show(pictures(2), ["before", "a blue cat and a green bus on sand at sunset, seen from afar"])
+    assert bare.width == short.width == long.width
+    assert bare.height < short.height < long.height
+    head = short.height - bare.height
+    assert np.array_equal(pixels(short)[head:], pixels(bare))
+    assert pixels(short)[:head].min() < 100 and pixels(short)[0].min() == 255  # ink, not cut off above
+
+
+def test_anything_that_is_a_picture_can_be_shown(tmp_path):
+    x = pictures(1)
+    (picture,) = images.to_pil(x)
+    picture.save(tmp_path / "x.png")
+    grid = pixels(viz.show([x, x[0], picture, str(tmp_path / "x.png"), tmp_path / "x.png"], columns=5))
+    assert all(np.array_equal(grid[:, i * 136 : i * 136 + 128], grid[:, :128]) for i in range(5))
+    assert viz.show(square()).getpixel((70, 70)) == (255, 255, 255)
+    assert viz.show(square()[0, 0].bool()).getpixel((70, 70)) == (255, 255, 255)
+
+
+def test_the_outline_lies_around_the_mask_and_leaves_the_edit_alone():
+    x = pictures(2)
+    plain, outlined = pixels(viz.show(x)), pixels(viz.show(x, mask=square()))
+    changed = np.argwhere((plain != outlined).any(2)[:, :256])  # factor 4: the square is 64..127
+    assert changed.min() == 61 and changed.max() == 130
+    assert np.array_equal(plain[64:128, 64:128], outlined[64:128, 64:128])
+    assert (outlined[62, 64:128] == 255).all() and (outlined[61, 64:128] == 0).all()
+    with pytest.raises(ValueError, match="2 masks for 3 pictures: pass one, or one for each"):
+        viz.show(pictures(3), mask=[square(), square()])
+
+
+def test_nothing_to_show_is_refused():
+    with pytest.raises(ValueError, match="no picture to show: pass at least one"):
+        viz.show([])
+
+
+def test_a_strip_has_a_column_for_each_frame_and_a_row_for_each_sample():
+    frames = [pictures(2, seed=i) for i in range(3)]
+    film = pixels(viz.strip(frames))
+    assert film.shape == (2 * 256 + 3, 3 * 256 + 2 * 3, 3)
+    assert np.array_equal(film[2::4, 2::4][-64:, 129:193], pixels(images.to_pil(frames[2])[1]))
+
+
+@pytest.mark.parametrize("n", [7, 8, 25, 50])
+def test_a_long_strip_keeps_its_first_and_last_frame(n):
+    frames = [pictures(1, seed=i) for i in range(n)]
+    film = viz.strip(frames, [f"t={t}" for t in range(n)])
+    assert film.width == 7 * 128 + 6 * 3 <= viz.WIDTH
+    for left, frame in ((0, frames[0]), (6 * 131, frames[-1])):
+        shown = pixels(film.crop((left, film.height - 128, left + 128, film.height)))
+        assert np.array_equal(shown[::2, ::2], pixels(images.to_pil(frame)[0]))
+
+
+def test_overlay_tints_the_mask_and_only_the_mask():
+    x, grey = pictures(1), torch.zeros(1, 3, 64, 64)
+    plain, tinted = pixels(viz.show(x)), pixels(viz.overlay(x, square()))
+    assert (
+        np.array_equal(plain[140:], tinted[140:]) and (plain[64:128, 64:128] != tinted[64:128, 64:128]).any()
+    )
+    red, green, _ = pixels(viz.overlay(grey, square()))[100, 100]
+    assert red > 150 > 100 > green
+
+
+def test_overlay_draws_a_mask_at_latent_size_as_its_cells():
+    x = pictures(1)
+    assert np.array_equal(pixels(viz.overlay(x, square(16))), pixels(viz.overlay(x, square(64))))
+    assert np.array_equal(
+        pixels(viz.overlay(x, square() * 0)), pixels(viz.show(x))
+    )  # vanished: nothing drawn
+
+
+def test_a_sheet_is_the_pictures_pixel_by_pixel():
+    x = pictures(5, size=8)
+    grid = viz.sheet(x, columns=3)
+    assert grid.size == (3 * 8 + 2 * 2, 2 * 8 + 2)
+    assert np.array_equal(pixels(grid)[10:18, 10:18], pixels(images.to_pil(x)[4]))
+    assert (pixels(grid)[8:10] == 255).all()
+
+
+def test_plots_are_small_and_hold_what_was_measured():
+    steps = np.arange(1, 9)
+    lines = {"plain": steps / 10, "ranked": (steps / 9, steps / 9 - 0.1, steps / 9 + 0.1)}
+    figure = viz.curve(steps, lines, "steps", "precision", "A claim")
+    axes = figure.axes[0]
+    assert [t.get_text() for t in axes.texts] == ["plain", "ranked"]
+    assert np.array_equal(axes.lines[1].get_ydata(), steps / 9) and len(axes.collections) == 1
+    assert axes.texts[1].xy[1] - axes.texts[0].xy[1] > 0.05  # the names do not overlap
+    assert kilobytes(figure) < 60
+
+    figure = viz.intervals([("a", 0.5, 0.4, 0.6), ("b", 0.25, 0.2, 0.31)], "precision")
+    assert [t.get_text() for t in figure.axes[0].texts] == ["0.50   [0.40, 0.60]", "0.25   [0.20, 0.31]"]
+    assert kilobytes(figure) < 60
+
+
+def test_figures_of_small_pictures_stay_small():
+    assert kilobytes(viz.show(pictures(12), ["a red mushroom on grass"] * 12, mask=square())) < 100
+
+
+def test_plots_leave_no_open_figure_that_a_notebook_would_show_twice():
+    from matplotlib import pyplot
+
+    viz.intervals([("a", 0.5, 0.4, 0.6)])
+    assert pyplot.get_fignums() == []
+
+
+def test_a_sheet_needs_no_matplotlib(monkeypatch):
+    for name in ("matplotlib", "matplotlib.pyplot"):
+        monkeypatch.setitem(sys.modules, name, None)  # importing it fails
+    assert importlib.reload(viz).sheet(pictures(2)).size == (130, 64)
