@@ -1,4 +1,4 @@
-"""The command line: blendlab edit | rank | world | train | doctor, each a few lines over one function.
+"""The command line: blendlab edit | rank | world | train | results | doctor, each a few lines.
 
 No paper. Read next: blended_latent.py, which `edit` calls.
 """
@@ -122,6 +122,24 @@ def train(
     from . import training
 
     print(training.main(**given))
+
+
+@app.command()
+def results(
+    name: Annotated[str | None, typer.Argument(help="The table to make; without a name, list them.")] = None,
+    n: Annotated[int | None, typer.Option("-n", min=1, help="Its first n tasks only.")] = None,
+    save: Annotated[bool, typer.Option(help="Write data/results/NAME.json, or only show it.")] = True,
+):
+    """Make one of the course's tables of measurements again.
+
+    Example: blendlab results edits -n 8 --no-save
+    """
+    from . import results
+
+    if name is None:
+        print(results.listing())
+    else:
+        print(results.table((results.run if save else results.measure)(name, n)))
 
 
 @app.command()

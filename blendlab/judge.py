@@ -1,8 +1,9 @@
-"""The judge: a small dense segmenter that says what stands where in a picture of tinyworld. For measuring only.
+"""The judge: a small dense segmenter that says what stands where in a tinyworld picture. For measuring only.
 
-Per pixel it names a class and a colour, or nothing, so presence, place, completeness and precision all come from one
-network. It never guides and lends no features to a loss. Its accuracy on autoencoder reconstructions is the ceiling of
-every precision that it measures: `per_object` measures that. Read next: training/judge.py, metrics.py.
+Per pixel it names a class and a colour, or nothing, so presence, place, completeness and precision all come
+from one network. It never guides and lends no features to a loss. Its accuracy on autoencoder reconstructions
+is the ceiling of every precision that it measures: `per_object` measures that. Read next: training/judge.py,
+metrics.py.
 """
 
 import json
@@ -34,7 +35,7 @@ class Verdict:
 
 @dataclass
 class Found:
-    """One connected thing in a picture: names, its share of the picture's area, box (x0,y0,x1,y1) in fractions."""
+    """One connected thing: its names, share of the picture's area, and box (x0,y0,x1,y1) in fractions."""
 
     kind: str
     colour: str
@@ -75,8 +76,9 @@ class Judge(nn.Module):
     def found(self, images: Tensor, mask: Tensor | None = None, smallest: float = 0.004) -> list[list[Found]]:
         """List the things in each picture, largest first.
 
-        A thing is a connected patch (8 neighbours) of pixels of one class, of at least `smallest` of the picture's
-        area; its colour is the most frequent one among those pixels. With a mask (B or 1,1,H,W) only pixels in it count.
+        A thing is a connected patch (8 neighbours) of pixels of one class, of at least `smallest` of the
+        picture's area; its colour is the most frequent one among those pixels. With a mask (B or 1,1,H,W)
+        only pixels in it count.
         """
         from scipy import ndimage
 
@@ -86,23 +88,30 @@ class Judge(nn.Module):
             kinds = kinds * to_size(mask)
         kinds, colours = kinds.cpu().numpy(), colours.cpu().numpy()
         things = [[] for _ in kinds]
-        for i, k in ((i, k) for i in range(len(kinds)) for k in set(kinds[i].ravel()) - {0}):
+        for i, k in [(i, k) for i, each in enumerate(kinds) for k in set(each.ravel()) - {0}]:
             patches, _ = ndimage.label(kinds[i] == k, structure=[[1] * 3] * 3)
             for n, (rows, columns) in enumerate(ndimage.find_objects(patches), 1):
                 inside = patches == n
                 if inside.mean() >= smallest:
-                    colour = torch.from_numpy(colours[i][inside]).bincount(minlength=len(self.colours) + 1)[1:].argmax()
+                    colour = (
+                        torch.from_numpy(colours[i][inside])
+                        .bincount(minlength=len(self.colours) + 1)[1:]
+                        .argmax()
+                    )
                     box = tuple(edge / SIZE for edge in (columns.start, rows.start, columns.stop, rows.stop))
                     thing = Found(self.kinds[k - 1], self.colours[colour], float(inside.mean()), box)
                     things[i].append(thing)
         return [sorted(each, key=lambda thing: -thing.area) for each in things]
 
     @torch.no_grad()
-    def agrees(self, images: Tensor, mask: Tensor, kind: str, colour: str | None = None, share: float = 0.05) -> Tensor:
+    def agrees(
+        self, images: Tensor, mask: Tensor, kind: str, colour: str | None = None, share: float = 0.05
+    ) -> Tensor:
         """(B,) bool: is the thing inside the mask (B or 1,1,H,W; 1 = edit) the prompted one?
 
-        The rule: among the masked pixels that are not nothing, the most frequent class is `kind`, and it fills at least
-        `share` of the mask; if a colour is given, the most frequent colour among the pixels of that class is `colour`.
+        The rule: among the masked pixels that are not nothing, the most frequent class is `kind`, and it
+        fills at least `share` of the mask; if a colour is given, the most frequent colour among the pixels of
+        that class is `colour`.
         """
         verdict = self(images)
         kinds, colours = self.dominant(verdict, to_size(mask), share)
@@ -110,7 +119,7 @@ class Judge(nn.Module):
         return right if colour is None else right & (colours == 1 + _index(self.colours, colour, "colour"))
 
     def dominant(self, verdict: Verdict, inside: Tensor, share: float = 0.05) -> tuple[Tensor, Tensor]:
-        """The class and colour (B,), (B,) that dominate where `inside` (B or 1,64,64) is true; 0 where nothing does."""
+        """The class and colour, both (B,), that dominate in `inside` (B or 1,64,64); 0 = nothing."""
         kinds, colours = verdict.kinds(), verdict.colours()
         inside = inside.expand(len(kinds), -1, -1)
         counts = _count(kinds, inside, len(self.kinds) + 1)  # (B, K+1)
@@ -156,11 +165,13 @@ class Block(nn.Module):
 
 
 @torch.no_grad()
-def per_object(judge: Judge, images: Tensor, masks: Tensor, kind: Tensor, colour: Tensor, smallest=0.006) -> dict:
-    """Compare with the truth, object by object: how many there are, and in how many class and colour are right.
+def per_object(
+    judge: Judge, images: Tensor, masks: Tensor, kind: Tensor, colour: Tensor, smallest=0.006
+) -> dict:
+    """Compare with the truth, object by object: how many there are, and how often class and colour are right.
 
-    images (B,3,64,64); masks (B,N,64,64) visible coverage of each slot; kind and colour (B,N) the truth, -1 = empty slot.
-    Objects that show less than `smallest` of the picture are left out.
+    images (B,3,64,64); masks (B,N,64,64) visible coverage of each slot; kind and colour (B,N) the truth, -1 =
+    empty slot. Objects that show less than `smallest` of the picture are left out.
     """
     verdict = judge(images)
     total = {"objects": 0, "kind": 0, "colour": 0}

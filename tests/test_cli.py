@@ -10,7 +10,7 @@ from PIL import Image
 
 from blendlab import cli
 
-COMMANDS = ["edit", "rank", "world", "train", "doctor"]
+COMMANDS = ["edit", "rank", "world", "train", "results", "doctor"]
 
 
 @pytest.fixture

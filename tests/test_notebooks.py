@@ -75,6 +75,12 @@ def test_it_begins_with_its_own_badge(path):
 
 
 @every_notebook
+def test_the_pictures_that_its_text_shows_are_there(path):
+    links = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", "\n".join(cell.source for cell in read(path).cells))
+    assert not [link for link in links if "://" not in link and not (path.parent / link).is_file()]
+
+
+@every_notebook
 def test_it_is_set_up_like_the_others(path):
     assert set_up(read(path)) == set_up(read(PATHS[0])), f"it differs from that of {PATHS[0].name}"
 

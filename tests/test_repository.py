@@ -1,6 +1,7 @@
 """Promises about the repository itself: one list of dependencies, nothing of one machine, a light import."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+import blendlab
 from blendlab import course
 
 ROOT = Path(__file__).parent.parent
@@ -62,8 +64,12 @@ def repository_files() -> list[Path]:
 
 
 def imports(path: Path) -> set[str]:
-    """Top names of the modules that a file imports, at any depth; "" stands for the package itself."""
-    nodes = list(ast.walk(ast.parse(path.read_text())))
+    """Top names of the modules that a file or notebook imports, at any depth; "" is the package itself."""
+    text = path.read_text()
+    if path.suffix == ".ipynb":
+        cells = [cell["source"] for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+        text = re.sub(r"(?m)^( *)[%!].*", r"\1pass", "\n".join("".join(source) for source in cells))
+    nodes = list(ast.walk(ast.parse(text)))
     plain = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
     froms = ["" if node.level else node.module for node in nodes if isinstance(node, ast.ImportFrom)]
     return {name.split(".")[0] for name in plain + froms}
@@ -108,7 +114,8 @@ def test_environment_yml_says_the_same_as_pyproject():
 
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
-    imported = set().union(*(imports(path) for path in PYTHON)) - sys.stdlib_module_names - {"", "blendlab"}
+    imported = set().union(*(imports(path) for path in [*PYTHON, *course.notebooks(ROOT / "notebooks")]))
+    imported -= {*sys.stdlib_module_names, "", "blendlab", "google", "IPython"}  # the last two: in the kernel
     packages = {canonicalize_name(MODULES.get(name, name)) for name in imported}
     declared = {canonicalize_name(one.name) for one in requirements()}
     runner = {canonicalize_name(one.name) for one in requirements("lab")}  # only course.py runs notebooks
@@ -169,11 +176,16 @@ def test_no_file_is_larger_than_16_megabytes():
     assert not [path for path in repository_files() if path.stat().st_size > 16 * 2**20]
 
 
-def test_citation_names_the_four_papers_and_the_version():
+def test_the_version_is_the_same_everywhere():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert blendlab.__version__ == citation["version"] == PROJECT["version"]
+    assert course.RELEASE == f"v{PROJECT['version']}"
+
+
+def test_citation_names_the_four_papers():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     papers = {paper["identifiers"][0]["value"] for paper in citation["references"]}
     assert papers == {"arXiv:2111.14818", "arXiv:2206.02779", "arXiv:2211.13227", "arXiv:2305.03382"}
-    assert citation["version"] == PROJECT["version"] and course.RELEASE == f"v{PROJECT['version']}"
 
 
 def test_the_readme_names_the_commands_and_every_notebook():

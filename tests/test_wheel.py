@@ -62,22 +62,16 @@ def test_the_wheel_holds_weights_and_data_and_nothing_beside_the_package(wheel):
 
 
 def test_an_installed_wheel_makes_an_edit_outside_the_clone(installed, tmp_path):
-    package, scene = installed(
-        "python", "-c", "import blendlab; print(blendlab.__file__); print(blendlab.data('scenes/meadow.png'))"
-    ).splitlines()
+    files = "bl.__file__, bl.data('scenes/meadow.png'), bl.data('masks/meadow.png')"
+    package, scene, mask = installed("python", "-c", f"import blendlab as bl; print(*[{files}])").split()
     home = Path(package).parent
     assert ROOT not in home.parents and home in Path(scene).parents
 
-    # The lower right quarter of the scene becomes a red mushroom.
-    before = Image.open(scene).convert("RGB")
-    w, h = before.size
-    mask = np.zeros((h, w), np.uint8)
-    mask[h // 2 : h * 15 // 16, w // 2 : w * 15 // 16] = 255
-    Image.fromarray(mask).save(tmp_path / "mask.png")
-    words = ["--mask", tmp_path / "mask.png", "--prompt", "a red mushroom", "-o", tmp_path / "out.png"]
-    installed("blendlab", "edit", "--image", scene, *words)
+    words = ["--image", scene, "--mask", mask, "--prompt", "a red mushroom"]
+    installed("blendlab", "edit", *words, "-o", tmp_path / "out.png")
 
-    after = Image.open(tmp_path / "out.png")
+    before, after = Image.open(scene).convert("RGB"), Image.open(tmp_path / "out.png")
     assert after.mode == "RGB" and after.size == before.size
-    change = np.abs(np.asarray(after, float) - np.asarray(before, float)).mean(-1)
-    assert change[mask == 255].mean() > 2 * change[mask == 0].mean()
+    inside = np.asarray(Image.open(mask).convert("L")) > 127  # (H,W)
+    change = np.abs(np.asarray(after, float) - np.asarray(before, float)).mean(-1)  # (H,W), 0 to 255
+    assert change[inside].mean() > 2 * change[~inside].mean()

@@ -1,4 +1,4 @@
-"""The autoencoder of latent diffusion (arXiv 2112.10752, section 3.1), for tinyworld: f=4, four latent channels.
+"""The autoencoder of latent diffusion (arXiv 2112.10752, section 3.1) for tinyworld: f=4, four channels.
 
 It is fully convolutional: trained on 64x64 pictures and closer looks, used at any size.
 Read next: latent.py, the diffusion model that lives in its latents.
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .harness import Job, Pool, copy_weights, save_half, sheet
+
 
 class Autoencoder(Job):
     name = "autoencoder"
@@ -40,7 +41,7 @@ class Autoencoder(Job):
         self.pool = Pool(self.render, self.pool_size, renew, step, chunk=max(16, renew))
 
     def render(self, start, n):
-        """Pictures start .. start+n-1 of the stream, every other one a closer look: {"image": (n,3,64,64) uint8}."""
+        """Pictures start .. start+n-1 of the stream, (n,3,64,64) uint8; every other one is a closer look."""
         from .. import world
 
         scenes = world.sample(n, seed=self.world_seed(), start=start, device=self.device)
@@ -61,7 +62,7 @@ class Autoencoder(Job):
         posterior = self.net.encode(batch["image"]).latent_dist
         z = posterior.mean + posterior.std * batch["noise"]  # (B,4,16,16)
         decoded, image = self.net.decode(z).sample.float(), batch["image"]
-        # L1 keeps flat colours flat, the square keeps small stars from vanishing, the edges keep outlines sharp.
+        # L1 keeps flat colours flat, the square keeps small stars, the edges keep outlines sharp.
         l1, mse, edges = F.l1_loss(decoded, image), F.mse_loss(decoded, image), edge_loss(decoded, image)
         kl = posterior.kl().float().mean()  # summed over the latent's dimensions, as in LDM
         loss = l1 + 2 * mse + edges + self.kl * kl
@@ -84,10 +85,10 @@ class Autoencoder(Job):
 
     @torch.no_grad()
     def export(self, folder: Path):
-        """An AutoencoderKL folder; scaling_factor makes the latents of renders unit-scale (LDM, appendix G)."""
+        """An AutoencoderKL folder; scaling_factor makes the latents of renders unit-scale."""
         from .. import world
 
-        scenes = world.sample(256, seed=self.world_seed(), device=self.device)
+        scenes = world.sample(128, seed=self.world_seed(), device=self.device)
         images = world.render(scenes, size=64).image.split(64)
         z = torch.cat([self.net.encode(image).latent_dist.mode().float() for image in images])
         self.net.register_to_config(scaling_factor=round(1 / z.std().item(), 4))

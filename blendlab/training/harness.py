@@ -1,9 +1,9 @@
 """Train a network of tinyworld so that nothing is lost when the machine goes away.
 
-One loop for every network: `train` draws `job.batch(step)`, steps AdamW on `job.loss`, averages the weights, and
-writes a checkpoint every few minutes that replaces the last one in a single move. All data and all noise of a step
-derive from (seed, step): a run that was killed and resumed ends with the weights of a run that was not.
-Read next: autoencoder.py, the shortest job; __init__.py, which starts them.
+One loop for every network: `train` draws `job.batch(step)`, steps AdamW on `job.loss`, averages the weights,
+and writes a checkpoint every few minutes that replaces the last one in a single move. All data and all noise
+of a step derive from (seed, step): a run that was killed and resumed ends with the weights of a run that was
+not. Read next: autoencoder.py, the shortest job; __init__.py, which starts them.
 """
 
 import copy
@@ -21,14 +21,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
 WEIGHTS = Path(__file__).parent.parent / "weights"  # what ships
 
 
 class Job:
-    """What `train` needs to know about a network. Subclasses set the class attributes and fill in the methods.
+    """What `train` needs to know about a network. Subclasses set the attributes and fill in the methods.
 
-    `net` holds every trained weight (and nothing else). Frozen networks are plain attributes, kept out of `net`.
+    `net` holds every trained weight (and nothing else). Frozen networks are plain attributes, kept out of
+    `net`.
     """
 
     name = "job"
@@ -67,6 +67,10 @@ class Job:
         """Sizes and settings worth writing down beside the weights."""
         return {}
 
+    def identity(self) -> dict:
+        """What must be the same when a run is resumed."""
+        return {"seed": self.seed, "batch_size": self.batch_size}
+
     def world_seed(self) -> int:
         """The seed of the scenes of this process: below world.HELD_OUT, and never another process's."""
         return self.seed * 64 + self.rank
@@ -78,7 +82,7 @@ class Job:
 
 @dataclass
 class Options:
-    """How long and how to train; saved in config.json. With `minutes`, the schedule ends when that time is up."""
+    """How long and how to train; saved in config.json. With `minutes`, the schedule ends with that time."""
 
     steps: int
     minutes: float | None = None
@@ -88,16 +92,17 @@ class Options:
     clip: float = 1.0
     precision: str = "auto"  # "auto", "bf16", "fp16" or "no"
     checkpoint_minutes: float = 3.0
-    sheet_minutes: float = 5.0
+    sheet_minutes: float | None = 5.0  # None: no sample sheets
     log_seconds: float = 20.0
 
 
 class Pool:
     """A window that slides along an endless stream of examples and lives on the device.
 
-    `make(start, n)` returns tensors (n, ...) for examples start .. start+n-1, each depending on its own index alone.
-    Every step `renew` examples leave and as many enter (in chunks), so training never sees a fixed set, yet pays for
-    few renders. At step k the window starts at `low(k)`, so a resumed run finds the same examples.
+    `make(start, n)` returns tensors (n, ...) for examples start .. start+n-1, each depending on its own index
+    alone. Every step `renew` examples leave and as many enter (in chunks), so training never sees a fixed
+    set, yet pays for few renders. At step k the window starts at `low(k)`, so a resumed run finds the same
+    examples.
     """
 
     def __init__(self, make, size, renew, step=0, chunk=64, progress="rendering"):
@@ -128,7 +133,7 @@ class Pool:
 
 
 class EMA:
-    """A moving average of the weights in float32; its decay warms up, so that short runs are averaged well too."""
+    """A float32 moving average of the weights; its decay warms up, so that short runs come out well too."""
 
     def __init__(self, net: nn.Module, decay=0.999):
         self.params, self.decay, self.count = [p for p in net.parameters() if p.requires_grad], decay, 0
@@ -165,11 +170,15 @@ class EMA:
 
 
 def train(job: Job, out, options: Options, accelerator=None) -> Path:
-    """Train `job` in the folder `out`, from its checkpoint if it has one; returns the exported folder `out`/export."""
+    """Train `job` in the folder `out`, from the checkpoint there if any; returns the folder `out`/export."""
     accelerator = accelerator or make_accelerator(options.precision)
     out, main = Path(out), accelerator.is_main_process
+    if options.minutes and accelerator.num_processes > 1:  # their clocks would not stop at the same step
+        raise ValueError("minutes is for one process; on several GPUs pass steps")
     net = job.net.to(job.device).train()
-    optimizer = torch.optim.AdamW(net.parameters(), options.lr, betas=(0.9, 0.99), weight_decay=options.weight_decay)
+    optimizer = torch.optim.AdamW(
+        net.parameters(), options.lr, betas=(0.9, 0.99), weight_decay=options.weight_decay
+    )
     ema = EMA(net, job.ema)
     model, optimizer = accelerator.prepare(_Loss(job), optimizer)
     state = _resume(out, job, ema, optimizer, accelerator)
@@ -180,7 +189,7 @@ def train(job: Job, out, options: Options, accelerator=None) -> Path:
     # Stop at the last step, when the time is up, or when somebody asks; always with a checkpoint.
     clock = time.monotonic() - state["seconds"]
     step, saved, drawn, stop = state["step"], time.monotonic(), time.monotonic(), []
-    signal_before = _on_terminate(stop)
+    signal_before = _on_terminate(stop) if accelerator.num_processes == 1 else lambda: None
     if _share(step, state["seconds"], options) < 1:
         job.fill(step)
         clock = time.monotonic() - state["seconds"]  # rendering the pool is not training time
@@ -200,7 +209,7 @@ def train(job: Job, out, options: Options, accelerator=None) -> Path:
             if time.monotonic() - saved >= options.checkpoint_minutes * 60:
                 checkpoint(out, job, ema, optimizer, accelerator, step, time.monotonic() - clock)
                 saved = time.monotonic()
-            if time.monotonic() - drawn >= options.sheet_minutes * 60:
+            if options.sheet_minutes and time.monotonic() - drawn >= options.sheet_minutes * 60:
                 _sheet(job, ema, out, step)
                 drawn = time.monotonic()
     signal_before()
@@ -208,7 +217,8 @@ def train(job: Job, out, options: Options, accelerator=None) -> Path:
     if main:
         if step > state["step"]:
             checkpoint(out, job, ema, optimizer, accelerator, step, time.monotonic() - clock)
-            _sheet(job, ema, out, step)
+            if options.sheet_minutes:
+                _sheet(job, ema, out, step)
         log.close(f"stopped at step {step}" if stop else f"done at step {step}")
     if main and step:
         with ema.applied():
@@ -229,7 +239,7 @@ class _Loss(nn.Module):
 
 
 def make_accelerator(precision="auto", cpu=False):
-    """The accelerator for this machine; `precision` "auto" is bf16 where the chip has it, fp16 on an older GPU."""
+    """The accelerator of this machine; `precision` "auto": bf16 where the chip has it, fp16 on older GPUs."""
     from accelerate import Accelerator
 
     return Accelerator(cpu=cpu, mixed_precision=pick_precision() if precision == "auto" else precision)
@@ -254,10 +264,10 @@ def _share(step: int, seconds: float, options: Options) -> float:
 
 
 def checkpoint(out, job, ema, optimizer, accelerator, step, seconds) -> None:
-    """Save everything that resuming needs, so that out/checkpoint.pt is at any moment either the old or the new."""
-    scaler = accelerator.scaler.state_dict() if accelerator.scaler else None
+    """Save everything that resuming needs; out/checkpoint.pt is at any moment either the old or the new."""
     state = {"net": job.net.state_dict(), "ema": ema.state_dict(), "optimizer": optimizer.state_dict()}
-    state |= {"scaler": scaler, "step": step, "seconds": seconds, "seed": job.seed, "batch_size": job.batch_size}
+    state["scaler"] = accelerator.scaler.state_dict() if accelerator.scaler else None
+    state |= {"step": step, "seconds": seconds, "identity": job.identity()}
     atomic_save(state, Path(out) / "checkpoint.pt")
 
 
@@ -281,9 +291,12 @@ def _resume(out, job, ema, optimizer, accelerator) -> dict:
     state = load_checkpoint(out)
     if state is None:
         return {"step": 0, "seconds": 0.0}
-    for key in ("seed", "batch_size"):
-        if state[key] != (mine := getattr(job, key)):
-            raise ValueError(f"{out} holds a run with {key} {state[key]}, not {mine}; pass that one or another folder")
+    for key, mine in job.identity().items():
+        if state.get("identity", state)[key] != mine:
+            was = state.get("identity", state)[key]
+            raise ValueError(
+                f"{out} holds a run with {key} {was}, not {mine}; pass that one or another folder"
+            )
     job.net.load_state_dict(state["net"])
     ema.load_state_dict(state["ema"])
     optimizer.load_state_dict(state["optimizer"])
@@ -312,7 +325,9 @@ def copy_weights(net: nn.Module, other: nn.Module, folder) -> None:
     try:
         net.load_state_dict(other.float().state_dict())
     except RuntimeError as error:
-        message = f"the weights in {folder} have other sizes than this network; pass the same sizes or start afresh"
+        message = (
+            f"the weights in {folder} have other sizes than this network; pass the same sizes or start afresh"
+        )
         raise ValueError(message) from error
 
 
@@ -331,7 +346,9 @@ def sheet(rows: list[Tensor]):
     """Rows of pictures (n,3,H,W) in [-1,1], one below the other, as one PIL picture."""
     from PIL import Image
 
-    strips = [torch.cat(list(F.pad(row.detach().float().cpu(), (1, 1, 1, 1), value=1)), dim=-1) for row in rows]
+    strips = [
+        torch.cat(list(F.pad(row.detach().float().cpu(), (1, 1, 1, 1), value=1)), dim=-1) for row in rows
+    ]
     width = max(strip.shape[-1] for strip in strips)
     page = torch.cat([F.pad(strip, (0, width - strip.shape[-1]), value=1) for strip in strips], dim=-2)
     return Image.fromarray(((page.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy())
@@ -350,9 +367,18 @@ def _sheet(job, ema, out, step) -> None:
 def describe(job, options, accelerator) -> dict:
     """Seed, options, sizes and versions: config.json, saved with the weights."""
     versions = {"torch": torch.__version__, "python": sys.version.split()[0]}
-    run = {"name": job.name, "seed": job.seed, "batch_size": job.batch_size, "processes": accelerator.num_processes}
+    run = {
+        "name": job.name,
+        "seed": job.seed,
+        "batch_size": job.batch_size,
+        "processes": accelerator.num_processes,
+    }
     run |= {"parameters": sum(p.numel() for p in job.net.parameters()), "device": job.device.type}
-    return run | asdict(options) | {"precision": accelerator.mixed_precision, "job": job.config(), "versions": versions}
+    return (
+        run
+        | asdict(options)
+        | {"precision": accelerator.mixed_precision, "job": job.config(), "versions": versions}
+    )
 
 
 def write_json(path, content: dict) -> None:
@@ -388,18 +414,22 @@ class Log:
         self.n += 1
         if self.bar:
             self.bar.update()
-        if (now := time.monotonic()) - self.since < (self.options.log_seconds if self.n > 1 or not self.bar else 1):
+        if (now := time.monotonic()) - self.since < self.options.log_seconds:
             return
         means = {key: (value / self.n).item() for key, value in self.sums.items()}
         if not math.isfinite(means["loss"]):
-            raise ValueError(f"the loss of {self.job.name} is {means['loss']} at step {step}; resume with a lower lr")
+            raise ValueError(
+                f"the loss of {self.job.name} is {means['loss']} at step {step}; resume with a lower lr"
+            )
         rate = self.n * self.pictures / (now - self.since)
         left = seconds / max(share, 1e-9) * (1 - share) / 60
         text = "  ".join(f"{key} {value:.4f}" for key, value in means.items()) + f"  {rate:.0f} pictures/s"
         if self.bar:
             self.bar.set_postfix_str(text)
         else:
-            print(f"{self.job.name}  step {step}/{self.options.steps}  {text}  {left:.0f} min left", flush=True)
+            print(
+                f"{self.job.name}  step {step}/{self.options.steps}  {text}  {left:.0f} min left", flush=True
+            )
         self.sums, self.n, self.since = {}, 0, now
 
     def close(self, message):
@@ -434,5 +464,9 @@ def export_checkpoint(job: Job, out, folder: Path, options, accelerator) -> Path
     ema = EMA(job.net.to(job.device))
     ema.load_state_dict(state["ema"])
     with ema.applied():
-        export(job, folder, describe(job, options, accelerator) | {"step": state["step"], "seed": state["seed"]})
+        export(
+            job,
+            folder,
+            describe(job, options, accelerator) | {"step": state["step"]} | state.get("identity", {}),
+        )
     return folder

@@ -29,24 +29,31 @@ class JudgeJob(Job):
         self.pool_size = pool or (32768 if self.device.type == "cuda" else 4096)
 
     def fill(self, step):
-        renew = 64 if self.device.type == "cuda" else 4
+        renew = 64 if self.device.type == "cuda" else 2
         self.pool = Pool(self.render, self.pool_size, renew, step, chunk=max(16, renew))
 
     def render(self, start, n):
-        """Scenes start .. start+n-1 of the stream, their reconstructions (uint8), and per pixel class and colour."""
+        """Scenes start .. start+n-1 of the stream, their reconstructions, and the labels of each pixel."""
         from .. import world
 
         scenes = world.sample(n, seed=self.world_seed(), start=start, device=self.device)
         view = world.render(scenes, size=64)
-        labels = {"kinds": view.kinds().to(torch.uint8), "colours": view.colours().to(torch.uint8)}  # (n,64,64)
-        return {"image": to_bytes(view.image), "decoded": to_bytes(reconstruct(self.vae, view.image)), **labels}
+        labels = {
+            "kinds": view.kinds().to(torch.uint8),
+            "colours": view.colours().to(torch.uint8),
+        }  # (n,64,64)
+        return {
+            "image": to_bytes(view.image),
+            "decoded": to_bytes(reconstruct(self.vae, view.image)),
+            **labels,
+        }
 
     def batch(self, step):
         g = self.generator(step)
         data = self.pool.draw(self.batch_size, step, g)
         clean, decoded = from_bytes(data["image"]), from_bytes(data["decoded"])  # (B,3,64,64)
         draw = lambda *shape: torch.rand(self.batch_size, *shape, generator=g).to(self.device)  # noqa: E731
-        # Half are reconstructions, a quarter something between; some are blurred, noisy, or under another light.
+        # Half are reconstructions, a quarter lie between; some are blurred, noisy, or in another light.
         share = (draw(1, 1, 1) * 4 - 1).clamp(0, 1)
         image = torch.lerp(clean, decoded, share)
         image = torch.lerp(image, blur(image), (draw(1, 1, 1) * 3 - 2).clamp(0))
@@ -64,7 +71,7 @@ class JudgeJob(Job):
 
     @torch.no_grad()
     def sheet(self):
-        """Held-out reconstructions above the truth and the verdict, classes as shades; prints the accuracy."""
+        """Held-out reconstructions, below them truth and verdict as shades; prints the accuracy."""
         from .. import world
 
         scenes = world.sample(256, seed=world.HELD_OUT, device=self.device)
@@ -72,7 +79,10 @@ class JudgeJob(Job):
         for what, images in (("renders", view.image), ("reconstructions", reconstruct(self.vae, view.image))):
             total = per_object(self.net, images, view.masks, scenes.kind, scenes.colour)
             n = max(1, total["objects"])
-            print(f"judge on {what}: class {total['kind'] / n:.3f}, colour {total['colour'] / n:.3f}, n {n}", flush=True)
+            print(
+                f"judge on {what}: class {total['kind'] / n:.3f}, colour {total['colour'] / n:.3f}, n {n}",
+                flush=True,
+            )
         verdict, few = self.net(images[:12]), slice(0, 12)
         maps = [view.kinds()[few], verdict.kinds(), view.colours()[few], verdict.colours()]
         shades = [(m[:, None].expand(-1, 3, -1, -1) / len(world.KINDS) * 2 - 1) for m in maps]
@@ -84,6 +94,9 @@ class JudgeJob(Job):
     def load(self, folder: Path):
         copy_weights(self.net, Judge.load(folder), folder)
 
+    def identity(self):  # the autoencoder, known by its scaling factor, must not change either
+        return super().identity() | {"scaling_factor": self.vae.config.scaling_factor}
+
     def config(self):
         return {"widths": self.net.widths, "pool": self.pool_size}
 
@@ -91,7 +104,9 @@ class JudgeJob(Job):
 @torch.no_grad()
 def reconstruct(vae, images: Tensor) -> Tensor:
     """Through the autoencoder and back, (B,3,H,W) to the same."""
-    return torch.cat([vae.decode(vae.encode(x).latent_dist.mode()).sample for x in images.split(64)]).clamp(-1, 1)
+    return torch.cat([vae.decode(vae.encode(x).latent_dist.mode()).sample for x in images.split(64)]).clamp(
+        -1, 1
+    )
 
 
 def blur(image: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Latent diffusion (arXiv 2112.10752): text encoder and UNet, trained together in the autoencoder's latents.
 
-The network predicts v (arXiv 2202.00512, appendix D) and the loss is weighted by min-SNR-5 (arXiv 2303.09556).
-What ships is a StableDiffusionPipeline folder that diffusers opens without blendlab. Read next: tokenizer.py.
+The network predicts v (arXiv 2202.00512, appendix D); little noise counts less in the loss, as in min-SNR-5
+(arXiv 2303.09556), but much noise keeps its weight: there the caption decides what stands where. What ships
+is a StableDiffusionPipeline folder that diffusers opens without blendlab. Read next: tokenizer.py.
 """
 
 import copy
@@ -15,16 +16,20 @@ from .harness import Job, Pool, copy_weights, find_autoencoder, sheet
 from .tokenizer import LENGTH, load_tokenizer, save_tokenizer
 
 VARIANTS = 4  # captions kept for each scene
-SETTINGS = {"blended_latent": {"w": 3.0, "steps": 25, "skip": 0.25}}  # recommended values, until they are measured
+SETTINGS = {
+    "blended_latent": {"w": 3.0, "steps": 25, "skip": 0.25}
+}  # recommended values, until they are measured
 
 
 class Latent(Job):
     name = "latent"
-    batch_size = 64
-    lr = 1e-3
+    batch_size = 32
+    lr = 8e-4
     ema = 0.999
 
-    def __init__(self, widths=(80, 160), text_width=128, text_layers=2, pool=None, autoencoder=None, **kwargs):
+    def __init__(
+        self, widths=(80, 160), text_width=128, text_layers=2, pool=None, autoencoder=None, **kwargs
+    ):
         super().__init__(**kwargs)
         from .. import world
 
@@ -40,12 +45,12 @@ class Latent(Job):
         self.pool_size = pool or (65536 if self.device.type == "cuda" else 8192)
 
     def fill(self, step):
-        renew = 256 if self.device.type == "cuda" else 8
+        renew = 256 if self.device.type == "cuda" else 4
         self.pool = Pool(self.render, self.pool_size, renew, step, chunk=max(32, renew), progress="encoding")
 
     @torch.no_grad()
     def render(self, start, n):
-        """Scenes start .. start+n-1 of the stream as scaled latents (fp16), and VARIANTS captions each as token ids."""
+        """Scenes start .. start+n-1 of the stream as scaled latents and VARIANTS captions each as ids."""
         from .. import world
 
         scenes = world.sample(n, seed=self.world_seed(), start=start, device=self.device)
@@ -81,37 +86,53 @@ class Latent(Job):
         text = self.net["text_encoder"](batch["ids"])[0]  # (B,LENGTH,text_width)
         v = self.net["unet"](a * z0 + s * noise, t, text).sample.float()
         error = (v - (a * noise - s * z0)).square().mean((1, 2, 3))  # (B,)
-        snr = abar / (1 - abar)
-        loss = (snr.clamp(max=5) / (snr + 1) * error).mean()
+        # v weighs the error of x0_hat by SNR + 1; cut at 6, or little noise drowns what the caption says.
+        loss = ((6 * (1 - abar)).clamp(max=1) * error).mean()
         return {"loss": loss, "v": error.mean(), "noisy": error[t > 800].mean()}
 
     @torch.no_grad()
     def sheet(self):
-        """Samples of 16 single objects, then of 16 held-out captions; the prompts do not change during a run."""
+        """Samples of 16 single objects, then of 16 held-out captions; always the same prompts and noise."""
         from .. import world
 
         pipe = self.pipeline()
         pipe.set_progress_bar_config(disable=True)
-        prompts = [f"a {world.COLOURS[i % len(world.COLOURS)]} {world.KINDS[i * 5 % len(world.KINDS)]}" for i in range(16)]
+        prompts = [
+            f"a {world.COLOURS[i % len(world.COLOURS)]} {world.KINDS[i * 5 % len(world.KINDS)]}"
+            for i in range(16)
+        ]
         prompts += world.captions(world.sample(16, seed=world.HELD_OUT))
         g = torch.Generator().manual_seed(0)
         z = torch.randn(len(prompts), 4, 16, 16, generator=g).to(self.device)
         images = pipe(prompts, latents=z, num_inference_steps=25, guidance_scale=3.0, output_type="pt").images
         return sheet(list((images * 2 - 1).split(8)))
 
-    def pipeline(self, half=False):
+    def pipeline(self, unet=None, vae=None):
         """The StableDiffusionPipeline of the present weights."""
         from diffusers import StableDiffusionPipeline
 
-        parts = {"vae": self.vae, "unet": self.net["unet"], "text_encoder": self.net["text_encoder"]}
-        if half:
-            parts = {name: copy.deepcopy(part).half() for name, part in parts.items()}
-        none = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-        return StableDiffusionPipeline(**parts, tokenizer=self.tokenizer, scheduler=self.scheduler, **none)
+        return StableDiffusionPipeline(
+            vae=vae or self.vae,
+            unet=unet or self.net["unet"],
+            text_encoder=self.net["text_encoder"],
+            tokenizer=self.tokenizer,
+            scheduler=self.scheduler,
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
 
     def export(self, folder: Path):
-        self.pipeline(half=True).save_pretrained(folder)
-        # One set of tokenizer files, which every version of transformers reads.
+        from safetensors.torch import load_file, save_file
+
+        # The text encoder stays in float32: transformers 5 keeps the stored precision, diffusers does not.
+        half = {"unet": copy.deepcopy(self.net["unet"]).half(), "vae": copy.deepcopy(self.vae).half()}
+        self.pipeline(**half).save_pretrained(folder)
+        # transformers 5 leaves out a prefix, without which version 4 takes random weights; both read it.
+        weights = load_file(folder / "text_encoder" / "model.safetensors")
+        weights = {f"text_model.{key.removeprefix('text_model.')}": value for key, value in weights.items()}
+        save_file(weights, folder / "text_encoder" / "model.safetensors", metadata={"format": "pt"})
+        # One set of tokenizer files, which every version reads too.
         for file in (folder / "tokenizer").iterdir():
             file.unlink()
         save_tokenizer(folder / "tokenizer", self.words)
@@ -126,6 +147,9 @@ class Latent(Job):
         folder = Path(folder)
         copy_weights(self.net["unet"], UNet2DConditionModel.from_pretrained(folder / "unet"), folder)
         copy_weights(self.net["text_encoder"], CLIPTextModel.from_pretrained(folder / "text_encoder"), folder)
+
+    def identity(self):  # the autoencoder, known by its scaling factor, must not change either
+        return super().identity() | {"scaling_factor": self.vae.config.scaling_factor}
 
     def config(self):
         sizes = {"widths": self.net["unet"].config.block_out_channels, "pool": self.pool_size}
@@ -143,11 +167,14 @@ def captions(scenes, seed: int) -> list[list[str]]:
     slot = torch.randint(2**20, (len(scenes),), generator=torch.Generator().manual_seed(seed))
     count = scenes.count.cpu()
     alone = world.describe(scenes, slot % count.clamp(min=1))
-    return [*plain, [one if n else other for one, other, n in zip(alone, plain[0], count.tolist(), strict=True)]]
+    return [
+        *plain,
+        [one if n else other for one, other, n in zip(alone, plain[0], count.tolist(), strict=True)],
+    ]
 
 
 def unet(widths, text_width):
-    """Convolutions at 16x16, self- and cross-attention at 8x8: attention at 16x16 would double the time of a step."""
+    """Convolutions at 16x16, self- and cross-attention at 8x8: at 16x16 it would double a step's time."""
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(

@@ -1,7 +1,7 @@
 """A CLIP tokenizer for tinyworld's few words: byte-pair encoding in which every known word is one token.
 
-The stock vocabulary would be larger than the whole model. Same files, same class, so that transformers opens it.
-Read next: latent.py.
+The stock vocabulary would be larger than the whole model. Same files, same class, so that transformers opens
+it. Read next: latent.py.
 """
 
 import json
@@ -15,8 +15,8 @@ LENGTH = 32  # tokens in a prompt, with start and end
 def build_merges(words) -> list[tuple[str, str]]:
     """Byte-pair merges under which each word becomes one token.
 
-    Word by word: encode it with the merges so far, then add the merges that join what is left. New merges rank behind
-    the old ones, so they never change how an earlier word is encoded.
+    Word by word: encode it with the merges so far, then add the merges that join what is left. New merges
+    rank behind the old ones, so they never change how an earlier word is encoded.
     """
     merges = []
     for word in words:

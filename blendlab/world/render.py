@@ -4,7 +4,7 @@ Everything is drawn for a whole batch at once, at any size, on the device that t
 fractions of the picture, so a scene looks the same at 64 and at 512 pixels. Next: captions.py.
 """
 
-import math
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -81,13 +81,26 @@ def render(scenes: Scenes, size: int = 64, window: Tensor | None = None, chunk: 
     window (B, 4): x0, y0, x1, y1 in fractions, the part of each scene to draw (the whole by default; square, please).
     chunk: scenes drawn at a time; it changes memory and speed, not the result.
     """
-    chunk = chunk or (32 if scenes.kind.device.type == "cpu" else 1024)
+    on_cpu = scenes.kind.device.type == "cpu"
+    chunk = chunk or (64 if on_cpu else 1024)
     parts = []
-    with torch.no_grad():
+    with torch.no_grad(), _one_thread(on_cpu):
         for k in range(0, len(scenes), chunk):
             parts.append(_render(scenes[k : k + chunk], size, None if window is None else window[k : k + chunk]))
     images, masks = zip(*parts, strict=True)
     return View(torch.cat(images), torch.cat(masks), scenes)
+
+
+@contextmanager
+def _one_thread(wanted: bool):
+    """Thousands of small operations: threads would wait for each other longer than they work."""
+    before = torch.get_num_threads()
+    if wanted:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _render(s: Scenes, size: int, window: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -33,9 +33,9 @@ HELD_OUT = 1_000_000  # no network is ever trained on scenes of this seed or a h
 
 _FLYING = tuple(KINDS.index(kind) for kind in (*FAMILIES["sky"], "bird", "lightning", "heart"))
 _SCALE = {"sign": 1.25, "face": 1.1, "lamp": 1.25, "fence": 1.15, "lightning": 1.2, "tree": 1.15, "house": 1.1}
-_COUNTS = (0.06, 0.52, 0.84, 0.94)  # share of scenes with at most 0, 1, 2, 3 objects
-_BIGGEST = (0.30, 0.30, 0.22, 0.155, 0.13)  # half-width of an object by how many share the picture
-_SMALLEST = (0.14, 0.14, 0.125, 0.105, 0.10)
+_COUNTS = (0.06, 0.56, 0.88, 0.96)  # share of scenes with at most 0, 1, 2, 3 objects
+_BIGGEST = (0.32, 0.32, 0.235, 0.165, 0.135)  # half-width of an object by how many share the picture
+_SMALLEST = (0.16, 0.16, 0.14, 0.11, 0.10)
 
 
 @dataclass(frozen=True)

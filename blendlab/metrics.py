@@ -1,0 +1,160 @@
+"""How edits are measured: tasks with a known truth, what the judge says of them, and numbers with intervals.
+
+After the protocol of Blended Latent Diffusion (2206.02779, section 5): a box in a picture, a prompt, and a
+classifier that guided nothing. Precision is the share of edits in whose box it sees what was asked for. There
+the boxes and the ImageNet classes are random; here every box is where an object of that name really could
+stand, because the truth is the same scene with the object in it. Next: results.py, the tables.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from . import world
+
+BLOCK = 16  # tasks are drawn in blocks, so that any part of them can be drawn again
+MARGIN = 0.03  # a mask is the object's box and this much more on every side, in fractions of the picture
+
+
+# Numbers with intervals
+
+
+def proportion(successes: int, n: int) -> tuple[float, float, float]:
+    """The share successes/n with its 95% interval (Wilson's score, which is honest at 0 and at n too)."""
+    if not 0 <= successes <= n or n < 1:
+        raise ValueError(f"{successes} of {n} is no share; count successes among one or more")
+    z, p = 1.959964, successes / n
+    middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    return p, max(0.0, middle - half), min(1.0, middle + half)
+
+
+def mean(values) -> tuple[float, float, float]:
+    """The mean with its 95% interval (Student's t); one value alone has no interval, and gets nan."""
+    from scipy.stats import t
+
+    values = torch.as_tensor(values, dtype=torch.float64).flatten().cpu()
+    n, m = len(values), values.mean().item()
+    half = t.ppf(0.975, n - 1) * values.std().item() / math.sqrt(n) if n > 1 else math.nan
+    return m, m - half, m + half
+
+
+# Pictures against pictures
+
+
+def psnr(a: Tensor, b: Tensor) -> Tensor:
+    """(B,) peak signal-to-noise ratio in dB of pictures (B,3,H,W) in [-1,1]; infinite if they are equal."""
+    return decibels(rms((a - b) / 2, torch.ones_like(a[:, :1])))
+
+
+def background_error(result: Tensor, image: Tensor, mask: Tensor) -> Tensor:
+    """(B,) root mean square change outside the mask, as a share of the range from black to white.
+
+    result (B,3,H,W), image (B or 1,3,H,W) in [-1,1]; mask (B or 1,1,H,W), 1 = edit. As a PSNR: `decibels`.
+    """
+    return rms((result - image) / 2, 1 - mask)
+
+
+def decibels(error: Tensor) -> Tensor:
+    """A root mean square error, as a share of the range, as a PSNR in dB."""
+    return -20 * error.log10()
+
+
+def rms(difference: Tensor, where: Tensor) -> Tensor:
+    """(B,) root mean square of (B,C,H,W) over all channels of the places in `where` (B or 1,1,H,W)."""
+    squares = difference.square().mean(1, keepdim=True) * where  # (B,1,H,W)
+    return (squares.sum((1, 2, 3)) / where.sum((1, 2, 3))).sqrt()
+
+
+# Tasks
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """n edits to make, each of a scene of its own, and what they should come to. On the CPU.
+
+    Make `prompts[i]` appear in `image[i]` inside `mask[i]`; then judge against `kind[i]` and `colour[i]`, or
+    compare with `truth[i]`, which is the same scene with the object in it (its shadow may leave the mask).
+    """
+
+    image: Tensor  # (n,3,S,S) in [-1,1]
+    mask: Tensor  # (n,1,S,S) in {0,1}, 1 = edit: the object's box, a little wider
+    truth: Tensor  # (n,3,S,S) in [-1,1]
+    scenes: world.Scenes  # of the truth
+    slot: Tensor  # (n,) which of its objects is the new one
+    prompts: list[str]  # "a red mushroom"
+    kind: list[str]  # "mushroom"
+    colour: list[str]  # "red"
+
+    def __len__(self):
+        return len(self.prompts)
+
+
+def tasks(n: int, start: int = 0, seed: int = world.HELD_OUT, size: int = 64) -> Tasks:
+    """Tasks number start .. start+n-1 of a seed, as pictures of size x size.
+
+    Task i depends on (seed, i) alone; size only says how finely it is drawn. The usual seed is for reporting:
+    choose settings on another one (world.HELD_OUT + 1), or the report flatters them. The scenes to edit hold
+    up to two objects.
+    """
+    if n < 1 or start < 0:
+        raise ValueError(f"there are no tasks {start} to {start + n - 1}; take n of 1 or more, from 0 on")
+    parts = [_block(seed, b) for b in range(start // BLOCK, (start + n - 1) // BLOCK + 1)]
+    scenes, slots, boxes = (list(part) for part in zip(*parts, strict=True))
+    rows = slice(start % BLOCK, start % BLOCK + n)
+    scenes, slot, boxes = world.cat(scenes)[rows], torch.cat(slots)[rows], torch.cat(boxes)[rows]
+
+    each = torch.arange(n)
+    return Tasks(
+        image=world.render(world.without(scenes, slot), size).image,
+        mask=box_mask(boxes, size),
+        truth=world.render(scenes, size).image,
+        scenes=scenes,
+        slot=slot,
+        prompts=world.describe(scenes, slot),
+        kind=[world.KINDS[k] for k in scenes.kind[each, slot].tolist()],
+        colour=[world.COLOURS[c] for c in scenes.colour[each, slot].tolist()],
+    )
+
+
+@lru_cache(maxsize=64)
+def _block(seed: int, block: int) -> tuple[world.Scenes, Tensor, Tensor]:
+    """BLOCK true scenes, the slot of the new object in each, and the box (BLOCK,4) to edit, in fractions."""
+    before = world.sample(2 * BLOCK, seed, start=2 * BLOCK * block)
+    before = before[before.count < 3][: BLOCK + 4]  # five in six hold so few
+    after, slot = world.added(before, seed=seed * 1009 + block), before.count
+    view, each = world.render(after, 64), torch.arange(len(before))
+    wider = torch.tensor([-MARGIN, -MARGIN, MARGIN, MARGIN])
+    boxes = (view.boxes[each, slot] + wider).clamp(0, 1)
+
+    # A task is fair if its truth would be judged right: enough of the object shows, and it dominates its box.
+    inside = (view.masks * box_mask(boxes, 64)).mean((2, 3))  # (B,SLOTS) share of the picture
+    mine = inside[each, slot]
+    fair = ((mine > 0.01) & (mine > 1.5 * (inside.sum(1) - mine))).nonzero()[:BLOCK, 0]
+    return after[fair], slot[fair], boxes[fair]
+
+
+def box_mask(boxes: Tensor, size: int) -> Tensor:
+    """Masks (B,1,size,size), 1 in one box each; boxes (B,4) are x0, y0, x1, y1 in fractions."""
+    middle = (torch.arange(size, device=boxes.device) + 0.5) / size
+    x0, y0, x1, y1 = boxes[:, :, None].unbind(1)  # (B,1) each
+    across, down = (middle >= x0) & (middle < x1), (middle >= y0) & (middle < y1)  # (B,size)
+    return (down[:, None, :, None] & across[:, None, None, :]).float()
+
+
+# Pictures against words
+
+
+def precision(judge, images: Tensor, tasks: Tasks) -> tuple[Tensor, Tensor]:
+    """(n,) bool twice: the judge sees the prompted class in the mask; and in the prompted colour too.
+
+    images (n,3,S,S): one for each task. The rule is `Judge.agrees`. On the CPU.
+    """
+    right, mask = [], tasks.mask.to(images.device)
+    for i, (kind, colour) in enumerate(zip(tasks.kind, tasks.colour, strict=True)):
+        one = images[i : i + 1], mask[i : i + 1], kind
+        right.append([judge.agrees(*one).item(), judge.agrees(*one, colour).item()])
+    return tuple(torch.tensor(right).unbind(1))

@@ -1,0 +1,78 @@
+"""Make data/ again: scenes of tinyworld to edit, a mask and a prompt for each, the truth; and the README's pictures.
+
+    python data/make.py             # scenes, masks, truth, edits.json, at the size of the shipped model
+    python data/make.py pictures    # pictures/, with the shipped model
+
+Each truth is the same scene with the object really in it. The masks are the objects' boxes, a little wider.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import blendlab as bl
+from blendlab import world
+
+HERE = Path(__file__).parent
+
+# name: ground, time, what is there, what is to come, and a seed for clouds, hills and textures
+SCENES = {
+    "meadow": ("grass", "day", dict(kind="tree", colour="green", accent="red", x=0.24, y=0.52, size=0.22),
+               dict(kind="mushroom", colour="red", accent="white", x=0.68, y=0.64, size=0.21), 21),
+    "harbour": ("water", "sunset", dict(kind="boat", colour="white", accent="red", x=0.27, y=0.55, size=0.21),
+                dict(kind="balloon", colour="blue", accent="yellow", x=0.73, y=0.27, size=0.20), 4),
+    "street": ("stone", "night", dict(kind="house", colour="orange", accent="purple", x=0.30, y=0.56, size=0.25),
+               dict(kind="car", colour="red", accent="white", x=0.70, y=0.74, size=0.22), 9),
+    "winter": ("snow", "day", dict(kind="house", colour="blue", accent="white", x=0.68, y=0.50, size=0.23),
+               dict(kind="tree", colour="green", accent="yellow", x=0.26, y=0.58, size=0.24), 6),
+    "beach": ("sand", "day", dict(kind="boat", colour="yellow", accent="blue", x=0.72, y=0.52, size=0.2),
+              dict(kind="ball", colour="pink", accent="blue", x=0.30, y=0.72, size=0.19), 12),
+    "portrait": ("grass", "sunset", dict(kind="face", colour="pink", accent="orange", x=0.33, y=0.56, size=0.28),
+                 dict(kind="flower", colour="yellow", accent="orange", x=0.78, y=0.66, size=0.24), 15),
+    "signpost": ("sand", "sunset", dict(kind="sign", colour="blue", accent="red", word="sea", x=0.32, y=0.58, size=0.28),
+                 dict(kind="cat", colour="white", accent="red", x=0.76, y=0.68, size=0.20), 17),
+    "starlight": ("snow", "night", dict(kind="lamp", colour="blue", accent="white", x=0.24, y=0.56, size=0.28),
+                  dict(kind="heart", colour="red", accent="white", x=0.66, y=0.40, size=0.22), 3),
+}  # fmt: skip
+
+
+def scenes():
+    """scenes/, masks/, truth/ and edits.json."""
+    size = json.loads((bl.models.WEIGHTS / "tinyworld/blendlab.json").read_text())["size"]
+    edits = {}
+    for name, (ground, time, there, new, seed) in SCENES.items():
+        before = world.scene(ground, time, [there], seed=seed, horizon=0.52)
+        after = world.added(before, **new)
+        truth = world.render(after, size)
+        x0, y0, x1, y1 = truth.boxes[0, 1].tolist()
+        box = (max(x0 - 0.03, 0), max(y0 - 0.03, 0), min(x1 + 0.03, 1), min(y1 + 0.03, 1))
+        mask = bl.masks.from_box(box, (size, size))
+        for folder, tensor in (("scenes", world.render(before, size).image), ("masks", mask), ("truth", truth.image)):
+            (HERE / folder).mkdir(exist_ok=True)
+            bl.images.to_pil(tensor)[0].save(HERE / folder / f"{name}.png")
+        edits[name] = {"prompt": world.describe(after, 1)[0], "caption": world.captions(before, setting=1.0)[0]}
+    (HERE / "edits.json").write_text(json.dumps(edits, indent=2) + "\n")
+
+
+def pictures():
+    """pictures/: what the README and notebook 00 open with. First results of seed 0, not chosen."""
+    pipe = bl.load("tinyworld")
+    (HERE / "pictures").mkdir(exist_ok=True)
+    prompts = {name: edit["prompt"] for name, edit in json.loads((HERE / "edits.json").read_text()).items()}
+    above, below, said = [], [], []
+    for name in ("meadow", "street", "beach", "winter", "harbour", "starlight"):
+        image, mask = bl.data(f"scenes/{name}.png"), bl.data(f"masks/{name}.png")
+        above.append(bl.viz.overlay(image, mask))
+        below.append(bl.blended_latent(pipe, image, mask, prompts[name], seed=0).images[0])
+        said.append(prompts[name])
+    bl.viz.show([*above, *below], [""] * len(said) + said, columns=len(said)).save(HERE / "pictures/edits.png")
+
+    image, mask = bl.data("scenes/meadow.png"), bl.data("masks/meadow.png")
+    words = ["a red mushroom", "a blue house", "an orange cat", "a yellow flower"]
+    made = [bl.blended_latent(pipe, image, mask, prompt, seed=0).images[0] for prompt in words]
+    sheet = bl.viz.show([bl.viz.overlay(image, mask), *made], ["scene and mask", *words])
+    sheet.save(HERE / "pictures/00_start_here.png")
+
+
+if __name__ == "__main__":
+    {"scenes": scenes, "pictures": pictures}[(sys.argv[1:] or ["scenes"])[0]]()

@@ -1,0 +1,165 @@
+"""Metrics against closed forms, and against a judge that reads the truth."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from blendlab import metrics, world
+from blendlab.judge import Judge, Verdict
+
+
+class Oracle(Judge):
+    """A judge that knows the pictures of a view by heart: Judge's own rules on labels that are true."""
+
+    def __init__(self, view):
+        super().__init__(world.KINDS, world.COLOURS, widths=(8, 8))
+        self.view = view
+
+    def forward(self, images):
+        same = (images[:, None] == self.view.image).flatten(2).all(2)  # (B,known)
+        known = same.float().argmax(1)
+        kinds = F.one_hot(self.view.kinds()[known], 1 + len(self.kinds))
+        colours = F.one_hot(self.view.colours()[known], 1 + len(self.colours))
+        assert same.any(1).all()
+        return Verdict(kinds.movedim(-1, 1).float(), colours.movedim(-1, 1).float())
+
+
+@pytest.fixture(scope="module")
+def tasks():
+    return metrics.tasks(20)
+
+
+# Numbers
+
+
+@pytest.mark.parametrize("k, n", [(0, 50), (50, 50), (1, 3), (166, 200), (98, 2000)])
+def test_a_share_has_wilsons_interval(k, n):
+    from scipy.stats import binomtest
+
+    value, low, high = metrics.proportion(k, n)
+    wilson = binomtest(k, n).proportion_ci(method="wilson")
+    assert value == k / n and low <= value + 1e-12 and value <= high + 1e-12
+    assert (low, high) == pytest.approx((wilson.low, wilson.high), abs=1e-6)
+
+
+def test_of_no_successes_the_interval_still_has_a_width():
+    z = 1.959964
+    assert metrics.proportion(0, 10) == pytest.approx((0, 0, z**2 / (10 + z**2)))
+
+
+@pytest.mark.parametrize("k, n", [(0, 0), (3, 2), (-1, 5)])
+def test_a_share_of_nothing_is_refused(k, n):
+    with pytest.raises(ValueError, match="no share"):
+        metrics.proportion(k, n)
+
+
+def test_a_mean_has_students_interval():
+    # 1, 2, 3: mean 2, standard error 1/sqrt(3), two degrees of freedom
+    half = 4.302653 / math.sqrt(3)
+    assert metrics.mean([1, 2, 3]) == pytest.approx((2, 2 - half, 2 + half), abs=1e-6)
+    assert metrics.mean(torch.tensor([5.0, 5.0])) == (5, 5, 5)
+
+
+def test_one_value_has_no_interval():
+    value, low, high = metrics.mean([7.0])
+    assert value == 7 and math.isnan(low) and math.isnan(high)
+
+
+# Pictures
+
+
+def test_a_hundredth_of_the_range_is_40_decibels():
+    a = torch.zeros(2, 3, 8, 8)
+    b = a + torch.tensor([0.02, 0.2])[:, None, None, None]
+    assert metrics.psnr(a, b).tolist() == pytest.approx([40, 20], abs=1e-4)
+    assert metrics.psnr(a, a).tolist() == [math.inf, math.inf]
+
+
+def test_the_background_error_is_that_outside_the_mask():
+    image, mask = torch.zeros(1, 3, 8, 8), torch.zeros(1, 1, 8, 8)
+    mask[..., :4] = 1
+    result = image.repeat(2, 1, 1, 1)
+    result[0, ..., :4] = 1.0  # inside: does not count
+    result[1, :, :4] = 0.2  # half of what is outside, by a tenth of the range
+    error = metrics.background_error(result, image, mask)
+    assert error.tolist() == pytest.approx([0, 0.1 / math.sqrt(2)])
+    assert metrics.decibels(error)[1] == pytest.approx(20 + 10 * math.log10(2))
+
+
+# Tasks
+
+
+def test_a_task_depends_on_its_seed_and_number_alone(tasks):
+    later = metrics.tasks(3, start=15)  # on both sides of a block's edge
+    for name in ("image", "mask", "truth", "slot"):
+        assert torch.equal(getattr(later, name), getattr(tasks, name)[15:18])
+    assert later.prompts == tasks.prompts[15:18] and later.kind == tasks.kind[15:18] and len(later) == 3
+    assert metrics.tasks(3, seed=world.HELD_OUT + 1).prompts != tasks.prompts[:3]
+
+
+def test_size_only_says_how_finely_a_task_is_drawn(tasks):
+    fine = metrics.tasks(4, size=128)
+    assert fine.prompts == tasks.prompts[:4] and fine.image.shape == (4, 3, 128, 128)
+    share = [mask.mean((1, 2, 3)).tolist() for mask in (fine.mask, tasks.mask[:4])]
+    assert share[0] == pytest.approx(share[1], abs=0.03)
+
+
+def test_the_mask_holds_the_new_object_and_little_else_changes(tasks):
+    view, each = world.render(tasks.scenes), torch.arange(20)
+    new = view.masks[each, tasks.slot][:, None] > 0.5
+    assert (new & (tasks.mask == 0)).sum() == 0
+    assert (new.float().mean((1, 2, 3)) > 0.009).all()
+    assert set(tasks.mask.unique().tolist()) == {0, 1} and (tasks.mask.mean((1, 2, 3)) < 0.6).all()
+    assert torch.equal(view.image, tasks.truth)
+    changed = (tasks.truth - tasks.image).abs().mean(1, keepdim=True)
+    inside = (changed * tasks.mask).sum((1, 2, 3)) / tasks.mask.sum((1, 2, 3))
+    outside = (changed * (1 - tasks.mask)).sum((1, 2, 3)) / (1 - tasks.mask).sum((1, 2, 3))
+    assert (inside > 0.05).all() and (outside < 0.05).all()  # shadows and glows leave the mask
+
+
+def test_prompts_name_the_object_that_the_truth_has_and_the_source_lacks(tasks):
+    before = world.without(tasks.scenes, tasks.slot)
+    assert (before.count == tasks.scenes.count - 1).all() and (before.count <= 2).all()
+    assert torch.equal(world.render(before).image, tasks.image)
+    for prompt, kind, colour in zip(tasks.prompts, tasks.kind, tasks.colour, strict=True):
+        assert prompt.split()[1:] == [colour, kind]
+    assert len(set(tasks.kind)) > 8
+
+
+@pytest.mark.parametrize("n, start", [(0, 0), (3, -1)])
+def test_tasks_that_do_not_exist_are_refused(n, start):
+    with pytest.raises(ValueError, match="n of 1 or more"):
+        metrics.tasks(n, start)
+
+
+def test_a_box_becomes_the_pixels_whose_middle_it_holds():
+    mask = metrics.box_mask(torch.tensor([[0.25, 0.5, 0.75, 1.0], [0, 0, 1, 1]]), 4)
+    assert mask[0, 0].tolist() == [[0, 0, 0, 0]] * 2 + [[0, 1, 1, 0]] * 2
+    assert mask[1].min() == 1
+
+
+# The judge
+
+
+def test_the_truth_is_always_right(tasks):
+    kind, both = metrics.precision(Oracle(world.render(tasks.scenes)), tasks.truth, tasks)
+    assert kind.all() and both.all() and kind.shape == (20,)
+
+
+def test_another_colour_is_half_right_and_nothing_is_wrong(tasks):
+    other = (tasks.scenes.colour[torch.arange(20), tasks.slot] + 1) % len(world.COLOURS)
+    view = world.render(world.changed(tasks.scenes, tasks.slot, colour=other))
+    kind, both = metrics.precision(Oracle(view), view.image, tasks)
+    assert kind.all() and not both.any()
+    view = world.render(world.without(tasks.scenes, tasks.slot))
+    kind, both = metrics.precision(Oracle(view), tasks.image, tasks)
+    assert kind.sum() <= 2  # a scene may hold one of that class there already
+
+
+def test_each_result_meets_its_own_task(tasks):
+    swapped = replace(tasks, kind=[tasks.kind[1], tasks.kind[0], *tasks.kind[2:]])
+    kind, _ = metrics.precision(Oracle(world.render(tasks.scenes)), tasks.truth, swapped)
+    assert tasks.kind[0] != tasks.kind[1] and kind.tolist() == [False] * 2 + [True] * 18

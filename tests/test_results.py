@@ -1,0 +1,248 @@
+"""Tables: made, saved, shown and checked. Random networks, few tasks: this is about arithmetic."""
+
+import json
+import sys
+
+import checkpoints
+import pytest
+import torch
+
+from blendlab import cli, files, metrics, models, results, world
+from blendlab.judge import Judge
+
+SAVED = sorted(p.stem for p in (files.data() / "results").glob("*.json"))
+
+
+@pytest.fixture(scope="module")
+def networks():
+    """A latent pipeline and a judge that know nothing."""
+    torch.manual_seed(0)
+    judge = Judge(world.KINDS, world.COLOURS, widths=(8, 8)).eval().requires_grad_(False)
+    return {"tinyworld": checkpoints.sd1(), "tinyworld-judge": judge}
+
+
+@pytest.fixture
+def quick(networks, monkeypatch, tmp_path):
+    """Tables of those networks at two steps, saved in a folder of their own."""
+    monkeypatch.setattr(models, "load", networks.get)
+    monkeypatch.setattr(models, "settings", lambda pipe, method: dict(w=3.0, steps=2, skip=0.0))
+    monkeypatch.setattr(files, "data", lambda: tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def toy(quick, monkeypatch):
+    """A table without networks: task i succeeds if i is even, and measures i."""
+
+    def toy(n):
+        """Numbers that
+        are <known>.
+
+        Not shown.
+        """
+        i = torch.arange(n)
+        return {"one": {"even": i % 2 == 0, "i (steps)": i.double()}, "two": {"time (s)": (2.0, 1.5, 2.5)}}
+
+    monkeypatch.setattr(results, "TABLES", {"toy": results.Recipe(toy, 20, ())})
+    return quick
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """run(*arguments) -> (exit code, what it printed, what it complained)."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["blendlab", "results", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return end.value.code, *capsys.readouterr()
+
+    return call
+
+
+# The tables of the course
+
+
+def test_edits_reproduce_in_a_smaller_run(quick):
+    whole, part = results.measure("edits", n=3), results.measure("edits", n=2)
+    ours = whole["rows"][0]
+    assert ours["latent outside exact"][0] == 1  # whatever the networks' weights
+    assert ours["background (dB)"][0] > 0 and ours["an edit, 4 at once (s)"][0] > 0
+    assert [len(row["first"]["class"]) for row in whole["rows"]] == [3, 3, 3]
+    assert results.reproduces(whole, part) == "16 of 16 outcomes of the first 2 tasks are as saved"
+
+
+def test_blending_measures_what_is_left_of_the_source(quick, networks):
+    made = results.measure("blending", n=2)["rows"]
+    rows = {row["label"]: row["left in the latent (rms)"][0] for row in made}
+    assert rows["default"] == rows["start='noise'"] == rows["preset='diffusers'"] == 0
+    # The last level of the published scripts is t = 0: a little noise, and a slightly darker source.
+    s = (1 - networks["tinyworld"].scheduler.alphas_cumprod[0].item()) ** 0.5
+    assert rows["level='t', final='noised'"] > 0.5 * s and rows["preset='official-sd2'"] > 0
+
+
+def test_the_judge_is_measured_on_objects(quick):
+    renders, reconstructions = results.measure("judge", n=5)["rows"]
+    assert renders["label"] == "renders" and 0 <= renders["class"][0] <= 1
+    assert 0 < renders["class"][2] - renders["class"][1] < 0.5  # a whole block of scenes, so over 15 objects
+
+
+def test_the_autoencoder_is_measured_on_pictures(quick, networks, monkeypatch):
+    monkeypatch.setattr(results, "_reconstruct", lambda pipe, images: images + 0.02)  # 1% of the range
+    (row,) = results.measure("autoencoder", n=34)["rows"]
+    assert row["PSNR (dB)"] == pytest.approx([40, 40, 40], abs=1e-3)
+    assert row["objects (dB)"][0] == pytest.approx(40, abs=1e-3)
+    assert len(row["first"]["PSNR (dB)"]) == results.KEPT
+
+
+def test_every_table_says_what_it_measures():
+    for name, recipe in results.TABLES.items():
+        assert recipe.what.endswith(".") and len(recipe.what) > 60, name
+        assert set(recipe.needs) <= set(models.SHIPPED)
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_saved_tables_are_of_the_weights_that_ship(name):
+    saved = results.load(name)
+    assert saved["weights"] == {model: results.fingerprint(model) for model in results.TABLES[name].needs}, (
+        f"make it again with `{saved['command']}`"
+    )
+
+
+# Making and saving
+
+
+def test_a_table_is_saved_with_all_that_made_it(toy):
+    made = results.run("toy")
+    assert results.load("toy") == made and [p.name for p in (toy / "results").iterdir()] == ["toy.json"]
+    assert made["what"] == "Numbers that are <known>." and made["n"] == 20
+    assert made["command"] == "blendlab results toy" and made["versions"]["torch"] == torch.__version__
+    one, two = made["rows"]
+    assert one["even"] == pytest.approx(metrics.proportion(10, 20), rel=1e-4)
+    assert one["i (steps)"] == pytest.approx(metrics.mean(range(20)), rel=1e-4)
+    assert one["first"] == {"even": "10" * 8, "i (steps)": list(range(16))}
+    assert two == {"label": "two", "time (s)": [2.0, 1.5, 2.5]}
+
+
+def test_measuring_saves_nothing_and_says_how_many(toy):
+    made = results.measure("toy", n=3)
+    assert not list(toy.iterdir()) and made["command"] == "blendlab results toy -n 3"
+    assert len(made["rows"][0]["first"]["even"]) == 3
+
+
+def test_the_file_has_a_line_for_each_row(toy):
+    results.run("toy")
+    lines = (toy / "results" / "toy.json").read_text().splitlines()
+    assert sum('"label"' in line for line in lines) == 2 and len(lines) < 16
+
+
+def test_a_table_that_fails_leaves_the_saved_one_alone(toy):
+    made = results.run("toy")
+    with pytest.raises(RuntimeError):
+        results.TABLES["toy"] = results.Recipe(lambda n: torch.zeros(2) @ torch.zeros(3), 20, ())
+        results.run("toy")
+    assert json.loads((toy / "results" / "toy.json").read_text()) == made
+
+
+def test_missing_and_unknown_tables_are_explained(toy):
+    with pytest.raises(FileNotFoundError, match="make it with `blendlab results toy`"):
+        results.table("toy")
+    with pytest.raises(ValueError, match="there is no table 'dragon'; there are toy"):
+        results.run("dragon")
+
+
+def test_the_fingerprint_follows_the_weights(monkeypatch, tmp_path):
+    monkeypatch.setattr(models, "WEIGHTS", tmp_path)
+    (tmp_path / "judge").mkdir()
+    (tmp_path / "judge" / "a.json").write_text("1")
+    before = results.fingerprint("judge")
+    assert before == results.fingerprint("judge") and len(before) == 12
+    (tmp_path / "judge" / "a.json").write_text("2")
+    assert results.fingerprint("judge") != before
+
+
+# Checking
+
+
+@pytest.mark.parametrize("column, outcome", [("even", "0"), ("i (steps)", [0.5])])
+def test_another_outcome_is_named(toy, column, outcome):
+    saved, live = results.run("toy"), results.measure("toy", n=6)
+    assert results.reproduces(saved, live).startswith("12 of 12 outcomes")
+    live["rows"][0]["first"][column] = outcome + live["rows"][0]["first"][column][1:]
+    with pytest.raises(AssertionError, match=f"1 of 12 .*one, {column.split()[0]}.*, task 0: .* was saved"):
+        results.reproduces(saved, live)
+    assert results.reproduces(saved, live, differ=1).startswith("11 of 12")
+
+
+def test_rounding_is_no_difference_and_nothing_to_compare_is_one(toy):
+    saved, live = results.run("toy"), results.measure("toy", n=6)
+    live["rows"][0]["first"]["i (steps)"][3] = 3.001
+    assert results.reproduces(saved, live)
+    live["rows"] = live["rows"][1:]
+    with pytest.raises(AssertionError, match="0 of 0"):
+        results.reproduces(saved, live)
+
+
+# Showing
+
+
+@pytest.mark.parametrize(
+    "interval, column, shown",
+    [
+        ([0.83, 0.7719, 0.8758], "class", "83% [77, 88]"),
+        ([0.984, 0.9775, 0.9886], "class", "98.4% [97.8, 98.9]"),
+        ([27.4312, 27.213, 27.649], "PSNR (dB)", "27.43 [27.21, 27.65]"),
+        ([0.52, 0.41, 1.9], "time (s)", "0.5 [0.4, 1.9]"),
+        ([250.0, 190.0, 310.0], "steps (of 1000)", "250 [190, 310]"),
+        ([0.0, 0.0, 0.0], "left (rms)", "0.0 [0.0, 0.0]"),
+        ([27.4312, None, None], "PSNR (dB)", "27.4"),
+        ([None, None, None], "PSNR (dB)", ""),
+        (None, "class", ""),
+    ],
+)
+def test_values_have_the_digits_that_their_interval_allows(interval, column, shown):
+    assert results.text(interval, column) == shown
+
+
+def test_a_table_shows_itself_everywhere(toy):
+    results.run("toy")
+    table = results.table("toy")
+    shown = repr(table).splitlines()
+    assert shown[0] == "Numbers that are <known>."
+    assert "n = 20" in shown[-1] and "blendlab results toy" in shown[-1]
+    assert len({len(line) for line in shown[2:6]}) == 1 and "50% [30, 70]" in shown[4]
+    assert table._repr_markdown_() == repr(table)
+    html = table._repr_html_()
+    assert "&lt;known&gt;" in html and "<b>50%</b>" in html and "linear-gradient" in html
+    assert html.count("<tr") == html.count("</tr>") == 3 and html.count("<td") == 6
+
+
+# The command line
+
+
+def test_the_command_lists_the_tables(toy, run):
+    code, out, _ = run()
+    assert code == 0 and "toy (not there yet)" in out and "Numbers that" in out
+    results.run("toy")
+    assert "toy (n = 20)" in run()[1]
+
+
+def test_a_table_of_other_weights_is_marked(toy, run, monkeypatch):
+    results.run("toy")
+    recipe = results.Recipe(results.TABLES["toy"].function, 20, ("tinyworld",))
+    monkeypatch.setitem(results.TABLES, "toy", recipe)
+    assert "made with other weights" in run()[1]
+
+
+def test_the_command_makes_a_table(toy, run):
+    code, out, err = run("toy", "-n", 4, "--no-save")
+    assert code == 0, err
+    assert "50% [15, 85]" in out and not list(toy.iterdir())
+    assert run("toy")[0] == 0 and results.load("toy")["n"] == 20
+
+
+def test_the_help_has_an_example_and_a_mistake_gets_a_sentence(toy, run):
+    code, out, _ = run("--help")
+    assert code == 0 and "Example: blendlab results edits" in out
+    code, _, err = run("dragon")
+    assert code == 2 and "there is no table 'dragon'" in err and "Traceback" not in err
