@@ -2,7 +2,8 @@
 
     import blendlab as bl
     pipe = bl.load("tinyworld")
-    edit = bl.blended_latent(pipe, bl.data("scenes/meadow.png"), bl.data("masks/meadow.png"), "a red mushroom", n=4, seed=0)
+    image, mask = bl.data("scenes/meadow.png"), bl.data("masks/meadow.png")
+    edit = bl.blended_latent(pipe, image, mask, "a red mushroom", n=4, seed=0)
     edit.images[0]
 
 Read sampler.py first: everything else is a line in the body of its loop, or a wrapper around its denoiser.
@@ -22,8 +23,8 @@ from .schedule import Schedule
 
 __version__ = "0.1.0"
 __all__ = [
-    "Noise", "Prediction", "Schedule", "Step", "blend", "blended_latent", "cfg", "check", "data", "denoiser", "images", "last", "load",
-    "loss_guided", "masks", "models", "rank", "sample", "viz", "world",
+    "Noise", "Prediction", "Schedule", "Step", "blend", "blended_latent", "cfg", "check", "data", "denoiser", "images",
+    "last", "load", "loss_guided", "masks", "models", "rank", "sample", "viz", "world",
 ]  # fmt: skip
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 import torch
 
 from .blend import blend
-from .masks import dilate
 from .noise import Noise
 from .sampler import Prediction, last, sample
 from .schedule import Schedule
@@ -39,8 +38,14 @@ def check_00_1(add_noise: Callable) -> None:
     mine = _tried(add_noise, x0, 400, noise, schedule)
     if mine is not None:
         squares = torch.allclose(mine, x0 * schedule.levels(400)[0] ** 2 + noise * schedule.levels(400)[1] ** 2)
-        hint = "a and s are amplitudes already, do not square them." if squares else "x_t is a of the picture plus s of the noise."
-        _say(_close(mine, schedule.add_noise(x0, 400, noise)), "the picture and its noise add up to variance one.", hint)
+        hint = (
+            "a and s are amplitudes already, do not square them."
+            if squares
+            else "x_t is a of the picture plus s of the noise."
+        )
+        _say(
+            _close(mine, schedule.add_noise(x0, 400, noise)), "the picture and its noise add up to variance one.", hint
+        )
 
 
 def check_00_2(move: Callable) -> None:
@@ -51,7 +56,11 @@ def check_00_2(move: Callable) -> None:
     mine = _tried(move, x, x0_hat, 600, 580, schedule)
     if mine is not None:
         stayed = _close(mine, x)
-        hint = "you came back to level t: rebuild with a_next and s_next." if stayed else "eps is what is left of x after a * x0_hat."
+        hint = (
+            "you came back to level t: rebuild with a_next and s_next."
+            if stayed
+            else "eps is what is left of x after a * x0_hat."
+        )
         _say(_close(mine, right), "that is DDIM's whole move.", hint)
 
 
@@ -60,7 +69,11 @@ def check_00_3(my_blend: Callable) -> None:
     mask, edit, keep = torch.tensor([[0.0, 0.3, 1.0]]), torch.tensor([[4.0, 4.0, 4.0]]), torch.tensor([[2.0, 2.0, 2.0]])
     mine = _tried(my_blend, mask, edit, keep)
     if mine is not None:
-        hint = "1 is edit here, not keep." if _close(mine, blend(1 - mask, edit, keep)) else "three tenths of the edit and seven of the rest."
+        hint = (
+            "1 is edit here, not keep."
+            if _close(mine, blend(1 - mask, edit, keep))
+            else "three tenths of the edit and seven of the rest."
+        )
         _say(_close(mine, blend(mask, edit, keep)), "a soft mask mixes, and 0 and 1 still choose.", hint)
 
 
@@ -74,4 +87,8 @@ def check_00_4(estimate: Callable) -> None:
     end = last(sample(denoise, noise, schedule, schedule.timesteps(250)))
     mean, deviation = end.mean().item(), end.std().item()
     found = f"mean {mean:.2f} and deviation {deviation:.2f} came out, {m} and {sd} went in"
-    _say(abs(mean - m) < 0.1 and abs(deviation - sd) < 0.05, f"{found}.", f"{found}; the trust is a * sd^2 over a^2 * sd^2 + s^2.")
+    _say(
+        abs(mean - m) < 0.1 and abs(deviation - sd) < 0.05,
+        f"{found}.",
+        f"{found}; the trust is a * sd^2 over a^2 * sd^2 + s^2.",
+    )

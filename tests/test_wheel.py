@@ -63,7 +63,8 @@ def test_the_wheel_holds_weights_and_data_and_nothing_beside_the_package(wheel):
 
 def test_an_installed_wheel_makes_an_edit_outside_the_clone(installed, tmp_path):
     files = "bl.__file__, bl.data('scenes/meadow.png'), bl.data('masks/meadow.png')"
-    package, scene, mask = installed("python", "-c", f"import blendlab as bl; print(*[{files}])").split()
+    program = f"import blendlab as bl; print({files}, sep='\\n')"
+    package, scene, mask = installed("python", "-c", program).splitlines()
     home = Path(package).parent
     assert ROOT not in home.parents and home in Path(scene).parents
 

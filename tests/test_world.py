@@ -1,4 +1,4 @@
-"""tinyworld keeps its promises: the same scene whatever the batch, true masks and boxes, counterfactuals that change one thing."""
+"""tinyworld keeps its promises: one scene whatever the batch, true masks and boxes, counterfactuals."""
 
 import pytest
 import torch
@@ -90,7 +90,10 @@ def test_taking_an_object_out_changes_nothing_but_it_and_its_shadow():
     assert (before.image - after.image).abs().flatten(1).amax(1).min() > 0.05
     # Adding it again by hand gives the first picture back (for scenes of one object, where order does not matter).
     one = scenes.count == 1
-    fields = {f: getattr(scenes, f)[one, 0] for f in ("kind", "colour", "accent", "pattern", "word", "x", "y", "size", "tilt", "flip")}
+    fields = {
+        f: getattr(scenes, f)[one, 0]
+        for f in ("kind", "colour", "accent", "pattern", "word", "x", "y", "size", "tilt", "flip")
+    }
     again = world.added(world.without(scenes, 0)[one], **fields)
     assert torch.equal(world.render(again, 64).image, before.image[one])
 
@@ -139,7 +142,11 @@ def test_captions_name_what_is_there_in_both_orders():
     two = scenes.count == 2
     first = second = 0
     for i in two.nonzero()[:, 0].tolist():
-        names = [f"{world.COLOURS[c]} {world.KINDS[k]}" for k, c in zip(scenes.kind[i].tolist(), scenes.colour[i].tolist(), strict=True) if k >= 0]
+        names = [
+            f"{world.COLOURS[c]} {world.KINDS[k]}"
+            for k, c in zip(scenes.kind[i].tolist(), scenes.colour[i].tolist(), strict=True)
+            if k >= 0
+        ]
         assert all(name in texts[i] for name in names)
         if names[0] != names[1]:
             order = texts[i].index(names[0]) < texts[i].index(names[1])
@@ -169,7 +176,10 @@ def test_a_caption_does_not_depend_on_the_batch():
 
 
 def test_signs_are_legible_and_never_mirrored():
-    words = [dict(kind="sign", colour="red", word=w, x=0.5, y=0.5, size=0.45, flip=f) for w, f in (("cat", 1), ("cat", -1), ("dog", 1))]
+    words = [
+        dict(kind="sign", colour="red", word=w, x=0.5, y=0.5, size=0.45, flip=f)
+        for w, f in (("cat", 1), ("cat", -1), ("dog", 1))
+    ]
     a, b, c = (world.render(world.scene("snow", "day", [w]), 64).image for w in words)
     assert torch.equal(a, b) and not torch.equal(a, c)
 

@@ -57,9 +57,7 @@ def main(
     place = {"device": accelerator.device, "rank": accelerator.process_index}
     job = kind(seed=seed, batch_size=batch, **place, **sizes)
     out = Path(out or f"runs/{name}")
-    choices = harness.Options(
-        steps=steps or STEPS[name], minutes=minutes, lr=lr or kind.lr, **(options or {})
-    )
+    choices = harness.Options(steps=steps or STEPS[name], minutes=minutes, lr=lr or kind.lr, **(options or {}))
     if export_to:
         return harness.export_checkpoint(job, out, Path(export_to), choices, accelerator)
     if source and not (out / "checkpoint.pt").exists():

@@ -8,9 +8,7 @@ parser = argparse.ArgumentParser(prog="python -m blendlab.training", description
 parser.add_argument("name", choices=JOBS)
 parser.add_argument("--steps", type=int, help="how many steps; may change when a run is resumed")
 parser.add_argument("--minutes", type=float, help="stop after this time; the learning rate ends with it")
-parser.add_argument(
-    "--out", help="folder of the run (default runs/NAME); an interrupted run there is continued"
-)
+parser.add_argument("--out", help="folder of the run (default runs/NAME); an interrupted run there is continued")
 parser.add_argument("--from", dest="source", help="'shipped', or a folder of weights to start from")
 parser.add_argument("--batch", type=int, help="pictures per step and process")
 parser.add_argument("--lr", type=float, help="highest learning rate")
@@ -18,8 +16,6 @@ parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--precision", default="auto", choices=["auto", "bf16", "fp16", "no"])
 parser.add_argument("--cpu", action="store_true", help="leave the GPU alone")
 parser.add_argument("--autoencoder", help="folder of the autoencoder that judge and latent use")
-parser.add_argument(
-    "--export", dest="export_to", help="train nothing: write the run's averaged weights to this folder"
-)
+parser.add_argument("--export", dest="export_to", help="train nothing: write the run's averaged weights to this folder")
 given = {key: value for key, value in vars(parser.parse_args()).items() if value is not None}
 print(main(**given))

@@ -176,9 +176,7 @@ def train(job: Job, out, options: Options, accelerator=None) -> Path:
     if options.minutes and accelerator.num_processes > 1:  # their clocks would not stop at the same step
         raise ValueError("minutes is for one process; on several GPUs pass steps")
     net = job.net.to(job.device).train()
-    optimizer = torch.optim.AdamW(
-        net.parameters(), options.lr, betas=(0.9, 0.99), weight_decay=options.weight_decay
-    )
+    optimizer = torch.optim.AdamW(net.parameters(), options.lr, betas=(0.9, 0.99), weight_decay=options.weight_decay)
     ema = EMA(net, job.ema)
     model, optimizer = accelerator.prepare(_Loss(job), optimizer)
     state = _resume(out, job, ema, optimizer, accelerator)
@@ -292,11 +290,9 @@ def _resume(out, job, ema, optimizer, accelerator) -> dict:
     if state is None:
         return {"step": 0, "seconds": 0.0}
     for key, mine in job.identity().items():
-        if state.get("identity", state)[key] != mine:
-            was = state.get("identity", state)[key]
-            raise ValueError(
-                f"{out} holds a run with {key} {was}, not {mine}; pass that one or another folder"
-            )
+        if state["identity"][key] != mine:
+            was = state["identity"][key]
+            raise ValueError(f"{out} holds a run with {key} {was}, not {mine}; pass that one or another folder")
     job.net.load_state_dict(state["net"])
     ema.load_state_dict(state["ema"])
     optimizer.load_state_dict(state["optimizer"])
@@ -325,9 +321,7 @@ def copy_weights(net: nn.Module, other: nn.Module, folder) -> None:
     try:
         net.load_state_dict(other.float().state_dict())
     except RuntimeError as error:
-        message = (
-            f"the weights in {folder} have other sizes than this network; pass the same sizes or start afresh"
-        )
+        message = f"the weights in {folder} have other sizes than this network; pass the same sizes or start afresh"
         raise ValueError(message) from error
 
 
@@ -346,9 +340,7 @@ def sheet(rows: list[Tensor]):
     """Rows of pictures (n,3,H,W) in [-1,1], one below the other, as one PIL picture."""
     from PIL import Image
 
-    strips = [
-        torch.cat(list(F.pad(row.detach().float().cpu(), (1, 1, 1, 1), value=1)), dim=-1) for row in rows
-    ]
+    strips = [torch.cat(list(F.pad(row.detach().float().cpu(), (1, 1, 1, 1), value=1)), dim=-1) for row in rows]
     width = max(strip.shape[-1] for strip in strips)
     page = torch.cat([F.pad(strip, (0, width - strip.shape[-1]), value=1) for strip in strips], dim=-2)
     return Image.fromarray(((page.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy())
@@ -374,11 +366,7 @@ def describe(job, options, accelerator) -> dict:
         "processes": accelerator.num_processes,
     }
     run |= {"parameters": sum(p.numel() for p in job.net.parameters()), "device": job.device.type}
-    return (
-        run
-        | asdict(options)
-        | {"precision": accelerator.mixed_precision, "job": job.config(), "versions": versions}
-    )
+    return run | asdict(options) | {"precision": accelerator.mixed_precision, "job": job.config(), "versions": versions}
 
 
 def write_json(path, content: dict) -> None:
@@ -418,18 +406,14 @@ class Log:
             return
         means = {key: (value / self.n).item() for key, value in self.sums.items()}
         if not math.isfinite(means["loss"]):
-            raise ValueError(
-                f"the loss of {self.job.name} is {means['loss']} at step {step}; resume with a lower lr"
-            )
+            raise ValueError(f"the loss of {self.job.name} is {means['loss']} at step {step}; resume with a lower lr")
         rate = self.n * self.pictures / (now - self.since)
         left = seconds / max(share, 1e-9) * (1 - share) / 60
         text = "  ".join(f"{key} {value:.4f}" for key, value in means.items()) + f"  {rate:.0f} pictures/s"
         if self.bar:
             self.bar.set_postfix_str(text)
         else:
-            print(
-                f"{self.job.name}  step {step}/{self.options.steps}  {text}  {left:.0f} min left", flush=True
-            )
+            print(f"{self.job.name}  step {step}/{self.options.steps}  {text}  {left:.0f} min left", flush=True)
         self.sums, self.n, self.since = {}, 0, now
 
     def close(self, message):
@@ -467,6 +451,6 @@ def export_checkpoint(job: Job, out, folder: Path, options, accelerator) -> Path
         export(
             job,
             folder,
-            describe(job, options, accelerator) | {"step": state["step"]} | state.get("identity", {}),
+            describe(job, options, accelerator) | {"step": state["step"]} | state["identity"],
         )
     return folder

@@ -104,9 +104,7 @@ class JudgeJob(Job):
 @torch.no_grad()
 def reconstruct(vae, images: Tensor) -> Tensor:
     """Through the autoencoder and back, (B,3,H,W) to the same."""
-    return torch.cat([vae.decode(vae.encode(x).latent_dist.mode()).sample for x in images.split(64)]).clamp(
-        -1, 1
-    )
+    return torch.cat([vae.decode(vae.encode(x).latent_dist.mode()).sample for x in images.split(64)]).clamp(-1, 1)
 
 
 def blur(image: Tensor) -> Tensor:

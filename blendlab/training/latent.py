@@ -16,9 +16,7 @@ from .harness import Job, Pool, copy_weights, find_autoencoder, sheet
 from .tokenizer import LENGTH, load_tokenizer, save_tokenizer
 
 VARIANTS = 4  # captions kept for each scene
-SETTINGS = {
-    "blended_latent": {"w": 3.0, "steps": 25, "skip": 0.25}
-}  # recommended values, until they are measured
+SETTINGS = {"blended_latent": {"w": 3.0, "steps": 25, "skip": 0.25}}  # recommended values, until they are measured
 
 
 class Latent(Job):
@@ -27,9 +25,7 @@ class Latent(Job):
     lr = 8e-4
     ema = 0.999
 
-    def __init__(
-        self, widths=(80, 160), text_width=128, text_layers=2, pool=None, autoencoder=None, **kwargs
-    ):
+    def __init__(self, widths=(80, 160), text_width=128, text_layers=2, pool=None, autoencoder=None, **kwargs):
         super().__init__(**kwargs)
         from .. import world
 
@@ -98,8 +94,7 @@ class Latent(Job):
         pipe = self.pipeline()
         pipe.set_progress_bar_config(disable=True)
         prompts = [
-            f"a {world.COLOURS[i % len(world.COLOURS)]} {world.KINDS[i * 5 % len(world.KINDS)]}"
-            for i in range(16)
+            f"a {world.COLOURS[i % len(world.COLOURS)]} {world.KINDS[i * 5 % len(world.KINDS)]}" for i in range(16)
         ]
         prompts += world.captions(world.sample(16, seed=world.HELD_OUT))
         g = torch.Generator().manual_seed(0)

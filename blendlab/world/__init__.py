@@ -9,8 +9,26 @@ A counterfactual is the same scene with one thing changed: added, without, chang
 
 from .captions import captions, describe, words
 from .render import PALETTE, View, render
-from .scenes import (COLOURS, FAMILIES, GROUNDS, HELD_OUT, KINDS, PATTERNS, SIGN_WORDS, SLOTS, TIMES, Scenes, added, cat, changed,
-                     elsewhere, sample, scene, without)  # fmt: skip
+from .scenes import (
+           COLOURS,
+           FAMILIES,
+           GROUNDS,
+           HELD_OUT,
+           KINDS,
+           PATTERNS,
+           SIGN_WORDS,
+           SLOTS,
+           TIMES,
+           Scenes,
+           added,
+           cat,
+           changed,
+           elsewhere,
+           sample,
+           scene,
+           without,
+)
 
-__all__ = ["COLOURS", "FAMILIES", "GROUNDS", "HELD_OUT", "KINDS", "PALETTE", "PATTERNS", "SIGN_WORDS", "SLOTS", "TIMES", "Scenes", "View",
-           "added", "captions", "cat", "changed", "describe", "elsewhere", "render", "sample", "scene", "without", "words"]  # fmt: skip
+__all__ = ["COLOURS", "FAMILIES", "GROUNDS", "HELD_OUT", "KINDS", "PALETTE", "PATTERNS", "SIGN_WORDS", "SLOTS", "TIMES",
+           "Scenes", "View", "added", "captions", "cat", "changed", "describe", "elsewhere", "render", "sample",
+           "scene", "without", "words"]  # fmt: skip

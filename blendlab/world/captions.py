@@ -15,14 +15,16 @@ def captions(scenes: Scenes, seed: int = 0, rich: float = 0.0, setting: float = 
     """One caption a scene; which words are left out is drawn per scene from seed.
 
     Objects are named in either order. rich: share of captions that also name pattern, accent colour and the word on a
-    sign. setting: share that name ground and time as well ("on snow at night"); in one of five of those only one is said.
+    sign. setting: share that name ground and time as well ("on snow at night"), or now and then one of the two.
     """
     draw = uniform(seed, torch.arange(len(scenes)), 7, 12)
     # A caption drawn for scene content, not batch position: mix in what the scene looks like.
     draw = (draw + scenes.look[:, :1].cpu() + 0.618 * scenes.look[:, 1:2].cpu()).remainder(1).tolist()
     rows = torch.stack([scenes.kind, scenes.colour, scenes.accent, scenes.pattern, scenes.word], -1).tolist()
     places = zip(scenes.ground.tolist(), scenes.time.tolist(), strict=True)
-    return [_caption(r, GROUNDS[g], TIMES[t], u, rich, setting) for r, (g, t), u in zip(rows, places, draw, strict=True)]
+    return [
+        _caption(r, GROUNDS[g], TIMES[t], u, rich, setting) for r, (g, t), u in zip(rows, places, draw, strict=True)
+    ]
 
 
 def _caption(objects, ground: str, time: str, u: list[float], rich: float, setting: float) -> str:
@@ -31,7 +33,9 @@ def _caption(objects, ground: str, time: str, u: list[float], rich: float, setti
         names.reverse()
     where = [_WHERE[ground], _TIME[time]]
     if not names:
-        return " ".join([ground, _TIME[time]] if u[2] < 0.7 else [["nothing", *where[:1]], ["nothing", *where]][u[3] < 0.5])
+        return " ".join(
+            [ground, _TIME[time]] if u[2] < 0.7 else [["nothing", *where[:1]], ["nothing", *where]][u[3] < 0.5]
+        )
     things = names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
     if u[2] >= setting:
         return things
@@ -45,7 +49,11 @@ def _name(o: list[int], rich: bool) -> str:
         return _article(noun)
     if KINDS[kind] == "sign":
         return f"{_article(noun)} that says {SIGN_WORDS[word]}"
-    return _article(f"{PATTERNS[pattern]} {noun} with {COLOURS[accent]}") if pattern else f"{_article(noun)} with {COLOURS[accent]}"
+    return (
+        _article(f"{PATTERNS[pattern]} {noun} with {COLOURS[accent]}")
+        if pattern
+        else f"{_article(noun)} with {COLOURS[accent]}"
+    )
 
 
 def _article(noun: str) -> str:

@@ -42,7 +42,7 @@ def noise(u: Tensor, v: Tensor) -> Tensor:
 
 
 def cells(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Where u, v lie in their unit cell, (B, H, W) in [0, 1) each, and four random numbers of that cell (B, 4, H, W)."""
+    """Where u, v (B, H, W) lie in their unit cells, in [0, 1), and four random numbers of each cell (B, 4, H, W)."""
     iu, iv = u.floor(), v.floor()
     index = (iv.long() % 64) * 65 + iu.long() % 64
     return u - iu, v - iv, _tile(u.device).view(4, -1)[:, index].transpose(0, 1)

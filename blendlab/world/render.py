@@ -24,7 +24,7 @@ _ZENITH = ((0.25, 0.55, 0.93), (0.31, 0.24, 0.52), (0.035, 0.045, 0.15))
 _MIDDLE = ((0.52, 0.77, 0.98), (0.86, 0.45, 0.47), (0.07, 0.09, 0.25))
 _HORIZON = ((0.86, 0.94, 0.99), (1.0, 0.72, 0.38), (0.17, 0.20, 0.42))
 _CLOUD = ((1.0, 1.0, 1.0), (1.0, 0.68, 0.55), (0.17, 0.19, 0.36))
-# Shadows: length along the ground, slant, strength. The light comes from behind on the left, the sun's horizon, the right.
+# Shadows: length along the ground, slant, strength. Light comes from the left, from the setting sun, from the right.
 _SHADOW = ((0.34, 0.55, 0.42), (0.75, -0.30, 0.42), (0.34, -0.60, 0.45))
 _LIGHT = ((-0.6, 0.8), (0.5, 0.25), (0.6, 0.8))
 _WATER = 3
@@ -32,8 +32,8 @@ _WATER = 3
 
 @dataclass(frozen=True)
 class View:
-    """A rendered batch. image (B, 3, S, S) in [-1, 1]; masks (B, SLOTS, S, S) in [0, 1]: how much of each pixel shows the
-    object of that slot (what another object hides is not in it)."""
+    """A rendered batch. image (B, 3, S, S) in [-1, 1]; masks (B, SLOTS, S, S) in [0, 1]: how much of each pixel shows
+    the object of that slot (what another object hides is not in it)."""
 
     image: Tensor
     masks: Tensor
@@ -232,7 +232,9 @@ def _background(s: Scenes, X: Tensor, Y: Tensor, px: Tensor) -> Tensor:
 
     puff = noise(X * 5 + 64 * look[0], Y * 11 + 64 * look[2])
     fine = noise(X * 13 + 64 * look[2], Y * 27 + 64 * look[0])
-    cloud = _smooth(0.68 * puff[:, 0] + 0.32 * fine[:, 0] + 0.35 * (look[3] - 0.6), 0.50, 0.72) * _smooth(up[:, 0], 0.02, 0.3)
+    cloud = _smooth(0.68 * puff[:, 0] + 0.32 * fine[:, 0] + 0.35 * (look[3] - 0.6), 0.50, 0.72) * _smooth(
+        up[:, 0], 0.02, 0.3
+    )
     image = image.lerp(colour(_CLOUD).expand_as(image), (0.75 * cloud)[:, None])
     image = image + _stars(s, X, Y, px, look) * ((s.time == 2)[:, None, None] * _smooth(up[:, 0], 0.0, 0.15))[:, None]
 
@@ -257,7 +259,9 @@ def _background(s: Scenes, X: Tensor, Y: Tensor, px: Tensor) -> Tensor:
     ground = ground * colour(TINT)
     reflected = (s.ground == _WATER)[:, None, None, None]
     ground = torch.where(reflected, ground * 0.72 + 0.28 * colour(_HORIZON), ground)
-    ground = ground + (glow * (s.ground == _WATER)[:, None, None] * 0.25)[:, None] * image.new_tensor((1.0, 0.7, 0.3)).view(3, 1, 1)
+    ground = ground + (glow * (s.ground == _WATER)[:, None, None] * 0.25)[:, None] * image.new_tensor(
+        (1.0, 0.7, 0.3)
+    ).view(3, 1, 1)
     return image.lerp(ground, ((Y - h) / px[:, None, None] + 0.5).clamp(0, 1)[:, None])
 
 
@@ -281,11 +285,17 @@ def _mix(low, high, amount: Tensor) -> Tensor:
 def _grass(X, Y, u, v, deep, time):
     blades, patch = noise(u * 34, v * 13)[:, 0], noise(u * 4, v * 3)[:, 1]
     near = 0.35 + 0.65 * deep
-    image = _mix((0.20, 0.47, 0.16), (0.48, 0.73, 0.27), (0.5 + (blades - 0.5) * 1.15 * near + (patch - 0.5) * 0.7).clamp(0, 1))
+    image = _mix(
+        (0.20, 0.47, 0.16), (0.48, 0.73, 0.27), (0.5 + (blades - 0.5) * 1.15 * near + (patch - 0.5) * 0.7).clamp(0, 1)
+    )
     cu, cv, r = cells(u * 7, v * 6)
     d = torch.hypot(cu - 0.25 - 0.5 * r[:, 0], cv - 0.25 - 0.5 * r[:, 1])
     bloom = _smooth(-d, -0.20, -0.12) * (r[:, 2] > 0.80) * deep.clamp(0.2, 1)
-    petals = torch.where((r[:, 3] > 0.5)[:, None], u.new_tensor((1.0, 0.98, 0.9)).view(3, 1, 1), u.new_tensor((1.0, 0.86, 0.3)).view(3, 1, 1))
+    petals = torch.where(
+        (r[:, 3] > 0.5)[:, None],
+        u.new_tensor((1.0, 0.98, 0.9)).view(3, 1, 1),
+        u.new_tensor((1.0, 0.86, 0.3)).view(3, 1, 1),
+    )
     return image.lerp(petals, (0.85 * bloom)[:, None])
 
 
@@ -298,14 +308,20 @@ def _sand(X, Y, u, v, deep, time):
 
 def _snow(X, Y, u, v, deep, time):
     drift, spark = noise(u * 2.2, v * 2.0), noise(u * 45, v * 35)[:, 1]
-    image = _mix((0.74, 0.82, 0.93), (0.98, 0.99, 1.0), (0.2 + 1.1 * drift[:, 3] * (0.5 + 0.5 * drift[:, 0]) + 0.35 * deep).clamp(0, 1))
+    image = _mix(
+        (0.74, 0.82, 0.93),
+        (0.98, 0.99, 1.0),
+        (0.2 + 1.1 * drift[:, 3] * (0.5 + 0.5 * drift[:, 0]) + 0.35 * deep).clamp(0, 1),
+    )
     return (image + (0.25 * _smooth(spark, 0.80, 0.92) * deep)[:, None]).clamp(max=1.0)
 
 
 def _water(X, Y, u, v, deep, time):
     swell, crest = noise(u * 3.5, v * 9), noise(u * 8, v * 26)[:, 2]
     wave = torch.sin(v * 26 + 5 * swell[:, 0]) * 0.5 + 0.5
-    image = _mix((0.07, 0.30, 0.52), (0.22, 0.56, 0.76), (0.55 * wave + 0.45 * swell[:, 1] - 0.25 * deep + 0.1).clamp(0, 1))
+    image = _mix(
+        (0.07, 0.30, 0.52), (0.22, 0.56, 0.76), (0.55 * wave + 0.45 * swell[:, 1] - 0.25 * deep + 0.1).clamp(0, 1)
+    )
     foam = _smooth(crest * wave, 0.52, 0.72) * (0.3 + 0.7 * deep)
     return image.lerp(u.new_tensor((0.85, 0.94, 0.98)).view(3, 1, 1).expand_as(image), (0.55 * foam)[:, None])
 

@@ -1,7 +1,7 @@
 """What a tinyworld scene is: a handful of numbers, and the ways to draw, change and describe them.
 
-Because a picture is only a function of these numbers, every edit has a truth: the same numbers with one of them changed,
-rendered again. Next: render.py turns scenes into pictures, captions.py into words.
+Because a picture is a function of these numbers, every edit has a truth: the same numbers with one of them changed,
+drawn again. Next: render.py turns scenes into pictures, captions.py into words.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -172,7 +172,9 @@ def _put(scenes: Scenes, slot: Tensor, values: dict) -> Scenes:
     changed = {}
     for name, value in values.items():
         if name not in {f.name for f in fields(Scenes)} or getattr(scenes, name).dim() != 2 or name == "look":
-            raise ValueError(f"objects have no {name!r}; they have kind, colour, accent, pattern, word, x, y, size, tilt, flip")
+            raise ValueError(
+                f"objects have no {name!r}; they have kind, colour, accent, pattern, word, x, y, size, tilt, flip"
+            )
         if isinstance(value, str):
             value = _index(value, _NAMED[name], name)
         column = getattr(scenes, name).clone()

@@ -8,8 +8,8 @@ Next: render.py, which places, lights and shades them.
 import math
 
 import torch
-from torch import Tensor
 import torch.nn.functional as F
+from torch import Tensor
 
 from .scenes import KINDS, SIGN_WORDS
 
@@ -334,7 +334,9 @@ def fence(b, x, y):
     for rail in (-0.16, -0.62):
         b.shape(segment(x, y, -0.96, rail, 0.96, rail, 0.06), "deep")
     for post in (-0.80, -0.40, 0.0, 0.40, 0.80):
-        picket = union(box(x, y, post, -0.46, 0.085, 0.50), polygon(x, y, (post - 0.085, 0.04), (post + 0.085, 0.04), (post, 0.20)))
+        picket = union(
+            box(x, y, post, -0.46, 0.085, 0.50), polygon(x, y, (post - 0.085, 0.04), (post + 0.085, 0.04), (post, 0.20))
+        )
         b.shape(picket, "skin")
 
 
@@ -344,19 +346,20 @@ def lightning(b, x, y):
         b.shape(segment(x, y, *p, *q, 0.085 - 0.008 * k), "main")
 
 
-DRAWINGS = (cat, dog, fish, bird, car, bus, boat, tree, flower, mushroom, moon, star, balloon, ball, heart, face, house, sign,
-            lamp, fence, lightning)  # fmt: skip
+DRAWINGS = (cat, dog, fish, bird, car, bus, boat, tree, flower, mushroom, moon, star, balloon, ball, heart, face,
+            house, sign, lamp, fence, lightning)  # fmt: skip
 assert tuple(d.__name__ for d in DRAWINGS) == KINDS
 
 # What shines at night: centre and reach in the object's square, and how strongly.
 GLOWS = {"lamp": (0.35, 0.5, 1.3, 1.0), "house": (0.0, -0.28, 1.3, 0.35), "moon": (-0.3, 0.0, 1.7, 0.5),
          "star": (0.0, 0.0, 1.5, 0.4), "lightning": (0.0, 0.0, 1.5, 0.7), "car": (1.1, -0.3, 0.8, 0.4)}  # fmt: skip
 
-_FONT = {
-    "A": "010101111101101", "B": "110101110101110", "C": "011100100100011", "D": "110101101101110", "E": "111100110100111",
-    "F": "111100110100100", "G": "011100101101011", "H": "101101111101101", "I": "111010010010111", "K": "101101110101101",
-    "L": "100100100100111", "M": "101111111101101", "N": "110101101101101", "O": "010101101101010", "P": "110101110100100",
-    "R": "110101110101101", "S": "011100010001110", "T": "111010010010010", "U": "101101101101111",
+_FONT = {  # five rows of three
+    "A": "010101111101101", "B": "110101110101110", "C": "011100100100011", "D": "110101101101110",
+    "E": "111100110100111", "F": "111100110100100", "G": "011100101101011", "H": "101101111101101",
+    "I": "111010010010111", "K": "101101110101101", "L": "100100100100111", "M": "101111111101101",
+    "N": "110101101101101", "O": "010101101101010", "P": "110101110100100", "R": "110101110101101",
+    "S": "011100010001110", "T": "111010010010010", "U": "101101101101111",
 }  # fmt: skip
 
 
