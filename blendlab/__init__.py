@@ -11,8 +11,9 @@ Read sampler.py first: everything else is a line in the body of its loop, or a w
 
 from . import images, masks, models, world
 from .blend import blend
-from .blended_latent import blended_latent
+from .blended_latent import PRESETS, Blending, blended_latent
 from .doctor import check
+from .edit import Edit
 from .files import data
 from .guidance import cfg, denoiser, loss_guided
 from .models import load
@@ -23,8 +24,8 @@ from .schedule import Schedule
 
 __version__ = "0.1.0"
 __all__ = [
-    "Noise", "Prediction", "Schedule", "Step", "blend", "blended_latent", "cfg", "check", "data", "denoiser", "images",
-    "last", "load", "loss_guided", "masks", "models", "rank", "sample", "viz", "world",
+    "PRESETS", "Blending", "Edit", "Noise", "Prediction", "Schedule", "Step", "blend", "blended_latent", "cfg", "check",
+    "data", "denoiser", "images", "last", "load", "loss_guided", "masks", "models", "rank", "sample", "viz", "world",
 ]  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 
 from .blend import blend
+from .masks import dilate
 from .noise import Noise
 from .sampler import Prediction, last, sample
 from .schedule import Schedule
@@ -92,3 +93,95 @@ def check_00_4(estimate: Callable) -> None:
         f"{found}.",
         f"{found}; the trust is a * sd^2 over a^2 * sd^2 + s^2.",
     )
+
+
+# --- 03 latent blending ---
+
+
+def _advise(wrong: dict[str, bool], well: str) -> None:
+    """Say the first hint whose mistake was made, or that all is well."""
+    hint = next((hint for hint, made in wrong.items() if made), "")
+    _say(not hint, well, hint)
+
+
+def check_03_1(left_over: Callable) -> None:
+    """left_over(schedule, timesteps, level) -> std of the noise outside the mask of the final latent."""
+    schedule = Schedule.scaled_linear()
+    timesteps = schedule.timesteps(25, spacing="trailing")
+    mine = [_tried(left_over, schedule, timesteps, level) for level in ("t", "t_next")]
+    if None not in mine:
+        late, on_time = map(float, mine)
+        (a, s), first = schedule.levels(timesteps[-2]), schedule.levels(timesteps[0])[1]
+        wrong = {
+            "levels returns (a, s): a is the picture's part, s the noise's.": abs(late - a) < 1e-6,
+            "that is the first move; the final latent comes from the last one.": abs(late - first) < 1e-6,
+            "s is a standard deviation already, do not square it.": abs(late - s**2) < 1e-6,
+            "which level has the state just left when it arrives at -1?": abs(late - s) > 1e-6,
+            "level -1 is the clean one: no noise there.": on_time != 0,
+        }
+        _advise(wrong, "one level late is all of that noise; on time there is none.")
+
+
+def check_03_2(my_stages: Callable) -> None:
+    """my_stages(mask_small, steps) -> a mask for each move, one cell wider for the first half of them."""
+    mask = torch.zeros(1, 1, 8, 8)
+    mask[..., 3:5, 2:5] = 1
+    mine = _tried(my_stages, mask, 7)
+    if mine is not None:
+        areas = [int(m.sum()) for m in mine]
+        wrong = {
+            f"7 moves want 7 masks, you made {len(mine)}.": len(mine) != 7,
+            "early masks are the wider ones, yours are narrower.": areas[0] < areas[-1],
+            "the last mask has to be the one that was asked for.": not _close(mine[-1], mask),
+            "one cell wider on each side: masks.dilate(mask_small, 1).": not _close(mine[0], dilate(mask, 1)),
+            "half of the moves, rounded down, then the mask itself.": areas != [20] * 3 + [6] * 4,
+        }
+        _advise(wrong, "wide first, and exactly what was asked for at the end.")
+
+
+def check_03_3(my_body: Callable) -> None:
+    """my_body(step, mask, source, schedule) -> the state, rebuilt from the blended estimate."""
+    schedule, mask, source = Schedule.scaled_linear(), torch.eye(4)[None, None], torch.full((1, 2, 4, 4), -1.0)
+    (step,) = sample(lambda x, t: Prediction(0.3 * x), Noise(3, 1, "initial")((2, 4, 4)), schedule, [700, 300])
+    mine = _tried(my_body, step, mask, source, schedule)
+    if mine is not None:
+        (a, s), (a_late, s_late) = schedule.levels(step.t_next), schedule.levels(step.t)
+        x0 = blend(mask, edit=step.x0_hat, keep=source)
+        swapped = blend(mask, edit=source, keep=step.x0_hat)
+        wrong = {
+            "that is the estimate; put its noise back on, s * step.eps.": _close(mine, x0),
+            "blend x0_hat, not the state: the state has noise.": _close(mine, blend(mask, step.x, source)),
+            "that is level t; the state belongs on step.t_next.": _close(mine, a_late * x0 + s_late * step.eps),
+            "1 is edit: x0_hat inside, the source outside.": _close(mine, a * swapped + s * step.eps),
+            "a * (the blended estimate) + s * step.eps.": not _close(mine, a * x0 + s * step.eps),
+        }
+        _advise(wrong, "one blend, no fresh noise, and the end is clean by itself.")
+
+
+def check_03_4(my_body: Callable) -> None:
+    """my_body(step, mask, at) -> the new state, by a rule of your own; at(t) is the source on level t."""
+    schedule, mask, source = Schedule.scaled_linear(), torch.zeros(1, 1, 8, 8), torch.full((1, 4, 8, 8), -1.0)
+    mask[..., 2:6, 2:6] = 1
+    noise = Noise(4, 1, "background")((4, 8, 8))
+    at = lambda t: schedule.add_noise(source, t, noise)  # noqa: E731
+
+    def run(body):
+        states, timesteps = [], schedule.timesteps(20, skip=0.25)
+        for step in sample(lambda x, t: Prediction(torch.ones_like(x)), at(timesteps[0]), schedule, timesteps):
+            step.x = body(step, mask, at)
+            states.append(step.x)
+        return torch.cat(states)  # (moves,4,8,8)
+
+    mine = _tried(run, my_body)
+    if mine is not None:
+        inside = (mine[-1:] * mask).sum() / (4 * mask.sum())  # the denoiser wants 1 there, the source has -1
+        wrong = {
+            "outside the mask the end is not the source: look at the last move.": not _close(
+                blend(mask, source, mine[-1:]), source
+            ),
+            "inside the mask too little of the edit is left.": inside.item() < 0.5,
+            "that is blending as we know it: try another rule.": _close(
+                mine, run(lambda step, mask, at: blend(mask, step.x, at(step.t_next)))
+            ),
+        }
+        _advise(wrong, "outside the source, inside the edit, and a way there that is your own.")

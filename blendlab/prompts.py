@@ -18,7 +18,7 @@ def check(pipe, prompt: str):
     known = _known(pipe)
     strange = [word for word in re.findall(r"[\w'-]+", prompt.lower()) if known and word not in known]
     if strange:
-        name = re.split(r"[/\\]", pipe.name_or_path or "this model")[-1]
+        name = re.split(r"[/\\]", str(pipe.name_or_path or "this model"))[-1]
         listed = ", ".join(sorted(word for word in known if len(word) > 1 and word.isalpha()))
         raise ValueError(f"{name} does not know {', '.join(map(repr, strange))}; it knows {listed}")
 

@@ -231,7 +231,7 @@ def measure(name: str, n: int | None = None) -> dict:
         "command": f"blendlab results {name}" + (f" -n {n}" if n else ""),
         "seconds": round(time.perf_counter() - start, 1),
         "n": n_used,
-        "device": torch.cuda.get_device_name() if gpu else f"a CPU, {torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name() if gpu else f"the CPU, threads: {torch.get_num_threads()}",
         "versions": {package: import_module(package).__version__ for package in PACKAGES},
         "weights": {model: fingerprint(model) for model in recipe.needs},
         "rows": [_row(label, columns) for label, columns in rows.items()],
@@ -375,9 +375,10 @@ class Table:
     _repr_markdown_ = __repr__
 
     def _repr_html_(self):
-        line = f"padding:.45em .9em;border-bottom:1px solid {GREY};text-align:"
+        line = f"padding:.45em .7em;border-bottom:1px solid {GREY};text-align:"
         left, right = f"{line}left;white-space:nowrap", f"{line}right;white-space:nowrap"
-        heads = "".join(f'<th style="{right};font-weight:400">{html.escape(c)}</th>' for c in self.columns)
+        head = f"{right};white-space:normal;font-weight:400"
+        heads = "".join(f'<th style="{head}">{html.escape(column)}</th>' for column in self.columns)
         lines = [f'<th style="{left}"></th>{heads}']
         for row, (label, *cells) in zip(self.rows, self.cells(), strict=True):
             values = "".join(
@@ -386,9 +387,10 @@ class Table:
             )
             lines.append(f'<th style="{left}">{html.escape(label)}</th>{values}')
         body = "".join(f'<tr style="background:none">{line}</tr>' for line in lines)
+        style = "border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:inherit;color:inherit"
         return (
             f'<div style="overflow-x:auto"><p style="max-width:46em">{html.escape(self.result["what"])}</p>'
-            f'<table style="border-collapse:collapse;font-variant-numeric:tabular-nums">{body}</table>'
+            f'<table style="{style}">{body}</table>'
             f'<p style="opacity:.7;font-size:.85em">{html.escape(self.foot())}</p></div>'
         )
 
@@ -409,13 +411,15 @@ def text(interval, column: str) -> str:
     """A value and its interval, with the digits that the interval allows: 83% [77, 88], 27.4 [26.8, 28.0]."""
     if interval is None or interval[0] is None:
         return ""
-    scale, unit, digits = (1, "", 1) if _is_number(column) else (100, "%", 0)
+    scale, unit = (1, "") if _is_number(column) else (100, "%")
     value, low, high = (None if x is None else scale * x for x in interval)
     if low is None:
         return f"{value:.3g}{unit}"
+    # The interval is 3 to 30 units of the last digit wide.
+    style = ".3g"
     if high > low:
-        digits = min(4, max(0, digits - math.floor(math.log10(high - low))))
-    return f"{value:.{digits}f}{unit} [{low:.{digits}f}, {high:.{digits}f}]"
+        style = f".{min(4, max(0, -math.floor(math.log10((high - low) / 3))))}f"
+    return f"{value:{style}}{unit} [{low:{style}}, {high:{style}}]"
 
 
 def _is_number(column):

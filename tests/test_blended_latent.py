@@ -99,7 +99,7 @@ def test_the_last_step_of_the_published_scripts_leaves_noise_outside_the_mask(pi
     a, s = schedule.levels(0)
     outside = masks.to_latent(mask, (8, 8)).expand(16, 4, 8, 8) == 0
     left = edit.latents - a * encode(pipe.vae, image)
-    assert s == pytest.approx(0.029, abs=5e-4)  # facts.md, table 0
+    assert s == pytest.approx(0.029, abs=5e-4)  # sqrt(1 - abar_0), the level at which text_editing_SD2.py stops
     assert left[outside].std().item() == pytest.approx(s, rel=0.05)  # 3072 draws: one standard error is 1.3%
 
 

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import checkpoints
 import pytest
@@ -33,7 +34,7 @@ def small(tmp_path):
 
 def test_unknown_words_are_refused_with_the_known_ones(small):
     with pytest.raises(ValueError) as refused:
-        prompts.check(Pipe(small, "/somewhere/tinyworld"), "A red dragon, on snow")
+        prompts.check(Pipe(small, Path("/somewhere/tinyworld")), "A red dragon, on snow")
     assert str(refused.value) == "tinyworld does not know 'dragon'; it knows dog, mushroom, on, red, snow"
 
 
