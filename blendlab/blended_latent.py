@@ -43,7 +43,7 @@ class Blending:
     # How the mask comes to latent size, see masks.to_latent.
     mask_rule: Literal["centre", "corner", "area", "any"] = "centre"
     paste: bool = False        # put the source's pixels back outside the mask, bit for bit
-    eta: float = 0.0           # 0 is DDIM, 1 is DDPM
+    eta: float | None = None   # 0 is DDIM, 1 is DDPM; None: what the model recommends, else 0
     w: float | None = None     # guidance weight; None: what the model recommends
     steps: int | None = None   # levels from noise to picture, before skipping
     skip: float | None = None  # share of them left out at the noisy end
@@ -83,9 +83,10 @@ PRESETS = {
     # A1111, modules/sd_samplers_cfg_denoiser.py.
     "a1111": Blending(when="x0"),
 }  # fmt: skip
+PRESETS = {name: replace(how, eta=0.0) for name, how in PRESETS.items()}  # all of them draw no fresh noise
 
 # For pipelines that nobody recommends numbers for: BLD, text_editing_SD2.py:28-75.
-FALLBACK = {"w": 7.5, "steps": 50, "skip": 0.25}
+FALLBACK = {"w": 7.5, "steps": 50, "skip": 0.25, "eta": 0.0}
 
 
 def blended_steps(denoise, z, source, masks_small, schedule, timesteps, how, background, fresh=None):
@@ -102,7 +103,7 @@ def blended_steps(denoise, z, source, masks_small, schedule, timesteps, how, bac
         masks_small = [*masks_small[1:], masks_small[-1]]
 
     # 1. Move everything one level towards the prompt.
-    for step in sample(denoise, z, schedule, timesteps, how.eta, fresh):
+    for step in sample(denoise, z, schedule, timesteps, how.eta or 0.0, fresh):
         last_move = step.t_next < 0
 
         # 2. Bring the source to the level that the state is on now (or to where the preset wants it).
@@ -141,7 +142,7 @@ def blended_latent(
     mask:     PIL, a path or (1 or n,1,H,W) in {0,1}; 1 (white) = edit
     prompt:   a text, or a list of n; negative: a text to steer away from
     w, steps, skip: guidance weight, number of levels, share of them left out at the noisy end. Left out, they
-              come from the preset, else from the model, else from BLD's script (7.5, 50, 0.25)
+              (and eta) come from the preset, else from the model, else from BLD's script (7.5, 50, 0.25, 0)
     shrink:   start with a wider mask (section 4.3): how many dilations (the paper: 3), or radii in cells
     preset:   a name in PRESETS ("paper", "official-sd2", "diffusers", ...), or a Blending
     options:  any field of Blending, as in mask_rule="any", noise="fixed", paste=True

@@ -19,11 +19,14 @@ def _say(done: bool, well: str, hint: str) -> None:
 
 
 def _tried(function: Callable, *arguments):
-    """What the function returns, or None with its hint printed while its line is still missing."""
+    """What the function returns, or None with a hint printed while its line, or its `return`, is still missing."""
     try:
-        return function(*arguments)
+        mine = function(*arguments)
     except NotImplementedError as hint:
-        print(f"○ Not done yet: {hint}")
+        return print(f"○ Not done yet: {hint}")
+    if mine is None:
+        print("✗ Not yet: your function gives nothing back; end it with `return`.")
+    return mine
 
 
 def _close(mine, right) -> bool:
@@ -108,9 +111,9 @@ def check_03_1(left_over: Callable) -> None:
     """left_over(schedule, timesteps, level) -> std of the noise outside the mask of the final latent."""
     schedule = Schedule.scaled_linear()
     timesteps = schedule.timesteps(25, spacing="trailing")
-    mine = [_tried(left_over, schedule, timesteps, level) for level in ("t", "t_next")]
-    if None not in mine:
-        late, on_time = map(float, mine)
+    mine = _tried(left_over, schedule, timesteps, "t")
+    if mine is not None:
+        late, on_time = float(mine), left_over(schedule, timesteps, "t_next")
         (a, s), first = schedule.levels(timesteps[-2]), schedule.levels(timesteps[0])[1]
         wrong = {
             "levels returns (a, s): a is the picture's part, s the noise's.": abs(late - a) < 1e-6,
@@ -128,9 +131,10 @@ def check_03_2(my_stages: Callable) -> None:
     mask[..., 3:5, 2:5] = 1
     mine = _tried(my_stages, mask, 7)
     if mine is not None:
+        if len(mine) != 7:
+            return _say(False, "", f"7 moves want 7 masks, you made {len(mine)}.")
         areas = [int(m.sum()) for m in mine]
         wrong = {
-            f"7 moves want 7 masks, you made {len(mine)}.": len(mine) != 7,
             "early masks are the wider ones, yours are narrower.": areas[0] < areas[-1],
             "the last mask has to be the one that was asked for.": not _close(mine[-1], mask),
             "one cell wider on each side: masks.dilate(mask_small, 1).": not _close(mine[0], dilate(mask, 1)),
@@ -149,7 +153,7 @@ def check_03_3(my_body: Callable) -> None:
         x0 = blend(mask, edit=step.x0_hat, keep=source)
         swapped = blend(mask, edit=source, keep=step.x0_hat)
         wrong = {
-            "that is the estimate; put its noise back on, s * step.eps.": _close(mine, x0),
+            "that is the estimate; the state is a * that + s * step.eps.": _close(mine, x0),
             "blend x0_hat, not the state: the state has noise.": _close(mine, blend(mask, step.x, source)),
             "that is level t; the state belongs on step.t_next.": _close(mine, a_late * x0 + s_late * step.eps),
             "1 is edit: x0_hat inside, the source outside.": _close(mine, a * swapped + s * step.eps),
@@ -169,6 +173,8 @@ def check_03_4(my_body: Callable) -> None:
         states, timesteps = [], schedule.timesteps(20, skip=0.25)
         for step in sample(lambda x, t: Prediction(torch.ones_like(x)), at(timesteps[0]), schedule, timesteps):
             step.x = body(step, mask, at)
+            if step.x is None:
+                return None
             states.append(step.x)
         return torch.cat(states)  # (moves,4,8,8)
 

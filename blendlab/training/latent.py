@@ -18,7 +18,8 @@ from .tokenizer import LENGTH, load_tokenizer, save_tokenizer
 
 EMPHASIS = 4.0  # how much more a cell full of object counts in the loss than an empty one
 VARIANTS = 4  # captions kept for each scene
-SETTINGS = {"blended_latent": {"w": 3.0, "steps": 25, "skip": 0.25}}  # recommended values, until they are measured
+# Recommended values: the best of a small sweep, 32 tasks of seed HELD_OUT + 1, 20 November 2026.
+SETTINGS = {"blended_latent": {"w": 8.0, "steps": 25, "skip": 0.1, "eta": 1.0}}
 
 
 class Latent(Job):

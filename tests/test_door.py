@@ -1,0 +1,57 @@
+"""Every public function takes pictures and masks through the one door (blendlab.images)."""
+
+import inspect
+
+import checkpoints
+import pytest
+import torch
+
+import blendlab as bl
+from blendlab.models import Clip
+
+PICTURES = ("image", "images", "mask")
+ARITHMETIC = {"blend"}  # works on states and latents too, inside the loop
+
+
+def functions() -> dict:
+    """The public functions that take a picture or a mask, by name, with those parameters."""
+    public = {name: getattr(bl, name) for name in bl.__all__}
+    ours = {name: f for name, f in public.items() if inspect.isfunction(f) and name not in ARITHMETIC}
+    taking = {name: [p for p in inspect.signature(f).parameters if p in PICTURES] for name, f in ours.items()}
+    return {name: parameters for name, parameters in taking.items() if parameters}
+
+
+class Silent:
+    """A network that must not be asked."""
+
+    def __getattr__(self, name):
+        raise AssertionError("a network ran before the input was checked")
+
+
+def call(name: str, **bad):
+    """Call a public function with good arguments but for the bad ones."""
+    image, mask = torch.zeros(1, 3, 64, 64), torch.zeros(1, 1, 64, 64)
+    mask[..., 16:48, 16:48] = 1
+    good = {"image": image, "images": image, "mask": mask, "prompt": "a cat", "pipe": checkpoints.sd1()}
+    if name == "rank":
+        good["clip"] = Clip(Silent(), Silent(), 32, (0, 0, 0), (1, 1, 1))
+    function = getattr(bl, name)
+    wanted = inspect.signature(function).parameters
+    return function(**{key: value for key, value in (good | bad).items() if key in wanted})
+
+
+def test_there_are_such_functions():
+    assert {"blended_latent", "rank"} <= set(functions())
+
+
+@pytest.mark.parametrize("name, parameter", [(name, p) for name, ps in functions().items() for p in ps])
+def test_it_goes_through_the_door(name, parameter, monkeypatch):
+    """What the door refuses, the function refuses, with the door's own sentence."""
+    door = bl.images.mask if parameter == "mask" else bl.images.image
+    for bad in (torch.full((1, 1 if parameter == "mask" else 3, 64, 64), torch.nan), "no/such/picture.png"):
+        with pytest.raises((ValueError, OSError)) as expected:
+            door(bad)
+        with pytest.raises(type(expected.value)) as refused:
+            call(name, **{parameter: bad})
+        heart = str(expected.value).split(":")[0].split(" ", 1)[1]
+        assert heart in str(refused.value)
