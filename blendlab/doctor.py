@@ -20,8 +20,10 @@ def check():
 
 def report():
     """Return the lines that `check` prints."""
+    from . import __version__ as blendlab_version
+
     packages = ", ".join(f"{name} {_version(package)}" for name, package in PACKAGES.items())
-    return [f"blendlab {_version('blendlab')}, Python {platform.python_version()}, {packages}",
+    return [f"blendlab {blendlab_version}, Python {platform.python_version()}, {packages}",
             _device(), _memory(), *(_network(name) for name in SHIPPED),
             "to download: " + ", ".join(f"{name} ({entry.gigabytes} GB)" for name, entry in KNOWN.items())]
 

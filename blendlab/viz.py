@@ -33,6 +33,8 @@ def show(images, titles=None, columns: int | None = None, mask=None) -> Image.Im
     pictures = _pictures(images)
     columns = columns or _columns(max(1, len(pictures)))
     side = min(256, (WIDTH - 8 * (columns - 1)) // columns)
+    small = min((picture.width for picture in pictures), default=side)
+    side = side // small * small or side  # all as wide as the smallest can be, by a whole factor
     pictures = [_enlarged(picture, side) for picture in pictures]
     if mask is not None:
         masks = _pictures(mask)
