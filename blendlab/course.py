@@ -6,6 +6,7 @@ No paper. `python -m blendlab.course --help` says what it can do. Read next: not
 import base64
 import hashlib
 import html
+import io
 import os
 import re
 import shutil
@@ -120,10 +121,20 @@ def settled(output, state) -> list:
         return shown(data[VIEW]["model_id"], state)
     if "image/png" in data:
         data.pop("image/jpeg", None)  # IPython sends a PIL image as both
+        data["image/png"] = squeezed(data["image/png"])
     if output["output_type"] == "stream":
         output["text"] = re.sub(r"[^\n]*\r(?!\n)", "", output["text"])
         return [output] if output["text"].strip() else []
     return [output]
+
+
+def squeezed(png: str) -> str:
+    """The same picture, pixel for pixel, in fewer bytes where Pillow finds a way."""
+    from PIL import Image
+
+    before, after = base64.b64decode(png), io.BytesIO()
+    Image.open(io.BytesIO(before)).save(after, "PNG", optimize=True)
+    return base64.b64encode(min(before, after.getvalue(), key=len)).decode()
 
 
 def shown(model_id: str, state) -> list:
