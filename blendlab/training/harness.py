@@ -239,7 +239,9 @@ class _Loss(nn.Module):
 def make_accelerator(precision="auto", cpu=False):
     """The accelerator of this machine; `precision` "auto": bf16 where the chip has it, fp16 on older GPUs."""
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
 
+    AcceleratorState._reset_state(reset_partial_state=True)  # else the first choice in a process is the last
     return Accelerator(cpu=cpu, mixed_precision=pick_precision() if precision == "auto" else precision)
 
 
