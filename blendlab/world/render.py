@@ -155,7 +155,7 @@ def _draw(kind, s, b, k, X, Y, px, tint, palette):
     column = lambda name: getattr(s, name)[b, k][:, None, None]  # (N, 1, 1)  # noqa: E731
     X, Y, size, time, device = X[b], Y[b], column("size"), s.time[b], X.device
     cos, sin, flip = column("tilt").cos(), column("tilt").sin(), column("flip")
-    if KINDS[kind] in ("sign",):
+    if KINDS[kind] == "sign":
         flip = torch.ones_like(flip)  # words are never mirrored
     main, accent = palette[s.colour[b, k]], palette[s.accent[b, k]]
 

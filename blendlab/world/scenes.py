@@ -202,9 +202,8 @@ def added(scenes: Scenes, seed: int | None = None, **values) -> Scenes:
 def _drawn(scenes: Scenes, seed: int, B: int, tries: int = 8) -> dict[str, Tensor]:
     index = torch.arange(B, device=scenes.kind.device)
     u = uniform(seed, index, 3, 12 * tries).view(B, 12, tries)
-    count = (scenes.count + 1).clamp(max=SLOTS)[:, None].expand(-1, tries).clamp(max=2)
-    lane = pick(u[:, 5] * 0.999, 1) + pick(u[:, 10], 1)
-    new = _objects(u, count, (u[:, 11] * count).long() + lane, scenes.horizon[:, None])
+    count = (scenes.count + 1).clamp(max=2)[:, None].expand(-1, tries)
+    new = _objects(u, count, (u[:, 11] * count).long(), scenes.horizon[:, None])
     # How deep each try reaches into the objects that are there, as a share of both sizes.
     gap = lambda axis: (getattr(scenes, axis)[:, :, None] - new[axis][:, None]).abs()  # noqa: E731
     reach = 1 - torch.maximum(gap("x"), gap("y")) / (scenes.size[:, :, None] + new["size"][:, None])
