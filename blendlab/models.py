@@ -13,6 +13,8 @@ from pathlib import Path
 
 import torch
 
+from .clip import load_clip
+
 WEIGHTS = Path(__file__).parent / "weights"
 
 # The networks that travel with the package, and the command that trains each one.
@@ -55,7 +57,7 @@ KNOWN = {
         licence="CreativeML Open RAIL++-M", gigabytes=6.9, size=1024, settings=BLD_SDXL),
 }
 
-PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
+PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "DDIMPipeline", "DDPMPipeline")
 
 
 def load(name, device=None, dtype=None):
@@ -67,9 +69,10 @@ def load(name, device=None, dtype=None):
     device: the CUDA GPU if there is one, else the CPU.
     dtype: float32, except that all but the shipped networks are float16 on CUDA. Only networks run in it.
 
-    Gives a StableDiffusionPipeline or StableDiffusionXLPipeline, a `Judge` for "tinyworld-judge", a `Clip`
-    for "tinyworld-clip". ValueError: an unknown name, or a model that blendlab cannot run;
-    FileNotFoundError: a folder that is not there; OSError: no mirror answers.
+    Gives a StableDiffusionPipeline or StableDiffusionXLPipeline, a DDIMPipeline or DDPMPipeline for a model
+    without words, a `Judge` for "tinyworld-judge", a `Clip` for "tinyworld-clip".
+    ValueError: an unknown name, or a model that blendlab cannot run; FileNotFoundError: a folder that is not
+    there; OSError: no mirror answers.
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if name in SHIPPED:
@@ -162,12 +165,13 @@ def _kind(folder):
                          "that save_pretrained wrote")
     name = json.loads(index.read_text(encoding="utf-8"))["_class_name"]
     unet = json.loads(unet.read_text(encoding="utf-8")) if unet.is_file() else {}
-    if unet.get("in_channels") != unet.get("out_channels"):
-        raise ValueError(f"{folder} holds a {name} whose UNet takes {unet['in_channels']} channels; "
-                         f"blending needs a plain text-to-image model ({unet['out_channels']} channels), for "
+    ours, theirs = unet.get("in_channels"), unet.get("out_channels")
+    if theirs != ours and not (name.startswith("DD") and theirs == 2 * ours):  # a learned variance doubles them
+        raise ValueError(f"{folder} holds a {name} whose UNet takes {ours} channels; "
+                         f"blending needs a plain text-to-image model ({theirs} channels), for "
                          "instance 'sd15'")
     if name not in PIPELINES:
-        raise ValueError(f"{folder} holds a {name}; blendlab runs {' and '.join(PIPELINES)}")
+        raise ValueError(f"{folder} holds a {name}; blendlab runs {', '.join(PIPELINES[:-1])} and {PIPELINES[-1]}")
     no_filter = dict(safety_checker=None, feature_extractor=None, requires_safety_checker=False)
     return getattr(diffusers, name), no_filter if name == "StableDiffusionPipeline" else {}
 
@@ -238,40 +242,3 @@ def _quiet():
     finally:
         for bar in bars:
             bar.enable_progress_bar()
-
-
-# -- CLIP ----------------------------------------------------------------------------------------------------
-
-@dataclass
-class Clip:
-    """A CLIP and what it takes to show it pictures: (B,3,size,size) in [0,1], minus mean, over std."""
-    model: torch.nn.Module
-    tokenizer: object  # list of str -> token ids (B, context)
-    size: int
-    mean: tuple
-    std: tuple
-
-
-def load_clip(name="ViT-B-16", pretrained="openai", device=None):
-    """Return a `Clip` in float32, frozen.
-
-    name: an open_clip architecture, `pretrained` naming its weights (the default is what BD and BLD use,
-        image_editor.py:87-89), or a folder with open_clip_config.json and weights, which never downloads.
-    """
-    import open_clip
-
-    folder = Path(str(name).removeprefix("local-dir:")).expanduser()
-    if folder.is_dir():
-        if not any(folder.glob("*.safetensors")):  # open_clip would go on with random weights
-            raise FileNotFoundError(f"{folder} holds no weights; put open_clip_model.safetensors there")
-        name, weights = f"local-dir:{folder}", {}
-    elif pretrained in open_clip.list_pretrained_tags_by_model(str(name)):
-        quick_gelu = open_clip.get_pretrained_cfg(name, pretrained).get("quick_gelu", False)
-        weights = dict(pretrained=pretrained, force_quick_gelu=quick_gelu)  # as they were trained
-    else:
-        raise ValueError(f"open_clip has no {name!r} with weights {pretrained!r}; see "
-                         "open_clip.list_pretrained(), or give a folder with open_clip_config.json")
-    model = open_clip.create_model(name, device=device or "cpu", **weights).eval().requires_grad_(False)
-    size = model.visual.image_size
-    return Clip(model, open_clip.get_tokenizer(name), size if isinstance(size, int) else size[0],
-                tuple(model.visual.image_mean), tuple(model.visual.image_std))

@@ -5,9 +5,9 @@ partial objects and written words. Next: blended_latent.py, which ranks when giv
 """
 
 import torch
-import torch.nn.functional as F
 
 from . import images as door
+from .clip import fit, look, read
 
 VIEWS = {"mask": ("mask",), "image": ("image",), "both": ("mask", "image")}
 
@@ -32,16 +32,8 @@ def rank(images, prompt: str, clip, mask=None, view: str = "mask"):
     if mask is not None:
         shown["mask"] = pictures * door.mask(mask, like=pictures, allow_full=True)
 
-    device = next(clip.model.parameters()).device
-    text = F.normalize(clip.model.encode_text(clip.tokenizer([prompt]).to(device)), dim=-1)  # (1,d)
-    distances = [1 - (_embed(clip, shown[v].to(device)) * text).sum(-1) for v in VIEWS[view]]  # each (n,)
+    text = read(clip, [prompt])  # (1,d)
+    seen = [look(clip, fit(clip, shown[v].to(text.device)).clamp(0, 1)) for v in VIEWS[view]]
+    distances = [1 - (vectors * text).sum(-1) for vectors in seen]  # each (n,)
     scores, order = torch.stack(distances).mean(0).sort(stable=True)
     return order.tolist(), scores.tolist()
-
-
-def _embed(clip, pictures):
-    """CLIP's unit vectors (n,d) for pictures (n,3,H,W) in [0,1]."""
-    size = (clip.size, clip.size)
-    small = F.interpolate(pictures, size, mode="bicubic", antialias=True).clamp(0, 1)
-    mean, std = (torch.tensor(v, device=small.device).view(3, 1, 1) for v in (clip.mean, clip.std))
-    return F.normalize(clip.model.encode_image((small - mean) / std), dim=-1)

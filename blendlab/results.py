@@ -25,10 +25,15 @@ from itertools import count
 import torch
 import torch.nn.functional as F
 
-from . import files, masks, metrics, models, world
+from . import files, masks, metrics, models, prompts, world
 from .blended_latent import FALLBACK, blended_latent
+from .clip import look, read
+from .guidance import cfg, denoiser
 from .judge import SIZE, per_object
 from .latents import decode, encode
+from .noise import Noise
+from .sampler import last, sample
+from .schedule import Schedule
 
 KEPT = metrics.BLOCK  # the outcomes of so many tasks are saved one by one, for `reproduces`
 PACKAGES = ("blendlab", "torch", "diffusers", "transformers")
@@ -150,6 +155,61 @@ def autoencoder(n, pipe):
     return {"tinyworld": {"PSNR (dB)": torch.cat(whole), "objects (dB)": objects[~objects.isnan()]}}
 
 
+@measured(500, "tinyworld", "tinyworld-judge")
+def text_to_image(n, pipe, judge):
+    """Pictures from words alone, with the recommended settings: does the judge find every object that the
+    caption of a held-out scene names, wherever it stands?
+    """
+    rows = {}
+    for label, objects in {"one object": 1, "two objects": 2}.items():
+        right = []
+        with _bar(n, label, "picture") as bar:
+            for k, scenes in enumerate(_scenes(n, objects)):
+                things = judge.found(_from_words(pipe, world.captions(scenes, setting=0.0), seed=k))
+                right += [_shows(seen, scenes, i) for i, seen in enumerate(things)]
+                bar.update(len(scenes))
+        rows[label] = dict(zip(("class", "class and colour"), torch.tensor(right).unbind(1), strict=True))
+    return rows
+
+
+def _shows(seen, scenes, i):
+    """Are all objects of scene i among the things that were found: their classes, and in their colours too?"""
+    kinds = [world.KINDS[k] for k in scenes.kind[i].tolist() if k >= 0]
+    wanted = Counter((kind, world.COLOURS[c]) for kind, c in zip(kinds, scenes.colour[i].tolist(), strict=False))
+    pairs = Counter((thing.kind, thing.colour) for thing in seen)
+    return not Counter(kinds) - Counter(thing.kind for thing in seen), not wanted - pairs
+
+
+@measured(1000, "tinyworld-clip")
+def clip(n, model):
+    """How often CLIP puts the right one of 100 different captions first: of whole held-out scenes, and of one
+    object in its box, on grey as guidance sees it and on black as ranking does.
+    """
+    device, right = next(model.model.parameters()).device, {"scenes": [], "objects on grey": [], "objects on black": []}
+    with _bar(n, "clip", "picture") as bar:
+        for start in range(0, n, 100):
+            scenes = world.sample(400, world.HELD_OUT, start=4 * start, device=device)
+            scenes = scenes[scenes.count > 0]
+            first = torch.zeros(len(scenes), dtype=torch.long)
+            for names, texts in {"scenes": world.captions(scenes), "objects": world.describe(scenes, first)}.items():
+                rows = _distinct(texts)[: min(100, n - start)]
+                view = world.render(scenes[rows], model.size)
+                box = metrics.box_mask(view.boxes[:, 0], model.size)
+                words, each = read(model, [texts[i] for i in rows]), torch.arange(len(rows), device=device)
+                shown = {"scenes": view.image, "objects on grey": view.image * box}
+                shown["objects on black"] = (view.image + 1) * box - 1
+                for label in (label for label in shown if label.startswith(names)):
+                    seen = look(model, (shown[label] + 1) / 2)
+                    right[label].append(((seen @ words.T).argmax(1) == each).cpu())
+            bar.update(len(rows))
+    return {label: {"right of 100": torch.cat(parts)} for label, parts in right.items()}
+
+
+def _distinct(texts):
+    """The places of texts that did not come before."""
+    return [i for i, text in enumerate(texts) if text not in texts[:i]]
+
+
 # What the tables share
 
 
@@ -176,6 +236,33 @@ def _views(pipe, at_once=32):
     """Yield views of held-out scenes without end, on the pipeline's device."""
     for start in count(0, at_once):
         yield world.render(world.sample(at_once, world.HELD_OUT, start, pipe.device), _size(pipe))
+
+
+def _scenes(n, objects):
+    """Yield n held-out scenes with so many objects, a block at a time."""
+    made = 0
+    for start in count(0, 8 * metrics.BLOCK):
+        scenes = world.sample(8 * metrics.BLOCK, world.HELD_OUT, start)
+        scenes = scenes[scenes.count == objects][: min(metrics.BLOCK, n - made)]
+        yield scenes
+        made += len(scenes)
+        if made >= n:
+            return
+
+
+@torch.no_grad()
+def _from_words(pipe, captions, seed):
+    """Pictures (n,3,H,W) of captions, with the settings that the model recommends for edits."""
+    numbers = FALLBACK | models.settings(pipe, "blended_latent")
+    schedule, device = Schedule.from_scheduler(pipe.scheduler), pipe.device
+    size = pipe.unet.config.sample_size
+    shape = (pipe.vae.config.latent_channels, size, size)
+    net = denoiser(pipe.unet, schedule, pipe.scheduler.config.prediction_type)
+    denoise = cfg(net, *prompts.encode(pipe, captions), numbers["w"])
+    fresh = Noise(seed, len(captions), "step", device)
+    z = Noise(seed, len(captions), "initial", device)(shape)
+    timesteps = schedule.timesteps(numbers["steps"])
+    return decode(pipe.vae, last(sample(denoise, z, schedule, timesteps, numbers["eta"], lambda: fresh(shape))))
 
 
 def _edit(pipe, tasks, seed, **options):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import blendlab as bl
-from blendlab.models import Clip
+from blendlab.clip import Clip
 
 PICTURES = ("image", "images", "mask")
 ARITHMETIC = {"blend"}  # works on states and latents too, inside the loop

@@ -12,7 +12,8 @@ import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
 
 from blendlab import models
-from blendlab.models import KNOWN, SHIPPED, WEIGHTS, card, load, load_clip, settings
+from blendlab.clip import load_clip
+from blendlab.models import KNOWN, SHIPPED, WEIGHTS, card, load, settings
 
 
 @pytest.fixture(scope="session")

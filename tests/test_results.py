@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from blendlab import cli, files, metrics, models, results, world
-from blendlab.judge import Judge
+from blendlab.clip import load_clip
+from blendlab.judge import Found, Judge
 
 SAVED = sorted(p.stem for p in (files.data() / "results").glob("*.json"))
 
@@ -85,6 +86,31 @@ def test_the_judge_is_measured_on_objects(quick):
     renders, reconstructions = results.measure("judge", n=5)["rows"]
     assert renders["label"] == "renders" and 0 <= renders["class"][0] <= 1
     assert 0 < renders["class"][2] - renders["class"][1] < 0.5  # a whole block of scenes, so over 15 objects
+
+
+def test_words_are_judged_by_every_object_that_they_name():
+    look = dict(x=0.3, y=0.6, size=0.15)
+    pair = [dict(kind="cat", colour="red", **look), dict(kind="cat", colour="blue", **look)]
+    scenes = world.scene("grass", "day", pair)
+    cat = lambda colour: Found("cat", colour, 0.1, (0, 0, 1, 1))  # noqa: E731
+    assert results._shows([cat("red"), cat("blue")], scenes, 0) == (True, True)
+    assert results._shows([cat("red"), cat("red")], scenes, 0) == (True, False)
+    assert results._shows([cat("red")], scenes, 0) == (False, False)
+
+
+def test_pictures_from_words_reproduce_in_a_smaller_run(quick):
+    whole, part = results.measure("text_to_image", n=3), results.measure("text_to_image", n=2)
+    assert [row["label"] for row in whole["rows"]] == ["one object", "two objects"]
+    assert results.reproduces(whole, part) == "8 of 8 outcomes of the first 2 tasks are as saved"
+
+
+def test_clip_is_asked_for_one_of_a_hundred(quick, networks, tmp_path):
+    checkpoints.open_clip_folder(tmp_path / "clip")
+    networks["tinyworld-clip"] = load_clip(tmp_path / "clip")
+    rows = results.measure("clip", n=130)["rows"]
+    assert [row["label"] for row in rows] == ["scenes", "objects on grey", "objects on black"]
+    assert all(row["right of 100"][0] < 0.1 for row in rows)  # random weights
+    assert results._distinct(["a", "b", "a", "c", "b"]) == [0, 1, 3]
 
 
 def test_the_autoencoder_is_measured_on_pictures(quick, networks, monkeypatch):

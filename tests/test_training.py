@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+import blendlab as bl
 from blendlab import training, world
 from blendlab.training import harness
 from blendlab.training.tokenizer import build_merges, encode, load_tokenizer
@@ -134,13 +135,18 @@ TINY = {"steps": 2, "batch": 2, "precision": "no", "cpu": True}
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """The three networks after two steps: {name: exported folder}."""
+    """Every network after two steps: {name: exported folder}."""
     out = tmp_path_factory.mktemp("runs")
     folder = {"autoencoder": training.main("autoencoder", out=out / "a", widths=(8, 8, 8), pool=16, **TINY)}
     rest = {"autoencoder": folder["autoencoder"], "pool": 16, "options": {"sheet_minutes": None}, **TINY}
     folder["judge"] = training.main("judge", out=out / "j", widths=(8, 8), **rest)
     sizes = {"widths": (16, 16), "text_width": 16, "text_layers": 1}
     folder["latent"] = training.main("latent", out=out / "l", **sizes, **rest)
+    del rest["autoencoder"]
+    sizes = {"width": 32, "layers": 1, "text_width": 32, "text_layers": 1}
+    folder["clip"] = training.main("clip", out=out / "c", **sizes, **rest)
+    folder["pixel"] = training.main("pixel", out=out / "p", widths=(8, 8, 8, 32), **rest)
+    assert set(folder) == set(training.JOBS)
     return folder
 
 
@@ -186,6 +192,78 @@ def test_the_latent_model_is_a_stable_diffusion_pipeline(runs):
     # transformers 4 starts from random weights without this prefix
     keys = load_file(runs["latent"] / "text_encoder" / "model.safetensors").keys()
     assert all(key.startswith("text_model.") for key in keys)
+
+
+def test_the_clip_is_an_open_clip_folder_with_its_own_words(runs):
+    import open_clip
+
+    model = open_clip.create_model(f"local-dir:{runs['clip']}")
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{runs['clip']}")
+    assert tokenizer(["a red cat"]).shape == (1, 32) and tokenizer(["a red cat"])[0].argmax() == 4
+    assert model.visual.image_size in (64, (64, 64)) and tuple(model.visual.image_mean) == (0.5, 0.5, 0.5)
+    clip = bl.clip.load_clip(runs["clip"])
+    torch.testing.assert_close(dict(clip.model.named_parameters()), dict(model.named_parameters()))
+
+
+def test_the_clip_learns_what_a_mask_leaves_of_an_object(runs):
+    from blendlab.training.clip import ClipJob
+
+    job = ClipJob(batch_size=64, pool=64, width=32, layers=1, text_width=32, text_layers=1)
+    job.fill(0)
+    batch = job.batch(3)
+    assert batch["image"].shape == (64, 3, 64, 64) and batch["image"].abs().max() <= 1
+    corner = batch["image"][:, :, 0, 0]  # (64,3): most objects are cut out on black (-1) or on grey (0, with noise)
+    plain = ((corner - corner[:, :1]).abs().amax(1) < 1e-3).float().mean()
+    assert 0.2 < plain < 0.9
+    same = {**batch, "ids": batch["ids"][:1].expand(64, -1)}  # all words alike: nothing can be told apart
+    assert job.loss(same)["right"] == 1
+
+
+def test_a_warp_that_does_nothing_changes_nothing_and_the_ground_comes_in_from_outside():
+    from blendlab.training.clip import warp
+
+    image, ground = torch.rand(2, 3, 16, 16), torch.tensor([0.0, -1.0]).view(2, 1, 1, 1)
+    still = torch.tensor([0.5, (1 - 0.06 / 0.28) / 2, 0.5, 0.5, 0.5, 0.5]).expand(2, 6)
+    torch.testing.assert_close(warp(image, still, ground), image, atol=1e-5, rtol=0)
+    moved = warp(image, torch.tensor([0.5, 0.0, 1.0, 0.5, 0.5, 0.5]).expand(2, 6), ground)
+    torch.testing.assert_close(moved[:, :, 8, -1], ground[:, 0, 0].expand(2, 3))
+
+
+def test_the_pixel_model_is_a_diffusers_pipeline_without_words(runs):
+    pipe = bl.load(runs["pixel"], device="cpu")
+    assert type(pipe).__name__ == "DDIMPipeline" and pipe.unet.dtype == torch.float32
+    assert pipe.scheduler.config.prediction_type == "v_prediction"
+    images = pipe(batch_size=2, num_inference_steps=2, output_type="np").images
+    assert images.shape == (2, 64, 64, 3)
+
+
+def test_crops_lie_around_the_cells_that_were_asked_for():
+    from blendlab.training.pictures import closer_looks, crop, middles
+
+    maps = torch.arange(2 * 16 * 16).view(2, 1, 16, 16).float()
+    windows = crop(maps, torch.tensor([8, 0]), torch.tensor([8, 15]), 4)
+    assert windows.shape == (2, 1, 4, 4)
+    torch.testing.assert_close(windows[0], maps[0, :, 6:10, 6:10])
+    torch.testing.assert_close(windows[1], maps[1, :, 0:4, 12:16])  # moved to lie inside
+    objects = torch.zeros(50, 1, 16, 16)
+    objects[:, :, 3:5, 10:12] = 1
+    y, x = middles(objects, torch.Generator().manual_seed(0))
+    assert y.float().median() in (3, 4) and x.float().median() in (10, 11)
+    looks = closer_looks(0, 40, smallest=0.3)
+    side = looks[:, 2] - looks[:, 0]
+    assert (side == 1).sum() == 30 and side.min() >= 0.3 and looks.min() >= 0 and looks.max() <= 1
+
+
+@pytest.mark.parametrize("name", ["autoencoder", "latent", "pixel"])
+def test_every_other_step_is_made_of_crops_around_objects(name, runs):
+    sizes = {"latent": {"widths": (16, 16), "text_width": 16, "text_layers": 1, "autoencoder": runs["autoencoder"]}}
+    small = {"autoencoder": {"widths": (8, 8, 8)}, "pixel": {"widths": (8, 8, 8, 32)}, **sizes}[name]
+    job = training.job_class(name)(batch_size=4, pool=32, **small)
+    job.fill(0)
+    key = {"latent": "z0"}.get(name, "image")
+    whole, crops = job.batch(0)[key], job.batch(1)[key]
+    assert crops.shape[-1] == whole.shape[-1] // 2 and crops.shape[0] in (3 * len(whole), 4 * len(whole))
+    torch.testing.assert_close(job.batch(1)[key], crops, rtol=0, atol=0)
 
 
 def test_from_shipped_continues_from_the_shipped_weights(runs, tmp_path, monkeypatch):

@@ -161,7 +161,9 @@ def test_rich_captions_say_what_plain_ones_leave_out():
     assert world.captions(scenes, rich=1.0, setting=0.0) == ["a striped red ball with green"]
     board = world.scene("sand", "day", [dict(kind="sign", colour="blue", word="stop", x=0.5, y=0.5, size=0.3)])
     assert world.captions(board, rich=1.0, setting=0.0) == ["a blue sign that says stop"]
-    assert world.describe(board, 0) == ["a blue sign"]
+    assert world.describe(board, 0) == ["a blue sign"] and world.describe(board, 1) == ["nothing"]
+    assert world.describe(board, 0, rich=True) == ["a blue sign that says stop"]
+    assert world.describe(scenes, 0, rich=True) == ["a striped red ball with green"]
 
 
 def test_captions_use_known_words_only():

@@ -6,9 +6,21 @@ it. Read next: harness.py.
 
 from pathlib import Path
 
-JOBS = {"autoencoder": "autoencoder:Autoencoder", "judge": "judge:JudgeJob", "latent": "latent:Latent"}
-SHIPPED = {"autoencoder": "tinyworld/vae", "judge": "tinyworld-judge", "latent": "tinyworld"}
-STEPS = {"autoencoder": 20000, "judge": 12000, "latent": 60000}
+JOBS = {
+    "autoencoder": "autoencoder:Autoencoder",
+    "judge": "judge:JudgeJob",
+    "latent": "latent:Latent",
+    "clip": "clip:ClipJob",
+    "pixel": "pixel:Pixel",
+}
+SHIPPED = {
+    "autoencoder": "tinyworld/vae",
+    "judge": "tinyworld-judge",
+    "latent": "tinyworld",
+    "clip": "tinyworld-clip",
+    "pixel": "tinyworld-pixel",
+}
+STEPS = {"autoencoder": 20000, "judge": 12000, "latent": 60000, "clip": 12000, "pixel": 60000}
 
 
 def job_class(name: str):

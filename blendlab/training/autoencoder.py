@@ -1,6 +1,6 @@
 """The autoencoder of latent diffusion (arXiv 2112.10752, section 3.1) for tinyworld: f=4, four channels.
 
-It is fully convolutional: trained on 64x64 pictures and closer looks, used at any size.
+It is fully convolutional: trained on 64x64 pictures, closer looks and crops around objects, used at any size.
 Read next: latent.py, the diffusion model that lives in its latents.
 """
 
@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .harness import Job, Pool, copy_weights, save_half, sheet
+from .harness import Job, Pool, copy_weights, save_half
+from .pictures import closer_looks, crop, from_bytes, middles, sheet, to_bytes
 
 
 class Autoencoder(Job):
@@ -41,21 +42,25 @@ class Autoencoder(Job):
         self.pool = Pool(self.render, self.pool_size, renew, step, chunk=max(16, renew))
 
     def render(self, start, n):
-        """Pictures start .. start+n-1 of the stream, (n,3,64,64) uint8; every other one is a closer look."""
+        """Pictures start .. start+n-1 of the stream, (n,3,64,64) uint8, and where their objects are, (n,1,64,64) bool.
+
+        Every fourth picture is a closer look.
+        """
         from .. import world
 
         scenes = world.sample(n, seed=self.world_seed(), start=start, device=self.device)
-        g = torch.Generator().manual_seed(start)
-        side = 0.3 + 0.7 * torch.rand(n, 1, generator=g)  # of the window that is drawn, in fractions
-        side[::2] = 1.0
-        corner = torch.rand(n, 2, generator=g) * (1 - side)
-        window = torch.cat([corner, corner + side], dim=1).to(self.device)  # (n,4)
-        return {"image": to_bytes(world.render(scenes, size=64, window=window).image)}
+        window = closer_looks(start, n, smallest=0.3).to(self.device)
+        view = world.render(scenes, size=64, window=window)
+        return {"image": to_bytes(view.image), "objects": view.masks.sum(1, keepdim=True) > 0.5}
 
     def batch(self, step):
-        g = self.generator(step)
-        image = from_bytes(self.pool.draw(self.batch_size, step, g)["image"])  # (B,3,64,64)
-        noise = torch.randn(len(image), 4, 16, 16, generator=g).to(self.device)
+        """Whole pictures, and in every other step crops around objects: as many pixels, most of them worth learning."""
+        g, crops = self.generator(step), step % 2
+        data = self.pool.draw(self.batch_size * (4 if crops else 1), step, g)
+        image = from_bytes(data["image"])  # (B,3,64,64)
+        if crops:
+            image = crop(image, *middles(data["objects"], g), 32)  # (B,3,32,32)
+        noise = torch.randn(len(image), 4, *(side // 4 for side in image.shape[-2:]), generator=g).to(self.device)
         return {"image": image, "noise": noise}
 
     def loss(self, batch):
@@ -112,12 +117,3 @@ def edge_loss(a: Tensor, b: Tensor) -> Tensor:
         total = total + F.l1_loss(a.diff(dim=-1), b.diff(dim=-1)) + F.l1_loss(a.diff(dim=-2), b.diff(dim=-2))
         a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
     return total / 2
-
-
-def to_bytes(image: Tensor) -> Tensor:
-    """(B,3,H,W) in [-1,1] to uint8: a quarter of the memory."""
-    return ((image.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-
-
-def from_bytes(image: Tensor) -> Tensor:
-    return image.float() / 127.5 - 1

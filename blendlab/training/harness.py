@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 WEIGHTS = Path(__file__).parent.parent / "weights"  # what ships
@@ -336,16 +335,6 @@ def find_autoencoder(folder, device):
         if (place / "config.json").is_file():
             return AutoencoderKL.from_pretrained(place).float().to(device).eval().requires_grad_(False)
     raise ValueError(f"there is no autoencoder in {places[-1]}; train it first: blendlab train autoencoder")
-
-
-def sheet(rows: list[Tensor]):
-    """Rows of pictures (n,3,H,W) in [-1,1], one below the other, as one PIL picture."""
-    from PIL import Image
-
-    strips = [torch.cat(list(F.pad(row.detach().float().cpu(), (1, 1, 1, 1), value=1)), dim=-1) for row in rows]
-    width = max(strip.shape[-1] for strip in strips)
-    page = torch.cat([F.pad(strip, (0, width - strip.shape[-1]), value=1) for strip in strips], dim=-2)
-    return Image.fromarray(((page.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy())
 
 
 def _sheet(job, ema, out, step) -> None:

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..judge import Judge, per_object
-from .autoencoder import from_bytes, to_bytes
-from .harness import Job, Pool, copy_weights, find_autoencoder, sheet
+from .harness import Job, Pool, copy_weights, find_autoencoder
+from .pictures import from_bytes, sheet, to_bytes
 
 
 class JudgeJob(Job):

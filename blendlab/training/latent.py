@@ -13,11 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .harness import Job, Pool, copy_weights, find_autoencoder, sheet
+from .harness import Job, Pool, copy_weights, find_autoencoder
+from .pictures import crop, sheet
 from .tokenizer import LENGTH, load_tokenizer, save_tokenizer
 
 EMPHASIS = 4.0  # how much more a cell full of object counts in the loss than an empty one
 VARIANTS = 4  # captions kept for each scene
+CROP = 8  # side of a crop in cells: one object and a little around it
 # Recommended values: the best of a small sweep, 32 tasks of seed HELD_OUT + 1, 20 November 2026.
 SETTINGS = {"blended_latent": {"w": 8.0, "steps": 25, "skip": 0.1, "eta": 1.0}}
 
@@ -49,7 +51,10 @@ class Latent(Job):
 
     @torch.no_grad()
     def render(self, start, n):
-        """Scenes start .. start+n-1 of the stream as scaled latents and VARIANTS captions each as ids."""
+        """Scenes start .. start+n-1 of the stream as scaled latents, with VARIANTS captions each as ids.
+
+        The last caption names one object alone; `middle` is the cell (y, x) where that one stands.
+        """
         from .. import world
 
         scenes = world.sample(n, seed=self.world_seed(), start=start, device=self.device)
@@ -58,28 +63,44 @@ class Latent(Job):
         scale = self.vae.config.scaling_factor
         mean = scale * torch.cat([p.mean for p in posteriors])  # (n,4,16,16)
         std = scale * torch.cat([p.std for p in posteriors])
-        ids = torch.stack([self.tokens(c) for c in captions(scenes, start)], dim=1)  # (n,VARIANTS,LENGTH)
         objects = F.interpolate(view.masks.sum(1, keepdim=True), mean.shape[-2:], mode="area")  # (n,1,16,16)
-        ids = ids.to(torch.int16).to(self.device)
-        return {"mean": mean.half(), "std": std.half(), "objects": objects.half(), "ids": ids}
+        slot = one_object(scenes, start)
+        ids = torch.stack([self.tokens(c) for c in captions(scenes, slot, start)], dim=1)  # (n,VARIANTS,LENGTH)
+        x0, y0, x1, y1 = view.boxes[torch.arange(n), slot].unbind(1)
+        middle = torch.stack([y0 + y1, x0 + x1], dim=1) / 2 * mean.shape[-1]  # (n,2)
+        return {
+            "mean": mean.half(),
+            "std": std.half(),
+            "objects": objects.half(),
+            "ids": ids.to(torch.int16).to(self.device),
+            "middle": middle.to(torch.int16),
+        }
 
     def tokens(self, texts: list[str]) -> Tensor:
         options = {"padding": "max_length", "truncation": True, "max_length": LENGTH, "return_tensors": "pt"}
         return self.tokenizer(texts, **options).input_ids
 
     def batch(self, step):
-        g, B = self.generator(step), self.batch_size
+        """Whole scenes, and in every other step three times as many crops around one object, which the caption names.
+
+        A step costs the same, but the network sees eight times the objects: what edits are about.
+        """
+        g, crops = self.generator(step), step % 2
+        B = self.batch_size * (3 if crops else 1)
         data = self.pool.draw(B, step, g)
-        shape = data["mean"].shape  # (B,4,h,w)
-        posterior, noise = (torch.randn(shape, generator=g).to(self.device) for _ in range(2))
-        z0 = data["mean"].float() + data["std"].float() * posterior
+        draw = lambda high, *shape: torch.randint(high, shape, generator=g).to(self.device)  # noqa: E731
+        variant = draw(VARIANTS, B)
+        mean, std, objects = (data[key].float() for key in ("mean", "std", "objects"))  # (B,4,h,w) and (B,1,h,w)
+        if crops:
+            y, x = (data["middle"].long() + draw(3, B, 2) - 1).unbind(1)
+            mean, std, objects = (crop(maps, y, x, CROP) for maps in (mean, std, objects))
+            variant = torch.full_like(variant, VARIANTS - 1)
+        posterior, noise = (torch.randn(mean.shape, generator=g).to(self.device) for _ in range(2))
         # Each part of the schedule once per batch, and no caption in one of ten (arXiv 2207.12598).
         t = ((torch.randperm(B, generator=g) + torch.rand(B, generator=g)) / B * 1000).long().clamp(max=999)
-        variant = torch.randint(VARIANTS, (B,), generator=g).to(self.device)
         ids = data["ids"][torch.arange(B, device=self.device), variant].long()
-        empty = (torch.rand(B, 1, generator=g) < 0.1).to(self.device)
-        ids = torch.where(empty, self.tokens([""]).to(self.device), ids)
-        return {"z0": z0, "noise": noise, "t": t.to(self.device), "ids": ids, "objects": data["objects"].float()}
+        ids = torch.where(draw(10, B, 1) == 0, self.tokens([""]).to(self.device), ids)
+        return {"z0": mean + std * posterior, "noise": noise, "t": t.to(self.device), "ids": ids, "objects": objects}
 
     def loss(self, batch):
         z0, noise, t = batch["z0"], batch["noise"], batch["t"]
@@ -90,7 +111,8 @@ class Latent(Job):
         squares = (v - (a * noise - s * z0)).square()  # (B,4,h,w)
         # v weighs the error of x0_hat by SNR + 1; cut at 6, or little noise drowns what the caption says.
         # Objects cover a tenth of the picture and are all that edits are about: they count more.
-        weight = (6 * (1 - abar)).clamp(max=1)[:, None, None, None] * (1 + EMPHASIS * batch["objects"])
+        emphasis = 1 + EMPHASIS * batch["objects"]
+        weight = (6 * (1 - abar)).clamp(max=1)[:, None, None, None] * emphasis / emphasis.mean()
         error = squares.mean((1, 2, 3))  # (B,)
         return {"loss": (weight * squares).mean(), "v": error.mean(), "noisy": error[t > 800].mean()}
 
@@ -159,21 +181,22 @@ class Latent(Job):
         return sizes | {"scaling_factor": self.vae.config.scaling_factor, "words": len(self.words)}
 
 
-def captions(scenes, seed: int) -> list[list[str]]:
-    """VARIANTS captions of each scene: two plain, one now and then rich, one that names a single object.
+def one_object(scenes, seed: int) -> Tensor:
+    """The slot (B,) of one object of each scene, drawn from the seed; 0 where there is none."""
+    slot = torch.randint(2**20, (len(scenes),), generator=torch.Generator().manual_seed(seed))
+    return slot.to(scenes.kind.device) % scenes.count.clamp(min=1)
+
+
+def captions(scenes, slot: Tensor, seed: int) -> list[list[str]]:
+    """VARIANTS captions of each scene: two plain, one now and then rich, one that names the object in `slot` alone.
 
     The last kind is what an edit prompts with: "a red mushroom", whatever else is in the picture.
     """
     from .. import world
 
     plain = [world.captions(scenes, seed=seed + i, rich=0.3 * (i == 2)) for i in range(VARIANTS - 1)]
-    slot = torch.randint(2**20, (len(scenes),), generator=torch.Generator().manual_seed(seed))
-    count = scenes.count.cpu()
-    alone = world.describe(scenes, slot % count.clamp(min=1))
-    return [
-        *plain,
-        [one if n else other for one, other, n in zip(alone, plain[0], count.tolist(), strict=True)],
-    ]
+    alone = world.describe(scenes, slot)
+    return [*plain, [other if one == "nothing" else one for one, other in zip(alone, plain[0], strict=True)]]
 
 
 def unet(widths, text_width):

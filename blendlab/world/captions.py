@@ -60,11 +60,15 @@ def _article(noun: str) -> str:
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
-def describe(scenes: Scenes, slot: int | torch.Tensor) -> list[str]:
-    """The plain name of one object of each scene, as in "a red mushroom": the prompt whose truth that object is."""
+def describe(scenes: Scenes, slot: int | torch.Tensor, rich: bool = False) -> list[str]:
+    """The name of one object of each scene, as in "a red mushroom": the prompt whose truth that object is.
+
+    rich: also pattern, accent colour and the word on a sign. An empty slot is "nothing".
+    """
     slot = torch.as_tensor(slot).cpu().expand(len(scenes))
-    pairs = zip(scenes.kind.tolist(), scenes.colour.tolist(), slot.tolist(), strict=True)
-    return [_article(f"{COLOURS[c[k]]} {KINDS[n[k]]}") for n, c, k in pairs]
+    fields = torch.stack([scenes.kind, scenes.colour, scenes.accent, scenes.pattern, scenes.word], -1).cpu()
+    objects = fields[torch.arange(len(scenes)), slot].tolist()
+    return ["nothing" if o[0] < 0 else _name(o, rich) for o in objects]
 
 
 @cache

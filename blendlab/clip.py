@@ -1,0 +1,66 @@
+"""CLIP (2103.00020): a network that says how well a picture and a text go together.
+
+Any open_clip model, with its own size and normalisation; pictures are differentiable all the way. Next:
+rank.py, which asks it which edit is best.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass
+class Clip:
+    """A CLIP and what it takes to show it pictures: (B,3,size,size) in [0,1], minus mean, over std."""
+    model: torch.nn.Module
+    tokenizer: object  # list of str -> token ids (B, context)
+    size: int
+    mean: tuple
+    std: tuple
+
+
+def load_clip(name="ViT-B-16", pretrained="openai", device=None):
+    """Return a `Clip` in float32, frozen.
+
+    name: an open_clip architecture, `pretrained` naming its weights (the default is what BD and BLD use,
+        image_editor.py:87-89), or a folder with open_clip_config.json and weights, which never downloads.
+    """
+    import open_clip
+
+    folder = Path(str(name).removeprefix("local-dir:")).expanduser()
+    if folder.is_dir():
+        if not any(folder.glob("*.safetensors")):  # open_clip would go on with random weights
+            raise FileNotFoundError(f"{folder} holds no weights; put open_clip_model.safetensors there")
+        name, weights = f"local-dir:{folder}", {}
+    elif pretrained in open_clip.list_pretrained_tags_by_model(str(name)):
+        quick_gelu = open_clip.get_pretrained_cfg(name, pretrained).get("quick_gelu", False)
+        weights = dict(pretrained=pretrained, force_quick_gelu=quick_gelu)  # as they were trained
+    else:
+        raise ValueError(f"open_clip has no {name!r} with weights {pretrained!r}; see "
+                         "open_clip.list_pretrained(), or give a folder with open_clip_config.json")
+    model = open_clip.create_model(name, device=device or "cpu", **weights).eval().requires_grad_(False)
+    size = model.visual.image_size
+    return Clip(model, open_clip.get_tokenizer(name), size if isinstance(size, int) else size[0],
+                tuple(model.visual.image_mean), tuple(model.visual.image_std))
+
+
+def fit(clip, pictures: Tensor) -> Tensor:
+    """Pictures (n,3,H,W) at the size that a CLIP takes, (n,3,size,size); values may overshoot a little."""
+    size = (clip.size, clip.size)
+    return pictures if pictures.shape[-2:] == size else F.interpolate(pictures, size, mode="bicubic", antialias=True)
+
+
+def look(clip, pictures: Tensor) -> Tensor:
+    """CLIP's unit vectors (n,d) for pictures (n,3,size,size) in [0,1]."""
+    mean, std = (torch.tensor(v, device=pictures.device).view(3, 1, 1) for v in (clip.mean, clip.std))
+    return F.normalize(clip.model.encode_image((pictures - mean) / std), dim=-1)
+
+
+@torch.no_grad()
+def read(clip, texts: list[str]) -> Tensor:
+    """CLIP's unit vectors (n,d) for texts, on the model's device."""
+    device = next(clip.model.parameters()).device
+    return F.normalize(clip.model.encode_text(clip.tokenizer(texts).to(device)), dim=-1)

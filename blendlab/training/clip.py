@@ -1,0 +1,169 @@
+"""A small CLIP (arXiv 2103.00020) for tinyworld: it sees what guidance will show it, and reads what signs say.
+
+Guidance shows a CLIP the inside of a mask on grey, ranking on black, both often blurred; so most of its training
+pictures are objects cut out of their scenes, captioned by the object alone. Warps stay mild: a CLIP that has seen
+everything cannot be fooled, and being fooled is a lesson. Read next: ../rank.py, which asks it.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .harness import Job, Pool, copy_weights
+from .latent import one_object
+from .pictures import from_bytes, sheet, to_bytes
+from .tokenizer import LENGTH, load_tokenizer, save_tokenizer
+
+MEAN = STD = (0.5, 0.5, 0.5)  # what open_clip takes off pictures in [0,1]: the network sees [-1,1]
+SCENE, RICH, OBJECT, RICH_OBJECT, WORD = range(5)  # the captions of one picture
+
+
+class ClipJob(Job):
+    name = "clip"
+    batch_size = 128
+    lr = 1e-3
+
+    def __init__(self, width=192, layers=4, text_width=128, text_layers=2, pool=None, **kwargs):
+        super().__init__(**kwargs)
+        import open_clip
+
+        from .. import world
+
+        torch.manual_seed(self.seed)
+        self.words = world.words()
+        self.tokenizer = load_tokenizer(self.words)
+        self.sizes = {
+            "embed_dim": 128,
+            # A plain patch embedding, so that transformers' CLIPVisionModel can take the tower over.
+            "vision_cfg": {"image_size": 64, "patch_size": 8, "width": width, "head_width": 32, "layers": layers},
+            "text_cfg": {
+                "context_length": LENGTH,
+                "vocab_size": len(self.tokenizer),
+                "hf_tokenizer_name": "tinyworld",  # open_clip reads the files beside its config
+                "width": text_width,
+                "heads": text_width // 32,
+                "layers": text_layers,
+            },
+        }
+        self.net = open_clip.CLIP(**self.sizes)
+        self.pool_size = pool or (32768 if self.device.type == "cuda" else 4096)
+
+    def fill(self, step):
+        renew = 128 if self.device.type == "cuda" else 8
+        self.pool = Pool(self.render, self.pool_size, renew, step, chunk=max(32, renew))
+
+    def render(self, start, n):
+        """Scenes start .. start+n-1 of the stream, the box of one object in each, and five captions as ids."""
+        from .. import world
+
+        scenes = world.sample(n, seed=self.world_seed(), start=start, device=self.device)
+        view, slot = world.render(scenes, size=64), one_object(scenes, start)
+        box = view.boxes[torch.arange(n), slot]  # (n,4), zeros where there is no object
+        kind, word = (values.gather(1, slot[:, None])[:, 0] for values in (scenes.kind, scenes.word))
+        sign = kind == world.KINDS.index("sign")
+        scene = world.captions(scenes, seed=start)
+        texts = {
+            SCENE: scene,
+            RICH: world.captions(scenes, seed=start + 1, rich=1.0),
+            OBJECT: world.describe(scenes, slot),
+            RICH_OBJECT: world.describe(scenes, slot, rich=True),
+            WORD: [world.SIGN_WORDS[w] for w in word.tolist()],
+        }
+        ids = torch.stack([self.tokens(texts[which]) for which in range(5)], dim=1)  # (n,5,LENGTH)
+        ids = ids.to(torch.int16).to(self.device)
+        return {"image": to_bytes(view.image), "box": box, "sign": sign, "ids": ids}
+
+    def tokens(self, texts: list[str]) -> Tensor:
+        options = {"padding": "max_length", "truncation": True, "max_length": LENGTH, "return_tensors": "pt"}
+        return self.tokenizer(texts, **options).input_ids
+
+    def batch(self, step):
+        """Three in ten whole scenes, the others an object in its box on grey or black; warped, blurred, noisy."""
+        g, B = self.generator(step), self.batch_size
+        data = self.pool.draw(B, step, g)
+        draw = lambda *shape: torch.rand(B, *shape, generator=g).to(self.device)  # noqa: E731
+        image, box = from_bytes(data["image"]), data["box"]  # (B,3,64,64) and (B,4)
+        there = box[:, 2] > 0
+        cut = (draw() > 0.3) & there
+
+        low, high = box[:, :2] - 0.12 * draw(2), box[:, 2:] + 0.12 * draw(2)  # some margin, as hands draw masks
+        at = (torch.arange(64, device=self.device) + 0.5) / 64
+        inside = [(at > low[:, i, None]) & (at < high[:, i, None]) for i in (0, 1)]  # columns, rows: (B,64) each
+        mask = (inside[1][:, :, None] & inside[0][:, None, :])[:, None] | ~cut[:, None, None, None]  # (B,1,64,64)
+        ground = -(draw(1, 1, 1) < 0.5).float()  # black as in ranking, or grey as in guidance
+        image = torch.where(mask, image, ground)
+
+        blurred = F.interpolate(F.avg_pool2d(image, 4), image.shape[-2:], mode="bilinear")
+        image = torch.lerp(image, blurred, (draw(1, 1, 1) * 2 - 1).clamp(0))
+        noise = torch.randn(image.shape, generator=g).to(self.device)
+        image = image + 0.15 * (draw(1, 1, 1) * 2 - 1).clamp(0) * noise
+        image = warp(image, draw(6), ground)
+
+        rich, word = draw() < 0.4, (draw() < 0.4) & data["sign"] & cut
+        which = torch.where(cut, torch.where(rich, RICH_OBJECT, OBJECT), torch.where(rich, RICH, SCENE))
+        ids = data["ids"][torch.arange(B, device=self.device), torch.where(word, WORD, which)].long()
+        return {"image": image.clamp(-1, 1), "ids": ids}
+
+    def loss(self, batch):
+        pictures = F.normalize(self.net.encode_image(batch["image"]).float(), dim=-1)  # (B,d)
+        texts = F.normalize(self.net.encode_text(batch["ids"]).float(), dim=-1)
+        logits = self.net.logit_scale.clamp(max=4.6).exp() * pictures @ texts.T  # (B,B)
+        # Captions repeat in so small a world: every picture with the same words is a right answer.
+        same = (batch["ids"][:, None] == batch["ids"][None]).all(-1).float()
+        target = same / same.sum(1, keepdim=True)
+        loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        right = same.gather(1, logits.argmax(1, keepdim=True)).mean()
+        return {"loss": loss, "right": right}
+
+    @torch.no_grad()
+    def sheet(self):
+        """What a batch looks like; prints how often the right one of 100 different captions wins, held out."""
+        from .. import world
+
+        scenes = world.sample(200, seed=world.HELD_OUT, device=self.device)
+        texts = world.captions(scenes)
+        first = sorted({text: i for i, text in reversed(list(enumerate(texts)))}.values())[:100]
+        pictures = self.net.encode_image(world.render(scenes[first], size=64).image, normalize=True)
+        words = self.net.encode_text(self.tokens([texts[i] for i in first]).to(self.device), normalize=True)
+        right = ((pictures @ words.T).argmax(1).cpu() == torch.arange(len(first))).float().mean().item()
+        print(f"the right one of {len(first)} captions: {right:.0%}", flush=True)
+        return sheet(list(self.batch(0)["image"][:32].split(8)))
+
+    def export(self, folder: Path):
+        """An open_clip `local-dir:` folder with its tokenizer."""
+        from safetensors.torch import save_file
+
+        half = {key: value.half().contiguous() for key, value in self.net.state_dict().items()}
+        save_file(half, folder / "open_clip_model.safetensors")
+        preprocess = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "squash"}
+        config = {"model_cfg": self.sizes, "preprocess_cfg": preprocess}
+        (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
+        save_tokenizer(folder, self.words)
+
+    def load(self, folder: Path):
+        from ..clip import load_clip
+
+        copy_weights(self.net, load_clip(folder).model, folder)
+
+    def config(self):
+        return {"sizes": self.sizes, "pool": self.pool_size, "words": len(self.words)}
+
+
+def warp(image: Tensor, u: Tensor, ground: Tensor) -> Tensor:
+    """Turn by up to 8 degrees, scale by 0.8 to 1.4, move by an eighth, tilt slightly; u: (B,6) in [0,1).
+
+    What comes in from outside is `ground` (B,1,1,1).
+    """
+    u = 2 * u - 1
+    angle, scale = 0.14 * u[:, 0], torch.exp(-0.28 * u[:, 1] - 0.06)  # of the window that is shown
+    cos, sin, zero = scale * angle.cos(), scale * angle.sin(), torch.zeros_like(angle)
+    rows = [cos, -sin, 0.25 * u[:, 2], sin, cos, 0.25 * u[:, 3], 0.1 * u[:, 4], 0.1 * u[:, 5], zero + 1]
+    matrix = torch.stack(rows, dim=1).view(-1, 3, 3)  # a projective map of [-1,1]^2
+    at = (torch.arange(image.shape[-1], device=image.device) + 0.5) / image.shape[-1] * 2 - 1
+    y, x = torch.meshgrid(at, at, indexing="ij")
+    points = torch.stack([x, y, torch.ones_like(x)], dim=-1).view(1, -1, 3) @ matrix.mT  # (B,HW,3)
+    grid = (points[..., :2] / points[..., 2:]).view(-1, *x.shape, 2)
+    return F.grid_sample(image - ground, grid, align_corners=False) + ground

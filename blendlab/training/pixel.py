@@ -1,0 +1,113 @@
+"""The unconditional diffusion model of Blended Diffusion (arXiv 2111.14818), small: whole scenes in pixels.
+
+Words reach it only through CLIP's gradient, so it must find any object likely anywhere: it sees scenes with
+none to four objects and closer looks. Read next: clip.py.
+"""
+
+import copy
+from pathlib import Path
+
+import torch
+
+from .harness import Job, Pool, copy_weights
+from .pictures import closer_looks, crop, from_bytes, middles, sheet, to_bytes
+
+CROP = 32  # side of a crop around an object, in pixels
+
+
+class Pixel(Job):
+    name = "pixel"
+    batch_size = 32
+    lr = 6e-4
+    ema = 0.999
+
+    def __init__(self, widths=(32, 64, 128, 192), pool=None, **kwargs):
+        super().__init__(**kwargs)
+        from diffusers import UNet2DModel
+
+        torch.manual_seed(self.seed)
+        self.net = UNet2DModel(
+            sample_size=64,
+            block_out_channels=widths,
+            layers_per_block=1,
+            down_block_types=["DownBlock2D"] * (len(widths) - 1) + ["AttnDownBlock2D"],  # attention at 8x8 only
+            up_block_types=["AttnUpBlock2D"] + ["UpBlock2D"] * (len(widths) - 1),
+            attention_head_dim=32,
+            norm_num_groups=8,
+        )
+        self.scheduler = scheduler()
+        self.pool_size = pool or (32768 if self.device.type == "cuda" else 4096)
+
+    def fill(self, step):
+        renew = 64 if self.device.type == "cuda" else 4
+        self.pool = Pool(self.render, self.pool_size, renew, step, chunk=max(16, renew))
+
+    def render(self, start, n):
+        """Pictures start .. start+n-1 of the stream and where their objects are; every fourth is a closer look."""
+        from .. import world
+
+        scenes = world.sample(n, seed=self.world_seed(), start=start, device=self.device)
+        window = closer_looks(start, n, smallest=0.5).to(self.device)
+        view = world.render(scenes, size=64, window=window)
+        return {"image": to_bytes(view.image), "objects": view.masks.sum(1, keepdim=True) > 0.5}
+
+    def batch(self, step):
+        """Whole pictures, and in every other step crops around objects, four for one: as many pixels."""
+        g, crops = self.generator(step), step % 2
+        B = self.batch_size * (4 if crops else 1)
+        data = self.pool.draw(B, step, g)
+        image = from_bytes(data["image"])  # (B,3,64,64)
+        if crops:
+            image = crop(image, *middles(data["objects"], g), CROP)  # (B,3,32,32)
+        noise = torch.randn(image.shape, generator=g).to(self.device)
+        t = ((torch.randperm(B, generator=g) + torch.rand(B, generator=g)) / B * 1000).long().clamp(max=999)
+        return {"image": image, "noise": noise, "t": t.to(self.device)}
+
+    def loss(self, batch):
+        x0, noise, t = batch["image"], batch["noise"], batch["t"]
+        abar = self.scheduler.alphas_cumprod.to(self.device)[t]  # (B,)
+        a, s = abar.sqrt()[:, None, None, None], (1 - abar).sqrt()[:, None, None, None]
+        v = self.net(a * x0 + s * noise, t).sample.float()
+        error = (v - (a * noise - s * x0)).square().mean((1, 2, 3))  # (B,)
+        weight = (6 * (1 - abar)).clamp(max=1)  # little noise counts less, as in min-SNR (arXiv 2303.09556)
+        return {"loss": (weight * error).mean(), "v": error.mean()}
+
+    @torch.no_grad()
+    def sheet(self):
+        """32 samples of 50 steps from always the same noise."""
+        from ..guidance import denoiser
+        from ..sampler import last, sample
+        from ..schedule import Schedule
+
+        schedule = Schedule.from_scheduler(self.scheduler)
+        x = torch.randn(32, 3, 64, 64, generator=torch.Generator().manual_seed(0)).to(self.device)
+        steps = sample(denoiser(self.net, schedule, "v_prediction"), x, schedule, schedule.timesteps(50))
+        return sheet(list(last(steps).split(8)))
+
+    def export(self, folder: Path):
+        """A DDIMPipeline folder: unet, scheduler."""
+        from diffusers import DDIMPipeline
+
+        DDIMPipeline(unet=copy.deepcopy(self.net).half(), scheduler=self.scheduler).save_pretrained(folder)
+
+    def load(self, folder: Path):
+        from diffusers import UNet2DModel
+
+        copy_weights(self.net, UNet2DModel.from_pretrained(Path(folder) / "unet"), folder)
+
+    def config(self):
+        return {"widths": self.net.config.block_out_channels, "pool": self.pool_size}
+
+
+def scheduler():
+    """The cosine schedule (arXiv 2102.09672), which suits small pictures, with v-prediction and a clean end."""
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler(
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        steps_offset=1,  # unused by trailing; diffusers warns about any other value
+        clip_sample=False,
+        set_alpha_to_one=True,
+    )
