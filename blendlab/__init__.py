@@ -11,6 +11,7 @@ Read sampler.py first: everything else is a line in the body of its loop, or a w
 
 from . import images, masks, models, world
 from .blend import blend
+from .blended import blended
 from .blended_latent import PRESETS, Blending, blended_latent
 from .doctor import check
 from .edit import Edit
@@ -24,8 +25,9 @@ from .schedule import Schedule
 
 __version__ = "0.1.0"
 __all__ = [
-    "PRESETS", "Blending", "Edit", "Noise", "Prediction", "Schedule", "Step", "blend", "blended_latent", "cfg", "check",
-    "data", "denoiser", "images", "last", "load", "loss_guided", "masks", "models", "rank", "sample", "viz", "world",
+    "Blending", "Edit", "Noise", "PRESETS", "Prediction", "Schedule", "Step", "blend", "blended",
+    "blended_latent", "cfg", "check", "data", "denoiser", "images", "last", "load", "loss_guided", "masks",
+    "models", "rank", "sample", "viz", "world",
 ]  # fmt: skip
 
 

@@ -4,6 +4,7 @@ Any open_clip model, with its own size and normalisation; pictures are different
 rank.py, which asks it which edit is best.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,22 +12,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .words import known_words
+
 
 @dataclass
 class Clip:
     """A CLIP and what it takes to show it pictures: (B,3,size,size) in [0,1], minus mean, over std."""
+
     model: torch.nn.Module
     tokenizer: object  # list of str -> token ids (B, context)
     size: int
     mean: tuple
     std: tuple
+    words: tuple | None = None  # all that it was trained on; None: it reads anything
 
 
 def load_clip(name="ViT-B-16", pretrained="openai", device=None):
     """Return a `Clip` in float32, frozen.
 
     name: an open_clip architecture, `pretrained` naming its weights (the default is what BD and BLD use,
-        image_editor.py:87-89), or a folder with open_clip_config.json and weights, which never downloads.
+        image_editor.py:87-89), or a folder with open_clip_config.json and weights, which never downloads. The
+        folder's blendlab.json, if there is one, lists the words that it knows.
     """
     import open_clip
 
@@ -39,12 +45,16 @@ def load_clip(name="ViT-B-16", pretrained="openai", device=None):
         quick_gelu = open_clip.get_pretrained_cfg(name, pretrained).get("quick_gelu", False)
         weights = dict(pretrained=pretrained, force_quick_gelu=quick_gelu)  # as they were trained
     else:
-        raise ValueError(f"open_clip has no {name!r} with weights {pretrained!r}; see "
-                         "open_clip.list_pretrained(), or give a folder with open_clip_config.json")
+        raise ValueError(
+            f"open_clip has no {name!r} with weights {pretrained!r}; see open_clip.list_pretrained(), or give a "
+            "folder with open_clip_config.json"
+        )
     model = open_clip.create_model(name, device=device or "cpu", **weights).eval().requires_grad_(False)
-    size = model.visual.image_size
-    return Clip(model, open_clip.get_tokenizer(name), size if isinstance(size, int) else size[0],
-                tuple(model.visual.image_mean), tuple(model.visual.image_std))
+    size, card = model.visual.image_size, folder / "blendlab.json"
+    words = json.loads(card.read_text(encoding="utf-8")).get("words") if card.is_file() else None
+    side = size if isinstance(size, int) else size[0]
+    mean, std = tuple(model.visual.image_mean), tuple(model.visual.image_std)
+    return Clip(model, open_clip.get_tokenizer(name), side, mean, std, words and tuple(words))
 
 
 def fit(clip, pictures: Tensor) -> Tensor:
@@ -61,6 +71,8 @@ def look(clip, pictures: Tensor) -> Tensor:
 
 @torch.no_grad()
 def read(clip, texts: list[str]) -> Tensor:
-    """CLIP's unit vectors (n,d) for texts, on the model's device."""
+    """CLIP's unit vectors (n,d) for texts, on the model's device; words that it never saw are refused."""
+    for text in texts:
+        known_words(text, getattr(clip, "words", None), "this CLIP")
     device = next(clip.model.parameters()).device
     return F.normalize(clip.model.encode_text(clip.tokenizer(texts).to(device)), dim=-1)

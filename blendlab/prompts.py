@@ -9,18 +9,15 @@ import re
 import torch
 
 from . import models
+from .words import known_words
 
 SMALL = 5000  # a vocabulary below this holds whole words and no others; CLIP's has 49408 entries
 
 
 def check(pipe, prompt: str):
     """Refuse a prompt with words that the model never saw, or too long for its encoder, naming the words."""
-    known = _known(pipe)
-    strange = [word for word in re.findall(r"[\w'-]+", prompt.lower()) if known and word not in known]
-    if strange:
-        name = re.split(r"[/\\]", str(pipe.name_or_path or "this model"))[-1]
-        listed = ", ".join(sorted(word for word in known if len(word) > 1 and word.isalpha()))
-        raise ValueError(f"{name} does not know {', '.join(map(repr, strange))}; it knows {listed}")
+    name = re.split(r"[/\\]", str(pipe.name_or_path or "this model"))[-1]
+    known_words(prompt, _known(pipe), name)
 
     for tokenizer in _tokenizers(pipe):
         ids, room = tokenizer(prompt, truncation=False, verbose=False).input_ids, tokenizer.model_max_length

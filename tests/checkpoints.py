@@ -142,6 +142,22 @@ def bpe():
     return {token: i for i, token in enumerate([*tokens, "<|startoftext|>", "<|endoftext|>"])}, merges
 
 
+def pixel(folder=None, seed=0, learned_variance=False):
+    """A model of pixels without words, 16x16, as BD uses; with twice the channels it learns its variance."""
+    from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
+
+    torch.manual_seed(seed)
+    net = UNet2DModel(sample_size=16, in_channels=3, out_channels=6 if learned_variance else 3, layers_per_block=1,
+                      block_out_channels=(8, 16), down_block_types=["DownBlock2D", "AttnDownBlock2D"],
+                      up_block_types=["AttnUpBlock2D", "UpBlock2D"], attention_head_dim=8, norm_num_groups=8)
+    scheduler = DDIMScheduler(clip_sample=False)  # predicts epsilon, linear betas
+    pipe = DDIMPipeline(net.eval().requires_grad_(False), scheduler)
+    pipe.set_progress_bar_config(disable=True)
+    if folder:
+        pipe.save_pretrained(folder, safe_serialization=True)
+    return pipe
+
+
 def open_clip_folder(folder, seed=0):
     """A small open_clip model saved as a `local-dir:` folder; the tokenizer is the stock one."""
     import open_clip

@@ -220,12 +220,12 @@ def test_the_clip_learns_what_a_mask_leaves_of_an_object(runs):
 
 
 def test_a_warp_that_does_nothing_changes_nothing_and_the_ground_comes_in_from_outside():
-    from blendlab.training.clip import warp
+    from blendlab.training.clip import warped
 
     image, ground = torch.rand(2, 3, 16, 16), torch.tensor([0.0, -1.0]).view(2, 1, 1, 1)
     still = torch.tensor([0.5, (1 - 0.06 / 0.28) / 2, 0.5, 0.5, 0.5, 0.5]).expand(2, 6)
-    torch.testing.assert_close(warp(image, still, ground), image, atol=1e-5, rtol=0)
-    moved = warp(image, torch.tensor([0.5, 0.0, 1.0, 0.5, 0.5, 0.5]).expand(2, 6), ground)
+    torch.testing.assert_close(warped(image, still, ground), image, atol=1e-5, rtol=0)
+    moved = warped(image, torch.tensor([0.5, 0.0, 1.0, 0.5, 0.5, 0.5]).expand(2, 6), ground)
     torch.testing.assert_close(moved[:, :, 8, -1], ground[:, 0, 0].expand(2, 3))
 
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..clip_guidance import warp
 from .harness import Job, Pool, copy_weights
 from .latent import one_object
 from .pictures import from_bytes, sheet, to_bytes
@@ -100,7 +101,7 @@ class ClipJob(Job):
         image = torch.lerp(image, blurred, (draw(1, 1, 1) * 2 - 1).clamp(0))
         noise = torch.randn(image.shape, generator=g).to(self.device)
         image = image + 0.15 * (draw(1, 1, 1) * 2 - 1).clamp(0) * noise
-        image = warp(image, draw(6), ground)
+        image = warped(image, draw(6), ground)
 
         rich, word = draw() < 0.4, (draw() < 0.4) & data["sign"] & cut
         which = torch.where(cut, torch.where(rich, RICH_OBJECT, OBJECT), torch.where(rich, RICH, SCENE))
@@ -142,6 +143,7 @@ class ClipJob(Job):
         config = {"model_cfg": self.sizes, "preprocess_cfg": preprocess}
         (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
         save_tokenizer(folder, self.words)
+        (folder / "blendlab.json").write_text(json.dumps({"words": self.words}, indent=2) + "\n")
 
     def load(self, folder: Path):
         from ..clip import load_clip
@@ -152,7 +154,7 @@ class ClipJob(Job):
         return {"sizes": self.sizes, "pool": self.pool_size, "words": len(self.words)}
 
 
-def warp(image: Tensor, u: Tensor, ground: Tensor) -> Tensor:
+def warped(image: Tensor, u: Tensor, ground: Tensor) -> Tensor:
     """Turn by up to 8 degrees, scale by 0.8 to 1.4, move by an eighth, tilt slightly; u: (B,6) in [0,1).
 
     What comes in from outside is `ground` (B,1,1,1).
@@ -162,8 +164,4 @@ def warp(image: Tensor, u: Tensor, ground: Tensor) -> Tensor:
     cos, sin, zero = scale * angle.cos(), scale * angle.sin(), torch.zeros_like(angle)
     rows = [cos, -sin, 0.25 * u[:, 2], sin, cos, 0.25 * u[:, 3], 0.1 * u[:, 4], 0.1 * u[:, 5], zero + 1]
     matrix = torch.stack(rows, dim=1).view(-1, 3, 3)  # a projective map of [-1,1]^2
-    at = (torch.arange(image.shape[-1], device=image.device) + 0.5) / image.shape[-1] * 2 - 1
-    y, x = torch.meshgrid(at, at, indexing="ij")
-    points = torch.stack([x, y, torch.ones_like(x)], dim=-1).view(1, -1, 3) @ matrix.mT  # (B,HW,3)
-    grid = (points[..., :2] / points[..., 2:]).view(-1, *x.shape, 2)
-    return F.grid_sample(image - ground, grid, align_corners=False) + ground
+    return warp(image - ground, matrix) + ground

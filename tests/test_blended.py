@@ -1,0 +1,270 @@
+"""Blended Diffusion in pixels: what algorithm 2 promises, on a small network and a CLIP whose answers are known."""
+
+from dataclasses import dataclass, replace
+
+import checkpoints
+import pytest
+import torch
+
+import blendlab as bl
+from blendlab.blended import blended_steps
+from blendlab.clip_guidance import PRESETS, Guiding, clip_distance, clip_loss, guided_steps, read_model, warp, warps
+from blendlab.sampler import last
+
+COLOURS = {"red": (1.0, 0.0, 0.0), "green": (0.0, 1.0, 0.0), "blue": (0.0, 0.0, 1.0)}
+
+
+class ColourModel(torch.nn.Module):
+    """A CLIP that sees nothing but the mean colour, and is asked to count its calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.calls, self.shown = 0, None
+
+    def encode_image(self, x):
+        self.calls, self.shown = self.calls + 1, x
+        return x.mean((2, 3)) + 0.1
+
+    def encode_text(self, tokens):
+        return torch.tensor([list(COLOURS.values())[i] for i in tokens])
+
+
+@dataclass
+class ColourClip:
+    model: torch.nn.Module
+    size: int = 16
+    mean: tuple = (0.0, 0.0, 0.0)
+    std: tuple = (1.0, 1.0, 1.0)
+    words: tuple = tuple(COLOURS)
+
+    def tokenizer(self, texts):
+        return torch.tensor([list(COLOURS).index(text) for text in texts])
+
+
+@pytest.fixture
+def clip():
+    return ColourClip(ColourModel())
+
+
+@pytest.fixture(scope="module")
+def model():
+    return checkpoints.pixel()
+
+
+@pytest.fixture
+def image():
+    return torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+@pytest.fixture
+def mask():
+    mask = torch.zeros(1, 1, 16, 16)
+    mask[..., 4:12, 4:12] = 1
+    return mask
+
+
+QUICK = dict(scale=5.0, augmentations=2, steps=6, skip=0.25)
+
+
+# What is promised
+
+
+def test_outside_the_mask_is_the_source_bit_for_bit_and_inside_follows_the_words(model, clip, image, mask):
+    inside = []
+    for colour in COLOURS:
+        edit = bl.blended(model, clip, image, mask, colour, **(QUICK | dict(scale=100.0)), seed=3)
+        outside = mask.expand_as(image) == 0
+        assert torch.equal(edit.tensor[outside], image[outside]) and edit.latents is None
+        inside.append((edit.tensor.clamp(-1, 1) * mask).sum((0, 2, 3)) / mask.sum())
+    assert torch.stack(inside).argmax(0).tolist() == [0, 1, 2]  # most of each colour where it was asked for
+
+
+def test_without_guidance_it_is_plain_blending(model, clip, image, mask):
+    ours = bl.blended(model, clip, image, mask, "red", **(QUICK | dict(scale=0.0)), seed=3)
+    other = bl.blended(model, clip, image, mask, "blue", **(QUICK | dict(scale=0.0)), seed=3)
+    assert torch.equal(ours.tensor, other.tensor)
+    # By hand: the loop with nothing but its blending.
+    schedule, denoiser = read_model(model)
+    ts = schedule.timesteps(6, 0.25)
+    draw = {name: bl.Noise(3, 1, name) for name in ("initial", "step", "background")}
+    shape = image.shape[1:]
+    x = schedule.add_noise(image, ts[0], draw["initial"](shape))
+    for step in bl.sample(denoiser(ts), x, schedule, ts, 1.0, lambda: draw["step"](shape)):
+        keep = schedule.add_noise(image, step.t_next, draw["background"](shape))
+        step.x = bl.blend(mask, edit=step.x, keep=keep)
+    torch.testing.assert_close(ours.tensor, step.x, atol=1e-6, rtol=0)
+
+
+def test_with_a_mask_of_ones_it_is_plain_guided_sampling(model, clip, image):
+    ones = torch.ones(1, 1, 16, 16)
+    ours = bl.blended(model, clip, image, ones, "red", **QUICK, seed=3)
+    schedule, denoiser = read_model(model)
+    ts, how = schedule.timesteps(6, 0.25), Guiding(scale=5.0, augmentations=2, shift="mean", eta=1.0)
+    draw = {name: bl.Noise(3, 1, name) for name in ("initial", "step", "augment")}
+    loss = clip_loss(torch.tensor([COLOURS["red"]]), ones, clip, how, schedule, draw["augment"])
+    x = schedule.add_noise(image, ts[0], draw["initial"](image.shape[1:]))
+    fresh = lambda: draw["step"](image.shape[1:])  # noqa: E731
+    torch.testing.assert_close(ours.tensor, last(guided_steps(denoiser(ts), loss, x, schedule, ts, how, fresh)))
+
+
+def test_a_sample_is_the_same_alone_and_among_others(model, clip, image, mask):
+    many = bl.blended(model, clip, image, mask, "red", **QUICK, n=3, batch=2, seed=5, ranking=None)
+    one = bl.blended(model, clip, image, mask, "red", **QUICK, n=1, seed=5)
+    torch.testing.assert_close(many.tensor[:1], one.tensor, atol=1e-4, rtol=0)
+    assert many.scores is None and many.settings["order"] == [0, 1, 2]
+
+
+def test_results_come_ranked_by_the_clip_that_guided(model, clip, image, mask):
+    edit = bl.blended(model, clip, image, mask, "red", **QUICK, n=3, seed=5)
+    plain = bl.blended(model, clip, image, mask, "red", **QUICK, n=3, seed=5, ranking=None)
+    assert edit.scores == sorted(edit.scores) and sorted(edit.settings["order"]) == [0, 1, 2]
+    torch.testing.assert_close(edit.tensor, plain.tensor[edit.settings["order"]])
+
+
+def test_every_guided_step_runs_the_network_once(clip, image, mask):
+    model = checkpoints.pixel()
+    calls = []
+    model.unet.register_forward_pre_hook(lambda *_: calls.append(1))
+    bl.blended(model, clip, image, mask, "red", **QUICK)
+    assert len(calls) == 5  # six steps, int(6 * 0.25) = 1 of them skipped
+    assert clip.model.calls == 5
+
+
+@pytest.mark.parametrize("through", [True, False])
+@pytest.mark.parametrize("shift", ["mean", "epsilon"])
+def test_each_way_to_guide_comes_closer_to_the_words(model, clip, image, mask, shift, through):
+    how = dict(steps=10, skip=0.25, augmentations=2, shift=shift, through_network=through, eta=1.0, seed=2)
+    inside = {}
+    for scale in (0.0, 100.0):
+        edit = bl.blended(model, clip, image, mask, "green", scale=scale, **how)
+        text = torch.tensor([COLOURS["green"]])
+        inside[scale] = clip_distance(edit.tensor.clamp(-1, 1), text, mask, clip, Guiding()).item()
+    assert inside[100.0] < inside[0.0] - 0.02, inside
+
+
+def test_the_gradient_is_that_of_finite_differences(clip, image, mask):
+    model = checkpoints.pixel()
+    model.unet.double()
+    schedule, denoiser = read_model(model)
+    ts = schedule.timesteps(6, 0.25)
+    how = Guiding(scale=2.0, augmentations=2, shift="mean", eta=1.0)
+    u = torch.randn(1, 2, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    text, x = torch.tensor([COLOURS["red"]], dtype=torch.float64), image.double()
+    loss = clip_loss(text, mask.double(), clip, how, schedule, lambda shape: u)
+    step = next(guided_steps(denoiser(ts), loss, x, schedule, ts, how, lambda: torch.zeros_like(x)))
+    value = lambda x: loss(denoiser(ts)(x, ts[0]).x0_hat, x, ts[0]).item()  # noqa: E731
+    for place in [(0, 0, 5, 5), (0, 1, 10, 7), (0, 2, 0, 0)]:
+        nudge = torch.zeros_like(x)
+        nudge[place] = 1e-5
+        slope = (value(x + nudge) - value(x - nudge)) / 2e-5
+        assert slope == pytest.approx(step.grad[place].item(), rel=1e-4, abs=1e-9)
+
+
+def test_a_learned_variance_is_used(clip, image, mask):
+    model = checkpoints.pixel(learned_variance=True)
+    edit = bl.blended(model, clip, image, mask, "red", **QUICK)
+    assert edit.tensor.shape == (1, 3, 16, 16) and edit.tensor.isfinite().all()
+
+
+def test_the_presets_run_and_differ(model, clip, image, mask):
+    results = [
+        bl.blended(model, clip, image, mask, "red", preset=name, scale=5.0, steps=6, n=2, ranking=None).tensor
+        for name in PRESETS
+    ]
+    assert (results[0] - results[1]).abs().max() > 0.01
+    assert PRESETS["official"].augmentations == 8 and PRESETS["official"].scale == 1000
+
+
+# Distances and augmentations
+
+
+def test_the_spherical_distance_is_half_the_angle_squared(clip):
+    picture = torch.zeros(1, 3, 16, 16)
+    picture[:, 0] = 0.5
+    text = torch.nn.functional.normalize(torch.tensor([[0.2, 0.9, 0.1]]), dim=-1)
+    ones = torch.ones(1, 1, 16, 16)
+    cosine = clip_distance(picture, text, ones, clip, Guiding())
+    spherical = clip_distance(picture, text, ones, clip, Guiding(distance="spherical"))
+    assert spherical.item() == pytest.approx((1 - cosine).acos().item() ** 2 / 2, rel=1e-4)
+
+
+def test_clip_sees_grey_outside_the_mask(clip, image, mask):
+    clip_distance(image, torch.tensor([COLOURS["red"]]), mask, clip, Guiding())
+    assert torch.equal(clip.model.shown[:, :, 0, 0], torch.full((1, 3), 0.5))
+    torch.testing.assert_close(clip.model.shown[..., 4:12, 4:12], (image[..., 4:12, 4:12] + 1) / 2)
+
+
+def test_warps_leave_the_first_copies_alone_and_follow_their_numbers():
+    u = torch.rand(2, 3, 12, generator=torch.Generator().manual_seed(0))
+    maps = warps(u, unwarped=1)
+    assert maps.shape == (6, 3, 3)
+    for row in (0, 3):
+        torch.testing.assert_close(maps[row], torch.eye(3), atol=1e-6, rtol=0)
+    assert ((maps[[1, 2, 4, 5]] - torch.eye(3)).abs().amax((1, 2)) > 1e-3).sum() >= 3  # nine in ten are warped
+    picture = torch.rand(6, 3, 16, 16)
+    torch.testing.assert_close(warp(picture, maps)[[0, 3]], picture[[0, 3]], atol=1e-5, rtol=0)
+
+
+def test_a_warp_puts_the_corners_where_it_was_told():
+    u = torch.zeros(1, 1, 12)
+    u[..., 0] = 0.9  # not turned
+    u[..., 4:] = 1.0  # every corner pulled in by 0.7 of half the side
+    (place,) = warps(u) @ torch.tensor([0.3, 0.3, 1.0])  # where the pulled-in corner comes from
+    torch.testing.assert_close(place[:2] / place[2], torch.tensor([1.0, 1.0]), atol=1e-5, rtol=0)
+    shrunk = warp(torch.ones(1, 3, 20, 20), warps(u))
+    assert shrunk[0, 0, 10, 10] == 1 and shrunk[0, 0, 2, 2] == 0  # grey comes in around it
+
+
+def test_augmentations_change_no_other_noise(model, clip, image, mask):
+    how = dict(steps=6, skip=0.25, scale=0.0, seed=4)
+    a = bl.blended(model, clip, image, mask, "red", augmentations=1, unwarped=1, **how)
+    b = bl.blended(model, clip, image, mask, "red", augmentations=8, **how)
+    assert torch.equal(a.tensor, b.tensor)
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("bad", "sentence"),
+    [
+        ({"prompt": "a dragon"}, "does not know 'a', 'dragon'; it knows blue, green, red"),
+        ({"n": 0}, "n is 0"),
+        ({"prompt": ["red", "blue"]}, "prompt holds 2 for n=1"),
+        ({"preset": "best"}, "no preset 'best'; choose paper, official"),
+        ({"distance": "taxi"}, "distance is 'taxi'; choose 'cosine' or 'spherical'"),
+        ({"shift": "sideways"}, "shift is 'sideways'; choose 'mean' or 'epsilon'"),
+        ({"augmentations": 0}, "augmentations is 0; take 1 with unwarped=1 for none"),
+        ({"eta": 0.0, "shift": "mean"}, "shift='mean' moves by the variance, which is 0 with eta=0"),
+        ({"image": torch.zeros(1, 3, 17, 16)}, "multiple"),
+        ({"skip": 1.0}, "skip is 1.0"),
+    ],
+)
+def test_bad_input_gets_a_sentence_before_any_network_runs(clip, image, mask, bad, sentence):
+    model = checkpoints.pixel()
+    model.unet.register_forward_pre_hook(lambda *_: pytest.fail("a network ran"))
+    good = dict(image=image, mask=mask, prompt="red") | QUICK
+    with pytest.raises(ValueError, match=sentence):
+        bl.blended(model, clip, **(good | bad))
+
+
+def test_an_unknown_option_is_named(model, clip, image, mask):
+    with pytest.raises(TypeError, match="no option 'sharpness'; it has scale, augmentations"):
+        bl.blended(model, clip, image, mask, "red", sharpness=3)
+
+
+def test_a_latent_model_is_refused(clip, image, mask):
+    with pytest.raises(ValueError, match="pass a model of pixels.*blended_latent is for latents"):
+        bl.blended(checkpoints.sd1(), clip, image, mask, "red", **QUICK)
+
+
+def test_the_algorithm_is_a_generator_that_can_be_steered(model, clip, image, mask):
+    schedule, denoiser = read_model(model)
+    ts, how = schedule.timesteps(4), Guiding(scale=0.0, augmentations=1, unwarped=1, shift="mean", eta=1.0)
+    loss = clip_loss(torch.tensor([COLOURS["red"]]), mask, clip, how, schedule)
+    noise = lambda: torch.zeros_like(image)  # noqa: E731
+    guided = guided_steps(denoiser(ts), loss, torch.randn_like(image), schedule, ts, how, noise)
+    for step in blended_steps(guided, image, mask, schedule, replace(how, level="t"), noise):
+        keep = schedule.add_noise(image, step.t, noise())
+        assert torch.equal(step.x[..., 0, 0], keep[..., 0, 0])  # what the published code does: one level too noisy
