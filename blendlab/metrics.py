@@ -3,7 +3,7 @@
 After the protocol of Blended Latent Diffusion (2206.02779, section 5): a box in a picture, a prompt, and a
 classifier that guided nothing. Precision is the share of edits in whose box it sees what was asked for. There
 the boxes and the ImageNet classes are random; here every box is where an object of that name really could
-stand, because the truth is the same scene with the object in it. Next: results.py, the tables.
+stand, because the truth is the same scene with the object in it. Next: tables.py, what is measured.
 """
 
 import math

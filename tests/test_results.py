@@ -7,7 +7,7 @@ import checkpoints
 import pytest
 import torch
 
-from blendlab import cli, files, metrics, models, results, world
+from blendlab import cli, files, metrics, models, results, tables, world
 from blendlab.clip import load_clip
 from blendlab.judge import Found, Judge
 
@@ -44,7 +44,7 @@ def toy(quick, monkeypatch):
         i = torch.arange(n)
         return {"one": {"even": i % 2 == 0, "i (steps)": i.double()}, "two": {"time (s)": (2.0, 1.5, 2.5)}}
 
-    monkeypatch.setattr(results, "TABLES", {"toy": results.Recipe(toy, 20, ())})
+    monkeypatch.setattr(results, "TABLES", {"toy": tables.Recipe(toy, 20, ())})
     return quick
 
 
@@ -93,9 +93,9 @@ def test_words_are_judged_by_every_object_that_they_name():
     pair = [dict(kind="cat", colour="red", **look), dict(kind="cat", colour="blue", **look)]
     scenes = world.scene("grass", "day", pair)
     cat = lambda colour: Found("cat", colour, 0.1, (0, 0, 1, 1))  # noqa: E731
-    assert results._shows([cat("red"), cat("blue")], scenes, 0) == (True, True)
-    assert results._shows([cat("red"), cat("red")], scenes, 0) == (True, False)
-    assert results._shows([cat("red")], scenes, 0) == (False, False)
+    assert tables._shows([cat("red"), cat("blue")], scenes, 0) == (True, True)
+    assert tables._shows([cat("red"), cat("red")], scenes, 0) == (True, False)
+    assert tables._shows([cat("red")], scenes, 0) == (False, False)
 
 
 def test_pictures_from_words_reproduce_in_a_smaller_run(quick):
@@ -110,11 +110,20 @@ def test_clip_is_asked_for_one_of_a_hundred(quick, networks, tmp_path):
     rows = results.measure("clip", n=130)["rows"]
     assert [row["label"] for row in rows] == ["scenes", "objects on grey", "objects on black"]
     assert all(row["right of 100"][0] < 0.1 for row in rows)  # random weights
-    assert results._distinct(["a", "b", "a", "c", "b"]) == [0, 1, 3]
+    assert tables._distinct(["a", "b", "a", "c", "b"]) == [0, 1, 3]
+
+
+def test_settings_are_chosen_on_tasks_that_no_other_table_reports(quick, monkeypatch):
+    seeds, tasks = [], metrics.tasks
+    monkeypatch.setattr(tables, "SWEEP", tables.SWEEP[:2])
+    monkeypatch.setattr(metrics, "tasks", lambda *args: seeds.append(args[2]) or tasks(*args))
+    rows = results.measure("settings", n=1)["rows"]
+    assert [row["label"] for row in rows] == [f"w={w}, steps=25, skip=0.1, eta=1" for w in (2, 3)]
+    assert set(seeds) == {world.HELD_OUT + 1}
 
 
 def test_the_autoencoder_is_measured_on_pictures(quick, networks, monkeypatch):
-    monkeypatch.setattr(results, "_reconstruct", lambda pipe, images: images + 0.02)  # 1% of the range
+    monkeypatch.setattr(tables, "_reconstruct", lambda pipe, images: images + 0.02)  # 1% of the range
     (row,) = results.measure("autoencoder", n=34)["rows"]
     assert row["PSNR (dB)"] == pytest.approx([40, 40, 40], abs=1e-3)
     assert row["objects (dB)"][0] == pytest.approx(40, abs=1e-3)
@@ -165,7 +174,7 @@ def test_the_file_has_a_line_for_each_row(toy):
 def test_a_table_that_fails_leaves_the_saved_one_alone(toy):
     made = results.run("toy")
     with pytest.raises(RuntimeError):
-        results.TABLES["toy"] = results.Recipe(lambda n: torch.zeros(2) @ torch.zeros(3), 20, ())
+        results.TABLES["toy"] = tables.Recipe(lambda n: torch.zeros(2) @ torch.zeros(3), 20, ())
         results.run("toy")
     assert json.loads((toy / "results" / "toy.json").read_text()) == made
 
@@ -256,7 +265,7 @@ def test_the_command_lists_the_tables(toy, run):
 
 def test_a_table_of_other_weights_is_marked(toy, run, monkeypatch):
     results.run("toy")
-    recipe = results.Recipe(results.TABLES["toy"].function, 20, ("tinyworld",))
+    recipe = tables.Recipe(results.TABLES["toy"].function, 20, ("tinyworld",))
     monkeypatch.setitem(results.TABLES, "toy", recipe)
     assert "made with other weights" in run()[1]
 

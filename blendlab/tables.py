@@ -1,0 +1,309 @@
+"""What is measured: one function for each table of the course.
+
+A table is a function of n and of models, decorated with `measured`, that returns {row: {column: outcomes}}.
+Outcomes are a tensor with one for each task, in order, or (value, low, high) ready made. A column that ends
+with a unit in brackets, as in "background (dB)", holds numbers; others hold shares. Next: metrics.py.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+
+import torch
+import torch.nn.functional as F
+
+from . import masks, metrics, models, prompts, world
+from .blended_latent import FALLBACK, blended_latent
+from .clip import look, read
+from .guidance import cfg, denoiser
+from .judge import SIZE, per_object
+from .latents import decode, encode
+from .noise import Noise
+from .sampler import last, sample
+from .schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a table is made: function(n, *models), with the models of these names, for n tasks unless told."""
+
+    function: Callable
+    n: int
+    needs: tuple[str, ...]
+
+    @property
+    def what(self) -> str:
+        """What the table says: the first paragraph of the function's docstring."""
+        return " ".join(self.function.__doc__.split("\n\n")[0].split())
+
+
+TABLES: dict[str, Recipe] = {}
+
+
+def measured(n: int, *needs: str):
+    """Make the decorated function the table of its name."""
+
+    def register(function):
+        TABLES[function.__name__] = Recipe(function, n, needs)
+        return function
+
+    return register
+
+
+# The tables
+
+
+@measured(200, "tinyworld", "tinyworld-judge")
+def edits(n, pipe, judge):
+    """Latent edits with the recommended settings: does the judge see the prompted thing in the mask, and what
+    changed outside it? Ceiling and floor are the truth and the source behind the same autoencoder.
+
+    "class" is the batch precision of 2206.02779, table 1. Time: autoencoder, text encoder and all steps.
+    """
+    ours, ceiling, floor = [], [], []
+    for k, tasks in _blocks(n, pipe, "edits"):
+        edit = _edit(pipe, tasks, k)
+        exact = {"latent outside exact": _left(pipe, edit, tasks) == 0}
+        ours.append(_inside(judge, edit.tensor, tasks) | _outside(edit, tasks) | exact)
+        ceiling.append(_inside(judge, _reconstruct(pipe, tasks.truth), tasks))
+        floor.append(_inside(judge, _reconstruct(pipe, tasks.image), tasks))
+    time = {f"an edit, {batch} at once (s)": _seconds(pipe, batch, repeats=min(n, 5)) for batch in (1, 4)}
+    rows = {"blended_latent": _joined(ours) | time}
+    return rows | {"ceiling: the truth": _joined(ceiling), "floor: the source": _joined(floor)}
+
+
+BLENDINGS = {
+    "default": {},
+    "level='t', final='noised'": dict(level="t", final="noised"),
+    "preset='official-ldm'": dict(preset="official-ldm"),
+    "preset='official-sd2'": dict(preset="official-sd2"),
+    "preset='diffusers'": dict(preset="diffusers"),
+    "start='noise'": dict(start="noise"),
+}
+
+
+@measured(200, "tinyworld", "tinyworld-judge")
+def blending(n, pipe, judge):
+    """What implementations of blending disagree on: how far the final latent ends from the source's outside
+    the mask, and what that does to the picture. Same tasks, noise, w and steps in every row, DDIM; the source's
+    latent is the posterior's mode.
+    """
+    numbers = FALLBACK | models.settings(pipe, "blended_latent")
+    same = dict(w=numbers["w"], steps=numbers["steps"], eta=0.0, posterior="mode")
+    rows = {}
+    for label, how in BLENDINGS.items():
+        parts = []
+        for k, tasks in _blocks(n, pipe, label):
+            edit = _edit(pipe, tasks, k, **same, **how)
+            left = {"left in the latent (rms)": _left(pipe, edit, tasks)}
+            parts.append(left | _outside(edit, tasks) | _inside(judge, edit.tensor, tasks))
+        rows[label] = _joined(parts)
+    return rows
+
+
+MIDDLE = {"w": 4.0, "steps": 25, "skip": 0.1, "eta": 1.0}
+TRIED = {"w": (2.0, 3.0, 4.0, 6.0, 8.0), "eta": (0.0, 0.5), "skip": (0.0, 0.25), "steps": (15, 50)}
+SWEEP = [MIDDLE | {name: value} for name, values in TRIED.items() for value in values]
+
+
+@measured(64, "tinyworld", "tinyworld-judge")
+def settings(n, pipe, judge):
+    """Which settings make the best latent edits: each row changes one number of a middle choice. On tasks that
+    no other table reports, so that choosing here flatters none of them.
+    """
+    rows = {}
+    for how in SWEEP:
+        label, parts = ", ".join(f"{name}={value:g}" for name, value in how.items()), []
+        for k, tasks in _blocks(n, pipe, label, seed=world.HELD_OUT + 1):
+            edit = _edit(pipe, tasks, k, **how)
+            parts.append(_inside(judge, edit.tensor, tasks) | _outside(edit, tasks))
+        rows[label] = _joined(parts)
+    return rows
+
+
+@measured(2000, "tinyworld", "tinyworld-judge")
+def judge(n, pipe, judge):
+    """How often the judge is right about an object: in renders, and in what the autoencoder makes of them,
+    which is the ceiling of every precision that it measures. At least n objects of held-out scenes, each of
+    0.6% of its picture or more.
+    """
+    tallies = {"renders": Counter(), "reconstructions": Counter()}
+    with _bar(n, "judge", "object") as bar:
+        for view in _views(pipe):
+            seen = F.interpolate(view.masks, (SIZE, SIZE), mode="area"), view.scenes.kind, view.scenes.colour
+            tallies["renders"].update(per_object(judge, view.image, *seen))
+            tallies["reconstructions"].update(per_object(judge, _reconstruct(pipe, view.image), *seen))
+            bar.update(tallies["renders"]["objects"] - bar.n)
+            if bar.n >= n:
+                break
+    share = lambda tally, what: metrics.proportion(tally[what], tally["objects"])  # noqa: E731
+    return {label: {"class": share(t, "kind"), "colour": share(t, "colour")} for label, t in tallies.items()}
+
+
+@measured(500, "tinyworld")
+def autoencoder(n, pipe):
+    """What the autoencoder alone loses: the PSNR of held-out scenes that it encoded and decoded, of each
+    picture, then the mean; and the same of the pixels that show objects, where there are any.
+    """
+    whole, objects = [], []
+    with _bar(n, "autoencoder", "picture") as bar:
+        for view in _views(pipe):
+            image, there = view.image[: n - bar.n], view.masks[: n - bar.n].sum(1, keepdim=True)
+            result = _reconstruct(pipe, image)
+            whole.append(metrics.psnr(result, image).cpu())
+            objects.append(metrics.decibels(metrics.background_error(result, image, 1 - there)).cpu())
+            bar.update(len(image))
+            if bar.n >= n:
+                break
+    objects = torch.cat(objects)
+    return {"tinyworld": {"PSNR (dB)": torch.cat(whole), "objects (dB)": objects[~objects.isnan()]}}
+
+
+@measured(500, "tinyworld", "tinyworld-judge")
+def text_to_image(n, pipe, judge):
+    """Pictures from words alone, with the recommended settings: how often the judge finds every object that
+    the caption of a held-out scene names, wherever it stands.
+    """
+    rows = {}
+    for label, objects in {"one object": 1, "two objects": 2}.items():
+        right = []
+        with _bar(n, label, "picture") as bar:
+            for k, scenes in enumerate(_scenes(n, objects)):
+                things = judge.found(_from_words(pipe, world.captions(scenes, setting=0.0), seed=k))
+                right += [_shows(seen, scenes, i) for i, seen in enumerate(things)]
+                bar.update(len(scenes))
+        rows[label] = dict(zip(("class", "class and colour"), torch.tensor(right).unbind(1), strict=True))
+    return rows
+
+
+def _shows(seen, scenes, i):
+    """Are all objects of scene i among the things that were found: their classes, and in their colours too?"""
+    kinds = [world.KINDS[k] for k in scenes.kind[i].tolist() if k >= 0]
+    wanted = Counter((kind, world.COLOURS[c]) for kind, c in zip(kinds, scenes.colour[i].tolist(), strict=False))
+    pairs = Counter((thing.kind, thing.colour) for thing in seen)
+    return not Counter(kinds) - Counter(thing.kind for thing in seen), not wanted - pairs
+
+
+@measured(1000, "tinyworld-clip")
+def clip(n, model):
+    """How often CLIP puts the right one of 100 different captions first: of whole held-out scenes, and of one
+    object in its box, on grey as guidance sees it and on black as ranking does.
+    """
+    device, right = next(model.model.parameters()).device, {"scenes": [], "objects on grey": [], "objects on black": []}
+    with _bar(n, "clip", "picture") as bar:
+        for start in range(0, n, 100):
+            scenes = world.sample(400, world.HELD_OUT, start=4 * start, device=device)
+            scenes = scenes[scenes.count > 0]
+            first = torch.zeros(len(scenes), dtype=torch.long)
+            for names, texts in {"scenes": world.captions(scenes), "objects": world.describe(scenes, first)}.items():
+                rows = _distinct(texts)[: min(100, n - start)]
+                view = world.render(scenes[rows], model.size)
+                box = metrics.box_mask(view.boxes[:, 0], model.size)
+                words, each = read(model, [texts[i] for i in rows]), torch.arange(len(rows), device=device)
+                shown = {"scenes": view.image, "objects on grey": view.image * box}
+                shown["objects on black"] = (view.image + 1) * box - 1
+                for label in (label for label in shown if label.startswith(names)):
+                    seen = look(model, (shown[label] + 1) / 2)
+                    right[label].append(((seen @ words.T).argmax(1) == each).cpu())
+            bar.update(len(rows))
+    return {label: {"right of 100": torch.cat(parts)} for label, parts in right.items()}
+
+
+def _distinct(texts):
+    """The places of texts that did not come before."""
+    return [i for i, text in enumerate(texts) if text not in texts[:i]]
+
+
+# What the tables share
+
+
+def _bar(n, label, unit):
+    from tqdm import tqdm
+
+    return tqdm(total=n, desc=label, unit=unit)
+
+
+def _size(pipe):
+    return pipe.unet.config.sample_size * pipe.vae_scale_factor
+
+
+def _blocks(n, pipe, label, seed=world.HELD_OUT):
+    """Yield (k, tasks) block by block. With k as the seed, task i draws the same noise whatever n is."""
+    with _bar(n, label, "task") as bar:
+        for k, start in enumerate(range(0, n, metrics.BLOCK)):
+            tasks = metrics.tasks(min(metrics.BLOCK, n - start), start, seed, _size(pipe))
+            yield k, tasks
+            bar.update(len(tasks))
+
+
+def _views(pipe, at_once=32):
+    """Yield views of held-out scenes without end, on the pipeline's device."""
+    for start in count(0, at_once):
+        yield world.render(world.sample(at_once, world.HELD_OUT, start, pipe.device), _size(pipe))
+
+
+def _scenes(n, objects):
+    """Yield n held-out scenes with so many objects, a block at a time."""
+    made = 0
+    for start in count(0, 8 * metrics.BLOCK):
+        scenes = world.sample(8 * metrics.BLOCK, world.HELD_OUT, start)
+        scenes = scenes[scenes.count == objects][: min(metrics.BLOCK, n - made)]
+        yield scenes
+        made += len(scenes)
+        if made >= n:
+            return
+
+
+@torch.no_grad()
+def _from_words(pipe, captions, seed):
+    """Pictures (n,3,H,W) of captions, with the settings that the model recommends for edits."""
+    numbers = FALLBACK | models.settings(pipe, "blended_latent")
+    schedule, device = Schedule.from_scheduler(pipe.scheduler), pipe.device
+    size = pipe.unet.config.sample_size
+    shape = (pipe.vae.config.latent_channels, size, size)
+    net = denoiser(pipe.unet, schedule, pipe.scheduler.config.prediction_type)
+    denoise = cfg(net, *prompts.encode(pipe, captions), numbers["w"])
+    fresh = Noise(seed, len(captions), "step", device)
+    z = Noise(seed, len(captions), "initial", device)(shape)
+    timesteps = schedule.timesteps(numbers["steps"])
+    return decode(pipe.vae, last(sample(denoise, z, schedule, timesteps, numbers["eta"], lambda: fresh(shape))))
+
+
+def _edit(pipe, tasks, seed, **options):
+    return blended_latent(pipe, tasks.image, tasks.mask, tasks.prompts, n=len(tasks), seed=seed, **options)
+
+
+def _reconstruct(pipe, images):
+    return decode(pipe.vae, encode(pipe.vae, images.to(pipe.device)))
+
+
+def _inside(judge, images, tasks):
+    return dict(zip(("class", "class and colour"), metrics.precision(judge, images, tasks), strict=True))
+
+
+def _outside(edit, tasks):
+    error = metrics.background_error(edit.tensor.cpu(), tasks.image, tasks.mask)
+    return {"background (dB)": metrics.decibels(error)}
+
+
+def _left(pipe, edit, tasks):
+    """(n,) root mean square distance of the final latents from the source's, outside the masks."""
+    source = encode(pipe.vae, tasks.image.to(pipe.device))  # (n,C,h,w), all at once as blended_latent does
+    mask_small = masks.to_latent(tasks.mask, source.shape[-2:], edit.settings["mask_rule"])
+    return metrics.rms((edit.latents - source).cpu(), 1 - mask_small)
+
+
+def _seconds(pipe, batch, repeats):
+    """What one edit of a batch takes, measured `repeats` times after a first batch to warm up."""
+    tasks, times = metrics.tasks(batch, size=_size(pipe)), []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        _edit(pipe, tasks, 0).tensor.cpu()  # waits for a GPU
+        times.append((time.perf_counter() - start) / batch)
+    return metrics.mean(times[1:])
+
+
+def _joined(parts):
+    return {column: torch.cat([part[column] for part in parts]) for column in parts[0]}
