@@ -7,7 +7,7 @@ import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
-from .models import KNOWN, SHIPPED, WEIGHTS
+from .models import CONVERTED, KNOWN, SHIPPED, WEIGHTS
 
 PACKAGES = {"torch": "torch", "diffusers": "diffusers", "transformers": "transformers",
             "open_clip": "open_clip_torch"}
@@ -23,9 +23,10 @@ def report():
     from . import __version__ as blendlab_version
 
     packages = ", ".join(f"{name} {_version(package)}" for name, package in PACKAGES.items())
+    listed = KNOWN | CONVERTED
     return [f"blendlab {blendlab_version}, Python {platform.python_version()}, {packages}",
             _device(), _memory(), *(_network(name) for name in SHIPPED),
-            "to download: " + ", ".join(f"{name} ({entry.gigabytes} GB)" for name, entry in KNOWN.items())]
+            "to download: " + ", ".join(f"{name} ({entry.gigabytes} GB)" for name, entry in listed.items())]
 
 
 def _version(package):

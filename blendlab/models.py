@@ -57,26 +57,40 @@ KNOWN = {
         licence="CreativeML Open RAIL++-M", gigabytes=6.9, size=1024, settings=BLD_SDXL),
 }
 
+EXEMPLAR = "PaintByExamplePipeline"
+
+# Published in a format of its own and converted when it is opened (adm.py); a mirror is (address, SHA-256).
+CONVERTED = {
+    "adm-256": Entry(  # unconditional ImageNet, the model of Blended Diffusion (2111.14818); float32 is all there is
+        mirrors=(("https://openaipublic.blob.core.windows.net/diffusion/jul-2021/256x256_diffusion_uncond.pt",
+                  "a37c32fffd316cd494cf3f35b339936debdc1576dad13fe57c42399a5dbc78b1"),),
+        licence="MIT", gigabytes=2.2, size=256,
+        settings={"blended": dict(scale=1000.0, steps=100, skip=0.25, eta=1.0)}),  # BD, arguments.py:17-59
+}
+
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "DDIMPipeline", "DDPMPipeline")
 
 
 def load(name, device=None, dtype=None):
     """Return the model called `name`, ready to use: on its device, in inference mode, weights frozen.
 
-    name: a shipped network ("tinyworld", ...), a published one ("sd15", "sd21-base", "sd21", "sdxl"),
+    name: a shipped network ("tinyworld", ...), a published one ("sd15", "sd21-base", "sd21", "sdxl", "adm-256"),
         a folder that save_pretrained wrote (never downloads; "./sd15" for a folder with the name of a
-        model), or a diffusers repository "organisation/name".
+        model), a guided-diffusion checkpoint "file.pt", or a diffusers repository "organisation/name".
     device: the CUDA GPU if there is one, else the CPU.
-    dtype: float32, except that all but the shipped networks are float16 on CUDA. Only networks run in it.
+    dtype: float32, except that repositories and folders are float16 on CUDA. Only networks run in it.
 
     Gives a StableDiffusionPipeline or StableDiffusionXLPipeline, a DDIMPipeline or DDPMPipeline for a model
-    without words, a `Judge` for "tinyworld-judge", a `Clip` for "tinyworld-clip".
+    without words, a `Judge` for "tinyworld-judge", a `Clip` for "tinyworld-clip", an
+    `ExemplarPipeline` for "tinyworld-exemplar" and any folder or repository of Paint by Example.
     ValueError: an unknown name, or a model that blendlab cannot run; FileNotFoundError: a folder that is not
     there; OSError: no mirror answers.
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if name in SHIPPED:
         return _shipped(name, device, dtype or torch.float32)
+    if name in CONVERTED or Path(name).suffix == ".pt":
+        return _converted(name, device, dtype or torch.float32)
     dtype = dtype or (torch.float16 if device.type == "cuda" else torch.float32)
     folder = _folder(name)
     return _open(folder, device, dtype) if folder else _from_hub(name, device, dtype)
@@ -91,7 +105,7 @@ def card(pipe):
     file = Path(source, "blendlab.json")
     if source and file.is_file():
         return json.loads(file.read_text(encoding="utf-8"))
-    for entry in KNOWN.values():
+    for entry in (*KNOWN.values(), *CONVERTED.values()):
         if source in dict(entry.mirrors):
             return {"size": entry.size, "licence": entry.licence, "settings": entry.settings}
     return {}
@@ -116,6 +130,17 @@ def _shipped(name, device, dtype):
     return _open(folder, device, dtype)
 
 
+def _converted(name, device, dtype):
+    from . import adm
+
+    if name not in CONVERTED:
+        return adm.load(name, device, dtype)
+    address, sha256 = CONVERTED[name].mirrors[0]
+    pipe = adm.load(adm.fetch(address, sha256), device, dtype)
+    pipe.register_to_config(_name_or_path=address)  # for `card`
+    return pipe
+
+
 def _folder(name):
     """Return the folder that `name` means, None if it is on the hub; complain if it can be neither."""
     if name in KNOWN:
@@ -129,14 +154,14 @@ def _folder(name):
 
     # An unknown word, a path that leads nowhere (also "models/sd15" beside a folder models), or a repository.
     if re.fullmatch(r"[\w-][\w.-]*", str(name)) and not isinstance(name, Path):
-        names = [*SHIPPED, *KNOWN]
+        names = [*SHIPPED, *KNOWN, *CONVERTED]
         near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.4)
         raise ValueError(f"unknown model {name!r}{f' (did you mean {near[0]!r}?)' if near else ''}; blendlab "
                          f"knows {', '.join(names)}, and takes a folder or a repository 'organisation/name'")
     repository = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(name)) and not path.parent.is_dir()
     if isinstance(name, Path) or not repository:
         raise FileNotFoundError(f"there is no folder {path.absolute()}; check the path, or give a known name "
-                                f"({', '.join([*SHIPPED, *KNOWN])})")
+                                f"({', '.join([*SHIPPED, *KNOWN, *CONVERTED])})")
     return None
 
 
@@ -145,6 +170,10 @@ def _folder(name):
 def _open(folder, device, dtype):
     """Open a folder as the pipeline that its model_index.json names, without touching the network."""
     kind, left_out = _kind(folder)
+    if kind is None:
+        from .exemplar import ExemplarPipeline
+        with _quiet():
+            return ExemplarPipeline.from_folder(folder).to(device, dtype)
     with _quiet():
         pipe = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True,
                                     variant=_variant(folder, dtype), **_dtype_argument(dtype), **left_out)
@@ -156,7 +185,10 @@ def _open(folder, device, dtype):
 
 
 def _kind(folder):
-    """Return a folder's pipeline class and what leaves its picture filter out; refuse other kinds."""
+    """Return a folder's pipeline class and what leaves its picture filter out; refuse other kinds.
+
+    The class is None for Paint by Example: diffusers no longer opens that pipeline, so we do, part by part.
+    """
     import diffusers
 
     index, unet = folder / "model_index.json", folder / "unet" / "config.json"
@@ -166,6 +198,11 @@ def _kind(folder):
     name = json.loads(index.read_text(encoding="utf-8"))["_class_name"]
     unet = json.loads(unet.read_text(encoding="utf-8")) if unet.is_file() else {}
     ours, theirs = unet.get("in_channels"), unet.get("out_channels")
+    if name == EXEMPLAR:
+        if ours != 9:
+            raise ValueError(f"{folder} holds a {name} whose UNet takes {ours} channels, not 9 (noisy latent 4, masked "
+                             "latent 4, mask 1); check that its folder unet is the one for exemplars")
+        return None, {}
     if theirs != ours and not (name.startswith("DD") and theirs == 2 * ours):  # a learned variance doubles them
         raise ValueError(f"{folder} holds a {name} whose UNet takes {ours} channels; "
                          f"blending needs a plain text-to-image model ({theirs} channels), for "
@@ -188,7 +225,10 @@ def _from_hub(name, device, dtype):
             reason = error
             continue
         pipe = _open(folder, device, dtype)
-        pipe.register_to_config(_name_or_path=repository)
+        if hasattr(pipe, "register_to_config"):
+            pipe.register_to_config(_name_or_path=repository)
+        else:
+            pipe.name_or_path = repository
         return pipe
     tried = " and ".join(repository for repository, _ in mirrors)
     raise OSError(f"{name} could not be downloaded from {tried}; connect to the internet, or copy the "
@@ -207,10 +247,20 @@ def _fetch(repository, revision, dtype):
 
     # Two small files first, so that a model that we cannot run is refused before gigabytes arrive.
     small = ["model_index.json", "unet/config.json"]
-    _, left_out = _kind(Path(snapshot_download(repository, revision=revision, allow_patterns=small)))
+    kind, left_out = _kind(Path(snapshot_download(repository, revision=revision, allow_patterns=small)))
+    if kind is None:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=_parts(files)))
     half = dtype == torch.float16 and any(file.endswith(".fp16.safetensors") for file in files)
     return Path(DiffusionPipeline.download(repository, revision=revision, use_safetensors=True,
                                            variant="fp16" if half else None, **left_out))
+
+
+def _parts(files):
+    """The files of a Paint by Example repository to fetch: no picture filter, no weights twice."""
+    parts = ("vae/", "unet/", "image_encoder/", "scheduler/", "feature_extractor/", "model_index.json", "blendlab.json")
+    files = [file for file in files if file.startswith(parts) and ".fp16." not in file]
+    safe = {file.split("/")[0] for file in files if file.endswith(".safetensors")}
+    return [file for file in files if not (file.endswith(".bin") and file.split("/")[0] in safe)]
 
 
 def _variant(folder, dtype):

@@ -23,7 +23,7 @@ def test_every_network_is_there_with_its_size_or_missing_with_its_command(monkey
     assert "tinyworld: 2.5 MB" in lines
     assert "tinyworld-clip: not here yet, `blendlab train clip` makes it" in lines
     assert all(any(line.startswith(f"{name}: ") for line in lines) for name in models.SHIPPED)
-    assert all(name in lines[-1] for name in models.KNOWN)
+    assert all(name in lines[-1] for name in (*models.KNOWN, *models.CONVERTED))
 
 
 def test_colab_without_a_gpu_shows_the_menu_path(monkeypatch):
