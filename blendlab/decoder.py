@@ -1,0 +1,286 @@
+"""Background reconstruction (Blended Latent Diffusion, 2206.02779, section 4.2): the source back outside the mask.
+
+An autoencoder loses detail everywhere, so an edited latent does not decode to the source outside the mask.
+`reconstruct` is the front door to six remedies; `tune_weights` is the paper's, which adapts the decoder to one
+picture, and `tuned` lends what it found to the autoencoder for the length of a `with`. Next: poisson.py.
+"""
+
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from . import images, models
+from .blend import blend
+from .edit import Edit, take
+from .latents import decode
+from .poisson import poisson
+
+METHODS = ("none", "paste", "poisson", "latents", "weights", "weights and paste")
+
+# Numbers by what is tuned: all of the decoder (post_quant_conv, which comes before it, stays), to the last step.
+# The official code starts from a latent that it makes of the 8-bit file, where here it is z_0 itself.
+WEIGHTS = dict(steps=75, lr=1e-4, blocks="all", plateau=0.0)
+LATENTS = dict(steps=75, lr=1e-4, plateau=0.0)
+PRESETS = {
+    "paper": {"weights": WEIGHTS, "latents": LATENTS},  # section 4.2: 75 steps of Adam at 1e-4, lam 100
+    # BLD, ldm/image_reconstruction.py:126-131 (steps), :216 (lam), :312 and :315 (the two rates).
+    "official": {"weights": WEIGHTS, "latents": LATENTS | dict(lr=0.1)},
+}
+
+# For pipelines that nobody recommends numbers for.
+FALLBACK = PRESETS["official"]
+
+CHECK = 10  # steps between two looks at the loss for a plateau; nothing else waits for the device
+
+
+def reconstruct(
+    pipe, edit, image, mask, *, method="weights", steps=None, lam=100.0, lr=None, preset=None, blocks=None,
+    plateau=None, reuse=True, precision="float32", together=False,
+) -> Edit:  # fmt: skip
+    """Bring the source back outside the mask of an edit; return a new `Edit` with the same latents and scores.
+
+    pipe:     the pipeline that made the edit; its autoencoder is left as it was, bit for bit, whatever happens
+    edit:     an Edit, or latents (n,C,h,w). The picture is decoded anew from the latents, never read from 8 bits
+    image:    the picture that was edited: PIL, a path or (1 or n,3,H,W) in [-1,1]
+    mask:     the mask that it was edited in: PIL, a path or (1 or n,1,H,W) in {0,1}; 1 (white) = edit
+    method:   "none" (as decoded), "paste" (the source's pixels), "poisson" (no seam, but other colours),
+              "latents" (the best latent for the decoder; too smooth), "weights" (the best decoder for the latent),
+              "weights and paste" (the source exactly, and hardly a seam)
+    steps, lr: of Adam. lam: what the source outside weighs against the edit inside. blocks: tune the last so many
+              up blocks of the decoder and what follows them, or "all". plateau: stop when ten steps lower the
+              loss by less than this share; 0 is never. Left out, all but lam come from the preset ("paper",
+              "official"), else from the model, else from FALLBACK
+    reuse:    compute what comes before the tuned part once, not in each step
+    precision: "float32", or "bfloat16" for mixed precision (the weights themselves stay float32)
+    together: one decoder for all n pictures, tuned for their mean loss, not one for each
+
+    Of the result, settings["reconstruct"] tells what was used, and "taken" in it the steps done. ["loss"] is the
+    loss before each of them, the mean of the n; ["delta"] is what tuning added: to the latents, (n,C,h,w), or to
+    the weights, a list with a dict for each picture or one for all, see `tuned`. Bad input raises ValueError or
+    TypeError with the fix before any network runs.
+    """
+    if method not in METHODS:
+        raise ValueError(f"there is no method {method!r}; choose {', '.join(METHODS)}")
+    of = method.split()[0] if method.startswith(("latents", "weights")) else None  # what is tuned
+    edit, image, mask = _admit(pipe, edit, image, mask, of)
+    how, found = {"method": method}, {}
+    if of:
+        options = dict(steps=steps, lam=lam, lr=lr, blocks=blocks, plateau=plateau, reuse=reuse, precision=precision)
+        numbers = _settle(pipe, of, preset, options)
+        tensor, found, taken = _tune_each(pipe.vae, edit.latents, image, mask, of, numbers, together)
+        how |= numbers | {"together": together, "taken": taken}
+    elif edit.latents is None:
+        tensor = edit.tensor
+    else:
+        tensor = torch.cat([decode(pipe.vae, z) for z in edit.latents.split(1)])  # (n,3,H,W)
+
+    if method.endswith("paste"):
+        tensor = blend(mask, edit=tensor, keep=image)
+    elif method == "poisson":
+        tensor = poisson(mask, edit=tensor, keep=image).clamp(-1, 1)
+    earlier = {key: value for key, value in edit.settings.items() if key not in ("loss", "delta")}
+    return replace(edit, tensor=tensor, settings=earlier | {"reconstruct": how} | found)
+
+
+@contextmanager
+def tuned(vae, delta=None):
+    """Add `delta` to the weights of an autoencoder, in float32, for the length of a `with`; then put all back.
+
+    delta: {name: tensor} as `tune_weights` returns it, for as many of the weights as it names; None: nothing.
+    The body gets the autoencoder frozen and in inference mode, and may do to its weights, gradients and modes
+    what it likes: they are copies. Afterwards the old ones are there, with their precision, bit for bit.
+    """
+    named = [*vae.named_parameters(), *vae.named_buffers()]
+    before = [(x, x.data, x.grad, x.requires_grad) for _, x in named]
+    modes = [(module, module.training) for module in vae.modules()]
+    try:
+        vae.eval()
+        for name, x in named:
+            x.grad = None
+            x.requires_grad_(False)
+            x.data = x.data.to(torch.float32 if x.is_floating_point() else x.dtype, copy=True)
+            if delta and name in delta:
+                x.data += delta[name].to(x.device)
+        yield vae
+    finally:
+        for x, data, grad, wanted in before:
+            x.grad = None
+            x.data = data
+            x.requires_grad_(wanted)
+            x.grad = grad
+        for module, mode in modes:
+            module.training = mode
+
+
+def tune_weights(
+    vae, z, image, mask, *, steps, lr, lam=100.0, blocks="all", plateau=0.0, reuse=True, precision="float32"
+) -> tuple[dict[str, Tensor], Tensor]:  # fmt: skip
+    """Adapt the decoder to latents z (B,C,h,w), B pictures together; return what to add to its weights, and losses.
+
+    image (1 or B,3,H,W), mask (1 or B,1,H,W), 1 = edit; the options are those of `reconstruct`. The first value is
+    {name: float32 tensor, on the CPU}, of the tuned weights only; the second the loss before each step, (steps,).
+    """
+    with tuned(vae):
+        still, moving = _halves(vae, blocks)
+        h = still(z / vae.config.scaling_factor)  # what stays the same is computed once
+        edit = moving(h)  # (B,3,H,W) D_0(z_0), not clamped: where it is the target, there is nothing to gain
+        ours = {id(w) for w in moving.parameters()}
+        weights = {name: w for name, w in vae.named_parameters() if id(w) in ours}
+        start = {name: w.clone() for name, w in weights.items()}
+        for w in weights.values():
+            w.requires_grad_(True)
+
+        def loss():
+            picture = moving(h if reuse else still(z / vae.config.scaling_factor))
+            return background_loss(picture.float(), edit, image, mask, lam)
+
+        losses = _descend(list(weights.values()), loss, steps, lr, plateau, precision)
+        return {name: (w.detach() - start[name]).cpu() for name, w in weights.items()}, losses
+
+
+def tune_latents(
+    vae, z, image, mask, *, steps, lr, lam=100.0, plateau=0.0, precision="float32"
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """The same loss, the decoder as it is, other latents: return what to add to z (B,C,h,w), and losses (steps,)."""
+    with tuned(vae):
+        before, decoder = _halves(vae, "all")
+        moving = z.clone().requires_grad_(True)
+        picture = lambda: decoder(before(moving / vae.config.scaling_factor)).float()  # noqa: E731
+        edit = picture().detach()  # (B,3,H,W)
+        losses = _descend(
+            [moving], lambda: background_loss(picture(), edit, image, mask, lam), steps, lr, plateau, precision
+        )
+        return moving.detach() - z, losses
+
+
+def background_loss(picture: Tensor, edit: Tensor, image: Tensor, mask: Tensor, lam: float = 100.0) -> Tensor:
+    """Section 4.2: the edit is kept inside the mask, and with weight lam the source comes back outside it.
+
+    Mean squares over the whole picture, the other side of the mask counted as zeros, as in BLD,
+    ldm/image_reconstruction.py:210-223; of several pictures (B,3,H,W) in [-1,1] the mean.
+    """
+    inside, outside = mask * (picture - edit), (1 - mask) * (picture - image)
+    return inside.square().mean() + lam * outside.square().mean()
+
+
+def _descend(free, loss, steps, lr, plateau, precision):
+    """Adam on the tensors in `free`; the loss before each step, (steps,), on their device."""
+    adam, device, losses = torch.optim.Adam(free, lr=lr), free[0].device.type, []
+    for i in range(1, steps + 1):
+        with torch.enable_grad():
+            with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
+                now = loss()
+            adam.zero_grad()
+            now.backward()
+        adam.step()
+        losses.append(now.detach())
+        if plateau and i % CHECK == 0 and i >= 2 * CHECK:
+            earlier, last = torch.stack(losses[-2 * CHECK :]).view(2, CHECK).mean(1)
+            if last > (1 - plateau) * earlier:
+                break
+    return torch.stack(losses)
+
+
+def _halves(vae, blocks):
+    """From scaled-back latents to pictures in two halves: what stays as it is, and the decoder's part to tune."""
+    decoder = vae.decoder
+    end = nn.Sequential(decoder.conv_norm_out, decoder.conv_act, decoder.conv_out)
+    stages = [decoder.conv_in, decoder.mid_block, *decoder.up_blocks, end]
+    first = 0 if blocks == "all" else len(stages) - 1 - blocks
+    before = vae.post_quant_conv or nn.Identity()
+    return nn.Sequential(before, *stages[:first]), nn.Sequential(*stages[first:])
+
+
+def _tune_each(vae, z, image, mask, of, numbers, together):
+    """Tune once for all pictures, or once for each: the pictures (n,3,H,W), what was found, the steps taken."""
+    n, tune = len(z), tune_weights if of == "weights" else tune_latents
+    pictures, deltas, curves = [], [], []
+    try:
+        for rows in [range(n)] if together else [range(i, i + 1) for i in range(n)]:
+            z_now, *rest = (take(value, rows) for value in (z, image, mask))
+            delta, losses = tune(vae, z_now, *rest, **numbers)
+            with tuned(vae, delta if of == "weights" else None):
+                pictures.append(decode(vae, z_now if of == "weights" else z_now + delta))
+            deltas.append(delta)
+            curves.append(losses.cpu())
+    except torch.OutOfMemoryError as error:
+        fix = "one picture at a time (together=False), fewer blocks (blocks=1), or precision='bfloat16'"
+        raise MemoryError(f"out of memory while tuning: take {fix}") from error
+
+    # The mean over the pictures, step by step; the last loss of one that was done earlier counts on.
+    taken = [len(curve) for curve in curves]
+    padded = [torch.cat([curve, curve[-1:].expand(max(taken) - len(curve))]) for curve in curves]
+    found = {"loss": torch.stack(padded).mean(0).tolist(), "delta": deltas if of == "weights" else torch.cat(deltas)}
+    return torch.cat(pictures), found, taken
+
+
+# What comes in
+
+
+def _admit(pipe, edit, image, mask, of):
+    """The Edit, with latents on the device of the pipeline, picture and mask; or a sentence about what is wrong."""
+    if not isinstance(edit, (Edit, Tensor)):
+        raise TypeError(f"edit is a {type(edit).__name__}: pass what bl.blended_latent returned, or latents (n,C,h,w)")
+    if isinstance(edit, Tensor):
+        edit = Edit(None, edit)
+    z, vae = edit.latents, getattr(pipe, "vae", None)
+    if z is None and of:
+        fix = "pass an edit of bl.blended_latent, or take method='paste' or 'poisson'"
+        raise ValueError(f"edit was made in pixels and has no latents, so there are no {of} to tune: {fix}")
+    if z is not None and vae is None:
+        raise ValueError("pipe has no autoencoder to decode these latents with: pass the pipeline that made the edit")
+
+    image = images.image(image).detach()
+    if z is None:
+        n, (height, width), device = len(edit.tensor), edit.tensor.shape[-2:], edit.tensor.device
+    else:
+        z, device = _latents(z, vae), pipe._execution_device
+        n, height, width = len(z), *(side * pipe.vae_scale_factor for side in z.shape[-2:])
+        edit = replace(edit, latents=z.to(device))
+    image = image.to(device)
+    mask = images.mask(mask, like=image)
+    if image.shape[-2:] != (height, width):
+        sizes = f"image is {image.shape[-1]}x{image.shape[-2]} and the edit {width}x{height} (width x height)"
+        raise ValueError(f"{sizes}: pass the picture that was edited")
+    for name, given in {"image": len(image), "mask": len(mask)}.items():
+        if given not in (1, n):
+            raise ValueError(f"{name} holds {given} for {n} edits: pass one that serves all, or {n}")
+    return edit, image, mask
+
+
+def _latents(z, vae):
+    """Latents in float32, checked."""
+    C = vae.config.latent_channels
+    if z.ndim != 4 or z.shape[1] != C or not z.is_floating_point() or not z.numel():
+        shape = ",".join(map(str, z.shape))
+        raise ValueError(f"edit is ({shape}), not latents (n,{C},h,w): pass the Edit, or its .latents")
+    if not z.isfinite().all():
+        raise ValueError("the edit's latents have NaN or infinite values: make the edit with dtype=torch.float32")
+    return z.detach().float()
+
+
+def _settle(pipe, of, preset, options):
+    """The numbers to use: what was asked for, else the preset's, else the model's, else FALLBACK; all checked."""
+    if preset is not None and preset not in PRESETS:
+        raise ValueError(f"there is no preset {preset!r}; choose {', '.join(PRESETS)}")
+    how = FALLBACK[of] | models.settings(pipe, "reconstruct").get(of, {}) | (PRESETS[preset][of] if preset else {})
+    how |= {name: value for name, value in options.items() if value is not None}
+    if of == "latents":
+        how = {name: value for name, value in how.items() if name not in ("blocks", "reuse")}
+
+    if not isinstance(how["steps"], int) or how["steps"] < 1:
+        raise ValueError(f"steps is {how['steps']!r}: it counts the steps of Adam, so take 1 or more (the paper: 75)")
+    if not 0 < how["lr"] < float("inf"):
+        raise ValueError(f"lr is {how['lr']}: it says how far a step goes, so take more than 0 (the paper: 1e-4)")
+    if not 0 <= how["lam"] < float("inf"):
+        raise ValueError(f"lam is {how['lam']}: it weighs the source outside, so take 0 or more (the paper: 100)")
+    if not 0 <= how["plateau"] < 1:
+        raise ValueError(f"plateau is {how['plateau']}: it is a share of the loss, as in 0.02; 0 never stops early")
+    if how["precision"] not in ("float32", "bfloat16"):  # autoencoders overflow in float16
+        raise ValueError(f"precision is {how['precision']!r}: choose 'float32' or 'bfloat16'")
+    most = len(pipe.vae.decoder.up_blocks)
+    if of == "weights" and how["blocks"] not in ("all", *range(most + 1)):
+        raise ValueError(f"blocks is {how['blocks']!r}: this decoder has {most}, so choose 0 to {most}, or 'all'")
+    return how
