@@ -1,18 +1,15 @@
 """Blended Diffusion (2111.14818), algorithm 2: words, a mask, a picture; CLIP guides inside, the picture outside.
 
 Every step ends with the source, noised to the same level, put back outside the mask; the next step then makes
-the two halves one picture. Next: clip_guidance.py, the guided steps.
+the two halves one picture. Next: clip_guided.py, the baseline that has to ask for the background instead.
 """
-
-from dataclasses import asdict
 
 import torch
 
 from .blend import blend
-from .clip_guidance import admit, clip_loss, guided_steps, read_model, settle
-from .edit import Edit, memory_advice, take
+from .clip_guidance import admit, clip_loss, guided_steps, read_model, results, settle
+from .edit import Edit
 from .noise import Noise
-from .rank import rank
 
 FALLBACK = {"scale": 1000.0, "steps": 100, "skip": 0.25, "eta": 1.0}  # arguments.py:17-59
 
@@ -53,21 +50,11 @@ def blended(
     chosen = dict(scale=scale, augmentations=augmentations, steps=steps, skip=skip, eta=eta)
     how = settle(model, "blended", FALLBACK, preset, chosen | options)
     image, mask, text = admit(model, clip, image, mask, prompt, n)
-    tensors, at_once = [], batch or n
-    with memory_advice(at_once):
-        for start in range(0, n, at_once):
-            rows = range(start, min(start + at_once, n))
-            now = [take(value, rows) for value in (image, mask, text)]
-            tensors.append(_run(model, clip, *now, how, seed, rows))
 
-    tensor = torch.cat(tensors)  # (n,3,H,W)
-    if how.paste:
-        tensor = blend(mask, edit=tensor, keep=image)
-    order, scores = list(range(n)), None
-    if ranking and n > 1 and len(image) == len(mask) == len(text) == 1:
-        order, scores = rank(tensor.clamp(-1, 1), prompt, clip, mask, ranking)
-    used = dict(prompt=prompt, n=n, seed=seed, ranking=ranking, order=order)
-    return Edit(tensor[order], None, scores, used | asdict(how))
+    def run(source, mask, text, rows):
+        return _run(model, clip, source, mask, text, how, seed, rows)
+
+    return results(run, clip, image, mask, text, prompt, how, ranking, n, seed, batch)
 
 
 def _run(model, clip, source, mask, text, how, seed, rows):

@@ -1,10 +1,10 @@
 """Guidance by CLIP in pixels: what the losses are, what they look at, and one guided step after another.
 
-Blended Diffusion (2111.14818), sections 3.1 to 3.3; numbers of the official code by file and line. Next:
-blended.py, algorithm 2, which is made of this.
+Blended Diffusion (2111.14818), sections 3.1 to 3.3; numbers of the official code by file and line. Both of its
+algorithms are made of this: clip_guided.py is algorithm 1, blended.py algorithm 2. Next: those two.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Literal, get_args, get_origin
 
 import torch
@@ -12,8 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import images, models
+from .blend import blend
 from .clip import fit, look, read
+from .edit import Edit, memory_advice, take
 from .guidance import denoiser, loss_guided
+from .rank import rank
 from .sampler import sample
 from .schedule import Schedule
 
@@ -214,3 +217,21 @@ def read_model(model):
     schedule = Schedule.from_scheduler(model.scheduler)
     kind = model.scheduler.config.get("prediction_type", "epsilon")
     return schedule, lambda timesteps: denoiser(model.unet, schedule, kind, timesteps)
+
+
+def results(run, clip, image, mask, text, prompt, how, ranking, n, seed, batch, **used) -> Edit:
+    """The Edit of n samples, best first: run(source, mask, text, rows) makes those in `rows`, (B,3,H,W)."""
+    tensors, at_once = [], batch or n
+    with memory_advice(at_once):
+        for start in range(0, n, at_once):
+            rows = range(start, min(start + at_once, n))
+            tensors.append(run(*(take(value, rows) for value in (image, mask, text)), rows))
+
+    tensor = torch.cat(tensors)  # (n,3,H,W)
+    if how.paste:
+        tensor = blend(mask, edit=tensor, keep=image)
+    order, scores = list(range(n)), None
+    if ranking and n > 1 and len(image) == len(mask) == len(text) == 1:
+        order, scores = rank(tensor.clamp(-1, 1), prompt, clip, mask, ranking)
+    used |= dict(prompt=prompt, n=n, seed=seed, ranking=ranking, order=order)
+    return Edit(tensor[order], None, scores, used | asdict(how))

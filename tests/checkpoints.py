@@ -11,6 +11,7 @@ import json
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 
 import torch
 
@@ -156,6 +157,27 @@ def pixel(folder=None, seed=0, learned_variance=False):
     if folder:
         pipe.save_pretrained(folder, safe_serialization=True)
     return pipe
+
+
+class Gaussian(torch.nn.Module):
+    """The exact noise estimate for pictures whose pixels are independent normal numbers of standard deviation 0.5."""
+
+    def __init__(self, abar):
+        super().__init__()
+        self.abar, self.config = abar, SimpleNamespace(in_channels=3, block_out_channels=(1,))
+        self.dtype, self.device = torch.float32, torch.device("cpu")
+
+    def forward(self, x, t):
+        abar = self.abar[t].view(-1, 1, 1, 1)
+        return SimpleNamespace(sample=(1 - abar).sqrt() * x / (abar * 0.25 + 1 - abar))
+
+
+def gaussian():
+    """A model of pixels that is right about a world of noise, so that guidance has something smooth to push."""
+    from diffusers import DDIMScheduler
+
+    scheduler = DDIMScheduler(clip_sample=False)
+    return SimpleNamespace(unet=Gaussian(scheduler.alphas_cumprod), scheduler=scheduler, device=torch.device("cpu"))
 
 
 def open_clip_folder(folder, seed=0):

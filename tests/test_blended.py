@@ -1,45 +1,16 @@
 """Blended Diffusion in pixels: what algorithm 2 promises, on a small network and a CLIP whose answers are known."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import checkpoints
 import pytest
 import torch
+from colour_clip import COLOURS, ColourClip, ColourModel
 
 import blendlab as bl
 from blendlab.blended import blended_steps
 from blendlab.clip_guidance import PRESETS, Guiding, clip_distance, clip_loss, guided_steps, read_model, warp, warps
 from blendlab.sampler import last
-
-COLOURS = {"red": (1.0, 0.0, 0.0), "green": (0.0, 1.0, 0.0), "blue": (0.0, 0.0, 1.0)}
-
-
-class ColourModel(torch.nn.Module):
-    """A CLIP that sees nothing but the mean colour, and is asked to count its calls."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(1))
-        self.calls, self.shown = 0, None
-
-    def encode_image(self, x):
-        self.calls, self.shown = self.calls + 1, x
-        return x.mean((2, 3)) + 0.1
-
-    def encode_text(self, tokens):
-        return torch.tensor([list(COLOURS.values())[i] for i in tokens])
-
-
-@dataclass
-class ColourClip:
-    model: torch.nn.Module
-    size: int = 16
-    mean: tuple = (0.0, 0.0, 0.0)
-    std: tuple = (1.0, 1.0, 1.0)
-    words: tuple = tuple(COLOURS)
-
-    def tokenizer(self, texts):
-        return torch.tensor([list(COLOURS).index(text) for text in texts])
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ none to four objects and closer looks. Read next: clip.py.
 """
 
 import copy
+import json
 from pathlib import Path
 
 import torch
@@ -12,6 +13,8 @@ import torch
 from .harness import Job, Pool, copy_weights
 from .pictures import closer_looks, crop, from_bytes, middles, sheet, to_bytes
 
+# Recommended values, until a sweep has found better ones.
+SETTINGS = {"blended": {"scale": 100.0, "augmentations": 8, "steps": 50, "skip": 0.2, "eta": 1.0}}
 CROP = 32  # side of a crop around an object, in pixels
 
 
@@ -89,6 +92,9 @@ class Pixel(Job):
         from diffusers import DDIMPipeline
 
         DDIMPipeline(unet=copy.deepcopy(self.net).half(), scheduler=self.scheduler).save_pretrained(folder)
+
+        card = {"size": 64, "perceptual": "tinyworld", "settings": SETTINGS}
+        (folder / "blendlab.json").write_text(json.dumps(card, indent=2) + "\n")
 
     def load(self, folder: Path):
         from diffusers import UNet2DModel

@@ -1,0 +1,47 @@
+"""How different two pictures look: LPIPS (1801.03924), or the same distance over an autoencoder's features.
+
+LPIPS needs a network that is downloaded; tinyworld has its autoencoder, which travels in the package and
+judges nothing else. Next: clip_guided.py, whose background loss uses it.
+"""
+
+import torch
+import torch.nn.functional as F
+
+from . import models
+
+
+def perceptual_distance(model):
+    """The distance that goes with a model: a function of two batches (B,3,H,W) in [-1,1] that gives (B,)."""
+    other = models.card(model).get("perceptual")  # a model whose autoencoder lends its features
+    if other:
+        return encoder_distance(models.load(other, device=model.device).vae)
+    return lpips_distance(device=model.device)
+
+
+def encoder_distance(vae):
+    """Mean square distance of unit feature vectors, averaged over places, then over the encoder's levels."""
+
+    def features(x):
+        x = vae.encoder.conv_in(x)
+        for level in vae.encoder.down_blocks:
+            x = level(x)
+            yield F.normalize(x, dim=1)
+
+    def distance(a, b):
+        both = torch.cat([a, b]).to(next(vae.parameters()).dtype)
+        halves = [f.float().chunk(2) for f in features(both)]
+        return torch.stack([(x - y).square().sum(1).mean((1, 2)) for x, y in halves]).mean(0)
+
+    return distance
+
+
+def lpips_distance(net: str = "vgg", device="cpu"):
+    """LPIPS with the network that Blended Diffusion takes (image_editor.py:94); downloads it at first use."""
+    import lpips
+
+    try:
+        network = lpips.LPIPS(net=net, verbose=False).to(device).eval().requires_grad_(False)
+    except OSError as error:
+        fix = "connect to the internet once, or pass perceptual=, a function of two batches of pictures"
+        raise OSError(f"LPIPS could not download its {net} network; {fix}") from error
+    return lambda a, b: network(a, b).flatten()  # (B,)

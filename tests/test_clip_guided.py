@@ -1,0 +1,130 @@
+"""Algorithm 1: the background is asked for, never exact, and the more it is asked for the better it is kept."""
+
+import checkpoints
+import pytest
+import torch
+from colour_clip import COLOURS, ColourClip, ColourModel
+
+import blendlab as bl
+from blendlab.clip_guidance import Guiding, clip_distance
+from blendlab.clip_guided import background_distance
+from blendlab.metrics import background_error
+from blendlab.perceptual import encoder_distance, lpips_distance, perceptual_distance
+
+QUICK = dict(scale=20.0, augmentations=2, steps=25)
+
+
+@pytest.fixture
+def clip():
+    return ColourClip(ColourModel())
+
+
+@pytest.fixture(scope="module")
+def model():
+    return checkpoints.gaussian()
+
+
+@pytest.fixture(scope="module")
+def distance():
+    return encoder_distance(checkpoints.autoencoder(0.18215))
+
+
+@pytest.fixture
+def image():
+    return torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+@pytest.fixture
+def mask():
+    mask = torch.zeros(1, 1, 16, 16)
+    mask[..., 4:12, 4:12] = 1
+    return mask
+
+
+def test_the_background_comes_closer_the_more_it_is_asked_for_and_is_never_exact(model, clip, image, mask, distance):
+    error = {}
+    for weight in (0.0, 100.0, 3000.0):
+        how = dict(background=weight, perceptual=distance, seed=3)
+        edit = bl.clip_guided(model, clip, image, mask, "red", **QUICK, **how)
+        error[weight] = background_error(edit.tensor, image, mask).item()
+    assert error[0.0] > error[100.0] > error[3000.0] > 0, error
+
+
+def test_without_a_background_weight_the_picture_is_not_looked_at(model, clip, image, mask):
+    how = dict(background=0.0, perceptual=lambda a, b: pytest.fail("it was"), seed=3)
+    ours = bl.clip_guided(model, clip, image, mask, "red", **QUICK, **how)
+    other = bl.clip_guided(model, clip, -image, mask, "red", **QUICK, **how)
+    assert torch.equal(ours.tensor, other.tensor)
+
+
+def test_the_words_are_followed_inside_the_mask(model, clip, image, mask, distance):
+    text = torch.tensor([COLOURS["green"]])
+    far = {}
+    for scale in (0.0, 5000.0):
+        how = QUICK | dict(scale=scale, background=10.0, perceptual=distance, seed=3)
+        edit = bl.clip_guided(model, clip, image, mask, "green", **how)
+        far[scale] = clip_distance(edit.tensor.clamp(-1, 1), text, mask, clip, Guiding()).item()
+    assert far[5000.0] < far[0.0] - 0.02, far
+
+
+def test_it_can_be_pasted_after_all_and_ranked(model, clip, image, mask, distance):
+    edit = bl.clip_guided(model, clip, image, mask, "red", **QUICK, perceptual=distance, paste=True, n=2, batch=1)
+    outside = mask.expand_as(image) == 0
+    assert all(torch.equal(one[outside[0]], image[outside]) for one in edit.tensor)
+    assert edit.scores == sorted(edit.scores) and edit.settings["background"] == 1000.0
+
+
+def test_d_bg_is_half_square_half_perceptual_outside_the_mask(mask):
+    a, b = torch.zeros(2, 3, 16, 16), torch.zeros(1, 3, 16, 16)
+    a[0, :, :4] = 1.0  # a quarter of the picture, all of it outside the mask
+    a[:, :, 6:9, 6:9] = -1.0  # inside: not seen
+    seen = []
+    far = background_distance(a, b, mask, lambda x, y: seen.append((x, y)) or torch.tensor([0.5, 0.0]))
+    torch.testing.assert_close(far, torch.tensor([(0.25 + 0.5) / 2, 0.0]))
+    assert seen[0][0].shape == seen[0][1].shape == (2, 3, 16, 16)
+
+
+# The perceptual part
+
+
+def test_the_encoders_distance_is_zero_for_equal_pictures_and_grows(distance, image):
+    noise = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    far = [distance(image, image + amount * noise).item() for amount in (0.0, 0.1, 0.5)]
+    assert far[0] == 0 and far[0] < far[1] < far[2]
+    x = image.clone().requires_grad_()
+    distance(x, -image).sum().backward()
+    assert x.grad.abs().max() > 0
+
+
+def test_tinyworld_lends_its_autoencoder_and_others_take_lpips(monkeypatch, tmp_path):
+    model, asked = checkpoints.pixel(), []
+    monkeypatch.setattr(bl.models, "load", lambda name, device: asked.append(name) or checkpoints.sd1())
+    monkeypatch.setattr(bl.models, "card", lambda pipe: {"perceptual": "tinyworld"})
+    assert perceptual_distance(model)(torch.zeros(2, 3, 16, 16), torch.ones(2, 3, 16, 16)).shape == (2,)
+    assert asked == ["tinyworld"]
+    monkeypatch.setattr(bl.models, "card", lambda pipe: {})
+    monkeypatch.setattr("blendlab.perceptual.lpips_distance", lambda device: asked.append("lpips"))
+    perceptual_distance(model)
+    assert asked == ["tinyworld", "lpips"]
+
+
+def test_lpips_is_the_librarys_own(monkeypatch):
+    import lpips
+
+    network, made = lpips.LPIPS, []
+    monkeypatch.setattr(lpips, "LPIPS", lambda **how: made.append(how) or network(pnet_rand=True, **how))
+    a, b = torch.rand(2, 3, 64, 64) * 2 - 1, torch.rand(2, 3, 64, 64) * 2 - 1
+    torch.manual_seed(0)
+    far = lpips_distance("alex")(a, b)
+    assert far.shape == (2,) and (far > 0).all() and made[0]["net"] == "alex"
+
+
+def test_lpips_without_a_connection_says_what_to_do(monkeypatch):
+    import lpips
+
+    def offline(**how):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(lpips, "LPIPS", offline)
+    with pytest.raises(OSError, match="LPIPS could not download its vgg network; connect .*or pass perceptual="):
+        lpips_distance()
