@@ -13,8 +13,11 @@ from . import images, masks, models, world
 from .blend import blend
 from .blended import blended
 from .blended_latent import PRESETS, Blending, blended_latent
+from .clip_guided import clip_guided
+from .decoder import reconstruct
 from .doctor import check
 from .edit import Edit
+from .exemplar import exemplar
 from .files import data
 from .guidance import cfg, denoiser, loss_guided
 from .models import load
@@ -26,8 +29,8 @@ from .schedule import Schedule
 __version__ = "0.1.0"
 __all__ = [
     "Blending", "Edit", "Noise", "PRESETS", "Prediction", "Schedule", "Step", "blend", "blended",
-    "blended_latent", "cfg", "check", "data", "denoiser", "images", "last", "load", "loss_guided", "masks",
-    "models", "rank", "sample", "viz", "world",
+    "blended_latent", "cfg", "check", "clip_guided", "data", "denoiser", "exemplar", "images", "last", "load",
+    "loss_guided", "masks", "models", "rank", "reconstruct", "sample", "viz", "world",
 ]  # fmt: skip
 
 

@@ -1,15 +1,17 @@
 """Every public function takes pictures and masks through the one door (blendlab.images)."""
 
 import inspect
+from functools import partial
 
 import checkpoints
 import pytest
+import test_exemplar
 import torch
 
 import blendlab as bl
 from blendlab.clip import Clip
 
-PICTURES = ("image", "images", "mask")
+PICTURES = ("image", "images", "mask", "reference")
 ARITHMETIC = {"blend"}  # works on states and latents too, inside the loop
 
 
@@ -34,21 +36,26 @@ def call(name: str, **bad):
     mask[..., 16:48, 16:48] = 1
     good = {"image": image, "images": image, "mask": mask, "prompt": "a cat", "pipe": checkpoints.sd1()}
     good["model"] = checkpoints.pixel()
+    good["edit"] = torch.zeros(1, 4, 8, 8)
     if "clip" in inspect.signature(getattr(bl, name)).parameters and name != "blended_latent":
         good["clip"] = Clip(Silent(), Silent(), 32, (0, 0, 0), (1, 1, 1))
+    if name == "exemplar":
+        good |= {"pipe": test_exemplar.build(), "reference": torch.rand(1, 3, 8, 8)}
     function = getattr(bl, name)
     wanted = inspect.signature(function).parameters
     return function(**{key: value for key, value in (good | bad).items() if key in wanted})
 
 
 def test_there_are_such_functions():
-    assert {"blended_latent", "rank"} <= set(functions())
+    assert {"blended_latent", "exemplar", "rank"} <= set(functions())
 
 
 @pytest.mark.parametrize("name, parameter", [(name, p) for name, ps in functions().items() for p in ps])
 def test_it_goes_through_the_door(name, parameter, monkeypatch):
     """What the door refuses, the function refuses, with the door's own sentence."""
     door = bl.images.mask if parameter == "mask" else bl.images.image
+    if parameter == "reference":
+        door = partial(door, name="reference")
     for bad in (torch.full((1, 1 if parameter == "mask" else 3, 64, 64), torch.nan), "no/such/picture.png"):
         with pytest.raises((ValueError, OSError)) as expected:
             door(bad)

@@ -146,6 +146,8 @@ def runs(tmp_path_factory):
     sizes = {"width": 32, "layers": 1, "text_width": 32, "text_layers": 1}
     folder["clip"] = training.main("clip", out=out / "c", **sizes, **rest)
     folder["pixel"] = training.main("pixel", out=out / "p", widths=(8, 8, 8, 32), **rest)
+    start = {"latent": folder["latent"], "clip": folder["clip"]}
+    folder["exemplar"] = training.main("exemplar", out=out / "e", **start, **rest)
     assert set(folder) == set(training.JOBS)
     return folder
 
@@ -235,6 +237,54 @@ def test_the_pixel_model_is_a_diffusers_pipeline_without_words(runs):
     assert pipe.scheduler.config.prediction_type == "v_prediction"
     images = pipe(batch_size=2, num_inference_steps=2, output_type="np").images
     assert images.shape == (2, 64, 64, 3)
+
+
+def test_the_exemplar_model_has_the_published_layout_and_starts_blind_to_its_new_channels(runs):
+    from blendlab.training.exemplar import nine_channels
+
+    pipe = bl.load(runs["exemplar"], device="cpu")
+    assert type(pipe).__name__ == "ExemplarPipeline" and pipe.unet.config.in_channels == 9
+    assert (pipe.size, pipe.mean, pipe.encoder.config.tokens) == (64, (0.5, 0.5, 0.5), "class")
+    assert bl.models.settings(pipe, "exemplar")["w"] == 5.0
+    plain, nine = bl.load(runs["latent"], device="cpu").unet, nine_channels(runs["latent"] / "unet")
+    z, beside, token = torch.randn(2, 4, 8, 8), torch.randn(2, 5, 8, 8), torch.randn(2, 1, 16)
+    with torch.no_grad():
+        ours, theirs = nine(torch.cat([z, beside], 1), 5, token).sample, plain(z, 5, token).sample
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("rung, tokens, without", [("tokens", 65, 0), ("augmented", 65, 0), ("full", 1, 0.2)])
+def test_each_rung_of_the_exemplar_learns_from_what_the_paper_says(runs, rung, tokens, without):
+    from blendlab.training.exemplar import Exemplar
+
+    start = {"latent": runs["latent"], "clip": runs["clip"]}
+    job = Exemplar(rung=rung, pool=32, batch_size=100, **start)
+    job.fill(0)
+    batch = job.batch(0)
+    assert batch["beside"].shape == (100, 5, 16, 16) and set(batch["beside"][:, 4].unique().tolist()) == {0.0, 1.0}
+    assert (~batch["said"]).float().mean().item() == pytest.approx(without, abs=0.12)  # three standard errors
+    crops = job.batch(1)
+    assert crops["z0"].shape == (300, 4, 8, 8)
+    torch.testing.assert_close(job.batch(1)["reference"], crops["reference"], rtol=0, atol=0)
+    few = {key: value[:2] for key, value in batch.items()}
+    assert job.loss(few)["loss"].isfinite() and job.pipeline().encoder(few["reference"]).shape[1] == tokens
+    # with the null vector for all, the reference says nothing
+    silent = few | {"said": torch.zeros(2, dtype=torch.bool)}
+    other = silent | {"reference": -few["reference"]}
+    assert job.loss(silent)["loss"] == job.loss(other)["loss"] != job.loss(few)["loss"]
+    with pytest.raises(ValueError, match="rung is 'top'; choose tokens, augmented, full"):
+        Exemplar(rung="top", **start)
+    with pytest.raises(ValueError, match="no CLIP in nowhere; train it first: blendlab train clip"):
+        Exemplar(latent=runs["latent"], clip="nowhere")
+    if rung == "full":
+        job.load(runs["exemplar"])
+        trained = bl.load(runs["exemplar"], device="cpu")
+        torch.testing.assert_close(job.net["unet"].state_dict(), trained.unet.state_dict(), rtol=0, atol=0)
+        encoder, saved = job.pipeline().encoder.state_dict(), trained.encoder.state_dict()
+        torch.testing.assert_close(encoder, saved, atol=1e-3, rtol=1e-3)  # the tower was rounded when it was saved
+        by_batch = Exemplar(pool=32, batch_size=100, null_per="batch", **start)
+        by_batch.pool = job.pool
+        assert {by_batch.batch(step)["said"].unique().numel() for step in range(4)} == {1}
 
 
 def test_crops_lie_around_the_cells_that_were_asked_for():

@@ -1,7 +1,7 @@
 """How tinyworld's networks are made: `python -m blendlab.training NAME` (or `blendlab train NAME`).
 
 harness.py is the loop, one file per network is its job. Order: autoencoder, then judge and latent, which use
-it. Read next: harness.py.
+it; exemplar starts from latent and clip. Read next: harness.py.
 """
 
 from pathlib import Path
@@ -12,6 +12,7 @@ JOBS = {
     "latent": "latent:Latent",
     "clip": "clip:ClipJob",
     "pixel": "pixel:Pixel",
+    "exemplar": "exemplar:Exemplar",
 }
 SHIPPED = {
     "autoencoder": "tinyworld/vae",
@@ -19,8 +20,16 @@ SHIPPED = {
     "latent": "tinyworld",
     "clip": "tinyworld-clip",
     "pixel": "tinyworld-pixel",
+    "exemplar": "tinyworld-exemplar",
 }
-STEPS = {"autoencoder": 20000, "judge": 12000, "latent": 60000, "clip": 12000, "pixel": 60000}
+STEPS = {
+    "autoencoder": 20000,
+    "judge": 12000,
+    "latent": 60000,
+    "clip": 12000,
+    "pixel": 60000,
+    "exemplar": 20000,
+}
 
 
 def job_class(name: str):

@@ -1,0 +1,311 @@
+"""Paint by Example (arXiv 2211.13227), section 3: a picture's own objects teach the network to insert others.
+
+Cut an object's box out of a picture, and ask for the picture back, given the hole and what CLIP saw in the cut-out
+piece. The piece goes through one token and through augmentations, or the network would learn to copy and paste.
+Numbers of the official code are cited by file and line (open-images.py, ddpm.py). Read next: ../exemplar.py.
+"""
+
+import copy
+import json
+import math
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..exemplar import ExemplarEncoder, ExemplarPipeline, TokenHead, exemplar, features, take_weights
+from .harness import WEIGHTS, Job, Pool, copy_weights, find_autoencoder
+from .latent import one_object, scheduler
+from .pictures import crop, from_bytes, sheet, to_bytes
+
+SIZE = 64
+# The ladder of the paper's ablation (table 3): what CLIP passes on, whether the reference is augmented, and the share
+# of samples that get the null vector (ddpm.py:914).
+RUNGS = {"tokens": ("all", False, 0.0), "augmented": ("all", True, 0.0), "full": ("class", True, 0.2)}
+SETTINGS = {"w": 5.0, "steps": 25, "skip": 0.0, "eta": 0.0}  # the published weight; a sweep may say more
+EMPHASIS = 4.0  # how much more a cell in the hole counts in the loss than one that is given
+CROP = 8  # side of a crop in cells: the hole and a little around it
+
+
+class Exemplar(Job):
+    name = "exemplar"
+    batch_size = 32
+    lr = 4e-4
+
+    def __init__(self, rung="full", null_per="sample", clip=None, latent=None, pool=None, **kwargs):
+        """rung: a name in RUNGS. null_per: "sample", or "batch" as the official code (ddpm.py:925-926).
+
+        clip: folder of the CLIP whose image tower looks at references (default runs/clip/export, else the shipped
+        one). latent: folder of the text-to-image model to start from (default the shipped one).
+        """
+        super().__init__(**kwargs)
+        for name, value, choices in (("rung", rung, RUNGS), ("null_per", null_per, ("sample", "batch"))):
+            if value not in choices:
+                raise ValueError(f"{name} is {value!r}; choose {', '.join(choices)}")
+        torch.manual_seed(self.seed)
+        self.rung, self.null_per, (tokens, self.augment, self.null_share) = rung, null_per, RUNGS[rung]
+        latent = Path(latent or WEIGHTS / "tinyworld")
+        self.vae, unet = find_autoencoder(latent / "vae", self.device), nine_channels(latent / "unet")
+        self.clip = find_clip(clip)
+        self.tower = vision_tower(self.clip.model.visual).to(self.device)
+        self.tower.config.tokens = tokens
+        width, d = self.tower.config.hidden_size, unet.config.cross_attention_dim
+        head = TokenHead(width, (self.tower.config.num_hidden_layers + 1) // 5, d)
+        self.net = nn.ModuleDict({"unet": unet, "head": head})
+        self.scheduler = scheduler()
+        self.pool_size = pool or (65536 if self.device.type == "cuda" else 8192)
+
+    def fill(self, step):
+        renew = 256 if self.device.type == "cuda" else 4
+        self.pool = Pool(self.render, self.pool_size, renew, step, chunk=max(32, renew), progress="encoding")
+
+    @torch.no_grad()
+    def render(self, start, n):
+        """n pictures of scenes start .. start+n-1: latents with and without the hole, the mask, the piece cut out.
+
+        A scene whose object is hidden lends its place to another one of them.
+        """
+        from .. import world
+
+        scenes = world.sample(n, seed=self.world_seed(), start=start, device=self.device)
+        view = world.render(scenes, size=SIZE)
+        box = view.boxes[torch.arange(n), one_object(scenes, start)]  # (n,4)
+        seen = (box[:, 2] > box[:, 0]).nonzero()[:, 0]
+        rows = seen[torch.arange(n, device=self.device) % len(seen)]
+        image, box = view.image[rows], box[rows]
+
+        g = torch.Generator().manual_seed(start)
+        u, shake = (torch.rand(shape, generator=g).to(self.device) for shape in ((n, 9), (n, 4, 18)))
+        mask = hole(box, u, shake, SIZE)  # (n,1,64,64), 1 = edit
+        whole, holed = (self.encode(x) for x in (image, image * (1 - mask)))
+        keep = F.interpolate(1 - mask, whole.shape[-2:])  # nearest, as exemplar() does it
+        middle = (box[:, [1, 0]] + box[:, [3, 2]]) / 2 * whole.shape[-1]  # (n,2): y, x
+        return {
+            "maps": torch.cat([whole, holed[:, :4], keep], dim=1).half(),  # (n,4+4+4+1,16,16)
+            "reference": to_bytes(cut(image, box, SIZE)),
+            "middle": middle.to(torch.int16),
+        }
+
+    def encode(self, image):
+        """Mean and deviation of the scaled latents, (n,4+4,16,16)."""
+        posteriors = [self.vae.encode(part).latent_dist for part in image.split(64)]
+        return self.vae.config.scaling_factor * torch.cat([torch.cat([p.mean, p.std], dim=1) for p in posteriors])
+
+    def batch(self, step):
+        """Whole pictures, and in every other step three times as many crops around the hole, at the same cost."""
+        g, crops = self.generator(step), step % 2
+        B = self.batch_size * (3 if crops else 1)
+        data = self.pool.draw(B, step, g)
+        rand = lambda *shape: torch.rand(*shape, generator=g).to(self.device)  # noqa: E731
+        maps = data["maps"].float()
+        if crops:
+            y, x = (data["middle"].long() + (3 * rand(B, 2)).long() - 1).unbind(1)
+            maps = crop(maps, y, x, CROP)
+        mean, std, holed, keep = maps.split([4, 4, 4, 1], dim=1)
+        posterior, noise = (torch.randn(mean.shape, generator=g).to(self.device) for _ in range(2))
+        t = ((torch.randperm(B, generator=g) + torch.rand(B, generator=g)) / B * 1000).long().clamp(max=999)
+        reference = from_bytes(data["reference"])
+        u, bend = rand(B, 6), torch.randn(B, 2, 4, 4, generator=g).to(self.device)
+        if self.augment:
+            reference = augmented(reference, u, bend)
+        said = rand(B if self.null_per == "sample" else 1).expand(B) >= self.null_share
+        beside = torch.cat([holed, keep], dim=1)  # (B,5,h,w)
+        drawn = {"z0": mean + std * posterior, "noise": noise, "t": t.to(self.device)}
+        return drawn | {"beside": beside, "reference": reference, "said": said}
+
+    def loss(self, batch):
+        z0, noise, t = batch["z0"], batch["noise"], batch["t"]
+        abar = self.scheduler.alphas_cumprod.to(self.device)[t]  # (B,)
+        a, s = abar.sqrt()[:, None, None, None], (1 - abar).sqrt()[:, None, None, None]
+
+        # The condition: what the reference says, or the null vector.
+        with torch.no_grad():
+            mean, std = (torch.tensor(v, device=self.device).view(3, 1, 1) for v in (self.clip.mean, self.clip.std))
+            seen = features(self.tower, ((batch["reference"] + 1) / 2 - mean) / std, self.tower.config.tokens)
+        head = self.net["head"]
+        tokens = torch.where(batch["said"][:, None, None], head(seen), head.uncond_vector)  # (B,L,d)
+
+        z = torch.cat([a * z0 + s * noise, batch["beside"]], dim=1)  # (B,9,h,w)
+        v = self.net["unet"](z, t, tokens).sample.float()
+        squares = (v - (a * noise - s * z0)).square()  # (B,4,h,w)
+        inside = 1 - batch["beside"][:, -1:]
+        emphasis = 1 + EMPHASIS * inside
+        weight = (6 * (1 - abar)).clamp(max=1)[:, None, None, None] * emphasis / emphasis.mean()  # see latent.py
+        return {
+            "loss": (weight * squares).mean(),
+            "v": squares.mean(),
+            "hole": (squares * inside).sum() / (4 * inside.sum()).clamp(min=1),
+        }
+
+    @torch.no_grad()
+    def sheet(self):
+        """Held-out pictures with their holes, references from other scenes, and what becomes of them."""
+        from .. import world
+
+        scenes = world.sample(24, seed=world.HELD_OUT, device=self.device)
+        view = world.render(scenes, size=SIZE)
+        box = view.boxes[torch.arange(24), one_object(scenes, 0)]
+        rows = (box[:, 2] > box[:, 0]).nonzero()[:16, 0]
+        image, box, n = view.image[rows], box[rows], len(rows)
+        mask = hole(box, torch.zeros(n, 9, device=self.device), torch.full((n, 4, 18), 0.5, device=self.device), SIZE)
+        reference = cut(image, box, SIZE).roll(1, 0)
+        edit = exemplar(self.pipeline(), image, mask, reference, n=n, **self.settings())
+        columns = [image * (1 - mask), reference, edit.tensor.to(image)]
+        return sheet([row for half in (slice(0, 8), slice(8, 16)) for row in (column[half] for column in columns)])
+
+    def pipeline(self):
+        """The ExemplarPipeline of the present weights."""
+        encoder = ExemplarEncoder(copy.deepcopy(self.tower.config), self.net["unet"].config.cross_attention_dim)
+        take_weights(encoder, self.net["head"].state_dict() | self.tower.state_dict(prefix="model."))
+        mean, std = self.clip.mean, self.clip.std
+        return ExemplarPipeline(self.vae, self.net["unet"], encoder.to(self.device), self.scheduler, mean, std)
+
+    def settings(self):  # a network that never met the null vector has nothing to be guided away from
+        return SETTINGS if self.null_share else SETTINGS | {"w": 1.0}
+
+    def export(self, folder: Path):
+        copy.deepcopy(self.pipeline()).to(dtype=torch.float16).save_pretrained(folder)
+        if not (folder / "blendlab.json").exists():  # it may hold measured settings
+            card = {"size": SIZE, "settings": {"exemplar": self.settings()}}
+            (folder / "blendlab.json").write_text(json.dumps(card, indent=2) + "\n")
+
+    def load(self, folder: Path):
+        pipe = ExemplarPipeline.from_folder(folder)
+        del pipe.encoder.model
+        copy_weights(self.net["unet"], pipe.unet, folder)
+        copy_weights(self.net["head"], pipe.encoder, folder)
+
+    def identity(self):
+        return super().identity() | {"rung": self.rung, "scaling_factor": self.vae.config.scaling_factor}
+
+    def config(self):
+        return {"rung": self.rung, "null_per": self.null_per, "pool": self.pool_size}
+
+
+def nine_channels(folder):
+    """The text-to-image UNet in `folder` with five more channels, which at first it does not look at.
+
+    As the official scripts/modify_checkpoints.py: new weights of the first convolution are zero.
+    """
+    from diffusers import UNet2DConditionModel
+
+    plain = UNet2DConditionModel.from_pretrained(folder).float()
+    unet = UNet2DConditionModel.from_config(plain.config, in_channels=2 * plain.config.in_channels + 1)
+    weights = plain.state_dict()
+    more = unet.config.in_channels - plain.config.in_channels
+    weights["conv_in.weight"] = F.pad(weights["conv_in.weight"], (0, 0, 0, 0, 0, more))
+    unet.load_state_dict(weights)
+    return unet
+
+
+def find_clip(folder):
+    """The CLIP in `folder`: by default that of runs/clip, else the shipped one."""
+    from ..clip import load_clip
+
+    places = [Path(folder)] if folder else [Path("runs/clip/export"), WEIGHTS / "tinyworld-clip"]
+    for place in places:
+        if (place / "open_clip_config.json").is_file():
+            return load_clip(place)
+    raise ValueError(f"there is no CLIP in {places[-1]}; train it first: blendlab train clip")
+
+
+def vision_tower(visual):
+    """An open_clip VisionTransformer as transformers' CLIPVisionModel, frozen: the same class token.
+
+    The projection to the space that CLIP shares with texts is left out: references go on unprojected.
+    """
+    from transformers import CLIPVisionConfig, CLIPVisionModel
+
+    blocks = visual.transformer.resblocks
+    side, patch = visual.image_size, visual.patch_size
+    config = CLIPVisionConfig(
+        hidden_size=visual.conv1.out_channels,
+        intermediate_size=blocks[0].mlp.c_fc.out_features,
+        num_hidden_layers=len(blocks),
+        num_attention_heads=blocks[0].attn.num_heads,
+        image_size=side if isinstance(side, int) else side[0],
+        patch_size=patch if isinstance(patch, int) else patch[0],
+        hidden_act="quick_gelu" if "Quick" in type(blocks[0].mlp.gelu).__name__ else "gelu",
+    )
+    weights = {
+        "embeddings.class_embedding": visual.class_embedding,
+        "embeddings.patch_embedding.weight": visual.conv1.weight,
+        "embeddings.position_embedding.weight": visual.positional_embedding,
+    }
+    parts = {"pre_layrnorm": visual.ln_pre, "post_layernorm": visual.ln_post}
+    for i, block in enumerate(blocks):
+        here = f"encoder.layers.{i}."
+        for kind in ("weight", "bias"):  # open_clip keeps the three projections in one matrix
+            for which, part in zip("qkv", getattr(block.attn, f"in_proj_{kind}").chunk(3), strict=True):
+                weights[f"{here}self_attn.{which}_proj.{kind}"] = part
+        parts[f"{here}self_attn.out_proj"] = block.attn.out_proj
+        parts[f"{here}layer_norm1"], parts[f"{here}layer_norm2"] = block.ln_1, block.ln_2
+        parts[f"{here}mlp.fc1"], parts[f"{here}mlp.fc2"] = block.mlp.c_fc, block.mlp.c_proj
+    for name, part in parts.items():
+        weights |= {f"{name}.weight": part.weight, f"{name}.bias": part.bias}
+    tower = CLIPVisionModel(config)
+    take_weights(tower, weights)
+    return tower.float().eval().requires_grad_(False)
+
+
+def cut(image: Tensor, box: Tensor, size: int) -> Tensor:
+    """The pieces in boxes (B,4) of pictures (B,3,H,W), squashed to (B,3,size,size).
+
+    A fiftieth of the picture is kept around each (open-images.py:69-75: 10 of 512 pixels), in whole pixels.
+    """
+    S = image.shape[-1]
+    pad = math.ceil(S / 50) / S
+    x0, y0, x1, y1 = torch.cat([box[:, :2] - pad, box[:, 2:] + pad], dim=1).clamp(0, 1).unbind(1)
+    at = (torch.arange(size, device=image.device) + 0.5) / size
+    x, y = (2 * (low[:, None] + (high - low)[:, None] * at) - 1 for low, high in ((x0, x1), (y0, y1)))  # (B,size)
+    grid = torch.stack([x[:, None].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)], dim=-1)
+    return F.grid_sample(image, grid, mode="bicubic", padding_mode="border", align_corners=False).clamp(-1, 1)
+
+
+def hole(box: Tensor, u: Tensor, shake: Tensor, size: int) -> Tensor:
+    """Masks (B,1,size,size), 1 = edit, around boxes (B,4) in fractions; u (B,9), shake (B,4,18) in [0,1).
+
+    A larger box is drawn first, each side moved out by up to 40% of the room that it has. Half of the masks are that
+    box; in the others each side of the box bends towards it, as a quadratic Bezier curve whose control point lies on
+    the larger box, and trembles by up to a hundredth of the picture (open-images.py:158-206).
+    """
+    out = torch.tensor([-1.0, -1.0, 1.0, 1.0], device=box.device)  # left, top, right, bottom
+    room = torch.cat([box[:, :2], 1 - box[:, 2:]], dim=1)
+    larger = box + out * 0.4 * room * u[:, :4]
+    low, high = box[:, [1, 0, 1, 0]], box[:, [3, 2, 3, 2]]  # where each side begins and ends, (B,4)
+
+    # A curve as a function of the place along it: solve its along-part for the parameter t.
+    at = (torch.arange(size, device=box.device) + 0.5) / size
+    along = ((at - low[..., None]) / (high - low).clamp(min=1e-3)[..., None]).clamp(0, 1)  # (B,4,size)
+    c = 0.05 + 0.9 * u[:, 4:8, None]  # the control point's place along its side
+    t = along / (c + (c**2 + (1 - 2 * c) * along).clamp(min=0).sqrt())
+    tremble = 0.02 * (F.interpolate(shake, size, mode="linear") - 0.5)
+    side = box[..., None] + 2 * t * (1 - t) * (larger - box)[..., None] + tremble
+    left, top, right, bottom = side.unbind(1)  # (B,size): by row, by column, by row, by column
+
+    x, y = at[None, None, :], at[None, :, None]
+    within = lambda v, a, b: (v > a[:, None, None]) & (v < b[:, None, None])  # noqa: E731
+    rows = (x > left[:, :, None]) & (x < right[:, :, None]) & within(y, box[:, 1], box[:, 3])
+    columns = (y > top[:, None, :]) & (y < bottom[:, None, :]) & within(x, box[:, 0], box[:, 2])
+    boxes = within(x, larger[:, 0], larger[:, 2]) & within(y, larger[:, 1], larger[:, 3])
+    return torch.where(u[:, 8, None, None] < 0.5, rows | columns, boxes)[:, None].float()
+
+
+def augmented(pieces: Tensor, u: Tensor, bend: Tensor) -> Tensor:
+    """References (B,3,S,S) flipped (chance .5), turned by up to 20 degrees (.5), bent (.3), blurred (.3).
+
+    u: (B,6) in [0,1), bend: (B,2,4,4) normal, so each has parameters of its own (open-images.py:135-145).
+    """
+    S = pieces.shape[-1]
+    flip = torch.where(u[:, 0] < 0.5, -1.0, 1.0)
+    angle = torch.where(u[:, 1] < 0.5, (2 * u[:, 2] - 1) * math.radians(20), 0.0)
+    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    turn = torch.stack([flip * cos, -flip * sin, zero, sin, cos, zero], dim=1).view(-1, 2, 3)
+    grid = F.affine_grid(turn, list(pieces.shape), align_corners=False)  # (B,S,S,2)
+    bent = 0.1 * F.interpolate(bend, (S, S), mode="bicubic").permute(0, 2, 3, 1)
+    grid = grid + torch.where(u[:, 3, None, None, None] < 0.3, bent, 0.0)
+    pieces = F.grid_sample(pieces, grid, padding_mode="reflection", align_corners=False)
+    blur = [F.avg_pool2d(pieces, k, 1, k // 2, count_include_pad=False) for k in (3, 5)]
+    blurred = torch.where(u[:, 4, None, None, None] < 0.5, *blur)
+    return torch.where(u[:, 5, None, None, None] < 0.3, blurred, pieces)
