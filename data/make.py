@@ -2,6 +2,7 @@
 
     python data/make.py             # scenes, masks, truth, edits.json, at the size of the shipped model
     python data/make.py pictures    # pictures/, with the shipped model
+    python data/make.py card        # the figures of MODEL_CARD.md, from the tables in results/
 
 Each truth is the same scene with the object really in it. The masks are the objects' boxes, a little wider.
 """
@@ -11,7 +12,7 @@ import sys
 from pathlib import Path
 
 import blendlab as bl
-from blendlab import world
+from blendlab import latents, prompts, results, world
 
 HERE = Path(__file__).parent
 
@@ -73,7 +74,71 @@ def pictures():
     made = [bl.blended_latent(pipe, image, mask, prompt, seed=0).images[0] for prompt in words]
     sheet = bl.viz.show([bl.viz.overlay(image, mask), *made], ["scene and mask", *words])
     sheet.save(HERE / "pictures/00_start_here.png")
+    growing(pipe).save(HERE / "pictures/03_latent_blending.png")
+
+
+def growing(pipe):
+    """The scene of notebook 03, four of the estimates on the way to its edit, and the edit: seed 0."""
+    house = dict(kind="house", colour="orange", x=0.28, y=0.5, size=0.24)
+    size = bl.models.card(pipe)["size"]
+    image = world.render(world.scene("stone", "sunset", [house], seed=9, horizon=0.52), size).image
+    mask, prompt = bl.masks.from_box((0.5, 0.5, 0.99, 0.95), (size, size)), "a blue bus"
+    how, schedule = bl.models.settings(pipe, "blended_latent"), bl.Schedule.from_scheduler(pipe.scheduler)
+    timesteps = schedule.timesteps(how["steps"], how["skip"])
+    source = latents.encode(pipe.vae, image)
+    small = bl.masks.to_latent(mask, source.shape[-2:])
+    draw = {name: bl.Noise(0, 1, name) for name in ("initial", "step", "background")}
+    shape = source.shape[1:]
+
+    text, null = prompts.encode(pipe, [prompt])
+    denoise = bl.cfg(bl.denoiser(pipe.unet, schedule, pipe.scheduler.config.prediction_type), text, null, how["w"])
+    z, film = schedule.add_noise(source, timesteps[0], draw["initial"](shape)), []
+    for step in bl.sample(denoise, z, schedule, timesteps, how["eta"], lambda: draw["step"](shape)):
+        behind = schedule.add_noise(source, step.t_next, draw["background"](shape))
+        step.x = bl.blend(small, edit=step.x, keep=behind)
+        film.append(step.x0_hat)
+    shown = [film[round(i * (len(film) - 1) / 5)] for i in range(1, 5)]
+    pictures = [latents.decode(pipe.vae, z) for z in (*shown, step.x)]
+    titles = ["picture and mask", "the estimate grows", "", "", "", prompt]
+    return bl.viz.show([bl.viz.overlay(image, mask), *pictures], titles)
+
+
+# figure: table, its row and columns, what is aimed at
+FIGURES = {
+    "judge, per object, renders: class / colour": ("judge", "renders", ["class", "colour"], "98% / 97%"),
+    "judge, per object, reconstructions: class / colour": (
+        "judge", "reconstructions", ["class", "colour"], "98% / 97%"),
+    "autoencoder, PSNR": ("autoencoder", "tinyworld", ["PSNR (dB)"], "28 dB"),
+    "from words, one object: class / class and colour": (
+        "text_to_image", "one object", ["class", "class and colour"], "95% / 90%"),
+    "from words, two objects: both there / and in their colours": (
+        "text_to_image", "two objects", ["class", "class and colour"], "80%"),
+    "latent edits: class / class and colour": (
+        "edits", "blended_latent", ["class", "class and colour"], "85% with colour"),
+    "the truth behind the same autoencoder": ("edits", "ceiling: the truth", ["class", "class and colour"], ""),
+    "an edit, seconds each: alone / four at once": (
+        "edits", "blended_latent", ["an edit, 1 at once (s)", "an edit, 4 at once (s)"], "about 1 s"),
+}  # fmt: skip
+BEGIN, END = "<!-- made by `python data/make.py card` -->", "<!-- end -->"
+
+
+def card():
+    """The measured part of MODEL_CARD.md."""
+    file = HERE / "MODEL_CARD.md"
+    before, rest = file.read_text().split(BEGIN)
+    file.write_text(before + BEGIN + "\n" + figures() + END + rest.split(END)[1])
+
+
+def figures() -> str:
+    """A row for each figure: now, with its 95% interval; aim; table."""
+    lines = ["| figure | now | aim | made by |", "|---|---|---|---|"]
+    for figure, (name, label, columns, aim) in FIGURES.items():
+        result = results.load(name)
+        (row,) = (row for row in result["rows"] if row["label"] == label)
+        now = " / ".join(results.text(row[column], column) for column in columns)
+        lines.append(f"| {figure} | {now}, n = {result['n']} | {aim} | `{result['command']}` |")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
-    {"scenes": scenes, "pictures": pictures}[(sys.argv[1:] or ["scenes"])[0]]()
+    {"scenes": scenes, "pictures": pictures, "card": card}[(sys.argv[1:] or ["scenes"])[0]]()

@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -151,6 +152,13 @@ def test_weights_load_safely_and_no_remote_code_runs():
 def test_shipped_weights_stay_small():
     sizes = [path.stat().st_size for path in (ROOT / "blendlab" / "weights").rglob("*") if path.is_file()]
     assert sizes and sum(sizes) <= 45e6 and max(sizes) <= 16 * 2**20
+
+
+def test_the_model_card_says_what_the_tables_say():
+    make = runpy.run_path(str(ROOT / "data" / "make.py"))
+    card = (ROOT / "data" / "MODEL_CARD.md").read_text()
+    made = card.split(make["BEGIN"])[1].split(make["END"])[0].strip()
+    assert made == make["figures"]().strip(), "make it again: python data/make.py card"
 
 
 # --- the repository -----------------------------------------------------------------------------------
