@@ -4,6 +4,8 @@ LPIPS needs a network that is downloaded; tinyworld has its autoencoder, which t
 judges nothing else. Next: clip_guided.py, whose background loss uses it.
 """
 
+import warnings
+
 import torch
 import torch.nn.functional as F
 
@@ -40,7 +42,9 @@ def lpips_distance(net: str = "vgg", device="cpu"):
     import lpips
 
     try:
-        network = lpips.LPIPS(net=net, verbose=False).to(device).eval().requires_grad_(False)
+        with warnings.catch_warnings():  # it asks torchvision in a way that is deprecated
+            warnings.simplefilter("ignore")
+            network = lpips.LPIPS(net=net, verbose=False).to(device).eval().requires_grad_(False)
     except OSError as error:
         fix = "connect to the internet once, or pass perceptual=, a function of two batches of pictures"
         raise OSError(f"LPIPS could not download its {net} network; {fix}") from error
