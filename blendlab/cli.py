@@ -101,7 +101,7 @@ def world(
 
 @app.command()
 def train(
-    name: Annotated[str, typer.Argument(help="autoencoder, judge or latent.")],
+    name: Annotated[str, typer.Argument(help="autoencoder, judge, latent, clip, pixel or exemplar.")],
     steps: Annotated[int | None, typer.Option(help="How many; may change when a run is resumed.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Stop then; the learning rate ends with it.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; one there goes on.")] = None,
@@ -113,6 +113,7 @@ def train(
     cpu: Annotated[bool, typer.Option("--cpu", help="Leave the GPU alone.")] = False,
     autoencoder: Annotated[Path | None, typer.Option(help="The one that judge and latent use.")] = None,
     export_to: Annotated[Path | None, typer.Option("--export", help="Only write the weights there.")] = None,
+    own: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE of the job, as in rung=tokens.")] = None,
 ):
     """Train one of tinyworld's networks; stop it and call it again, and it goes on.
 
@@ -121,7 +122,7 @@ def train(
     given = {key: value for key, value in locals().items() if value is not None}
     from . import training
 
-    print(training.main(**given))
+    print(training.main(**training.settings(given.pop("own", [])), **given))
 
 
 @app.command()

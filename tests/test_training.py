@@ -216,7 +216,7 @@ def test_the_clip_learns_what_a_mask_leaves_of_an_object(runs):
     assert batch["image"].shape == (64, 3, 64, 64) and batch["image"].abs().max() <= 1
     corner = batch["image"][:, :, 0, 0]  # (64,3): most objects are cut out on black (-1) or on grey (0, with noise)
     plain = ((corner - corner[:, :1]).abs().amax(1) < 1e-3).float().mean()
-    assert 0.2 < plain < 0.9
+    assert 0.15 < plain < 0.9
     same = {**batch, "ids": batch["ids"][:1].expand(64, -1)}  # all words alike: nothing can be told apart
     assert job.loss(same)["right"] == 1
 
@@ -226,8 +226,13 @@ def test_a_warp_that_does_nothing_changes_nothing_and_the_ground_comes_in_from_o
 
     image, ground = torch.rand(2, 3, 16, 16), torch.tensor([0.0, -1.0]).view(2, 1, 1, 1)
     still = torch.tensor([0.5, (1 - 0.06 / 0.28) / 2, 0.5, 0.5, 0.5, 0.5]).expand(2, 6)
-    torch.testing.assert_close(warped(image, still, ground), image, atol=1e-5, rtol=0)
-    moved = warped(image, torch.tensor([0.5, 0.0, 1.0, 0.5, 0.5, 0.5]).expand(2, 6), ground)
+    whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(2, 4)
+    torch.testing.assert_close(warped(image, still, ground, whole), image, atol=1e-5, rtol=0)
+    quarter = warped(image, still, ground, torch.tensor([[0.5, 0.0, 1.0, 0.5]]).expand(2, 4))  # top right
+    larger = torch.nn.functional.interpolate(image[..., :8, 8:], scale_factor=2, mode="bilinear")
+    inside = (..., slice(1, -1), slice(1, -1))  # at the edge its neighbours outside the frame show through
+    torch.testing.assert_close(quarter[inside], larger[inside], atol=1e-5, rtol=0)
+    moved = warped(image, torch.tensor([0.5, 0.0, 1.0, 0.5, 0.5, 0.5]).expand(2, 6), ground, whole)
     torch.testing.assert_close(moved[:, :, 8, -1], ground[:, 0, 0].expand(2, 3))
 
 
@@ -355,6 +360,12 @@ def test_a_wrong_call_gets_a_sentence_that_names_the_fix(runs, arguments, senten
     arguments = {"out": runs["autoencoder"].parent, "widths": (8, 8, 8), **TINY, **arguments}
     with pytest.raises(ValueError, match=sentence):
         training.main(**arguments)
+
+
+def test_what_only_one_job_knows_is_set_by_name():
+    assert training.settings(["rung=tokens", "pool=64"]) == {"rung": "tokens", "pool": 64}
+    with pytest.raises(ValueError, match="'rung' is no setting; write NAME=VALUE"):
+        training.settings(["rung"])
 
 
 def test_weights_of_another_size_are_refused_with_a_sentence(runs, tmp_path):

@@ -49,6 +49,15 @@ def shipped(name: str) -> Path:
     return WEIGHTS / SHIPPED[name]
 
 
+def settings(pairs: list[str]) -> dict:
+    """["rung=tokens", "pool=64"] as arguments of a job; whole numbers become ints."""
+    for pair in pairs:
+        if "=" not in pair:
+            raise ValueError(f"'{pair}' is no setting; write NAME=VALUE, as in rung=tokens")
+    split = (pair.split("=", 1) for pair in pairs)
+    return {name: int(value) if value.isdigit() else value for name, value in split}
+
+
 def main(
     name,
     steps=None,

@@ -2,7 +2,7 @@
 
 import argparse
 
-from . import JOBS, main
+from . import JOBS, main, settings
 
 parser = argparse.ArgumentParser(prog="python -m blendlab.training", description=main.__doc__.split("\n")[0])
 parser.add_argument("name", choices=JOBS)
@@ -17,5 +17,6 @@ parser.add_argument("--precision", default="auto", choices=["auto", "bf16", "fp1
 parser.add_argument("--cpu", action="store_true", help="leave the GPU alone")
 parser.add_argument("--autoencoder", help="folder of the autoencoder that judge and latent use")
 parser.add_argument("--export", dest="export_to", help="train nothing: write the run's averaged weights to this folder")
+parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="of the job, as in --set rung=tokens")
 given = {key: value for key, value in vars(parser.parse_args()).items() if value is not None}
-print(main(**given))
+print(main(**settings(given.pop("set")), **given))

@@ -82,13 +82,16 @@ class ClipJob(Job):
         return self.tokenizer(texts, **options).input_ids
 
     def batch(self, step):
-        """Three in ten whole scenes, the others an object in its box on grey or black; warped, blurred, noisy."""
+        """Whole scenes (a quarter), objects in their boxes on grey or black, and enlarged boxes (a fifth), as exemplars
+        are shown; all of them warped, some blurred or noisy.
+        """
         g, B = self.generator(step), self.batch_size
         data = self.pool.draw(B, step, g)
         draw = lambda *shape: torch.rand(B, *shape, generator=g).to(self.device)  # noqa: E731
         image, box = from_bytes(data["image"]), data["box"]  # (B,3,64,64) and (B,4)
         there = box[:, 2] > 0
-        cut = (draw() > 0.3) & there
+        choice = draw()
+        cut, enlarged = (choice > 0.45) & there, (choice < 0.2) & there
 
         low, high = box[:, :2] - 0.12 * draw(2), box[:, 2:] + 0.12 * draw(2)  # some margin, as hands draw masks
         at = (torch.arange(64, device=self.device) + 0.5) / 64
@@ -101,10 +104,11 @@ class ClipJob(Job):
         image = torch.lerp(image, blurred, (draw(1, 1, 1) * 2 - 1).clamp(0))
         noise = torch.randn(image.shape, generator=g).to(self.device)
         image = image + 0.15 * (draw(1, 1, 1) * 2 - 1).clamp(0) * noise
-        image = warped(image, draw(6), ground)
+        frame = torch.where(enlarged[:, None], torch.cat([low, high], dim=1), box.new_tensor([0.0, 0.0, 1.0, 1.0]))
+        image = warped(image, draw(6), ground, frame)
 
         rich, word = draw() < 0.4, (draw() < 0.4) & data["sign"] & cut
-        which = torch.where(cut, torch.where(rich, RICH_OBJECT, OBJECT), torch.where(rich, RICH, SCENE))
+        which = torch.where(cut | enlarged, torch.where(rich, RICH_OBJECT, OBJECT), torch.where(rich, RICH, SCENE))
         ids = data["ids"][torch.arange(B, device=self.device), torch.where(word, WORD, which)].long()
         return {"image": image.clamp(-1, 1), "ids": ids}
 
@@ -154,14 +158,16 @@ class ClipJob(Job):
         return {"sizes": self.sizes, "pool": self.pool_size, "words": len(self.words)}
 
 
-def warped(image: Tensor, u: Tensor, ground: Tensor) -> Tensor:
-    """Turn by up to 8 degrees, scale by 0.8 to 1.4, move by an eighth, tilt slightly; u: (B,6) in [0,1).
-
-    What comes in from outside is `ground` (B,1,1,1).
+def warped(image: Tensor, u: Tensor, ground: Tensor, frame: Tensor) -> Tensor:
+    """Show the part of each picture in `frame`, (B,4) in fractions, turned by up to 8 degrees, scaled by 0.8 to
+    1.4, moved by an eighth, tilted slightly; u: (B,6) in [0,1). What comes in from outside is `ground` (B,1,1,1).
     """
     u = 2 * u - 1
     angle, scale = 0.14 * u[:, 0], torch.exp(-0.28 * u[:, 1] - 0.06)  # of the window that is shown
     cos, sin, zero = scale * angle.cos(), scale * angle.sin(), torch.zeros_like(angle)
     rows = [cos, -sin, 0.25 * u[:, 2], sin, cos, 0.25 * u[:, 3], 0.1 * u[:, 4], 0.1 * u[:, 5], zero + 1]
-    matrix = torch.stack(rows, dim=1).view(-1, 3, 3)  # a projective map of [-1,1]^2
-    return warp(image - ground, matrix) + ground
+    low, high = frame.split(2, dim=1)
+    (across, down), (x, y) = (high - low).unbind(1), (high + low - 1).unbind(1)
+    enlarge = [across, zero, x, zero, down, y, zero, zero, zero + 1]
+    turn, enlarge = (torch.stack(values, dim=1).view(-1, 3, 3) for values in (rows, enlarge))
+    return warp(image - ground, enlarge @ turn) + ground  # projective maps of [-1,1]^2
