@@ -7,7 +7,7 @@ the two halves one picture. Next: clip_guided.py, the baseline that has to ask f
 import torch
 
 from .blend import blend
-from .clip_guidance import admit, clip_loss, guided_steps, read_model, results, settle
+from .clip_guidance import admit, choose, clip_loss, guided_steps, read_model, results
 from .edit import Edit
 from .noise import Noise
 
@@ -48,7 +48,7 @@ def blended(
     with the fix before any network runs.
     """
     chosen = dict(scale=scale, augmentations=augmentations, steps=steps, skip=skip, eta=eta)
-    how = settle(model, "blended", FALLBACK, preset, chosen | options)
+    how = choose(model, "blended", FALLBACK, preset, chosen | options)
     image, mask, text = admit(model, clip, image, mask, prompt, n)
 
     def run(source, mask, text, rows):

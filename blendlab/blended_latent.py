@@ -4,24 +4,25 @@ Algorithm 1 in latent space. `blended_steps` is the algorithm, `blended_latent` 
 `Blending` what its implementations disagree on. Next: rank.py, then masks.py for thin masks.
 """
 
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Literal, get_args, get_origin
+from dataclasses import asdict, dataclass, replace
+from typing import Literal
 
 import torch
 
-from . import images, masks, models, prompts
+from . import images, masks, prompts
 from .blend import blend
 from .edit import Edit, memory_advice, take
 from .guidance import cfg, denoiser
 from .latents import decode, encode
 from .noise import Noise
+from .options import Options, settle
 from .rank import rank
 from .sampler import last, sample
 from .schedule import Schedule
 
 
 @dataclass(frozen=True)
-class Blending:
+class Blending(Options):
     """How to blend. The defaults leave the latent outside the mask exactly the source's."""
 
     # When: after each move, on the state that the network is about to see, or on its clean estimate x0_hat.
@@ -48,12 +49,6 @@ class Blending:
     steps: int | None = None   # levels from noise to picture, before skipping
     skip: float | None = None  # share of them left out at the noisy end
     offset: int | None = None  # added to every level; None: what the pipeline's scheduler says
-
-    def __post_init__(self):
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if get_origin(f.type) is Literal and value not in get_args(f.type):
-                raise ValueError(f"{f.name} is {value!r}; choose {' or '.join(map(repr, get_args(f.type)))}")
 
 
 # What the implementations do (BLD is the authors' code, by file and line); what is left out is the default.
@@ -152,7 +147,8 @@ def blended_latent(
     Outside the mask the latents are the source's exactly, the pixels within the autoencoder's error, or bit
     for bit with paste=True. Bad input raises ValueError with the fix before any network runs.
     """
-    how = _settle(pipe, preset, {"w": w, "steps": steps, "skip": skip} | options)
+    asked = {"w": w, "steps": steps, "skip": skip} | options
+    how = settle(Blending, "blended_latent", pipe, PRESETS, FALLBACK, preset, asked)
     image, mask, prompt = _admit(pipe, image, mask, prompt, negative, n, clip)
     at_once = batch or n
 
@@ -190,19 +186,6 @@ def blended_latent(
         order, scores = rank(tensor, prompt[0], clip, mask)
     used = dict(prompt=prompt, negative=negative, n=n, seed=seed, shrink=shrink, order=order)
     return Edit(tensor[order], latents[order], scores, used | asdict(how))
-
-
-def _settle(pipe, preset, options):
-    """The Blending to use: what was asked for, else the preset's, else the model's numbers, else BLD's."""
-    if isinstance(preset, str) and preset not in PRESETS:
-        raise ValueError(f"there is no preset {preset!r}; choose {', '.join(PRESETS)}, or pass a Blending")
-    names = [f.name for f in fields(Blending)]
-    for name in options.keys() - names:
-        raise TypeError(f"blended_latent has no option {name!r}; it has {', '.join(names)}")
-    how = PRESETS[preset] if isinstance(preset, str) else preset or Blending()
-    how = replace(how, **{name: value for name, value in options.items() if value is not None})
-    numbers = FALLBACK | models.settings(pipe, "blended_latent")
-    return replace(how, **{name: numbers[name] for name in FALLBACK if getattr(how, name) is None})
 
 
 def _admit(pipe, image, mask, prompt, negative, n, clip):

@@ -4,25 +4,26 @@ Blended Diffusion (2111.14818), sections 3.1 to 3.3; numbers of the official cod
 algorithms are made of this: clip_guided.py is algorithm 1, blended.py algorithm 2. Next: those two.
 """
 
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Literal, get_args, get_origin
+from dataclasses import asdict, dataclass, replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import images, models
+from . import images
 from .blend import blend
 from .clip import fit, look, read
 from .edit import Edit, memory_advice, take
 from .guidance import denoiser, loss_guided
+from .options import Options, settle
 from .rank import rank
 from .sampler import sample
 from .schedule import Schedule
 
 
 @dataclass(frozen=True)
-class Guiding:
+class Guiding(Options):
     """How CLIP guides. The defaults are the paper's."""
 
     # Weight of the CLIP distance; None: what the model recommends.
@@ -51,12 +52,7 @@ class Guiding:
     skip: float | None = None
 
     def __post_init__(self):
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if get_origin(f.type) is Literal and value not in get_args(f.type):
-                raise ValueError(f"{f.name} is {value!r}; choose {' or '.join(map(repr, get_args(f.type)))}")
-        if self.shift not in (None, "mean", "epsilon"):
-            raise ValueError(f"shift is {self.shift!r}; choose 'mean' or 'epsilon'")
+        super().__post_init__()
         if self.augmentations < 1:
             raise ValueError(f"augmentations is {self.augmentations}; take 1 with unwarped=1 for none")
 
@@ -158,17 +154,9 @@ def _noise_held(denoise, schedule):
     return held
 
 
-def settle(model, method: str, fallback: dict, preset, options: dict) -> Guiding:
-    """The Guiding to use: what was asked for, else the preset's, else the model's numbers, else `fallback`."""
-    if isinstance(preset, str) and preset not in PRESETS:
-        raise ValueError(f"there is no preset {preset!r}; choose {', '.join(PRESETS)}, or pass a Guiding")
-    names = [f.name for f in fields(Guiding)]
-    for name in options.keys() - names:
-        raise TypeError(f"{method} has no option {name!r}; it has {', '.join(names)}")
-    how = PRESETS[preset] if isinstance(preset, str) else preset or Guiding()
-    how = replace(how, **{name: value for name, value in options.items() if value is not None})
-    numbers = fallback | models.settings(model, method)
-    how = replace(how, **{name: value for name, value in numbers.items() if getattr(how, name) is None})
+def choose(model, method: str, fallback: dict, preset, asked: dict) -> Guiding:
+    """The Guiding to use, see options.settle; how the gradient shifts follows eta, unless it was chosen."""
+    how = settle(Guiding, method, model, PRESETS, fallback, preset, asked)
     if how.shift == "mean" and not how.eta:
         raise ValueError("shift='mean' moves by the variance, which is 0 with eta=0: take shift='epsilon', or eta=1")
     return replace(how, shift=how.shift or ("mean" if how.eta else "epsilon"))

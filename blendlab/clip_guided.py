@@ -7,7 +7,7 @@ is asked for (`background`, the paper's lambda, figure 3), the less is edited. N
 import torch
 from torch import Tensor
 
-from .clip_guidance import admit, clip_loss, guided_steps, read_model, results, settle
+from .clip_guidance import admit, choose, clip_loss, guided_steps, read_model, results
 from .edit import Edit
 from .noise import Noise
 from .perceptual import perceptual_distance
@@ -40,7 +40,7 @@ def clip_guided(
     fix before any network runs.
     """
     chosen = dict(scale=scale, augmentations=augmentations, steps=steps, skip=skip, eta=eta)
-    how = settle(model, "clip_guided", FALLBACK, preset, {"paste": False} | chosen | options)
+    how = choose(model, "clip_guided", FALLBACK, preset, {"paste": False} | chosen | options)
     image, mask, text = admit(model, clip, image, mask, prompt, n)
     perceptual = perceptual or perceptual_distance(model)
 

@@ -5,21 +5,22 @@ CLIP and a mapper and arrives as one token (section 3.2). Next: training/exempla
 """
 
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, get_args, get_origin
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from . import images, masks, models
+from . import images, masks
 from .blend import blend
 from .edit import Edit, memory_advice, take
 from .guidance import cfg, denoiser
 from .latents import decode, encode
 from .noise import Noise
+from .options import Options, settle
 from .sampler import sample
 from .schedule import Schedule
 
@@ -28,7 +29,7 @@ LARGEST = 2**26  # pixels of a reference: a gigabyte while it is made small
 
 
 @dataclass(frozen=True)
-class Painting:
+class Painting(Options):
     """How to paint. The defaults are diffusers' port with the posterior's mode, so that runs repeat."""
 
     # The mask's channel at latent size: diffusers' pipeline_paint_by_example.py:318-320, or ddpm.py:688.
@@ -43,12 +44,6 @@ class Painting:
     w: float | None = None
     steps: int | None = None
     skip: float | None = None
-
-    def __post_init__(self):
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if get_origin(f.type) is Literal and value not in get_args(f.type):
-                raise ValueError(f"{f.name} is {value!r}; choose {' or '.join(map(repr, get_args(f.type)))}")
 
 
 # Weight 5 and 50 steps: the authors' test.sh, and diffusers' pipeline_paint_by_example.py:405-406.
@@ -236,7 +231,8 @@ def exemplar(
 
     Bad input raises ValueError (TypeError, OSError) with the fix before any network runs.
     """
-    how = _settle(pipe, preset, {"w": w, "steps": steps, "skip": skip, "paste": paste} | options)
+    asked = {"w": w, "steps": steps, "skip": skip, "paste": paste} | options
+    how = settle(Painting, "exemplar", pipe, PRESETS, FALLBACK, preset, asked)
     image, mask, shown = _admit(pipe, image, mask, reference, region, n)
     schedule = Schedule.from_scheduler(pipe.scheduler)
     timesteps = schedule.timesteps(how.steps, how.skip)
@@ -310,19 +306,6 @@ def _normalised(pipe, pictures):
 
 
 # Input, and what is wrong with it
-
-
-def _settle(pipe, preset, options):
-    """The Painting to use: what was asked for, else the preset's, else the model's numbers, else the fallback."""
-    if isinstance(preset, str) and preset not in PRESETS:
-        raise ValueError(f"there is no preset {preset!r}; choose {', '.join(PRESETS)}, or pass a Painting")
-    names = [f.name for f in fields(Painting)]
-    for name in options.keys() - names:
-        raise TypeError(f"exemplar has no option {name!r}; it has {', '.join(names)}")
-    how = PRESETS[preset] if isinstance(preset, str) else preset or Painting()
-    how = replace(how, **{name: value for name, value in options.items() if value is not None})
-    numbers = FALLBACK | models.settings(pipe, "exemplar")
-    return replace(how, **{name: value for name, value in numbers.items() if getattr(how, name) is None})
 
 
 def _admit(pipe, image, mask, reference, region, n):

@@ -8,13 +8,17 @@ from diffusers import DDIMScheduler, StableDiffusionInpaintPipeline
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 from blendlab import masks, models
-from blendlab.blended_latent import PRESETS, Blending, blended_latent
+from blendlab.blended_latent import FALLBACK, PRESETS, Blending, blended_latent
 from blendlab.blended_latent import _run as run
-from blendlab.blended_latent import _settle as settle
 from blendlab.latents import encode
 from blendlab.noise import Noise
+from blendlab.options import settle as choose
 from blendlab.sampler import Prediction
 from blendlab.schedule import Schedule
+
+
+def settle(pipe, preset, options):
+    return choose(Blending, "blended_latent", pipe, PRESETS, FALLBACK, preset, options)
 
 
 @pytest.fixture(scope="module")
