@@ -11,7 +11,7 @@ import torch
 
 from . import images, masks, prompts
 from .blend import blend
-from .edit import Edit, memory_advice, take
+from .edit import Edit, memory_advice, one_or_n, take
 from .guidance import cfg, denoiser
 from .latents import decode, encode
 from .noise import Noise
@@ -200,9 +200,9 @@ def _admit(pipe, image, mask, prompt, negative, n, clip):
     image = images.image(image, size_multiple=pipe.vae_scale_factor).to(pipe._execution_device)
     mask = images.mask(mask, like=image, allow_full=True)
     prompt = [prompt] if isinstance(prompt, str) else list(prompt)
-    for name, given in {"image": len(image), "mask": len(mask), "prompt": len(prompt)}.items():
-        if given not in (1, n):
-            raise ValueError(f"{name} holds {given} for n={n} edits: pass one that serves all, or n={given}")
+    counts = {"image": len(image), "mask": len(mask), "prompt": len(prompt)}
+    one_or_n(n, counts)
+    for name, given in counts.items():
         if clip is not None and given > 1:
             raise ValueError(f"clip= ranks edits of one picture and prompt: pass one {name}, not {given}")
     for text in [*prompt, negative]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from . import images
 from .blend import blend
 from .clip import fit, look, read
-from .edit import Edit, memory_advice, take
+from .edit import Edit, memory_advice, one_or_n, take
 from .guidance import denoiser, loss_guided
 from .options import Options, settle
 from .rank import rank
@@ -173,9 +173,7 @@ def admit(model, clip, image, mask, prompt, n: int):
     image = images.image(image, size_multiple=multiple).to(unet.device)
     mask = images.mask(mask, like=image, allow_full=True)
     prompt = [prompt] if isinstance(prompt, str) else list(prompt)
-    for name, given in {"image": len(image), "mask": len(mask), "prompt": len(prompt)}.items():
-        if given not in (1, n):
-            raise ValueError(f"{name} holds {given} for n={n} edits: pass one that serves all, or n={given}")
+    one_or_n(n, {"image": len(image), "mask": len(mask), "prompt": len(prompt)})
     return image, mask, read(clip, prompt).to(image.device)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from . import images, masks
 from .blend import blend
-from .edit import Edit, memory_advice, take
+from .edit import Edit, memory_advice, one_or_n, take
 from .guidance import cfg, denoiser
 from .latents import decode, encode
 from .noise import Noise
@@ -327,9 +327,7 @@ def _admit(pipe, image, mask, reference, region, n):
     if not len(several):
         raise ValueError("reference is an empty list: give a picture of a thing, or n of them")
     shown = torch.cat([see(one, pipe.size, region).to(image.device) for one in several])  # (1 or n,3,S,S)
-    for name, given in {"image": len(image), "mask": len(mask), "reference": len(shown)}.items():
-        if given not in (1, n):
-            raise ValueError(f"{name} holds {given} for n={n} edits: pass one that serves all, or n={given}")
+    one_or_n(n, {"image": len(image), "mask": len(mask), "reference": len(shown)})
     return image, mask, shown
 
 

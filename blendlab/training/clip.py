@@ -16,7 +16,7 @@ from ..clip_guidance import warp
 from .harness import Job, Pool, copy_weights
 from .latent import one_object
 from .pictures import from_bytes, sheet, to_bytes
-from .tokenizer import LENGTH, load_tokenizer, save_tokenizer
+from .tokenizer import LENGTH, load_tokenizer, save_tokenizer, tokenize
 
 MEAN = STD = (0.5, 0.5, 0.5)  # what open_clip takes off pictures in [0,1]: the network sees [-1,1]
 SCENE, RICH, OBJECT, RICH_OBJECT, WORD = range(5)  # the captions of one picture
@@ -73,13 +73,9 @@ class ClipJob(Job):
             RICH_OBJECT: world.describe(scenes, slot, rich=True),
             WORD: [world.SIGN_WORDS[w] for w in word.tolist()],
         }
-        ids = torch.stack([self.tokens(texts[which]) for which in range(5)], dim=1)  # (n,5,LENGTH)
+        ids = torch.stack([tokenize(self.tokenizer, texts[which]) for which in range(5)], dim=1)  # (n,5,LENGTH)
         ids = ids.to(torch.int16).to(self.device)
         return {"image": to_bytes(view.image), "box": box, "sign": sign, "ids": ids}
-
-    def tokens(self, texts: list[str]) -> Tensor:
-        options = {"padding": "max_length", "truncation": True, "max_length": LENGTH, "return_tensors": "pt"}
-        return self.tokenizer(texts, **options).input_ids
 
     def batch(self, step):
         """Whole scenes (a quarter), objects in their boxes on grey or black, and enlarged boxes (a fifth), as exemplars
@@ -132,7 +128,8 @@ class ClipJob(Job):
         texts = world.captions(scenes)
         first = sorted({text: i for i, text in reversed(list(enumerate(texts)))}.values())[:100]
         pictures = self.net.encode_image(world.render(scenes[first], size=64).image, normalize=True)
-        words = self.net.encode_text(self.tokens([texts[i] for i in first]).to(self.device), normalize=True)
+        ids = tokenize(self.tokenizer, [texts[i] for i in first]).to(self.device)
+        words = self.net.encode_text(ids, normalize=True)
         right = ((pictures @ words.T).argmax(1).cpu() == torch.arange(len(first))).float().mean().item()
         print(f"the right one of {len(first)} captions: {right:.0%}", flush=True)
         return sheet(list(self.batch(0)["image"][:32].split(8)))

@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..exemplar import ExemplarEncoder, ExemplarPipeline, TokenHead, exemplar, features, take_weights
+from .diffusion import levels, noised, scheduler
 from .harness import WEIGHTS, Job, Pool, copy_weights, find_autoencoder
-from .latent import one_object, scheduler
+from .latent import BETAS, one_object
 from .pictures import crop, from_bytes, sheet, to_bytes
 
 SIZE = 64
@@ -53,7 +54,7 @@ class Exemplar(Job):
         width, d = self.tower.config.hidden_size, unet.config.cross_attention_dim
         head = TokenHead(width, (self.tower.config.num_hidden_layers + 1) // 5, d)
         self.net = nn.ModuleDict({"unet": unet, "head": head})
-        self.scheduler = scheduler()
+        self.scheduler = scheduler(**BETAS)
         self.pool_size = pool or (65536 if self.device.type == "cuda" else 8192)
 
     def fill(self, step):
@@ -104,7 +105,7 @@ class Exemplar(Job):
             maps = crop(maps, y, x, CROP)
         mean, std, holed, keep = maps.split([4, 4, 4, 1], dim=1)
         posterior, noise = (torch.randn(mean.shape, generator=g).to(self.device) for _ in range(2))
-        t = ((torch.randperm(B, generator=g) + torch.rand(B, generator=g)) / B * 1000).long().clamp(max=999)
+        t = levels(B, g)
         reference = from_bytes(data["reference"])
         u, bend = rand(B, 6), torch.randn(B, 2, 4, 4, generator=g).to(self.device)
         if self.augment:
@@ -115,9 +116,8 @@ class Exemplar(Job):
         return drawn | {"beside": beside, "reference": reference, "said": said}
 
     def loss(self, batch):
-        z0, noise, t = batch["z0"], batch["noise"], batch["t"]
-        abar = self.scheduler.alphas_cumprod.to(self.device)[t]  # (B,)
-        a, s = abar.sqrt()[:, None, None, None], (1 - abar).sqrt()[:, None, None, None]
+        t = batch["t"]
+        z, target, weight = noised(self.scheduler, batch["z0"], batch["noise"], t)
 
         # The condition: what the reference says, or the null vector.
         with torch.no_grad():
@@ -126,12 +126,12 @@ class Exemplar(Job):
         head = self.net["head"]
         tokens = torch.where(batch["said"][:, None, None], head(seen), head.uncond_vector)  # (B,L,d)
 
-        z = torch.cat([a * z0 + s * noise, batch["beside"]], dim=1)  # (B,9,h,w)
+        z = torch.cat([z, batch["beside"]], dim=1)  # (B,9,h,w)
         v = self.net["unet"](z, t, tokens).sample.float()
-        squares = (v - (a * noise - s * z0)).square()  # (B,4,h,w)
+        squares = (v - target).square()  # (B,4,h,w)
         inside = 1 - batch["beside"][:, -1:]
         emphasis = 1 + EMPHASIS * inside
-        weight = (6 * (1 - abar)).clamp(max=1)[:, None, None, None] * emphasis / emphasis.mean()  # see latent.py
+        weight = weight * emphasis / emphasis.mean()
         return {
             "loss": (weight * squares).mean(),
             "v": squares.mean(),

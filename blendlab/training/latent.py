@@ -13,11 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .diffusion import levels, noised, scheduler
 from .harness import Job, Pool, copy_weights, find_autoencoder
 from .pictures import crop, sheet
-from .tokenizer import LENGTH, load_tokenizer, save_tokenizer
+from .tokenizer import LENGTH, load_tokenizer, save_tokenizer, tokenize
 
 EMPHASIS = 4.0  # how much more a cell full of object counts in the loss than an empty one
+# Stable Diffusion's noise schedule.
+BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 VARIANTS = 4  # captions kept for each scene
 CROP = 8  # side of a crop in cells: one object and a little around it
 # Recommended values: the middle of the sweep in data/results/settings.json, from which no other choice stands out; the
@@ -46,7 +49,7 @@ class Latent(Job):
             "unet": unet(widths, text_width),
         })  # fmt: skip
         self.vae = find_autoencoder(autoencoder, self.device)
-        self.scheduler = scheduler()
+        self.scheduler = scheduler(**BETAS)
         self.pool_size = pool or (65536 if self.device.type == "cuda" else 8192)
 
     def fill(self, step):
@@ -69,7 +72,8 @@ class Latent(Job):
         std = scale * torch.cat([p.std for p in posteriors])
         objects = F.interpolate(view.masks.sum(1, keepdim=True), mean.shape[-2:], mode="area")  # (n,1,16,16)
         slot = one_object(scenes, start)
-        ids = torch.stack([self.tokens(c) for c in captions(scenes, slot, start)], dim=1)  # (n,VARIANTS,LENGTH)
+        texts = captions(scenes, slot, start)
+        ids = torch.stack([tokenize(self.tokenizer, c) for c in texts], dim=1)  # (n,VARIANTS,LENGTH)
         x0, y0, x1, y1 = view.boxes[torch.arange(n), slot].unbind(1)
         middle = torch.stack([y0 + y1, x0 + x1], dim=1) / 2 * mean.shape[-1]  # (n,2)
         return {
@@ -79,10 +83,6 @@ class Latent(Job):
             "ids": ids.to(torch.int16).to(self.device),
             "middle": middle.to(torch.int16),
         }
-
-    def tokens(self, texts: list[str]) -> Tensor:
-        options = {"padding": "max_length", "truncation": True, "max_length": LENGTH, "return_tensors": "pt"}
-        return self.tokenizer(texts, **options).input_ids
 
     def batch(self, step):
         """Whole scenes, and in every other step three times as many crops around one object, which the caption names.
@@ -100,23 +100,21 @@ class Latent(Job):
             mean, std, objects = (crop(maps, y, x, CROP) for maps in (mean, std, objects))
             variant = torch.full_like(variant, VARIANTS - 1)
         posterior, noise = (torch.randn(mean.shape, generator=g).to(self.device) for _ in range(2))
-        # Each part of the schedule once per batch, and no caption in one of ten (arXiv 2207.12598).
-        t = ((torch.randperm(B, generator=g) + torch.rand(B, generator=g)) / B * 1000).long().clamp(max=999)
+        t = levels(B, g)
         ids = data["ids"][torch.arange(B, device=self.device), variant].long()
-        ids = torch.where(draw(10, B, 1) == 0, self.tokens([""]).to(self.device), ids)
+        # No caption in one of ten (arXiv 2207.12598).
+        ids = torch.where(draw(10, B, 1) == 0, tokenize(self.tokenizer, [""]).to(self.device), ids)
         return {"z0": mean + std * posterior, "noise": noise, "t": t.to(self.device), "ids": ids, "objects": objects}
 
     def loss(self, batch):
-        z0, noise, t = batch["z0"], batch["noise"], batch["t"]
-        abar = self.scheduler.alphas_cumprod.to(self.device)[t]  # (B,)
-        a, s = abar.sqrt()[:, None, None, None], (1 - abar).sqrt()[:, None, None, None]
+        t = batch["t"]
+        z, target, weight = noised(self.scheduler, batch["z0"], batch["noise"], t)
         text = self.net["text_encoder"](batch["ids"])[0]  # (B,LENGTH,text_width)
-        v = self.net["unet"](a * z0 + s * noise, t, text).sample.float()
-        squares = (v - (a * noise - s * z0)).square()  # (B,4,h,w)
-        # v weighs the error of x0_hat by SNR + 1; cut at 6, or little noise drowns what the caption says.
+        v = self.net["unet"](z, t, text).sample.float()
+        squares = (v - target).square()  # (B,4,h,w)
         # Objects cover a tenth of the picture and are all that edits are about: they count more.
         emphasis = 1 + EMPHASIS * batch["objects"]
-        weight = (6 * (1 - abar)).clamp(max=1)[:, None, None, None] * emphasis / emphasis.mean()
+        weight = weight * emphasis / emphasis.mean()
         error = squares.mean((1, 2, 3))  # (B,)
         return {"loss": (weight * squares).mean(), "v": error.mean(), "noisy": error[t > 800].mean()}
 
@@ -239,19 +237,3 @@ def text_encoder(tokenizer, width, layers):
         pad_token_id=tokenizer.pad_token_id,
     )
     return CLIPTextModel(config)
-
-
-def scheduler():
-    """Stable Diffusion's noise schedule, but v-prediction and a clean end."""
-    from diffusers import DDIMScheduler
-
-    return DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        prediction_type="v_prediction",
-        timestep_spacing="trailing",
-        steps_offset=1,  # unused by trailing; diffusers warns about any other value
-        clip_sample=False,
-        set_alpha_to_one=True,
-    )

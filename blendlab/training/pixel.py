@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from .diffusion import levels, noised, scheduler
 from .harness import Job, Pool, copy_weights
 from .pictures import closer_looks, crop, from_bytes, middles, sheet, to_bytes
 
@@ -38,7 +39,7 @@ class Pixel(Job):
             attention_head_dim=32,
             norm_num_groups=8,
         )
-        self.scheduler = scheduler()
+        self.scheduler = scheduler(beta_schedule="squaredcos_cap_v2")  # cosine (2102.09672): suits small pictures
         self.pool_size = pool or (32768 if self.device.type == "cuda" else 4096)
 
     def fill(self, step):
@@ -63,17 +64,15 @@ class Pixel(Job):
         if crops:
             image = crop(image, *middles(data["objects"], g), CROP)  # (B,3,32,32)
         noise = torch.randn(image.shape, generator=g).to(self.device)
-        t = ((torch.randperm(B, generator=g) + torch.rand(B, generator=g)) / B * 1000).long().clamp(max=999)
+        t = levels(B, g)
         return {"image": image, "noise": noise, "t": t.to(self.device)}
 
     def loss(self, batch):
-        x0, noise, t = batch["image"], batch["noise"], batch["t"]
-        abar = self.scheduler.alphas_cumprod.to(self.device)[t]  # (B,)
-        a, s = abar.sqrt()[:, None, None, None], (1 - abar).sqrt()[:, None, None, None]
-        v = self.net(a * x0 + s * noise, t).sample.float()
-        error = (v - (a * noise - s * x0)).square().mean((1, 2, 3))  # (B,)
-        weight = (6 * (1 - abar)).clamp(max=1)  # little noise counts less, as in min-SNR (arXiv 2303.09556)
-        return {"loss": (weight * error).mean(), "v": error.mean()}
+        t = batch["t"]
+        x, target, weight = noised(self.scheduler, batch["image"], batch["noise"], t)
+        v = self.net(x, t).sample.float()
+        error = (v - target).square().mean((1, 2, 3))  # (B,)
+        return {"loss": (weight.flatten() * error).mean(), "v": error.mean()}
 
     @torch.no_grad()
     def sheet(self):
@@ -103,17 +102,3 @@ class Pixel(Job):
 
     def config(self):
         return {"widths": self.net.config.block_out_channels, "pool": self.pool_size}
-
-
-def scheduler():
-    """The cosine schedule (arXiv 2102.09672), which suits small pictures, with v-prediction and a clean end."""
-    from diffusers import DDIMScheduler
-
-    return DDIMScheduler(
-        beta_schedule="squaredcos_cap_v2",
-        prediction_type="v_prediction",
-        timestep_spacing="trailing",
-        steps_offset=1,  # unused by trailing; diffusers warns about any other value
-        clip_sample=False,
-        set_alpha_to_one=True,
-    )

@@ -60,3 +60,9 @@ def load_tokenizer(words):
     with TemporaryDirectory() as folder:
         save_tokenizer(folder, words)
         return CLIPTokenizer.from_pretrained(folder)
+
+
+def tokenize(tokenizer, texts: list[str]):
+    """The ids of texts, (n,LENGTH), padded."""
+    options = {"padding": "max_length", "truncation": True, "max_length": LENGTH, "return_tensors": "pt"}
+    return tokenizer(texts, **options).input_ids

@@ -1,0 +1,37 @@
+"""What every diffusion model here is trained on: a level for each sample, the noised sample, v, and its weight.
+
+v as in arXiv 2202.00512, appendix D. Read next: pixel.py, the shortest of latent, pixel and exemplar.
+"""
+
+import torch
+from torch import Tensor
+
+
+def levels(B: int, g: torch.Generator) -> Tensor:
+    """Levels t (B,) in 0 .. 999: each part of the schedule once per batch."""
+    return ((torch.randperm(B, generator=g) + torch.rand(B, generator=g)) / B * 1000).long().clamp(max=999)
+
+
+def noised(scheduler, x0: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """x0 (B,C,H,W) on levels t (B,), the v to predict there, and what an error of it counts, (B,1,1,1).
+
+    v weighs the error of x0_hat by SNR + 1; cut at 6, as in min-SNR-5 (arXiv 2303.09556), or little noise drowns
+    what much noise has to decide.
+    """
+    abar = scheduler.alphas_cumprod.to(t.device)[t][:, None, None, None]
+    a, s = abar.sqrt(), (1 - abar).sqrt()
+    return a * x0 + s * noise, a * noise - s * x0, (6 * (1 - abar)).clamp(max=1)
+
+
+def scheduler(**betas):
+    """A DDIMScheduler of these betas, with v-prediction and a clean end."""
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler(
+        **betas,
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        steps_offset=1,  # unused by trailing; diffusers warns about any other value
+        clip_sample=False,
+        set_alpha_to_one=True,
+    )
