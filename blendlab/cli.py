@@ -127,18 +127,20 @@ def train(
 
 @app.command()
 def results(
-    name: Annotated[str | None, typer.Argument(help="The table to make; without a name, list them.")] = None,
+    name: Annotated[str | None, typer.Argument(help="A table, or phenomena for the page; none: list them.")] = None,
     n: Annotated[int | None, typer.Option("-n", min=1, help="Its first n tasks only.")] = None,
     save: Annotated[bool, typer.Option(help="Write data/results/NAME.json, or only show it.")] = True,
 ):
-    """Make one of the course's tables of measurements again.
+    """Make one of the course's tables of measurements again, or the page of all phenomena.
 
     Example: blendlab results edits -n 8 --no-save
     """
-    from . import results
+    from . import page, results
 
     if name is None:
         print(results.listing())
+    elif name == "phenomena":
+        print(page.write())
     else:
         print(results.table((results.run if save else results.measure)(name, n)))
 

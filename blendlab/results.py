@@ -5,7 +5,7 @@
     live = results.measure("edits", n=8)                # its first 8 tasks, here and now
     results.reproduces(results.load("edits"), live)     # which must come out as saved
 
-Next: tables.py, what they measure.
+Next: tables.py and phenomena.py, what they measure.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from importlib import import_module
 import torch
 
 from . import files, metrics, models
-from .tables import TABLES
+from .phenomena import TABLES  # those of tables.py and its own
 
 KEPT = metrics.BLOCK  # the outcomes of so many tasks are saved one by one, for `reproduces`
 PACKAGES = ("blendlab", "torch", "diffusers", "transformers")
@@ -29,10 +29,11 @@ PACKAGES = ("blendlab", "torch", "diffusers", "transformers")
 
 
 def measure(name: str, n: int | None = None) -> dict:
-    """Make a table here and now, of its first n tasks or of all; nothing is saved."""
+    """Make a table here and now, of its first n tasks or of all, and its figure if it has one; nothing is saved."""
     recipe, start = _recipe(name), time.perf_counter()
     n_used = n or recipe.n
-    rows = recipe.function(n_used, *map(models.load, recipe.needs))
+    made = recipe.function(n_used, *map(models.load, recipe.needs))
+    rows, figure = made if isinstance(made, tuple) else (made, None)
     gpu = torch.cuda.is_available()
     return {
         "name": name,
@@ -44,13 +45,15 @@ def measure(name: str, n: int | None = None) -> dict:
         "versions": {package: import_module(package).__version__ for package in PACKAGES},
         "weights": {model: fingerprint(model) for model in recipe.needs},
         "rows": [_row(label, columns) for label, columns in rows.items()],
-    }
+    } | ({"figure": figure} if figure else {})
 
 
 def run(name: str, n: int | None = None) -> dict:
-    """Make a table and save it as data/results/NAME.json, in one move; returns it."""
+    """Make a table and save it as data/results/NAME.json, in one move, its figure beside it; returns the table."""
     result, path = measure(name, n), _path(name)
     path.parent.mkdir(exist_ok=True)
+    if figure := result.pop("figure", None):
+        figure.save(path.with_suffix(".png"), optimize=True)
     part = path.with_suffix(".part")
     part.write_text(_json(result), encoding="utf-8")
     os.replace(part, path)
@@ -67,7 +70,7 @@ def load(name: str) -> dict:
 
 def listing() -> str:
     """Name every table, what it says, and whether it is there and made with the weights that are."""
-    return "\n".join(f"{name} ({_state(name, recipe)})\n  {recipe.what}" for name, recipe in TABLES.items())
+    return "\n".join(f"{name} ({_state(name)})\n  {recipe.what}" for name, recipe in TABLES.items())
 
 
 def fingerprint(model: str) -> str:
@@ -102,12 +105,16 @@ def _same(was, now):
     return was == now or not isinstance(was, str) and math.isclose(was, now, rel_tol=0.01, abs_tol=1e-4)
 
 
-def _state(name, recipe):
+def current(name: str) -> bool:
+    """Whether a table is saved, and was made with the weights that are there now."""
+    needs = _recipe(name).needs
+    return _path(name).is_file() and load(name)["weights"] == {model: fingerprint(model) for model in needs}
+
+
+def _state(name):
     if not _path(name).is_file():
         return "not there yet"
-    saved = load(name)
-    stale = saved["weights"] != {model: fingerprint(model) for model in recipe.needs}
-    return f"n = {saved['n']}" + ", but made with other weights" * stale
+    return f"n = {load(name)['n']}" + ", but made with other weights" * (not current(name))
 
 
 def _recipe(name):

@@ -63,15 +63,15 @@ def edits(n, pipe, judge):
     "class" is the batch precision of 2206.02779, table 1. Time: autoencoder, text encoder and all steps.
     """
     ours, ceiling, floor = [], [], []
-    for k, tasks in _blocks(n, pipe, "edits"):
-        edit = _edit(pipe, tasks, k)
+    for k, tasks in blocks(n, pipe, "edits"):
+        edit = edited(pipe, tasks, k)
         exact = {"latent outside exact": _left(pipe, edit, tasks) == 0}
-        ours.append(_inside(judge, edit.tensor, tasks) | _outside(edit, tasks) | exact)
-        ceiling.append(_inside(judge, _reconstruct(pipe, tasks.truth), tasks))
-        floor.append(_inside(judge, _reconstruct(pipe, tasks.image), tasks))
+        ours.append(seen_inside(judge, edit.tensor, tasks) | _outside(edit, tasks) | exact)
+        ceiling.append(seen_inside(judge, reconstructed(pipe, tasks.truth), tasks))
+        floor.append(seen_inside(judge, reconstructed(pipe, tasks.image), tasks))
     time = {f"an edit, {batch} at once (s)": _seconds(pipe, batch, repeats=min(n, 5)) for batch in (1, 4)}
-    rows = {"blended_latent": _joined(ours) | time}
-    return rows | {"ceiling: the truth": _joined(ceiling), "floor: the source": _joined(floor)}
+    rows = {"blended_latent": joined(ours) | time}
+    return rows | {"ceiling: the truth": joined(ceiling), "floor: the source": joined(floor)}
 
 
 BLENDINGS = {
@@ -95,11 +95,11 @@ def blending(n, pipe, judge):
     rows = {}
     for label, how in BLENDINGS.items():
         parts = []
-        for k, tasks in _blocks(n, pipe, label):
-            edit = _edit(pipe, tasks, k, **same, **how)
+        for k, tasks in blocks(n, pipe, label):
+            edit = edited(pipe, tasks, k, **same, **how)
             left = {"left in the latent (rms)": _left(pipe, edit, tasks)}
-            parts.append(left | _outside(edit, tasks) | _inside(judge, edit.tensor, tasks))
-        rows[label] = _joined(parts)
+            parts.append(left | _outside(edit, tasks) | seen_inside(judge, edit.tensor, tasks))
+        rows[label] = joined(parts)
     return rows
 
 
@@ -116,10 +116,10 @@ def settings(n, pipe, judge):
     rows = {}
     for how in SWEEP:
         label, parts = ", ".join(f"{name}={value:g}" for name, value in how.items()), []
-        for k, tasks in _blocks(n, pipe, label, seed=world.HELD_OUT + 1):
-            edit = _edit(pipe, tasks, k, **how)
-            parts.append(_inside(judge, edit.tensor, tasks) | _outside(edit, tasks))
-        rows[label] = _joined(parts)
+        for k, tasks in blocks(n, pipe, label, seed=world.HELD_OUT + 1):
+            edit = edited(pipe, tasks, k, **how)
+            parts.append(seen_inside(judge, edit.tensor, tasks) | _outside(edit, tasks))
+        rows[label] = joined(parts)
     return rows
 
 
@@ -130,11 +130,11 @@ def judge(n, pipe, judge):
     0.6% of its picture or more.
     """
     tallies = {"renders": Counter(), "reconstructions": Counter()}
-    with _bar(n, "judge", "object") as bar:
+    with progress(n, "judge", "object") as bar:
         for view in _views(pipe):
             seen = F.interpolate(view.masks, (SIZE, SIZE), mode="area"), view.scenes.kind, view.scenes.colour
             tallies["renders"].update(per_object(judge, view.image, *seen))
-            tallies["reconstructions"].update(per_object(judge, _reconstruct(pipe, view.image), *seen))
+            tallies["reconstructions"].update(per_object(judge, reconstructed(pipe, view.image), *seen))
             bar.update(tallies["renders"]["objects"] - bar.n)
             if bar.n >= n:
                 break
@@ -148,10 +148,10 @@ def autoencoder(n, pipe):
     picture, then the mean; and the same of the pixels that show objects, where there are any.
     """
     whole, objects = [], []
-    with _bar(n, "autoencoder", "picture") as bar:
+    with progress(n, "autoencoder", "picture") as bar:
         for view in _views(pipe):
             image, there = view.image[: n - bar.n], view.masks[: n - bar.n].sum(1, keepdim=True)
-            result = _reconstruct(pipe, image)
+            result = reconstructed(pipe, image)
             whole.append(metrics.psnr(result, image).cpu())
             objects.append(metrics.decibels(metrics.background_error(result, image, 1 - there)).cpu())
             bar.update(len(image))
@@ -169,7 +169,7 @@ def text_to_image(n, pipe, judge):
     rows = {}
     for label, objects in {"one object": 1, "two objects": 2}.items():
         right = []
-        with _bar(n, label, "picture") as bar:
+        with progress(n, label, "picture") as bar:
             for k, scenes in enumerate(_scenes(n, objects)):
                 things = judge.found(_from_words(pipe, world.captions(scenes, setting=0.0), seed=k))
                 right += [_shows(seen, scenes, i) for i, seen in enumerate(things)]
@@ -192,7 +192,7 @@ def clip(n, model):
     object in its box, on grey as guidance sees it and on black as ranking does.
     """
     device, right = next(model.model.parameters()).device, {"scenes": [], "objects on grey": [], "objects on black": []}
-    with _bar(n, "clip", "picture") as bar:
+    with progress(n, "clip", "picture") as bar:
         for start in range(0, n, 100):
             scenes = world.sample(400, world.HELD_OUT, start=4 * start, device=device)
             scenes = scenes[scenes.count > 0]
@@ -219,21 +219,21 @@ def _distinct(texts):
 # What the tables share
 
 
-def _bar(n, label, unit):
+def progress(n, label, unit):
     from tqdm import tqdm
 
     return tqdm(total=n, desc=label, unit=unit)
 
 
-def _size(pipe):
-    return pipe.unet.config.sample_size * pipe.vae_scale_factor
+def side(pipe):
+    return pipe.unet.config.sample_size * getattr(pipe, "vae_scale_factor", 1)
 
 
-def _blocks(n, pipe, label, seed=world.HELD_OUT):
+def blocks(n, pipe, label, seed=world.HELD_OUT):
     """Yield (k, tasks) block by block. With k as the seed, task i draws the same noise whatever n is."""
-    with _bar(n, label, "task") as bar:
+    with progress(n, label, "task") as bar:
         for k, start in enumerate(range(0, n, metrics.BLOCK)):
-            tasks = metrics.tasks(min(metrics.BLOCK, n - start), start, seed, _size(pipe))
+            tasks = metrics.tasks(min(metrics.BLOCK, n - start), start, seed, side(pipe))
             yield k, tasks
             bar.update(len(tasks))
 
@@ -241,7 +241,7 @@ def _blocks(n, pipe, label, seed=world.HELD_OUT):
 def _views(pipe, at_once=32):
     """Yield views of held-out scenes without end, on the pipeline's device."""
     for start in count(0, at_once):
-        yield world.render(world.sample(at_once, world.HELD_OUT, start, pipe.device), _size(pipe))
+        yield world.render(world.sample(at_once, world.HELD_OUT, start, pipe.device), side(pipe))
 
 
 def _scenes(n, objects):
@@ -271,15 +271,15 @@ def _from_words(pipe, captions, seed):
     return decode(pipe.vae, last(sample(denoise, z, schedule, timesteps, numbers["eta"], lambda: fresh(shape))))
 
 
-def _edit(pipe, tasks, seed, **options):
+def edited(pipe, tasks, seed, **options):
     return blended_latent(pipe, tasks.image, tasks.mask, tasks.prompts, n=len(tasks), seed=seed, **options)
 
 
-def _reconstruct(pipe, images):
+def reconstructed(pipe, images):
     return decode(pipe.vae, encode(pipe.vae, images.to(pipe.device)))
 
 
-def _inside(judge, images, tasks):
+def seen_inside(judge, images, tasks):
     return dict(zip(("class", "class and colour"), metrics.precision(judge, images, tasks), strict=True))
 
 
@@ -297,13 +297,13 @@ def _left(pipe, edit, tasks):
 
 def _seconds(pipe, batch, repeats):
     """What one edit of a batch takes, measured `repeats` times after a first batch to warm up."""
-    tasks, times = metrics.tasks(batch, size=_size(pipe)), []
+    tasks, times = metrics.tasks(batch, size=side(pipe)), []
     for _ in range(repeats + 1):
         start = time.perf_counter()
-        _edit(pipe, tasks, 0).tensor.cpu()  # waits for a GPU
+        edited(pipe, tasks, 0).tensor.cpu()  # waits for a GPU
         times.append((time.perf_counter() - start) / batch)
     return metrics.mean(times[1:])
 
 
-def _joined(parts):
+def joined(parts):
     return {column: torch.cat([part[column] for part in parts]) for column in parts[0]}

@@ -123,7 +123,7 @@ def test_settings_are_chosen_on_tasks_that_no_other_table_reports(quick, monkeyp
 
 
 def test_the_autoencoder_is_measured_on_pictures(quick, networks, monkeypatch):
-    monkeypatch.setattr(tables, "_reconstruct", lambda pipe, images: images + 0.02)  # 1% of the range
+    monkeypatch.setattr(tables, "reconstructed", lambda pipe, images: images + 0.02)  # 1% of the range
     (row,) = results.measure("autoencoder", n=34)["rows"]
     assert row["PSNR (dB)"] == pytest.approx([40, 40, 40], abs=1e-3)
     assert row["objects (dB)"][0] == pytest.approx(40, abs=1e-3)

@@ -19,7 +19,8 @@ from .pictures import from_bytes, sheet, to_bytes
 from .tokenizer import LENGTH, load_tokenizer, save_tokenizer, tokenize
 
 MEAN = STD = (0.5, 0.5, 0.5)  # what open_clip takes off pictures in [0,1]: the network sees [-1,1]
-SCENE, RICH, OBJECT, RICH_OBJECT, WORD = range(5)  # the captions of one picture
+SCENE, RICH, OBJECT, RICH_OBJECT, WORD = range(5)  # the captions of one picture; the last is a single word
+SIGNS = 8  # in one of so many scenes an object becomes a sign
 
 
 class ClipJob(Job):
@@ -61,21 +62,25 @@ class ClipJob(Job):
         from .. import world
 
         scenes = world.sample(n, seed=self.world_seed(), start=start, device=self.device)
-        view, slot = world.render(scenes, size=64), one_object(scenes, start)
-        box = view.boxes[torch.arange(n), slot]  # (n,4), zeros where there is no object
+        slot, sign = one_object(scenes, start), world.KINDS.index("sign")
         kind, word = (values.gather(1, slot[:, None])[:, 0] for values in (scenes.kind, scenes.word))
-        sign = kind == world.KINDS.index("sign")
+        more = (torch.arange(start, start + n, device=self.device) % SIGNS == 0) & (kind >= 0)
+        kind = torch.where(more, sign, kind)
+        scenes = world.changed(scenes, slot, kind=kind)
+        view = world.render(scenes, size=64)
+        box = view.boxes[torch.arange(n), slot]  # (n,4), zeros where there is no object
         scene = world.captions(scenes, seed=start)
         texts = {
             SCENE: scene,
             RICH: world.captions(scenes, seed=start + 1, rich=1.0),
             OBJECT: world.describe(scenes, slot),
             RICH_OBJECT: world.describe(scenes, slot, rich=True),
-            WORD: [world.SIGN_WORDS[w] for w in word.tolist()],
+            WORD: [world.SIGN_WORDS[w] if k == sign else world.KINDS[k] if k >= 0 else "nothing"
+                   for k, w in zip(kind.tolist(), word.tolist(), strict=True)],
         }
         ids = torch.stack([tokenize(self.tokenizer, texts[which]) for which in range(5)], dim=1)  # (n,5,LENGTH)
         ids = ids.to(torch.int16).to(self.device)
-        return {"image": to_bytes(view.image), "box": box, "sign": sign, "ids": ids}
+        return {"image": to_bytes(view.image), "box": box, "sign": kind == sign, "ids": ids}
 
     def batch(self, step):
         """Whole scenes (a quarter), objects in their boxes on grey or black, and enlarged boxes (a fifth), as exemplars
@@ -103,7 +108,8 @@ class ClipJob(Job):
         frame = torch.where(enlarged[:, None], torch.cat([low, high], dim=1), box.new_tensor([0.0, 0.0, 1.0, 1.0]))
         image = warped(image, draw(6), ground, frame)
 
-        rich, word = draw() < 0.4, (draw() < 0.4) & data["sign"] & cut
+        # A cat and a sign that says cat share a caption now and then: so words on signs come to mean something.
+        rich, word = draw() < 0.4, (draw() < torch.where(data["sign"], 0.6, 0.15)) & cut
         which = torch.where(cut | enlarged, torch.where(rich, RICH_OBJECT, OBJECT), torch.where(rich, RICH, SCENE))
         ids = data["ids"][torch.arange(B, device=self.device), torch.where(word, WORD, which)].long()
         return {"image": image.clamp(-1, 1), "ids": ids}

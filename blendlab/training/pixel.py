@@ -21,11 +21,11 @@ CROP = 32  # side of a crop around an object, in pixels
 
 class Pixel(Job):
     name = "pixel"
-    batch_size = 32
+    batch_size = 16
     lr = 6e-4
     ema = 0.999
 
-    def __init__(self, widths=(32, 64, 128, 192), pool=None, **kwargs):
+    def __init__(self, widths=(16, 48, 96, 192), pool=None, **kwargs):
         super().__init__(**kwargs)
         from diffusers import UNet2DModel
 

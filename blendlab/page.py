@@ -1,0 +1,124 @@
+"""data/phenomena.md: what the notebooks rest on, each with one figure, one comparison and one sentence.
+
+`blendlab results phenomena` makes the tables that are missing or were made with other weights, then the page. A thing
+counts as there when the intervals of its comparison do not overlap. Read next: phenomena.py, which measures them.
+"""
+
+from dataclasses import dataclass
+
+from . import files, results
+
+
+@dataclass(frozen=True)
+class Section:
+    """One phenomenon: `more` and `less` are (row, column) of a table, or `less` a share; `says` names both."""
+
+    title: str
+    table: str
+    more: tuple[str, str]
+    less: tuple[str, str] | float
+    says: str
+
+
+SECTIONS = (
+    Section(
+        "CLIP's gradient makes the thing that was asked for",
+        "pixel_edits", ("guided, best of 4", "class"), ("unguided", "class"),
+        "Of pixel edits guided by CLIP, best of four, the judge sees the prompted class in {more}; of the same noise "
+        "unguided in {less}."),
+    Section(
+        "Without augmentations CLIP is pleased and the judge is not",
+        "augmentations", ("augmented", "class"), ("no augmentation", "class"),
+        "From the same seeds, the judge sees the class in {more} of edits whose gradient was averaged over warped "
+        "copies, and in {less} of those without, though CLIP finds the latter at least as close to the words."),
+    Section(
+        "A mask thinner than a latent cell loses its thing, dilation brings it back",
+        "thin_masks", ("every cell, dilated", "class"), ("plain", "class"),
+        "Inside the outline of a lamp, a fence or a flash, the judge sees it in {more} of edits that begin with a "
+        "dilated latent mask, and in {less} with the plain one."),
+    Section(
+        "The initial noise already says where things will be",
+        "tendency", ("cat and bus: two families", "as the noise says"), 0.5,
+        "A cat and a bus from one noise are nearer to each other than from two in {more} of comparisons (by chance: "
+        "{less})."),
+    Section(
+        "So does the attention of the first steps",
+        "tendency", ("attention, step 1", "as the noise says"), 0.5,
+        "Where the thing ends, the noun's attention at the first step is higher than another noise's there in {more} "
+        "of comparisons (by chance: {less})."),
+    Section(
+        "All tokens copy the reference, the class token paints it anew",
+        "exemplars", ("all tokens", "nearer to the pasted reference"),
+        ("class token, augmented", "nearer to the pasted reference"),
+        "With all tokens {more} of results are nearer to the pasted reference than to the truth, with the class "
+        "token {less}."),
+    Section(
+        "What words leave out comes along with a reference",
+        "exemplars", ("class token, augmented", "stripes and spots right"), 1 / 3,
+        "Of three truths, plain, striped and spotted, the right one is nearest in {more} of striped and spotted "
+        "things (by chance: {less})."),
+    Section(
+        "A written word fools CLIP's ranking",
+        "signs", ("another red thing", "the sign is ranked first"), 0.5,
+        "For \"a red cat\" CLIP ranks a red sign that says cat before some other red thing in {more} of scenes (by "
+        "chance: {less})."),
+    Section(
+        "The autoencoder loses faces",
+        "losses", ("balls", "detail kept"), ("faces", "detail kept"),
+        "Of the fine detail of faces the autoencoder brings back {less}, of plain balls {more}; stars and words are "
+        "in the table."),
+    Section(
+        "Pasted things keep their old light, blended ones do not",
+        "light", ("pasted", "off the truth's colour"), ("blended", "off the truth's colour"),
+        "A thing from a sunny day pasted into a darker scene is off the truth's mean colour by {more} of the range, "
+        "one that was blended in by {less}."),
+)  # fmt: skip
+
+
+def write() -> str:
+    """Make the tables that the page needs and lacks, then the page; returns its text."""
+    for table in dict.fromkeys(section.table for section in SECTIONS):
+        if not results.current(table):
+            results.run(table)
+    text = page()
+    (files.data() / "phenomena.md").write_text(text, encoding="utf-8")
+    return text
+
+
+def page() -> str:
+    """The page, from the saved tables."""
+    tables = {section.table: results.load(section.table) for section in SECTIONS}
+    there = [_is_there(section, tables[section.table]["rows"]) for section in SECTIONS]
+    lines = [
+        "# What the notebooks rest on",
+        "",
+        "Each phenomenon of the papers that a notebook teaches, measured on tinyworld before anything is built on it.",
+        f"There: {sum(there)} of {len(there)}. A phenomenon counts as there when the two intervals (95%) are apart.",
+        "Written by `blendlab results phenomena`; each figure shows the first tasks of its table, not chosen ones.",
+    ]
+    drawn = set()
+    for i, (section, yes) in enumerate(zip(SECTIONS, there, strict=True), 1):
+        table = tables[section.table]
+        more, less = (_words(at, table["rows"]) for at in (section.more, section.less))
+        lines += ["", f"## {i}. {section.title}: {'there' if yes else 'not there'}", ""]
+        lines += [section.says.format(more=f"**{more}**", less=f"**{less}**")]
+        lines += [f"n = {table['n']}, `{table['command']}`."]
+        if section.table not in drawn:
+            lines += ["", f"![{section.title}](results/{section.table}.png)", "", repr(results.table(table))]
+        drawn.add(section.table)
+    return "\n".join(lines) + "\n"
+
+
+def _is_there(section, rows):
+    return _interval(section.more, rows)[1] > _interval(section.less, rows)[2]
+
+
+def _interval(at, rows):
+    if isinstance(at, float):
+        return at, at, at
+    (row,) = (row for row in rows if row["label"] == at[0])
+    return row[at[1]]
+
+
+def _words(at, rows):
+    return f"{at:.0%}" if isinstance(at, float) else results.text(_interval(at, rows), at[1])

@@ -1,0 +1,485 @@
+"""The seven things that the notebooks are about, each shown to be there: tables with a figure, on tinyworld.
+
+Each function makes one table (see tables.py) and one figure of its first tasks. `blendlab results phenomena` writes
+the page of all of them. Next: page.py, which puts them into words.
+"""
+
+from dataclasses import replace
+from itertools import count
+
+import torch
+import torch.nn.functional as F
+
+from . import attention, latents, masks, metrics, models, prompts, viz, world
+from .blended import blended
+from .clip import read
+from .clip_guidance import Guiding, clip_distance, warp
+from .exemplar import exemplar
+from .guidance import cfg, denoiser
+from .noise import Noise
+from .rank import rank
+from .sampler import last, sample
+from .schedule import Schedule
+from .tables import TABLES, blocks, edited, joined, measured, progress, reconstructed, seen_inside, side
+
+__all__ = ["TABLES"]
+PIXELS = ("tinyworld-pixel", "tinyworld-clip", "tinyworld-judge")
+SHOWN = 5  # tasks in a figure
+
+
+# Guidance in pixels
+
+
+@measured(500, "tinyworld-pixel", "tinyworld-judge")
+def pixel(n, model, judge):
+    """What the pixel model makes of noise alone, without words: how often the judge finds a thing of at least 1%
+    of the picture in it. Held-out scenes, of which one in 17 is empty, beside it.
+    """
+    how, schedule = models.settings(model, "blended"), Schedule.from_scheduler(model.scheduler)
+    net = denoiser(model.unet, schedule, model.scheduler.config.prediction_type)
+    shape, rows, shown = (3, side(model), side(model)), {"samples": [], "held-out scenes": []}, []
+    with progress(n, "pixel", "picture") as bar:
+        for k, start in enumerate(range(0, n, metrics.BLOCK)):
+            count = min(metrics.BLOCK, n - start)
+            x, fresh = (Noise(k, count, purpose, model.device) for purpose in ("initial", "step"))
+            for step in sample(net, x(shape), schedule, schedule.timesteps(how["steps"]), how["eta"],
+                               lambda fresh=fresh: fresh(shape)):  # fmt: skip
+                pictures = step.x.clamp(-1, 1)
+            scenes = world.render(world.sample(count, world.HELD_OUT, start, model.device), side(model)).image
+            for label, images in (("samples", pictures), ("held-out scenes", scenes)):
+                rows[label] += [len(things) > 0 for things in judge.found(images, smallest=0.01)]
+            shown += list(pictures[: 2 * SHOWN + 2 - len(shown)])
+            bar.update(count)
+    return {label: {"a thing is found": torch.tensor(found)} for label, found in rows.items()}, viz.show(shown)
+
+
+@measured(100, *PIXELS)
+def pixel_edits(n, model, clip, judge):
+    """Edits in pixels by algorithm 2 of Blended Diffusion with the recommended settings: the first of four seeds,
+    the one of four that CLIP ranks first, and the first one's twin that nobody guides. Ceiling and floor: the
+    truth and the source.
+    """
+    rows = {label: [] for label in ("guided", "guided, best of 4", "unguided")}
+    rows |= {label: [] for label in ("ceiling: the truth", "floor: the source")}
+    figure = []
+    for k, tasks in blocks(n, model, "pixel_edits"):
+        four = [_guided(model, clip, tasks, seed=4 * k + j) for j in range(4)]
+        best = [rank(torch.stack(each), prompt, clip, mask[None])[0][0] for *each, prompt, mask in
+                zip(*four, tasks.prompts, tasks.mask, strict=True)]  # fmt: skip
+        chosen = torch.stack([four[j][i] for i, j in enumerate(best)])
+        twin = _guided(model, clip, tasks, seed=4 * k, scale=0.0)
+        for label, images in zip(rows, (four[0], chosen, twin, tasks.truth, tasks.image), strict=True):
+            rows[label].append(_seen_by_both(judge, clip, images, tasks))
+        figure = figure or _columns(tasks, {"nobody guides": twin, "CLIP guides": four[0], "best of 4": chosen})
+    return {label: joined(parts) for label, parts in rows.items()}, figure
+
+
+@measured(48, *PIXELS)
+def augmentations(n, model, clip, judge):
+    """What CLIP and the judge say of guided edits without extending augmentations and with them: same seeds, same
+    scale. And of pixels that CLIP alone painted, without a diffusion model: 60 steps of Adam inside the mask.
+    """
+    rows = {"the source": [], "no augmentation": [], "augmented": [], "pixels alone": []}
+    figure = []
+    for k, tasks in blocks(n, model, "augmentations"):
+        without = _guided(model, clip, tasks, seed=k, augmentations=1, unwarped=1)
+        augmented, alone = _guided(model, clip, tasks, seed=k), _painted(clip, tasks)
+        for label, images in zip(rows, (tasks.image, without, augmented, alone), strict=True):
+            rows[label].append(_seen_by_both(judge, clip, images, tasks))
+        shown = {"pixels alone": alone, "no augmentation": without, "augmented": augmented}
+        figure = figure or _columns(tasks, shown)
+    return {label: joined(parts) for label, parts in rows.items()}, figure
+
+
+def _guided(model, clip, tasks, seed, **options):
+    given = dict(n=len(tasks), seed=seed, ranking=None) | options
+    return blended(model, clip, tasks.image, tasks.mask, tasks.prompts, **given).tensor.cpu()
+
+
+def _distance(clip, images, tasks):
+    """(n,) distances as guidance measures them, of the pictures themselves."""
+    return clip_distance(images, read(clip, tasks.prompts).cpu(), tasks.mask, clip, Guiding())
+
+
+@torch.no_grad()
+def _seen_by_both(judge, clip, images, tasks):
+    return seen_inside(judge, images, tasks) | {"CLIP distance (1 - cos)": _distance(clip, images, tasks)}
+
+
+def _painted(clip, tasks, steps=60):
+    """The sources with the masked pixels moved wherever CLIP's distance falls."""
+    with torch.enable_grad():
+        x = tasks.image.clone().requires_grad_()
+        optimizer = torch.optim.Adam([x], lr=0.05)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            _distance(clip, x, tasks).sum().backward()
+            optimizer.step()
+            x.data.clamp_(-1, 1)
+    return torch.where(tasks.mask > 0, x.detach(), tasks.image)
+
+
+# Thin masks
+
+
+THIN = ("lamp", "fence", "lightning")
+
+
+@measured(48, "tinyworld", "tinyworld-judge")
+def thin_masks(n, pipe, judge):
+    """Edits whose mask is the outline of a thin thing, in many places narrower than a latent cell. Plain: cells
+    count whose middle is masked. Every cell: those that are touched at all. Dilated: those and one more on each
+    side, for the first half of the steps. "survives" is the share of the mask in cells that count.
+    """
+    hows = {"plain": {}, "every cell": {"mask_rule": "any"}, "every cell, dilated": {"mask_rule": "any", "shrink": 1}}
+    size, rows, figure = side(pipe), {}, []
+    tasks, film = _thin(n, size), []
+    small = [s // pipe.vae_scale_factor for s in tasks.image.shape[-2:]]
+    for label, how in hows.items():
+        parts = []
+        with progress(n, label, "task") as bar:
+            for k, start in enumerate(range(0, n, metrics.BLOCK)):
+                some = _part(tasks, range(n)[start : start + metrics.BLOCK])
+                parts.append(seen_inside(judge, (images := edited(pipe, some, k, **how).tensor), some))
+                film += [images] * (k == 0)
+                bar.update(len(some))
+        each = [masks.survival(m[None], small, how.get("mask_rule", "centre")) for m in tasks.mask]
+        rows[label] = joined(parts) | {"survives (share)": torch.tensor(each)}
+    rows["ceiling: the truth"] = seen_inside(judge, reconstructed(pipe, tasks.truth), tasks)
+    figure = _columns(tasks, dict(zip(hows, film, strict=True)), truth="the truth")
+    return rows, figure
+
+
+def _thin(n, size, seed=world.HELD_OUT + 7):
+    """Tasks of lamps, fences and flashes in turn, whose masks are their own outlines."""
+    before = world.sample(4 * n + 16, seed)
+    before = before[before.count < 2][:n]
+    slot, each = before.count, torch.arange(n)
+    kind = torch.tensor([world.KINDS.index(THIN[i % len(THIN)]) for i in range(n)])
+    after = world.added(before, seed=seed, kind=kind, size=torch.full((n,), 0.3))
+    view = world.render(after, size)
+    return metrics.Tasks(
+        image=world.render(before, size).image,
+        mask=(view.masks[each, slot] > 0.5).float()[:, None],
+        truth=view.image,
+        scenes=after,
+        slot=slot,
+        prompts=world.describe(after, slot),
+        kind=[world.KINDS[k] for k in kind.tolist()],
+        colour=[world.COLOURS[c] for c in after.colour[each, slot].tolist()],
+    )
+
+
+def _part(tasks, rows):
+    """The tasks of some rows, a range or a list of numbers."""
+    rows = list(rows)
+    values = (getattr(tasks, name) for name in tasks.__dataclass_fields__)
+    return metrics.Tasks(*([v[i] for i in rows] if isinstance(v, list) else v[rows] for v in values))
+
+
+# Where things land
+
+
+SHARED = {
+    "car and bus: one family": ("a red car", "a red bus"),
+    "cat and bus: two families": ("a red cat", "a red bus"),
+    "star and bus: sky and ground": ("a red star", "a red bus"),
+}
+FIRST = (0, 2, 5)  # steps whose attention is asked
+
+
+@measured(64, "tinyworld", "tinyworld-judge")
+def tendency(n, pipe, judge):
+    """Does the same initial noise put different things at the same place? "as the noise says": how often the things
+    of two prompts are nearer to each other with one noise than with two, and how often the noun's attention at
+    some step is higher at the place where its thing ends than another noise's there. Chance is 50%. DDIM, 25 steps.
+    """
+    said = sorted({prompt for pair in SHARED.values() for prompt in pair})
+    place, heat, film = {}, {step: [] for step in FIRST}, {}
+    for prompt in said:
+        images, maps = _from_noise(n, pipe, prompt)
+        place[prompt] = _places(judge, images, prompt.split()[-1])  # (n,2), nan where it is not found
+        film[prompt] = images[:SHOWN]
+        for step in FIRST:
+            heat[step].append(_says_where(maps[step], place[prompt]))
+    rows = {
+        label: {"as the noise says": _nearer(*(place[prompt] for prompt in pair))} for label, pair in SHARED.items()
+    }
+    rows |= {f"attention, step {step + 1}": {"as the noise says": torch.cat(heat[step])} for step in FIRST}
+    titles = [said[i // SHOWN] if i % SHOWN == 0 else "" for i in range(len(said) * SHOWN)]
+    return rows, viz.show([image for images in film.values() for image in images], titles, columns=SHOWN)
+
+
+@torch.no_grad()
+def _from_noise(n, pipe, prompt):
+    """Pictures (n,3,H,W) of one prompt from noises 0 .. n-1, and the noun's maps at FIRST, {step: (n,h,w)}."""
+    how, schedule = models.settings(pipe, "blended_latent"), Schedule.from_scheduler(pipe.scheduler)
+    net = denoiser(pipe.unet, schedule, pipe.scheduler.config.prediction_type)
+    cells, places = pipe.unet.config.sample_size, attention.tokens(pipe, prompt, prompt.split()[-1])
+    shape, timesteps = (pipe.vae.config.latent_channels, cells, cells), schedule.timesteps(25)
+    images, maps = [], {step: [] for step in FIRST}
+    with progress(n, prompt, "picture") as bar:
+        for k, start in enumerate(range(0, n, metrics.BLOCK)):
+            count = min(metrics.BLOCK, n - start)
+            denoise = cfg(net, *prompts.encode(pipe, [prompt] * count), how["w"])
+            with attention.capture(pipe.unet, steps=FIRST) as seen:
+                z = last(sample(denoise, Noise(k, count, "initial", pipe.device)(shape), schedule, timesteps, 0.0))
+            images.append(latents.decode(pipe.vae, z).cpu())
+            size = max(one.size for one in seen)
+            for step in FIRST:
+                maps[step].append(seen.at(step, size=size)[..., places].mean(-1))
+            bar.update(count)
+    return torch.cat(images), {step: torch.cat(parts) for step, parts in maps.items()}
+
+
+def _places(judge, images, kind):
+    """(n,2) the middle of the largest thing of a class in each picture, in fractions; nan where there is none."""
+    places = torch.full((len(images), 2), torch.nan)
+    for i, things in enumerate(judge.found(images)):
+        boxes = [thing.box for thing in things if thing.kind == kind]
+        if boxes:
+            x0, y0, x1, y1 = boxes[0]
+            places[i] = torch.tensor([x0 + x1, y0 + y1]) / 2
+    return places
+
+
+def _nearer(a, b):
+    """For each noise whose things a and b (n,2) were both found: the share of other noises whose b is further off."""
+    there = ~(a + b).isnan().any(1)
+    gaps = torch.cdist(a[there], b[there])  # (m,m)
+    own = gaps.diagonal()[:, None]
+    return _share_of_others((own < gaps).float() + 0.5 * (own == gaps))
+
+
+def _says_where(maps, place):
+    """For each noise whose thing was found: the share of other noises whose map (n,h,w) is lower at its place."""
+    there = ~place.isnan().any(1)
+    maps, (x, y) = maps[there], (place[there] * maps.shape[-1]).long().clamp(max=maps.shape[-1] - 1).unbind(1)
+    at = maps[:, y, x].T  # (m,m): at the place of thing i, what the map of noise j says
+    own = at.diagonal()[:, None]
+    return _share_of_others((own > at).float() + 0.5 * (own == at))
+
+
+def _share_of_others(wins):
+    """The mean of each row of (m,m) without the diagonal."""
+    m = len(wins)
+    return (wins.sum(1) - wins.diagonal()) / max(1, m - 1)
+
+
+# Exemplars
+
+
+LADDER = {"all tokens": "runs/exemplar-tokens/export", "class token, augmented": "tinyworld-exemplar"}
+
+
+@measured(64, "tinyworld-exemplar", "tinyworld-clip", "tinyworld-judge")
+def exemplars(n, pipe, clip, judge):
+    """The same thing in another light and tilt as reference: is the result nearer to the reference pasted into the
+    box, or to the truth? Do its stripes and spots come along: of three truths, plain, striped and spotted, is the
+    right one the nearest? All tokens: `blendlab train exemplar --set rung=tokens --out runs/exemplar-tokens`.
+    """
+    size, rows = side(pipe), {}
+    tasks, reference, pasted, patterns = _references(n, size)
+    results = {"the reference pasted": pasted}
+    for label, name in LADDER.items():
+        painter = pipe if name in models.SHIPPED else models.load(name, device=pipe.device)
+        parts = []
+        with progress(n, label, "task") as bar:
+            for k, start in enumerate(range(0, n, metrics.BLOCK)):
+                some = slice(start, start + metrics.BLOCK)
+                images, mask = tasks.image[some], tasks.mask[some]
+                parts.append(exemplar(painter, images, mask, reference[some], n=len(images), seed=k).tensor.cpu())
+                bar.update(len(images))
+        results[label] = torch.cat(parts)
+    for label, images in results.items():
+        to_pasted, to_truth = (metrics.rms((images - other) / 2, tasks.mask) for other in (pasted, tasks.truth))
+        errors = torch.stack([metrics.rms(images - other, tasks.mask) for other in patterns])  # (3,n)
+        rows[label] = {
+            "nearer to the pasted reference": to_pasted < to_truth,
+            "error to the truth (share of range)": to_truth,
+            "stripes and spots right": (errors.argmin(0) == _pattern(tasks))[_pattern(tasks) > 0],
+        } | seen_inside(judge, images, tasks)
+    rows["the reference pasted"].pop("nearer to the pasted reference")
+    shown = {"reference": reference} | results
+    return rows, _columns(tasks, shown, truth="the truth")
+
+
+def _pattern(tasks):
+    return tasks.scenes.pattern[torch.arange(len(tasks)), tasks.slot]
+
+
+def _references(n, size, seed=world.HELD_OUT + 9):
+    """Tasks; a reference for each; the sources with it pasted; the truths (3,n,3,S,S): plain, striped, spotted."""
+    tasks, each = metrics.tasks(n, seed=seed, size=size), torch.arange(n)
+    scenes = world.changed(tasks.scenes, tasks.slot, pattern=each % len(world.PATTERNS))
+    truths = [world.render(world.changed(scenes, tasks.slot, pattern=p), size) for p in range(len(world.PATTERNS))]
+    images = torch.stack([view.image for view in truths])  # (3,n,3,S,S)
+
+    # The reference: alone on sand, by day if its scene is dark, else at night, and tilted.
+    alone = world.scene("sand", "day", seed=seed)[torch.zeros(n, dtype=torch.long)]
+    day, night = world.TIMES.index("day"), world.TIMES.index("night")
+    alone = replace(alone, time=torch.where(scenes.time == day, night, day))
+    look = {name: getattr(scenes, name)[each, tasks.slot] for name in ("kind", "colour", "accent", "pattern", "word")}
+    alone = world.added(alone, **look, x=0.5, y=0.55, size=0.38, tilt=0.2)
+    view = world.render(alone, 2 * size)
+    reference = warp(view.image, _frame(view.boxes[:, 0]))
+
+    # A collage: the reference squeezed into the box.
+    box = truths[0].boxes[each, tasks.slot]
+    squeezed = F.interpolate(warp(reference, _frame(box).inverse()), (size, size), mode="area")
+    pasted = torch.where(metrics.box_mask(box, size) > 0, squeezed, tasks.image)
+    return replace(tasks, truth=images[each % 3, each], scenes=scenes), reference, pasted, images
+
+
+def _frame(boxes):
+    """The maps (n,3,3) of [-1,1]^2 onto boxes (n,4), which are in fractions."""
+    low, high = 2 * boxes[:, :2] - 1, 2 * boxes[:, 2:] - 1
+    maps = torch.diag_embed(torch.cat([(high - low) / 2, torch.ones(len(boxes), 1)], dim=1))
+    maps[:, :2, 2] = (high + low) / 2
+    return maps
+
+
+# Signs
+
+
+SAYS = tuple(word for word in world.SIGN_WORDS if word in world.KINDS)
+SILENT = tuple(word for word in world.SIGN_WORDS if word not in world.KINDS)
+
+
+@measured(200, "tinyworld-clip")
+def signs(n, clip):
+    """Red signs that say "cat" in CLIP's ranking for "a red cat": how often is such a sign ranked before a sign that
+    says something else, before another red thing, before the thing itself? All at the same place of the same
+    scene, cut out as ranking sees them.
+    """
+    wanted, box, views = _signs(n, clip.size)
+    mask, distance = metrics.box_mask(box, clip.size), {}
+    for label, images in views.items():
+        each = zip(images[:, None], wanted, mask[:, None], strict=True)
+        distance[label] = torch.tensor([rank(image, prompt, clip, m)[1][0] for image, prompt, m in each])
+    sign = distance["a sign that says it"]
+    rows = {label: {"the sign is ranked first": sign < d} for label, d in distance.items() if d is not sign}
+    titles = [f"{prompt}: {label}, {distance[label][i]:.2f}" for i, prompt in enumerate(wanted[:4]) for label in views]
+    pictures = [views[label][i : i + 1] for i in range(len(wanted[:4])) for label in views]
+    return rows, viz.show(pictures, titles, columns=len(views))
+
+
+def _signs(n, size, seed=world.HELD_OUT + 11):
+    """Prompts, boxes (n,4), and the four pictures of each: {label: (n,3,size,size)}."""
+    each, empty = torch.arange(n), world.sample(n, seed)
+    empty = replace(empty, kind=torch.full_like(empty.kind, -1))
+    kind, other = each % len(SAYS), (each + 1 + each // len(SAYS) % (len(SAYS) - 1)) % len(SAYS)
+    kinds = torch.tensor([world.KINDS.index(word) for word in SAYS])
+    says = torch.tensor([world.SIGN_WORDS.index(word) for word in SAYS])
+    silent = torch.tensor([world.SIGN_WORDS.index(word) for word in SILENT])[each % len(SILENT)]
+    things = {
+        "a sign that says it": dict(kind="sign", word=says[kind]),
+        "a sign that says something else": dict(kind="sign", word=silent),
+        "another red thing": dict(kind=kinds[other]),
+        "the thing itself": dict(kind=kinds[kind]),
+    }
+    place = dict(colour="red", accent="white", x=0.5, y=0.6, size=0.28)
+    views = {label: world.render(world.added(empty, **place, **thing), size).image for label, thing in things.items()}
+    box = torch.tensor([0.5 - 0.28, 0.6 - 0.28, 0.5 + 0.28, 0.6 + 0.28]).expand(n, 4)
+    return [f"a red {SAYS[k]}" for k in kind.tolist()], box, views
+
+
+# What the autoencoder loses, and light
+
+
+@measured(100, "tinyworld")
+def losses(n, pipe):
+    """What the autoencoder loses where: PSNR, and the share of fine detail (the energy of what a blur of 5 pixels
+    takes away) that comes back, in night skies full of stars, faces, the words of signs, and plain balls.
+    """
+    scenes = world.sample(n, world.HELD_OUT + 13)
+    empty = replace(scenes, kind=torch.full_like(scenes.kind, -1))
+    lone = dict(x=0.5, y=0.6, size=0.28, colour="yellow", accent="red")
+    word = torch.arange(n) % len(world.SIGN_WORDS)
+    parts = {
+        "stars": world.elsewhere(empty, time="night"),
+        "faces": world.added(empty, kind="face", **lone),
+        "words": world.added(empty, kind="sign", word=word, **lone),
+        "balls": world.added(empty, kind="ball", **lone),
+    }
+    rows, shown = {}, []
+    for label, part in parts.items():
+        view = world.render(part, side(pipe))
+        mask = (view.masks[:, :1] > 0.5).float()  # (n,1,S,S)
+        if label == "stars":
+            height = torch.arange(mask.shape[-2])[:, None] / mask.shape[-2]
+            mask = (height < 0.8 * part.horizon[:, None, None, None]).float().expand_as(mask)
+        result = torch.cat([reconstructed(pipe, images).cpu() for images in view.image.split(32)])
+        kept = _fine(result, mask) / _fine(view.image, mask)
+        rows[label] = {
+            "PSNR (dB)": metrics.decibels(metrics.rms((result - view.image) / 2, mask)),
+            "detail kept": kept.clamp(max=1),
+        }
+        shown += [view.image[:1], result[:1], view.image[1:2], result[1:2]]
+    titles = [title for label in parts for title in (label, "after the autoencoder") * 2]
+    return rows, viz.show(shown, titles, columns=4)
+
+
+def _fine(images, mask):
+    """(n,) energy of what a blur of 5 pixels takes away, inside the mask."""
+    blurred = F.avg_pool2d(images, 5, 1, 2, count_include_pad=False)
+    return metrics.rms(images - blurred, mask).square()
+
+
+@measured(100, "tinyworld", "tinyworld-judge")
+def light(n, pipe, judge):
+    """A thing from a sunny day in a scene at sunset or at night: cut out and pasted, against a blended edit of the same
+    words that the judge accepts. How far the mean colour of the thing is from the truth's, as a share of the range.
+    """
+    rows, figure = {"pasted": [], "blended": []}, []
+    for k, tasks in _dark(n, pipe):
+        each = torch.arange(len(tasks))
+        noon = world.render(world.elsewhere(tasks.scenes, time="day"), side(pipe))
+        thing = (noon.masks[each, tasks.slot] > 0.5).float()[:, None]  # (n,1,S,S)
+        pasted = torch.where(thing > 0, noon.image, tasks.image)
+        edit = edited(pipe, tasks, k).tensor.cpu()
+        wanted = _colour(tasks.truth, thing)
+        rows["pasted"].append((_colour(pasted, thing) - wanted).abs().mean(1) / 2)
+        kinds = judge(edit).kinds().cpu()
+        names = torch.tensor([1 + world.KINDS.index(kind) for kind in tasks.kind])
+        there = ((kinds == names[:, None, None]) & (tasks.mask[:, 0] > 0)).float()[:, None]
+        right = torch.stack(metrics.precision(judge, edit, tasks)).all(0)
+        rows["blended"].append(((_colour(edit, there) - wanted).abs().mean(1) / 2)[right])
+        shown = {"cut out and pasted": pasted, "blended": edit}
+        figure = figure or _columns(tasks, shown, truth="the truth")
+    return {label: {"off the truth's colour": torch.cat(parts)} for label, parts in rows.items()}, figure
+
+
+def _dark(n, pipe, seed=world.HELD_OUT + 15):
+    """Blocks of tasks by sunset and at night, n in all."""
+    found, day = 0, world.TIMES.index("day")
+    with progress(n, "light", "task") as bar:
+        for k in count():
+            tasks = metrics.tasks(metrics.BLOCK, k * metrics.BLOCK, seed, side(pipe))
+            rows = (tasks.scenes.time != day).nonzero()[: n - found, 0].tolist()
+            yield k, _part(tasks, rows)
+            found += len(rows)
+            bar.update(len(rows))
+            if found >= n:
+                return
+
+
+def _colour(images, mask):
+    """(n,3) mean colour inside masks (n,1,H,W)."""
+    return (images * mask).sum((2, 3)) / mask.sum((2, 3)).clamp(min=1)
+
+
+# Figures
+
+
+def _columns(tasks, shown, truth=None):
+    """A row for each of the first tasks: picture and mask under the prompt, then the columns of `shown`."""
+    shown = shown | ({truth: tasks.truth} if truth else {})
+    count_ = min(SHOWN, len(tasks))
+    width = (viz.WIDTH - 8 * len(shown)) // (len(shown) + 1) // tasks.image.shape[-1] * tasks.image.shape[-1]
+    pictures, titles = [], []
+    for i in range(count_):
+        pictures += [viz.overlay(tasks.image[i : i + 1], tasks.mask[i : i + 1], width)]
+        pictures += [images[i : i + 1] for images in shown.values()]
+        titles += [tasks.prompts[i]] + [label if i == 0 else "" for label in shown]
+    return viz.show(pictures, titles, columns=1 + len(shown))

@@ -1,0 +1,121 @@
+"""The tables of phenomena: their tasks and their arithmetic, on networks that know nothing; and the page."""
+
+import checkpoints
+import pytest
+import torch
+
+from blendlab import files, metrics, models, page, phenomena, results, viz, world
+from blendlab.clip import load_clip
+from blendlab.judge import Judge
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory):
+    """Small networks of every kind, with random weights."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("clip")
+    checkpoints.open_clip_folder(folder)
+    judge = Judge(world.KINDS, world.COLOURS, widths=(8, 8)).eval().requires_grad_(False)
+    return {"tinyworld": checkpoints.sd1(), "tinyworld-judge": judge, "tinyworld-clip": load_clip(folder)}
+
+
+@pytest.fixture
+def quick(networks, monkeypatch):
+    monkeypatch.setattr(models, "load", lambda name, device=None: networks[name])
+    monkeypatch.setattr(models, "settings", lambda pipe, method: dict(w=3.0, steps=4, skip=0.0, eta=0.0))
+
+
+# Tables, with random weights
+
+
+@pytest.mark.parametrize("name, rows", [("losses", 4), ("light", 2), ("signs", 3)])
+def test_a_smaller_table_is_the_beginning_of_a_larger_one(quick, name, rows):
+    whole, part = results.measure(name, n=3), results.measure(name, n=2)
+    assert len(whole["rows"]) == rows and whole["figure"].width <= viz.WIDTH
+    assert results.reproduces(whole, part).endswith("outcomes of the first 2 tasks are as saved")
+
+
+def test_thin_masks_are_thin_outlines_of_thin_things():
+    tasks = phenomena._thin(6, 64)
+    assert set(tasks.kind) == {"lamp", "fence", "lightning"}
+    narrow = torch.nn.functional.max_pool2d(1 - tasks.mask, 7, 1, 3)  # 0 only in the middle of squares of 7 pixels
+    assert ((1 - narrow) * tasks.mask).sum() == 0 < tasks.mask.sum()
+    changed = (tasks.image != tasks.truth).any(1, keepdim=True)
+    assert (changed | (tasks.mask == 0)).all()
+
+
+def test_a_part_of_the_tasks_keeps_pictures_and_words_together():
+    tasks = metrics.tasks(4)
+    part = phenomena._part(tasks, [2, 0])
+    assert part.prompts == [tasks.prompts[2], tasks.prompts[0]] and len(part.scenes) == 2
+    assert torch.equal(part.image, tasks.image[[2, 0]])
+
+
+# Where things land
+
+
+def test_the_same_place_for_the_same_noise_is_always_nearer():
+    a = torch.tensor([[0.1, 0.5], [0.5, 0.5], [0.9, 0.5], [torch.nan, torch.nan]])
+    b = a + 0.05
+    assert phenomena._nearer(a, b).tolist() == [1, 1, 1]  # where one is missing, nothing is said
+    assert phenomena._nearer(a, b[[1, 2, 0, 3]]).mean() < 0.5
+    assert phenomena._nearer(a, torch.full((4, 2), 0.3)).tolist() == [0.5, 0.5, 0.5]  # all alike: chance
+
+
+def test_a_map_points_where_it_is_higher_than_others():
+    place = torch.tensor([[0.1, 0.1], [0.9, 0.1], [0.9, 0.9]])  # x, y
+    maps = torch.zeros(3, 2, 2)
+    maps[0, 0, 0] = maps[1, 0, 1] = maps[2, 1, 1] = 1
+    assert phenomena._says_where(maps, place).tolist() == [1, 1, 1]
+    assert phenomena._says_where(maps.roll(1, 0), place).tolist() == [0.25, 0.25, 0.25]
+    assert phenomena._says_where(torch.ones(3, 2, 2), place).tolist() == [0.5, 0.5, 0.5]
+
+
+# References and signs
+
+
+def test_references_show_the_same_thing_in_another_light():
+    tasks, reference, pasted, truths = phenomena._references(6, 64)
+    outside = (1 - metrics.box_mask(world.render(tasks.scenes, 64).boxes[torch.arange(6), tasks.slot], 64)) > 0
+    assert torch.equal(pasted[outside.expand_as(pasted)], tasks.image[outside.expand_as(pasted)])
+    assert reference.shape == (6, 3, 128, 128) and not torch.equal(pasted, tasks.truth)
+    assert [torch.equal(truths[i % 3, i], tasks.truth[i]) for i in range(6)] == [True] * 6
+
+
+def test_a_frame_maps_the_square_onto_a_box():
+    frame = phenomena._frame(torch.tensor([[0.0, 0.5, 0.5, 1.0]]))  # the lower left quarter
+    corners = torch.tensor([[-1.0, -1.0, 1.0], [1.0, 1.0, 1.0]])
+    torch.testing.assert_close((frame[0] @ corners.T).T[:, :2], torch.tensor([[-1.0, 0.0], [0.0, 1.0]]))
+
+
+def test_signs_and_things_stand_at_the_same_place():
+    prompts, box, views = phenomena._signs(30, 64)
+    outside = (1 - metrics.box_mask(box, 64)).expand(-1, 3, -1, -1) > 0
+    sign, other = views["a sign that says it"], views["a sign that says something else"]
+    assert (sign != other).flatten(1).any(1).all()  # the words differ
+    assert (sign[outside] == other[outside]).all()
+    assert (views["another red thing"] != views["the thing itself"]).flatten(1).any(1).all()
+    assert prompts[:2] == ["a red cat", "a red dog"]
+
+
+# The page
+
+
+def test_the_page_says_of_each_phenomenon_whether_it_is_there(monkeypatch):
+    section = page.Section("Twos are more", "toy", ("two", "share"), ("one", "share"), "It is {more}, not {less}.")
+    rows = [{"label": "one", "share": [0.2, 0.1, 0.3]}, {"label": "two", "share": [0.5, 0.4, 0.6]}]
+    made = {"what": "Toys.", "n": 9, "command": "blendlab results toy", "seconds": 1, "device": "x", "rows": rows}
+    monkeypatch.setattr(page, "SECTIONS", (section,))
+    monkeypatch.setattr(results, "load", lambda name: made)
+    assert "## 1. Twos are more: there\n\nIt is **50% [40, 60]**, not **20% [10, 30]**." in page.page()
+    rows[1]["share"] = [0.5, 0.25, 0.6]
+    assert "Twos are more: not there" in page.page() and "There: 0 of 1" in page.page()
+    monkeypatch.setattr(page, "SECTIONS", (page.Section("A", "toy", ("one", "share"), 0.05, "{more}, {less}"),))
+    assert "A: there\n\n**20% [10, 30]**, **5%**" in page.page()
+
+
+def test_the_saved_page_is_that_of_the_saved_tables():
+    saved = files.data() / "phenomena.md"
+    if not saved.exists():
+        pytest.skip("not made yet")
+    assert saved.read_text(encoding="utf-8") == page.page(), "make it again with `blendlab results phenomena`"
