@@ -116,8 +116,10 @@ def _is_there(section, rows):
 def _interval(at, rows):
     if isinstance(at, float):
         return at, at, at
-    (row,) = (row for row in rows if row["label"] == at[0])
-    return row[at[1]]
+    found = [row for row in rows if row["label"] == at[0]]
+    if not found:
+        raise ValueError(f"a table lacks the row {at[0]!r}: train what it needs, see phenomena.py, and make it again")
+    return found[0][at[1]]
 
 
 def _words(at, rows):

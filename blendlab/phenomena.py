@@ -6,13 +6,14 @@ the page of all of them. Next: page.py, which puts them into words.
 
 from dataclasses import replace
 from itertools import count
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
 from . import attention, latents, masks, metrics, models, prompts, viz, world
 from .blended import blended
-from .clip import read
+from .clip import fit, look, read
 from .clip_guidance import Guiding, clip_distance, warp
 from .exemplar import exemplar
 from .guidance import cfg, denoiser
@@ -20,9 +21,8 @@ from .noise import Noise
 from .rank import rank
 from .sampler import last, sample
 from .schedule import Schedule
-from .tables import TABLES, blocks, edited, joined, measured, progress, reconstructed, seen_inside, side
+from .tables import blocks, edited, joined, measured, progress, reconstructed, seen_inside, side
 
-__all__ = ["TABLES"]
 PIXELS = ("tinyworld-pixel", "tinyworld-clip", "tinyworld-judge")
 SHOWN = 5  # tasks in a figure
 
@@ -63,11 +63,11 @@ def pixel_edits(n, model, clip, judge):
     rows |= {label: [] for label in ("ceiling: the truth", "floor: the source")}
     figure = []
     for k, tasks in blocks(n, model, "pixel_edits"):
-        four = [_guided(model, clip, tasks, seed=4 * k + j) for j in range(4)]
+        four = [guided(model, clip, tasks, seed=4 * k + j) for j in range(4)]
         best = [rank(torch.stack(each), prompt, clip, mask[None])[0][0] for *each, prompt, mask in
                 zip(*four, tasks.prompts, tasks.mask, strict=True)]  # fmt: skip
         chosen = torch.stack([four[j][i] for i, j in enumerate(best)])
-        twin = _guided(model, clip, tasks, seed=4 * k, scale=0.0)
+        twin = guided(model, clip, tasks, seed=4 * k, scale=0.0)
         for label, images in zip(rows, (four[0], chosen, twin, tasks.truth, tasks.image), strict=True):
             rows[label].append(_seen_by_both(judge, clip, images, tasks))
         figure = figure or _columns(tasks, {"nobody guides": twin, "CLIP guides": four[0], "best of 4": chosen})
@@ -82,8 +82,8 @@ def augmentations(n, model, clip, judge):
     rows = {"the source": [], "no augmentation": [], "augmented": [], "pixels alone": []}
     figure = []
     for k, tasks in blocks(n, model, "augmentations"):
-        without = _guided(model, clip, tasks, seed=k, augmentations=1, unwarped=1)
-        augmented, alone = _guided(model, clip, tasks, seed=k), _painted(clip, tasks)
+        without = guided(model, clip, tasks, seed=k, augmentations=1, unwarped=1)
+        augmented, alone = guided(model, clip, tasks, seed=k), _painted(clip, tasks)
         for label, images in zip(rows, (tasks.image, without, augmented, alone), strict=True):
             rows[label].append(_seen_by_both(judge, clip, images, tasks))
         shown = {"pixels alone": alone, "no augmentation": without, "augmented": augmented}
@@ -91,7 +91,8 @@ def augmentations(n, model, clip, judge):
     return {label: joined(parts) for label, parts in rows.items()}, figure
 
 
-def _guided(model, clip, tasks, seed, **options):
+def guided(model, clip, tasks, seed, **options):
+    """Guided edits (n,3,H,W) of tasks, one each, on the CPU."""
     given = dict(n=len(tasks), seed=seed, ranking=None) | options
     return blended(model, clip, tasks.image, tasks.mask, tasks.prompts, **given).tensor.cpu()
 
@@ -269,47 +270,56 @@ def _share_of_others(wins):
 # Exemplars
 
 
-LADDER = {"all tokens": "runs/exemplar-tokens/export", "class token, augmented": "tinyworld-exemplar"}
+RUNGS = {"all tokens": "runs/exemplar-tokens/export", "class token, augmented": "tinyworld-exemplar"}
 
 
-@measured(64, "tinyworld-exemplar", "tinyworld-clip", "tinyworld-judge")
+@measured(96, "tinyworld-exemplar", "tinyworld-clip", "tinyworld-judge")
 def exemplars(n, pipe, clip, judge):
     """The same thing in another light and tilt as reference: is the result nearer to the reference pasted into the
     box, or to the truth? Do its stripes and spots come along: of three truths, plain, striped and spotted, is the
-    right one the nearest? All tokens: `blendlab train exemplar --set rung=tokens --out runs/exemplar-tokens`.
+    right one the nearest? CLIP similarity: between the reference and what is in the box.
+
+    The network that sees all tokens does not ship: `blendlab train exemplar --set rung=tokens --out
+    runs/exemplar-tokens`. Without it its row is left out.
     """
-    size, rows = side(pipe), {}
-    tasks, reference, pasted, patterns = _references(n, size)
+    tasks, box, reference, pasted, truths = references(n, side(pipe))
     results = {"the reference pasted": pasted}
-    for label, name in LADDER.items():
-        painter = pipe if name in models.SHIPPED else models.load(name, device=pipe.device)
-        parts = []
-        with progress(n, label, "task") as bar:
-            for k, start in enumerate(range(0, n, metrics.BLOCK)):
-                some = slice(start, start + metrics.BLOCK)
-                images, mask = tasks.image[some], tasks.mask[some]
-                parts.append(exemplar(painter, images, mask, reference[some], n=len(images), seed=k).tensor.cpu())
-                bar.update(len(images))
-        results[label] = torch.cat(parts)
+    for label, name in RUNGS.items():
+        if name in models.SHIPPED:
+            results[label] = _painted_by(pipe, tasks, reference, label)
+        elif Path(name).is_dir():
+            results[label] = _painted_by(models.load(name, device=pipe.unet.device), tasks, reference, label)
+    pattern, seen, rows = _pattern(tasks), look(clip, (fit(clip, reference) + 1) / 2), {}
     for label, images in results.items():
         to_pasted, to_truth = (metrics.rms((images - other) / 2, tasks.mask) for other in (pasted, tasks.truth))
-        errors = torch.stack([metrics.rms(images - other, tasks.mask) for other in patterns])  # (3,n)
+        errors = torch.stack([metrics.rms(images - other, tasks.mask) for other in truths])  # (3,n)
+        inside = look(clip, (fit(clip, warp(images, _frame(box))) + 1) / 2)  # (n,d)
         rows[label] = {
             "nearer to the pasted reference": to_pasted < to_truth,
             "error to the truth (share of range)": to_truth,
-            "stripes and spots right": (errors.argmin(0) == _pattern(tasks))[_pattern(tasks) > 0],
+            "stripes and spots right": (errors.argmin(0) == pattern)[pattern > 0],
+            "CLIP similarity (cos)": (inside * seen).sum(1),
         } | seen_inside(judge, images, tasks)
-    rows["the reference pasted"].pop("nearer to the pasted reference")
-    shown = {"reference": reference} | results
-    return rows, _columns(tasks, shown, truth="the truth")
+    return rows, _columns(tasks, {"reference": reference} | results, truth="the truth")
+
+
+def _painted_by(pipe, tasks, reference, label):
+    """Results (n,3,H,W) of an exemplar model, a block at a time."""
+    parts = []
+    with progress(len(tasks), label, "task") as bar:
+        for k, start in enumerate(range(0, len(tasks), metrics.BLOCK)):
+            image, mask, shown = (x[start : start + metrics.BLOCK] for x in (tasks.image, tasks.mask, reference))
+            parts.append(exemplar(pipe, image, mask, shown, n=len(image), seed=k).tensor.cpu())
+            bar.update(len(image))
+    return torch.cat(parts)
 
 
 def _pattern(tasks):
     return tasks.scenes.pattern[torch.arange(len(tasks)), tasks.slot]
 
 
-def _references(n, size, seed=world.HELD_OUT + 9):
-    """Tasks; a reference for each; the sources with it pasted; the truths (3,n,3,S,S): plain, striped, spotted."""
+def references(n, size, seed=world.HELD_OUT + 9):
+    """Tasks and boxes (n,4); references; sources with them pasted; the truths (3,n,3,S,S): plain, striped, spotted."""
     tasks, each = metrics.tasks(n, seed=seed, size=size), torch.arange(n)
     scenes = world.changed(tasks.scenes, tasks.slot, pattern=each % len(world.PATTERNS))
     truths = [world.render(world.changed(scenes, tasks.slot, pattern=p), size) for p in range(len(world.PATTERNS))]
@@ -328,7 +338,7 @@ def _references(n, size, seed=world.HELD_OUT + 9):
     box = truths[0].boxes[each, tasks.slot]
     squeezed = F.interpolate(warp(reference, _frame(box).inverse()), (size, size), mode="area")
     pasted = torch.where(metrics.box_mask(box, size) > 0, squeezed, tasks.image)
-    return replace(tasks, truth=images[each % 3, each], scenes=scenes), reference, pasted, images
+    return replace(tasks, truth=images[each % 3, each], scenes=scenes), box, reference, pasted, images
 
 
 def _frame(boxes):

@@ -2,7 +2,8 @@
 
 A table is a function of n and of models, decorated with `measured`, that returns {row: {column: outcomes}}.
 Outcomes are a tensor with one for each task, in order, or (value, low, high) ready made. A column that ends
-with a unit in brackets, as in "background (dB)", holds numbers; others hold shares. Next: metrics.py.
+with a unit in brackets, as in "background (dB)", holds numbers; others hold shares. phenomena.py and sweeps.py
+hold more of them. Next: metrics.py.
 """
 
 import time
@@ -39,14 +40,11 @@ class Recipe:
         return " ".join(self.function.__doc__.split("\n\n")[0].split())
 
 
-TABLES: dict[str, Recipe] = {}
-
-
 def measured(n: int, *needs: str):
-    """Make the decorated function the table of its name."""
+    """Make the decorated function the table of its name; results.py collects them."""
 
     def register(function):
-        TABLES[function.__name__] = Recipe(function, n, needs)
+        function.recipe = Recipe(function, n, needs)
         return function
 
     return register
@@ -66,7 +64,7 @@ def edits(n, pipe, judge):
     for k, tasks in blocks(n, pipe, "edits"):
         edit = edited(pipe, tasks, k)
         exact = {"latent outside exact": _left(pipe, edit, tasks) == 0}
-        ours.append(seen_inside(judge, edit.tensor, tasks) | _outside(edit, tasks) | exact)
+        ours.append(seen_inside(judge, edit.tensor, tasks) | seen_outside(edit, tasks) | exact)
         ceiling.append(seen_inside(judge, reconstructed(pipe, tasks.truth), tasks))
         floor.append(seen_inside(judge, reconstructed(pipe, tasks.image), tasks))
     time = {f"an edit, {batch} at once (s)": _seconds(pipe, batch, repeats=min(n, 5)) for batch in (1, 4)}
@@ -98,27 +96,7 @@ def blending(n, pipe, judge):
         for k, tasks in blocks(n, pipe, label):
             edit = edited(pipe, tasks, k, **same, **how)
             left = {"left in the latent (rms)": _left(pipe, edit, tasks)}
-            parts.append(left | _outside(edit, tasks) | seen_inside(judge, edit.tensor, tasks))
-        rows[label] = joined(parts)
-    return rows
-
-
-MIDDLE = {"w": 4.0, "steps": 25, "skip": 0.1, "eta": 1.0}
-TRIED = {"w": (2.0, 3.0, 4.0, 6.0, 8.0), "eta": (0.0, 0.5), "skip": (0.0, 0.25), "steps": (15, 50)}
-SWEEP = [MIDDLE | {name: value} for name, values in TRIED.items() for value in values]
-
-
-@measured(64, "tinyworld", "tinyworld-judge")
-def settings(n, pipe, judge):
-    """Which settings make the best latent edits: each row changes one number of a middle choice. On tasks that
-    no other table reports, so that choosing here flatters none of them.
-    """
-    rows = {}
-    for how in SWEEP:
-        label, parts = ", ".join(f"{name}={value:g}" for name, value in how.items()), []
-        for k, tasks in blocks(n, pipe, label, seed=world.HELD_OUT + 1):
-            edit = edited(pipe, tasks, k, **how)
-            parts.append(seen_inside(judge, edit.tensor, tasks) | _outside(edit, tasks))
+            parts.append(left | seen_outside(edit, tasks) | seen_inside(judge, edit.tensor, tasks))
         rows[label] = joined(parts)
     return rows
 
@@ -283,7 +261,7 @@ def seen_inside(judge, images, tasks):
     return dict(zip(("class", "class and colour"), metrics.precision(judge, images, tasks), strict=True))
 
 
-def _outside(edit, tasks):
+def seen_outside(edit, tasks):
     error = metrics.background_error(edit.tensor.cpu(), tasks.image, tasks.mask)
     return {"background (dB)": metrics.decibels(error)}
 

@@ -1,0 +1,88 @@
+"""Which settings a model recommends: sweeps that change one number of a middle choice at a time.
+
+All on tasks that no other table reports, so that choosing here flatters none of them. What was chosen stands in each
+model's blendlab.json. Next: models.settings, which hands it out.
+"""
+
+from . import metrics, world
+from .decoder import reconstruct
+from .exemplar import exemplar
+from .phenomena import guided, references
+from .tables import blocks, edited, joined, measured, progress, seen_inside, seen_outside, side
+
+APART = world.HELD_OUT + 1  # the seed of these tasks
+
+
+def around(middle: dict, **tried) -> dict[str, dict]:
+    """The middle choice, and those that differ from it in one number, by their labels."""
+    rows = [middle] + [middle | {name: value} for name, values in tried.items() for value in values]
+    return {", ".join(f"{name}={value:g}" for name, value in how.items()): how for how in rows}
+
+
+LATENT = around({"w": 4.0, "steps": 25, "skip": 0.1, "eta": 1.0},
+                w=(2.0, 3.0, 6.0, 8.0), eta=(0.0, 0.5), skip=(0.0, 0.25), steps=(15, 50))  # fmt: skip
+PIXEL = around({"scale": 100.0, "augmentations": 8, "steps": 50, "skip": 0.2, "eta": 1.0},
+               scale=(30.0, 300.0, 1000.0), augmentations=(4, 16), steps=(25,), skip=(0.0, 0.4),
+               eta=(0.0,))  # fmt: skip
+EXEMPLAR = around({"w": 3.0, "steps": 25, "skip": 0.0, "eta": 0.0}, w=(1.0, 2.0, 5.0, 8.0), steps=(15, 50),
+                  eta=(1.0,), skip=(0.1,))  # fmt: skip
+DECODER = around({"steps": 75, "lr": 3e-4}, steps=(25, 150), lr=(1e-4, 1e-3))
+
+
+@measured(64, "tinyworld", "tinyworld-judge")
+def settings(n, pipe, judge):
+    """Which settings make the best latent edits: each row changes one number of a middle choice. On tasks that
+    no other table reports, so that choosing here flatters none of them.
+    """
+    rows = {}
+    for label, how in LATENT.items():
+        parts = []
+        for k, tasks in blocks(n, pipe, label, seed=APART):
+            edit = edited(pipe, tasks, k, **how)
+            parts.append(seen_inside(judge, edit.tensor, tasks) | seen_outside(edit, tasks))
+        rows[label] = joined(parts)
+    return rows
+
+
+@measured(32, "tinyworld-pixel", "tinyworld-clip", "tinyworld-judge")
+def pixel_settings(n, model, clip, judge):
+    """Which settings make the best guided edits in pixels: each row changes one number of a middle choice. On
+    tasks that no other table reports.
+    """
+    rows = {}
+    for label, how in PIXEL.items():
+        parts = [seen_inside(judge, guided(model, clip, tasks, seed=k, **how), tasks)
+                 for k, tasks in blocks(n, model, label, seed=APART)]  # fmt: skip
+        rows[label] = joined(parts)
+    return rows
+
+
+@measured(48, "tinyworld-exemplar", "tinyworld-judge")
+def exemplar_settings(n, pipe, judge):
+    """Which settings follow a reference best: does the judge see its class and colour, and how far is the result from
+    the truth? Each row changes one number of a middle choice. On tasks that no other table reports.
+    """
+    tasks, _, reference, *_ = references(n, side(pipe), seed=APART)
+    rows = {}
+    for label, how in EXEMPLAR.items():
+        with progress(n, label, "task") as bar:
+            images = exemplar(pipe, tasks.image, tasks.mask, reference, n=n, seed=0, batch=metrics.BLOCK, **how).tensor
+            bar.update(n)
+        error = metrics.rms((images.cpu() - tasks.truth) / 2, tasks.mask)
+        rows[label] = seen_inside(judge, images, tasks) | {"error to the truth (share of range)": error}
+    return rows
+
+
+@measured(6, "tinyworld")
+def decoder_settings(n, pipe):
+    """Steps and rate of decoder tuning: the background of latent edits before it, and after it. On tasks that no other
+    table reports.
+    """
+    rows = {}
+    for k, tasks in blocks(n, pipe, "edits", seed=APART):
+        edit = edited(pipe, tasks, k)
+        rows.setdefault("no tuning", []).append(seen_outside(edit, tasks))
+        for label, how in DECODER.items():
+            tuned = reconstruct(pipe, edit, tasks.image, tasks.mask, **how)
+            rows.setdefault(label, []).append(seen_outside(tuned, tasks))
+    return {label: joined(parts) for label, parts in rows.items()}
