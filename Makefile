@@ -7,11 +7,12 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help run test lab notebooks lint clean
+.PHONY: help run test bench lab notebooks lint clean
 
 help:
 	@echo "make run         execute the whole course on tinyworld; notebooks and pictures go to out/"
 	@echo "make test        run all tests (one file: make test ARGS=tests/test_cli.py)"
+	@echo "make bench       time edits beside their bare network calls and beside diffusers, as ratios"
 	@echo "make lab         open JupyterLab on notebook 00"
 	@echo "make notebooks   execute all notebooks and save them in place (some: make notebooks ARGS=notebooks/00_start_here.ipynb)"
 	@echo "make lint        check the style of package, tests and notebooks"
@@ -25,6 +26,9 @@ run: $(STAMP)
 test: $(STAMP)
 	@mkdir -p out
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/python -m pytest --junitxml=out/tests.xml $(ARGS)
+
+bench: $(STAMP)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/python bench/bench.py $(ARGS)
 
 lab: $(STAMP)
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb $(ARGS)

@@ -52,13 +52,19 @@ def measure(name: str, n: int | None = None) -> dict:
 def run(name: str, n: int | None = None) -> dict:
     """Make a table and save it as data/results/NAME.json, in one move, its figure beside it; returns the table."""
     result, path = measure(name, n), _path(name)
-    path.parent.mkdir(exist_ok=True)
-    if figure := result.pop("figure", None):
+    figure = result.pop("figure", None)
+    save(result, path)
+    if figure:
         figure.save(path.with_suffix(".png"), optimize=True)
+    return result
+
+
+def save(result: dict, path):
+    """Write a table as JSON, in one move."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     part.write_text(_json(result), encoding="utf-8")
     os.replace(part, path)
-    return result
 
 
 def load(name: str) -> dict:
