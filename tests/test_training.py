@@ -404,3 +404,29 @@ def test_no_caption_is_longer_than_the_text_encoder():
     lengths = [len(ids) for ids in tokenizer(captions).input_ids]
     print(max(lengths), sum(n > LENGTH for n in lengths))
     assert max(lengths[:2000]) <= LENGTH
+
+
+def test_cells_are_named_by_what_covers_them_most():
+    from blendlab import world
+    from blendlab.training import dense
+
+    scenes = world.scene("grass", "day", [dict(kind="ball", colour="red", x=0.25, y=0.25, size=0.2),
+                                          dict(kind="bus", colour="blue", x=0.7, y=0.7, size=0.25)])  # fmt: skip
+    kept = dense.shown(world.render(scenes, 64))
+    kind, colour = dense.labels(kept["planes"] / 255, kept["kind"], kept["colour"], 8)
+    named = {(world.KINDS[k - 1], world.COLOURS[c - 1]) for k, c in zip(kind[kind > 0], colour[kind > 0], strict=True)}
+    assert named == {("ball", "red"), ("bus", "blue")} and (kind == 0).sum() > 32
+    assert world.KINDS[kind[0, 2, 2] - 1] == "ball" and world.KINDS[kind[0, 5, 5] - 1] == "bus"
+
+    right = torch.cat([torch.nn.functional.one_hot(x, n).movedim(-1, 1) for x, n in
+                       ((kind, dense.KINDS), (colour, dense.COLOURS))], dim=1) * 50.0  # fmt: skip
+    assert dense.dense_loss(right, kind, colour) < 1e-3 < 1 < dense.dense_loss(-right, kind, colour)
+
+
+def test_the_second_task_is_not_shipped_and_leaves_no_hook():
+    from blendlab.training.pixel import Pixel
+
+    job = Pixel(widths=(8, 8, 8, 32), pool=16, batch_size=4)
+    job.fill(0)
+    assert {"loss", "v", "dense"} == set(job.loss(job.batch(0)))
+    assert not job.net["unet"].mid_block._forward_hooks

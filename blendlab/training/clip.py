@@ -10,9 +10,10 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..clip_guidance import warp
+from . import dense
 from .harness import Job, Pool, copy_weights
 from .latent import one_object
 from .pictures import from_bytes, sheet, to_bytes
@@ -20,6 +21,8 @@ from .tokenizer import LENGTH, load_tokenizer, save_tokenizer, tokenize
 
 MEAN = STD = (0.5, 0.5, 0.5)  # what open_clip takes off pictures in [0,1]: the network sees [-1,1]
 SCENE, RICH, OBJECT, RICH_OBJECT, WORD = range(5)  # the captions of one picture; the last is a single word
+PATCH = 8
+DENSE = 0.3  # what it counts that the patches say what stands where
 SIGNS = 8  # in one of so many scenes an object becomes a sign
 
 
@@ -40,7 +43,7 @@ class ClipJob(Job):
         self.sizes = {
             "embed_dim": 128,
             # A plain patch embedding, so that transformers' CLIPVisionModel can take the tower over.
-            "vision_cfg": {"image_size": 64, "patch_size": 8, "width": width, "head_width": 32, "layers": layers},
+            "vision_cfg": {"image_size": 64, "patch_size": PATCH, "width": width, "head_width": 32, "layers": layers},
             "text_cfg": {
                 "context_length": LENGTH,
                 "vocab_size": len(self.tokenizer),
@@ -50,7 +53,7 @@ class ClipJob(Job):
                 "layers": text_layers,
             },
         }
-        self.net = open_clip.CLIP(**self.sizes)
+        self.net = nn.ModuleDict({"clip": open_clip.CLIP(**self.sizes), "dense": dense.head(width)})
         self.pool_size = pool or (32768 if self.device.type == "cuda" else 4096)
 
     def fill(self, step):
@@ -80,12 +83,14 @@ class ClipJob(Job):
         }
         ids = torch.stack([tokenize(self.tokenizer, texts[which]) for which in range(5)], dim=1)  # (n,5,LENGTH)
         ids = ids.to(torch.int16).to(self.device)
-        return {"image": to_bytes(view.image), "box": box, "sign": kind == sign, "ids": ids}
+        return {"image": to_bytes(view.image), "box": box, "sign": kind == sign, "ids": ids} | dense.shown(view)
 
     def batch(self, step):
         """Whole scenes (a quarter), objects in their boxes on grey or black, and enlarged boxes (a fifth), as exemplars
         are shown; all of them warped, some blurred or noisy.
         """
+        from .. import world
+
         g, B = self.generator(step), self.batch_size
         data = self.pool.draw(B, step, g)
         draw = lambda *shape: torch.rand(B, *shape, generator=g).to(self.device)  # noqa: E731
@@ -99,31 +104,38 @@ class ClipJob(Job):
         inside = [(at > low[:, i, None]) & (at < high[:, i, None]) for i in (0, 1)]  # columns, rows: (B,64) each
         mask = (inside[1][:, :, None] & inside[0][:, None, :])[:, None] | ~cut[:, None, None, None]  # (B,1,64,64)
         ground = -(draw(1, 1, 1) < 0.5).float()  # black as in ranking, or grey as in guidance
-        image = torch.where(mask, image, ground)
+        image, planes = torch.where(mask, image, ground), data["planes"] / 255 * mask
 
         blurred = F.interpolate(F.avg_pool2d(image, 4), image.shape[-2:], mode="bilinear")
         image = torch.lerp(image, blurred, (draw(1, 1, 1) * 2 - 1).clamp(0))
         noise = torch.randn(image.shape, generator=g).to(self.device)
         image = image + 0.15 * (draw(1, 1, 1) * 2 - 1).clamp(0) * noise
         frame = torch.where(enlarged[:, None], torch.cat([low, high], dim=1), box.new_tensor([0.0, 0.0, 1.0, 1.0]))
-        image = warped(image, draw(6), ground, frame)
+        both, none = torch.cat([image, planes], dim=1), torch.zeros_like(planes[..., :1, :1])
+        both = warped(both, draw(6), torch.cat([ground.expand(-1, 3, -1, -1), none], dim=1), frame)
+        image, planes = both.split([3, world.SLOTS], dim=1)
+        seen = dense.labels(planes, data["kind"], data["colour"], 64 // PATCH)
 
         # A cat and a sign that says cat share a caption now and then: so words on signs come to mean something.
         rich, word = draw() < 0.4, (draw() < torch.where(data["sign"], 0.6, 0.15)) & cut
         which = torch.where(cut | enlarged, torch.where(rich, RICH_OBJECT, OBJECT), torch.where(rich, RICH, SCENE))
         ids = data["ids"][torch.arange(B, device=self.device), torch.where(word, WORD, which)].long()
-        return {"image": image.clamp(-1, 1), "ids": ids}
+        return {"image": image.clamp(-1, 1), "ids": ids, "kind": seen[0], "colour": seen[1]}
 
     def loss(self, batch):
-        pictures = F.normalize(self.net.encode_image(batch["image"]).float(), dim=-1)  # (B,d)
-        texts = F.normalize(self.net.encode_text(batch["ids"]).float(), dim=-1)
-        logits = self.net.logit_scale.clamp(max=4.6).exp() * pictures @ texts.T  # (B,B)
+        net = self.net["clip"]
+        with dense.features(net.visual.ln_post) as seen:
+            pictures = F.normalize(net.encode_image(batch["image"]).float(), dim=-1)  # (B,d)
+        texts = F.normalize(net.encode_text(batch["ids"]).float(), dim=-1)
+        logits = net.logit_scale.clamp(max=4.6).exp() * pictures @ texts.T  # (B,B)
         # Captions repeat in so small a world: every picture with the same words is a right answer.
         same = (batch["ids"][:, None] == batch["ids"][None]).all(-1).float()
         target = same / same.sum(1, keepdim=True)
         loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
         right = same.gather(1, logits.argmax(1, keepdim=True)).mean()
-        return {"loss": loss, "right": right}
+        patches = seen[0][:, 1:].mT.unflatten(2, (64 // PATCH, -1))  # (B,width,8,8)
+        said = dense.dense_loss(self.net["dense"](patches), batch["kind"], batch["colour"])
+        return {"loss": loss + DENSE * said, "match": loss, "right": right, "dense": said}
 
     @torch.no_grad()
     def sheet(self):
@@ -133,9 +145,9 @@ class ClipJob(Job):
         scenes = world.sample(200, seed=world.HELD_OUT, device=self.device)
         texts = world.captions(scenes)
         first = sorted({text: i for i, text in reversed(list(enumerate(texts)))}.values())[:100]
-        pictures = self.net.encode_image(world.render(scenes[first], size=64).image, normalize=True)
+        pictures = self.net["clip"].encode_image(world.render(scenes[first], size=64).image, normalize=True)
         ids = tokenize(self.tokenizer, [texts[i] for i in first]).to(self.device)
-        words = self.net.encode_text(ids, normalize=True)
+        words = self.net["clip"].encode_text(ids, normalize=True)
         right = ((pictures @ words.T).argmax(1).cpu() == torch.arange(len(first))).float().mean().item()
         print(f"the right one of {len(first)} captions: {right:.0%}", flush=True)
         return sheet(list(self.batch(0)["image"][:32].split(8)))
@@ -144,7 +156,7 @@ class ClipJob(Job):
         """An open_clip `local-dir:` folder with its tokenizer."""
         from safetensors.torch import save_file
 
-        half = {key: value.half().contiguous() for key, value in self.net.state_dict().items()}
+        half = {key: value.half().contiguous() for key, value in self.net["clip"].state_dict().items()}
         save_file(half, folder / "open_clip_model.safetensors")
         preprocess = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "squash"}
         config = {"model_cfg": self.sizes, "preprocess_cfg": preprocess}
@@ -155,7 +167,7 @@ class ClipJob(Job):
     def load(self, folder: Path):
         from ..clip import load_clip
 
-        copy_weights(self.net, load_clip(folder).model, folder)
+        copy_weights(self.net["clip"], load_clip(folder).model, folder)
 
     def config(self):
         return {"sizes": self.sizes, "pool": self.pool_size, "words": len(self.words)}

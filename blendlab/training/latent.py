@@ -13,12 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import dense
 from .diffusion import levels, noised, scheduler
 from .harness import Job, Pool, copy_weights, find_autoencoder
 from .pictures import crop, sheet
 from .tokenizer import LENGTH, load_tokenizer, save_tokenizer, tokenize
 
 EMPHASIS = 4.0  # how much more a cell full of object counts in the loss than an empty one
+DENSE = 0.05  # what it counts that the middle of the UNet says what stands where
 # Stable Diffusion's noise schedule.
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 VARIANTS = 4  # captions kept for each scene
@@ -47,6 +49,7 @@ class Latent(Job):
         self.net = nn.ModuleDict({
             "text_encoder": text_encoder(self.tokenizer, text_width, text_layers),
             "unet": unet(widths, text_width),
+            "dense": dense.head(widths[-1]),
         })  # fmt: skip
         self.vae = find_autoencoder(autoencoder, self.device)
         self.scheduler = scheduler(**BETAS)
@@ -70,7 +73,8 @@ class Latent(Job):
         scale = self.vae.config.scaling_factor
         mean = scale * torch.cat([p.mean for p in posteriors])  # (n,4,16,16)
         std = scale * torch.cat([p.std for p in posteriors])
-        objects = F.interpolate(view.masks.sum(1, keepdim=True), mean.shape[-2:], mode="area")  # (n,1,16,16)
+        shown = dense.shown(view)
+        shown["planes"] = F.interpolate(view.masks, mean.shape[-2:], mode="area").half()  # (n,SLOTS,16,16)
         slot = one_object(scenes, start)
         texts = captions(scenes, slot, start)
         ids = torch.stack([tokenize(self.tokenizer, c) for c in texts], dim=1)  # (n,VARIANTS,LENGTH)
@@ -79,10 +83,9 @@ class Latent(Job):
         return {
             "mean": mean.half(),
             "std": std.half(),
-            "objects": objects.half(),
             "ids": ids.to(torch.int16).to(self.device),
             "middle": middle.to(torch.int16),
-        }
+        } | shown
 
     def batch(self, step):
         """Whole scenes, and in every other step three times as many crops around one object, which the caption names.
@@ -94,29 +97,34 @@ class Latent(Job):
         data = self.pool.draw(B, step, g)
         draw = lambda high, *shape: torch.randint(high, shape, generator=g).to(self.device)  # noqa: E731
         variant = draw(VARIANTS, B)
-        mean, std, objects = (data[key].float() for key in ("mean", "std", "objects"))  # (B,4,h,w) and (B,1,h,w)
+        mean, std, planes = (data[key].float() for key in ("mean", "std", "planes"))  # (B,4,h,w) each
         if crops:
             y, x = (data["middle"].long() + draw(3, B, 2) - 1).unbind(1)
-            mean, std, objects = (crop(maps, y, x, CROP) for maps in (mean, std, objects))
+            mean, std, planes = (crop(maps, y, x, CROP) for maps in (mean, std, planes))
             variant = torch.full_like(variant, VARIANTS - 1)
         posterior, noise = (torch.randn(mean.shape, generator=g).to(self.device) for _ in range(2))
         t = levels(B, g)
         ids = data["ids"][torch.arange(B, device=self.device), variant].long()
         # No caption in one of ten (arXiv 2207.12598).
         ids = torch.where(draw(10, B, 1) == 0, tokenize(self.tokenizer, [""]).to(self.device), ids)
-        return {"z0": mean + std * posterior, "noise": noise, "t": t.to(self.device), "ids": ids, "objects": objects}
+        kind, colour = dense.labels(planes, data["kind"], data["colour"], mean.shape[-1] // 2)
+        drawn = {"z0": mean + std * posterior, "noise": noise, "t": t.to(self.device), "ids": ids}
+        return drawn | {"objects": planes.sum(1, keepdim=True), "kind": kind, "colour": colour}
 
     def loss(self, batch):
         t = batch["t"]
         z, target, weight = noised(self.scheduler, batch["z0"], batch["noise"], t)
         text = self.net["text_encoder"](batch["ids"])[0]  # (B,LENGTH,text_width)
-        v = self.net["unet"](z, t, text).sample.float()
+        with dense.features(self.net["unet"].mid_block) as seen:
+            v = self.net["unet"](z, t, text).sample.float()
+        said = dense.dense_loss(self.net["dense"](seen[0]), batch["kind"], batch["colour"])
         squares = (v - target).square()  # (B,4,h,w)
         # Objects cover a tenth of the picture and are all that edits are about: they count more.
         emphasis = 1 + EMPHASIS * batch["objects"]
         weight = weight * emphasis / emphasis.mean()
         error = squares.mean((1, 2, 3))  # (B,)
-        return {"loss": (weight * squares).mean(), "v": error.mean(), "noisy": error[t > 800].mean()}
+        loss = (weight * squares).mean() + DENSE * said
+        return {"loss": loss, "v": error.mean(), "noisy": error[t > 800].mean(), "dense": said}
 
     @torch.no_grad()
     def sheet(self):

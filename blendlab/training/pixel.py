@@ -9,7 +9,9 @@ import json
 from pathlib import Path
 
 import torch
+from torch import nn
 
+from . import dense
 from .diffusion import levels, noised, scheduler
 from .harness import Job, Pool, copy_weights
 from .pictures import closer_looks, crop, from_bytes, middles, sheet, to_bytes
@@ -17,6 +19,7 @@ from .pictures import closer_looks, crop, from_bytes, middles, sheet, to_bytes
 # Recommended values, until a sweep has found better ones.
 SETTINGS = {"blended": {"scale": 100.0, "augmentations": 8, "steps": 50, "skip": 0.2, "eta": 1.0}}
 CROP = 32  # side of a crop around an object, in pixels
+DENSE = 0.05  # what it counts that the middle of the network says what stands where
 EMPHASIS = 4.0  # how much more a pixel of an object counts in the loss than one of the ground
 
 
@@ -31,7 +34,7 @@ class Pixel(Job):
         from diffusers import UNet2DModel
 
         torch.manual_seed(self.seed)
-        self.net = UNet2DModel(
+        unet = UNet2DModel(
             sample_size=64,
             block_out_channels=widths,
             layers_per_block=1,
@@ -40,6 +43,7 @@ class Pixel(Job):
             attention_head_dim=32,
             norm_num_groups=8,
         )
+        self.net = nn.ModuleDict({"unet": unet, "dense": dense.head(widths[-1])})
         self.scheduler = scheduler(beta_schedule="squaredcos_cap_v2")  # cosine (2102.09672): suits small pictures
         self.pool_size = pool or (32768 if self.device.type == "cuda" else 4096)
 
@@ -54,28 +58,32 @@ class Pixel(Job):
         scenes = world.sample(n, seed=self.world_seed(), start=start, device=self.device)
         window = closer_looks(start, n, smallest=0.5).to(self.device)
         view = world.render(scenes, size=64, window=window)
-        return {"image": to_bytes(view.image), "objects": view.masks.sum(1, keepdim=True) > 0.5}
+        return {"image": to_bytes(view.image)} | dense.shown(view)
 
     def batch(self, step):
         """Whole pictures, and in every other step crops around objects, four for one: as many pixels."""
         g, crops = self.generator(step), step % 2
         B = self.batch_size * (4 if crops else 1)
         data = self.pool.draw(B, step, g)
-        image, objects = from_bytes(data["image"]), data["objects"]  # (B,3,64,64), (B,1,64,64)
+        image, planes = from_bytes(data["image"]), data["planes"].float() / 255  # (B,3,64,64), (B,SLOTS,64,64)
         if crops:
-            place = middles(objects, g)
-            image, objects = (crop(maps, *place, CROP) for maps in (image, objects))  # 32x32 each
+            place = middles(planes.sum(1, keepdim=True) > 0.5, g)
+            image, planes = (crop(maps, *place, CROP) for maps in (image, planes))  # 32x32 each
+        kind, colour = dense.labels(planes, data["kind"], data["colour"], image.shape[-1] // 8)
         noise = torch.randn(image.shape, generator=g).to(self.device)
         t = levels(B, g)
-        return {"image": image, "noise": noise, "t": t.to(self.device), "objects": objects.float()}
+        drawn = {"image": image, "noise": noise, "t": t.to(self.device)}
+        return drawn | {"objects": planes.sum(1, keepdim=True).clamp(max=1), "kind": kind, "colour": colour}
 
     def loss(self, batch):
         t = batch["t"]
         x, target, weight = noised(self.scheduler, batch["image"], batch["noise"], t)
-        squares = (self.net(x, t).sample.float() - target).square()  # (B,3,h,w)
+        with dense.features(self.net["unet"].mid_block) as seen:
+            squares = (self.net["unet"](x, t).sample.float() - target).square()  # (B,3,h,w)
+        said = dense.dense_loss(self.net["dense"](seen[0]), batch["kind"], batch["colour"])
         emphasis = 1 + EMPHASIS * batch["objects"]
         weight = weight * emphasis / emphasis.mean()
-        return {"loss": (weight * squares).mean(), "v": squares.mean()}
+        return {"loss": (weight * squares).mean() + DENSE * said, "v": squares.mean(), "dense": said}
 
     @torch.no_grad()
     def sheet(self):
@@ -86,14 +94,14 @@ class Pixel(Job):
 
         schedule = Schedule.from_scheduler(self.scheduler)
         x = torch.randn(32, 3, 64, 64, generator=torch.Generator().manual_seed(0)).to(self.device)
-        steps = sample(denoiser(self.net, schedule, "v_prediction"), x, schedule, schedule.timesteps(50))
+        steps = sample(denoiser(self.net["unet"], schedule, "v_prediction"), x, schedule, schedule.timesteps(50))
         return sheet(list(last(steps).split(8)))
 
     def export(self, folder: Path):
         """A DDIMPipeline folder: unet, scheduler."""
         from diffusers import DDIMPipeline
 
-        DDIMPipeline(unet=copy.deepcopy(self.net).half(), scheduler=self.scheduler).save_pretrained(folder)
+        DDIMPipeline(unet=copy.deepcopy(self.net["unet"]).half(), scheduler=self.scheduler).save_pretrained(folder)
 
         card = {"size": 64, "perceptual": "tinyworld", "settings": SETTINGS}
         (folder / "blendlab.json").write_text(json.dumps(card, indent=2) + "\n")
@@ -101,7 +109,7 @@ class Pixel(Job):
     def load(self, folder: Path):
         from diffusers import UNet2DModel
 
-        copy_weights(self.net, UNet2DModel.from_pretrained(Path(folder) / "unet"), folder)
+        copy_weights(self.net["unet"], UNet2DModel.from_pretrained(Path(folder) / "unet"), folder)
 
     def config(self):
-        return {"widths": self.net.config.block_out_channels, "pool": self.pool_size}
+        return {"widths": self.net["unet"].config.block_out_channels, "pool": self.pool_size}
