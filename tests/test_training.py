@@ -406,6 +406,11 @@ def test_no_caption_is_longer_than_the_text_encoder():
     assert max(lengths[:2000]) <= LENGTH
 
 
+def test_a_start_that_is_not_there_is_named_before_anything_is_loaded(tmp_path):
+    with pytest.raises(ValueError, match="there are no weights in .*nowhere to start from; give 'shipped' or"):
+        training.main("pixel", steps=1, out=tmp_path / "run", source=tmp_path / "nowhere")
+
+
 def test_cells_are_named_by_what_covers_them_most():
     from blendlab import world
     from blendlab.training import dense

@@ -82,6 +82,9 @@ def main(
     """
     from . import harness
 
+    start = shipped(name) if source == "shipped" else source and Path(source)
+    if start and not start.is_dir():
+        raise ValueError(f"there are no weights in {start} to start from; give 'shipped' or the folder of an export")
     accelerator = harness.make_accelerator(precision, cpu)
     kind = job_class(name)
     place = {"device": accelerator.device, "rank": accelerator.process_index}
@@ -90,6 +93,6 @@ def main(
     choices = harness.Options(steps=steps or STEPS[name], minutes=minutes, lr=lr or kind.lr, **(options or {}))
     if export_to:
         return harness.export_checkpoint(job, out, Path(export_to), choices, accelerator)
-    if source and not (out / "checkpoint.pt").exists():
-        job.load(shipped(name) if source == "shipped" else Path(source))
+    if start and not (out / "checkpoint.pt").exists():
+        job.load(start)
     return harness.train(job, out, choices, accelerator)

@@ -20,7 +20,7 @@ from .pictures import closer_looks, crop, from_bytes, middles, sheet, to_bytes
 SETTINGS = {"blended": {"scale": 100.0, "augmentations": 8, "steps": 50, "skip": 0.2, "eta": 1.0}}
 CROP = 32  # side of a crop around an object, in pixels
 DENSE = 0.05  # what it counts that the middle of the network says what stands where
-EMPHASIS = 4.0  # how much more a pixel of an object counts in the loss than one of the ground
+EMPHASIS = 1.0  # how much more a pixel of an object counts in the loss than one of the ground
 
 
 class Pixel(Job):
