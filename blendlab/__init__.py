@@ -10,6 +10,7 @@ Read sampler.py first: everything else is a line in the body of its loop, or a w
 """
 
 from . import images, masks, models, world
+from .baselines import paint_by_word
 from .blend import blend
 from .blended import blended
 from .blended_latent import PRESETS, Blending, blended_latent
@@ -30,7 +31,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Blending", "Edit", "Noise", "PRESETS", "Prediction", "Schedule", "Step", "blend", "blended",
     "blended_latent", "cfg", "check", "clip_guided", "data", "denoiser", "exemplar", "images", "last", "load",
-    "loss_guided", "masks", "models", "rank", "reconstruct", "sample", "viz", "world",
+    "loss_guided", "masks", "models", "paint_by_word", "rank", "reconstruct", "sample", "viz", "world",
 ]  # fmt: skip
 
 

@@ -133,7 +133,9 @@ def guided_steps(denoise, loss, x, schedule, timesteps, how: Guiding, fresh=None
     """
     if not how.through_network:
         denoise = _noise_held(denoise, schedule)
-    by_mean = how.shift == "mean"
+    by_mean, (a, _) = how.shift == "mean", schedule.levels(timesteps[0])
+    if not by_mean and a < 1e-3:  # it divides by a, as DDIM's form does
+        raise ValueError(f"the first level holds {a:.0e} of a picture, too little to shift it: take skip=0.1, or eta=1")
     guided = loss_guided(denoise, loss, schedule, scale=0.0 if by_mean else 1.0)
     for step in sample(guided, x, schedule, timesteps, how.eta, fresh):
         if by_mean:  # downhill, by the variance of this move times the gradient
@@ -213,11 +215,11 @@ def results(run, clip, image, mask, text, prompt, how, ranking, n, seed, batch, 
             rows = range(start, min(start + at_once, n))
             tensors.append(run(*(take(value, rows) for value in (image, mask, text)), rows))
 
-    tensor = torch.cat(tensors)  # (n,3,H,W)
+    tensor = torch.cat(tensors).clamp(-1, 1)  # (n,3,H,W): a state may overshoot, a picture may not
     if how.paste:
         tensor = blend(mask, edit=tensor, keep=image)
     order, scores = list(range(n)), None
     if ranking and n > 1 and len(image) == len(mask) == len(text) == 1:
-        order, scores = rank(tensor.clamp(-1, 1), prompt, clip, mask, ranking)
+        order, scores = rank(tensor, prompt, clip, mask, ranking)
     used |= dict(prompt=prompt, n=n, seed=seed, ranking=ranking, order=order)
     return Edit(tensor[order], None, scores, used | asdict(how))

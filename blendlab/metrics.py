@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from . import world
@@ -56,6 +57,28 @@ def background_error(result: Tensor, image: Tensor, mask: Tensor) -> Tensor:
     result (B,3,H,W), image (B or 1,3,H,W) in [-1,1]; mask (B or 1,1,H,W), 1 = edit. As a PSNR: `decibels`.
     """
     return rms((result - image) / 2, 1 - mask)
+
+
+def seam(result: Tensor, mask: Tensor, ring: int = 3) -> Tensor:
+    """(B,) how visible the border of the mask is in pictures (B,3,H,W) in [-1,1]: 1 is not at all.
+
+    The mean jump of colour from a pixel in the mask (B or 1,1,H,W), 1 = edit, to its neighbour outside it, over
+    the mean jump between the neighbours next to such a pair: those up to `ring` pixels before and behind it, in
+    its own row or column and not across the border themselves. A grey level is added to both, so that flat
+    pictures have a value too. Where the mask ends at the edge of the picture there is no neighbour and nothing
+    counts; a mask that has no border inside the picture gives nan. Look at means over many pictures: a horizon
+    along the border makes twice 1 of an untouched one, a thing just beside it half.
+    """
+    parts = []
+    for x, m in ((result, mask), (result.mT, mask.mT)):  # along the rows, and down the columns
+        jump = x.diff().abs().mean(1, keepdim=True)  # (B,1,H,W-1)
+        border = (m.diff() != 0).float()
+        close = F.max_pool2d(border, (1, 2 * ring + 1), stride=1, padding=(0, ring)) - border
+        parts.append([part.flatten(1) for part in (jump, border, close)])
+    jump, border, close = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))  # (B or 1,pairs)
+    level = 2 / 255
+    across, beside = ((jump * where).sum(1) / where.sum(1) + level for where in (border, close))
+    return across / beside
 
 
 def decibels(error: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from blendlab import metrics, world
+from blendlab.blend import blend
 from blendlab.judge import Judge, Verdict
 
 
@@ -87,6 +88,60 @@ def test_the_background_error_is_that_outside_the_mask():
     error = metrics.background_error(result, image, mask)
     assert error.tolist() == pytest.approx([0, 0.1 / math.sqrt(2)])
     assert metrics.decibels(error)[1] == pytest.approx(20 + 10 * math.log10(2))
+
+
+def box(size=32, low=8, high=20):
+    mask = torch.zeros(1, 1, size, size)
+    mask[..., low:high, low:high] = 1
+    return mask
+
+
+def test_a_ramp_has_no_seam_and_a_step_on_it_has_as_much_of_one_as_it_exceeds_the_ramp():
+    ramp = torch.linspace(-1, 0.24, 32).expand(1, 3, 32, 32)  # jumps of 0.04 along the rows, none down the columns
+    mask = torch.zeros(1, 1, 32, 32)
+    mask[..., 16:] = 1  # touches three edges: only the border inside the picture counts
+    assert metrics.seam(ramp, mask).item() == pytest.approx(1, abs=1e-4)
+    grey = 2 / 255
+    for step in (0.04, 0.2, 0.6):
+        expected = (0.04 + step + grey) / (0.04 + grey)
+        assert metrics.seam(ramp + step * mask, mask).item() == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_ring_says_how_far_close_by_is():
+    picture = torch.zeros(1, 3, 32, 32)
+    mask = torch.zeros(1, 1, 32, 32)
+    mask[..., 16:] = 1
+    picture[..., 19:] = 1.0  # a jump three pixels behind the border
+    grey = 2 / 255
+    assert metrics.seam(picture, mask, ring=2).item() == pytest.approx(1)
+    assert metrics.seam(picture, mask, ring=3).item() == pytest.approx(grey / (1 / 6 + grey))
+    assert metrics.seam(picture, mask, ring=5).item() == pytest.approx(grey / (1 / 10 + grey))
+
+
+def test_a_flat_picture_has_no_seam_and_a_full_mask_no_border():
+    flat = torch.full((2, 3, 32, 32), 0.3)
+    assert metrics.seam(flat, box()).tolist() == [1, 1]
+    assert metrics.seam(flat, torch.ones(1, 1, 32, 32)).isnan().all()
+
+
+def test_rows_and_columns_and_pictures_and_masks_are_alike():
+    picture = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    mask = torch.cat([box(), box(32, 0, 9), box(32, 20, 32)])  # two of them in corners of the picture
+    each = metrics.seam(picture, mask)
+    torch.testing.assert_close(each, metrics.seam(picture.mT, mask.mT))
+    torch.testing.assert_close(each, metrics.seam(picture.flip(-1), 1 - mask.flip(-1)))
+    torch.testing.assert_close(each[1:2], metrics.seam(picture[1:2], mask[1:2]))
+    assert (each - 1).abs().max() < 0.2  # of noise, no jump is larger than its neighbours
+
+
+def test_an_object_pasted_from_another_light_shows_a_seam_and_an_untouched_picture_none(tasks):
+    assert metrics.seam(tasks.image, tasks.mask).mean().item() == pytest.approx(1, abs=0.15)
+    later = {"day": "sunset", "sunset": "night", "night": "day"}
+    times = [later[world.TIMES[t]] for t in tasks.scenes.time[:6].tolist()]
+    lit = torch.cat([world.render(world.elsewhere(tasks.scenes[[i]], time=t)).image for i, t in enumerate(times)])
+    mask, image = tasks.mask[:6], tasks.image[:6]
+    pasted = metrics.seam(blend(mask, edit=lit, keep=image), mask)
+    assert (pasted > 1.5).all(), pasted
 
 
 # Tasks
