@@ -116,6 +116,8 @@ FIGURES = {
     "latent edits: class / class and colour": (
         "edits", "blended_latent", ["class", "class and colour"], "85% with colour"),
     "the truth behind the same autoencoder": ("edits", "ceiling: the truth", ["class", "class and colour"], ""),
+    "CLIP, the right one of 100 captions: whole scenes": ("clip", "scenes", ["right of 100"], "90%"),
+    "CLIP, the right one of 100 captions: objects on grey": ("clip", "objects on grey", ["right of 100"], ""),
     "an edit, seconds each: alone / four at once": (
         "edits", "blended_latent", ["an edit, 1 at once (s)", "an edit, 4 at once (s)"], "about 1 s"),
 }  # fmt: skip
