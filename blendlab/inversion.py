@@ -1,0 +1,318 @@
+"""From noise to picture by DDIM and back again, and a changed prompt that keeps the source's attention.
+
+DDIM with eta 0 is an equation that runs both ways (2010.02502, section 4.3), so that a picture has a noise that it
+comes from. What a word looked at may be kept while the word is exchanged (Prompt-to-Prompt, 2208.01626, section
+3.2). Next: noise_edit.py, which edits the noise.
+"""
+
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from . import attention, images, models, prompts
+from .edit import Edit, memory_advice, one_or_n
+from .guidance import cfg, denoiser
+from .latents import decode, encode
+from .noise import Noise
+from .options import Options, settle
+from .sampler import last, sample
+from .schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Drawing(Options):
+    """How a picture is made from noise. None: what the model recommends, else Stable Diffusion's usual numbers."""
+
+    w: float | None = None
+    steps: int | None = None
+    eta: float | None = None  # 0 is DDIM: the noise alone decides
+    invert_w: float = 1.0  # guidance weight on the way from a picture to its noise; 1 is without guidance
+    refine: int = 1  # calls of the network for each move up; more follow the way down more closely
+
+
+# Initial image editing (2305.03382) on Stable Diffusion 1.4: README and utils.py:119-126.
+FALLBACK = {"w": 7.5, "steps": 50, "eta": 0.0}
+
+
+@torch.no_grad()
+def invert(pipe, image, prompt: str, *, steps=None, w=1.0, refine=1, negative="", batch=None) -> Tensor:
+    """The noise (B,C,h,w) that DDIM turns into a picture, found by walking its equation upwards.
+
+    pipe:   a StableDiffusionPipeline or a StableDiffusionXLPipeline
+    image:  PIL, a path or (B,3,H,W) in [-1,1]; sides are multiples of the autoencoder's factor
+    prompt: what the picture shows. steps: None: what the model recommends, else 50
+    w:      guidance weight. Without guidance (1) the way back retraces; the larger w is, the less it does
+    refine: calls of the network for each move. The usual way takes 1 and asks what the noise is one level below
+            the one that is right; each further call asks again from where the last one led
+    """
+    how = settled(Drawing, "invert", pipe, dict(steps=steps, invert_w=w, refine=refine))
+    image, _, n = admit(pipe, [prompt, negative], image, None, None, how)
+    with memory_advice(batch or n):
+        ready = Ready.of(pipe, prompt, negative, image.shape[-2:], how)
+        return torch.cat([ready.up(encode(pipe.vae, part)) for part in image.split(batch or n)])
+
+
+@torch.no_grad()
+def reword(
+    pipe, prompt: str, changed: str, *, keep=0.8, image=None, noise=None, n=1, seed=0, w=None, steps=None,
+    layers=None, batch=None, negative="", **options,
+) -> Edit:  # fmt: skip
+    """Exchange words of a prompt; for a while the new ones look where the old ones looked. Return an `Edit`.
+
+    Both prompts start from the same noise and run beside each other; for the first `keep` of the steps (section
+    3.2's tau) the maps of the prompt stand in the place of those of the changed one.
+
+    prompt, changed: two texts with the same number of tokens, or that differ in one word
+    keep:   share of the steps, 0 to 1; 0 is the changed prompt alone
+    image:  start from the noise of a picture that the prompt describes (see invert); n are made of it
+    noise:  start from this (1 or n,C,h,w); without both, seed draws it
+    layers: in which of them, as in attention.capture; None: all
+    w, steps, options: see Drawing. n, seed, batch: sample i is the same whatever n and batch are
+
+    settings["before"]: the pictures (n,3,H,W) of the prompt itself.
+    """
+    how = settled(Drawing, "reword", pipe, dict(w=w, steps=steps) | options)
+    if not 0 <= keep <= 1:
+        raise ValueError(f"keep is {keep}; it is a share of the steps, 0.8 keeps the attention for four in five")
+    image, noise, n = admit(pipe, [prompt, changed, negative], image, noise, n, how)
+    mapping, at_once = mapped(pipe, prompt, changed), batch or n
+    check_layers(pipe.unet, layers)
+
+    with memory_advice(2 * at_once):
+        ready = Ready.of(pipe, prompt, negative, picture_size(pipe, image, noise), how)
+        other = Ready.of(pipe, changed, negative, picture_size(pipe, image, noise), how)
+        z, kept = ready.start(image, noise, n, seed), ready.timesteps[: round(keep * how.steps)]
+
+        parts = []
+        for at in split(n, at_once):
+            m, rows = len(z[at]), list(range(n)[at])
+            both = replace(ready, text=_stacked(ready.text, other.text, m))
+            within = _while(kept, partial(same_attention, pipe.unet, m, mapping, layers))
+            pair = both.down(torch.cat([z[at], z[at]]), seed, rows * 2, within)  # (2m,C,h,w)
+            parts.append((*decode(pipe.vae, pair).split(m), pair[m:]))
+    before, tensor, latents = (torch.cat(part) for part in zip(*parts, strict=True))
+    used = dict(prompt=prompt, changed=changed, keep=keep, layers=layers, negative=negative, n=n, seed=seed)
+    return Edit(tensor, latents, None, used | asdict(how) | {"order": list(range(n)), "before": before})
+
+
+# From noise to picture and back
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A prompt that a pipeline has read: noise goes down to a latent, a latent goes up to its noise."""
+
+    pipe: object
+    net: object
+    text: object  # as prompts.encode gives it, one row
+    null: object
+    schedule: Schedule
+    timesteps: list[int]
+    how: Drawing
+
+    @classmethod
+    def of(cls, pipe, prompt, negative, size, how):
+        schedule = Schedule.from_scheduler(pipe.scheduler)
+        text, null = prompts.encode(pipe, [prompt], negative, tuple(size))
+        net = denoiser(pipe.unet, schedule, pipe.scheduler.config.get("prediction_type", "epsilon"))
+        return cls(pipe, net, text, null, schedule, schedule.timesteps(how.steps), how)
+
+    def start(self, image, noise, n, seed):
+        """The noise (n,C,h,w) to start from: that of a picture, the given one, or the seed's."""
+        if image is not None:
+            noise = torch.cat([self.up(encode(self.pipe.vae, one)) for one in image.split(1)])
+        if noise is not None:
+            return noise.expand(n, -1, -1, -1)
+        return Noise(seed, n, "initial", self.pipe._execution_device)(latent_shape(self.pipe))
+
+    def steps(self, z, seed, rows, within=None):
+        """The moves from noise (B,C,h,w), as `sample` yields them.
+
+        rows: the number of each sample. within: gives, for a level, what the network is to run in, a `with`.
+        """
+        denoise = cfg(self.net, self.text, self.null, self.how.w)
+        fresh = draws(seed, rows, "step", z.device)
+        denoise = denoise if within is None else _run_within(denoise, within)
+        return sample(denoise, z, self.schedule, self.timesteps, self.how.eta, lambda: fresh(z.shape[1:]))
+
+    def down(self, z, seed, rows, within=None):
+        return last(self.steps(z, seed, rows, within))
+
+    def pictures(self, z, seed, rows, at_once):
+        """Latents and pictures of the noises of these samples, so many at once."""
+        parts = [self.down(z[at], seed, rows[at]) for at in split(len(z), at_once)]
+        return torch.cat(parts), torch.cat([decode(self.pipe.vae, part) for part in parts])
+
+    def up(self, z):
+        """The noise of clean latents: each move of DDIM, solved for where it came from."""
+        denoise = cfg(self.net, self.text, self.null, self.how.invert_w)
+        for t, t_next in pairwise(reversed(self.timesteps)):
+            (a, s), (a_next, s_next) = self.schedule.levels(t), self.schedule.levels(t_next)
+            x = z
+            for _ in range(self.how.refine):
+                eps = (x - a_next * denoise(x, t_next).x0_hat) / s_next
+                x = a_next / a * z + (s_next - a_next / a * s) * eps
+            z = x
+        return z
+
+
+def _run_within(denoise, within):
+    def inside(x, t):
+        with within(t):
+            return denoise(x, t)
+
+    return inside
+
+
+def split(n, at_once):
+    """The slices of 0 .. n-1, so many at once."""
+    return [slice(i, i + at_once) for i in range(0, n, at_once)]
+
+
+def draws(seed, rows, purpose, device="cpu"):
+    """A function that draws noise for the samples of these numbers, each from its own stream."""
+    streams = [Noise(seed, 1, purpose, device, row) for row in rows]
+    return lambda shape: torch.cat([stream(shape) for stream in streams])
+
+
+def latent_shape(pipe, image=None, noise=None):
+    """(C,h,w) of what is to be made: of a picture's latent, of a given noise, or of the model's own size."""
+    if noise is not None:
+        return tuple(noise.shape[1:])
+    cells = [pipe.unet.config.sample_size] * 2
+    if image is not None:
+        cells = [side // pipe.vae_scale_factor for side in image.shape[-2:]]
+    return (pipe.vae.config.latent_channels, *cells)
+
+
+def picture_size(pipe, image=None, noise=None):
+    """(H, W) of what is to be made."""
+    return tuple(side * pipe.vae_scale_factor for side in latent_shape(pipe, image, noise)[1:])
+
+
+# What may go in
+
+
+def settled(kind, method, pipe, asked, **fallback):
+    """The options: what was asked for, else the model's (its w and steps for editing do for this too)."""
+    editing = models.settings(pipe, "blended_latent")
+    fallback |= FALLBACK | {name: editing[name] for name in ("w", "steps") if name in editing}
+    return settle(kind, method, pipe, {}, fallback, None, asked)
+
+
+def admit(pipe, texts, image, noise, n, how):
+    """Picture or noise on the model's device, and n (None: as many as are given), or a sentence that says why not."""
+    for text in texts:
+        if not isinstance(text, str):
+            raise TypeError(f"the prompt is a {type(text).__name__}: pass one text, which serves all n")
+        prompts.check(pipe, text)
+    channels = pipe.vae.config.latent_channels
+    if pipe.unet.config.in_channels != channels:
+        raise ValueError(
+            f"this UNet takes {pipe.unet.config.in_channels} channels, a latent has {channels}: pass a text-to-image "
+            "pipeline, not one for inpainting"
+        )
+    Schedule.from_scheduler(pipe.scheduler).timesteps(how.steps)
+    if image is not None and noise is not None:
+        raise ValueError("both image= and noise= are given: pass the one to start from")
+    if image is not None:
+        if how.eta:
+            raise ValueError(f"eta is {how.eta}, and only DDIM leads back to a picture's noise: pass eta=0 with image=")
+        image = images.image(image, size_multiple=pipe.vae_scale_factor).to(pipe._execution_device)
+    if noise is not None:
+        if noise.ndim != 4 or noise.shape[1] != channels or not noise.isfinite().all():
+            shape = ",".join(map(str, noise.shape))
+            raise ValueError(f"noise is ({shape}); pass finite numbers of shape (1 or n,{channels},h,w)")
+        noise = noise.to(pipe._execution_device, torch.float32)
+    given = {name: len(x) for name, x in (("image", image), ("noise", noise)) if x is not None}
+    n = max(given.values()) if n is None else n
+    if n < 1:
+        raise ValueError(f"n is {n}; it counts the pictures to make, so take 1 or more")
+    one_or_n(n, given)
+    return image, noise, n
+
+
+def check_layers(unet, layers):
+    """The names of the cross-attention layers that are asked for, or a sentence that lists those there are."""
+    every = [name for name, _ in unet.named_modules() if name.endswith("attn2")]
+    chosen = [name for name in every if attention._named(name, layers)]
+    if not chosen:
+        raise ValueError(f"no cross-attention layer has {layers!r} in its name; they are: {', '.join(every) or 'none'}")
+    return chosen
+
+
+# The source's attention
+
+
+@contextmanager
+def same_attention(unet, n, mapping=None, layers=None):
+    """In a `with`, the last n rows of a UNet's batch look where the n rows before them look.
+
+    mapping: (tokens,tokens), from the tokens of those to the tokens of these; None: token by token.
+    Hooks work out what such a layer would put out, so layers and processors stay what they are.
+    """
+    source, changed = slice(-2 * n, -n), slice(-n, None)
+
+    def look(attn, args, kwargs, out):
+        hidden, text, mask = args[0], kwargs["encoder_hidden_states"], kwargs.get("attention_mask")
+        seen = mask if mask is None else mask[source]
+        weights = attention._weights(attn, hidden[source], text[source], seen)  # (n,heads,cells,tokens)
+        weights = weights if mapping is None else weights @ mapping.to(weights)
+        values = attn.head_to_batch_dim(attn.to_v(text[changed]))  # (n*heads,tokens,d)
+        x = attn.batch_to_head_dim(weights.flatten(0, 1).to(values.dtype) @ values)  # (n,cells,C)
+        for part in attn.to_out:
+            x = part(x)
+        return torch.cat([out[:-n], x])
+
+    with ExitStack() as hooks:
+        for name in check_layers(unet, layers):
+            hooks.enter_context(unet.get_submodule(name).register_forward_hook(look, with_kwargs=True))
+        yield
+
+
+def mapped(pipe, prompt, changed):
+    """Which tokens of one prompt stand for which of another: None, token by token, or a matrix (tokens,tokens).
+
+    Where a word gives way to one of more or fewer pieces, what the old pieces got is shared by the new ones
+    (section 3.2, word swap), and the tokens after it follow at their new places.
+    """
+    old, new = (pipe.tokenizer.tokenize(text) for text in (prompt, changed))
+    if len(old) == len(new):
+        return None
+    head = _alike(old, new)
+    tail = _alike(old[head:][::-1], new[head:][::-1])
+    was, now = (pieces[head : len(pieces) - tail] for pieces in (old, new))
+    if any(sum(piece.endswith("</w>") for piece in pieces) != 1 for pieces in (was, now)):
+        raise ValueError(
+            f"the prompts have {len(old)} and {len(new)} tokens and differ in more than one word: replace one word by "
+            "one, or words by as many tokens"
+        )
+    room, first = pipe.tokenizer.model_max_length, head + 1  # the start token is 0
+    after, shift = first + len(was), len(now) - len(was)
+    matrix = torch.eye(room)
+    matrix[first:] = 0
+    matrix[first:after, first : first + len(now)] = 1 / len(now)
+    following = torch.arange(after, room)
+    matrix[following, (following + shift).clamp(max=room - 1)] = 1
+    return matrix
+
+
+def _alike(a, b):
+    """How many entries two lists share at their beginning."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def _while(levels, context):
+    """For Ready.steps: the context at these levels, nothing at others."""
+    return lambda t: context() if t in levels else nullcontext()
+
+
+def _stacked(text, other, n):
+    """n rows of one prompt, then n rows of another; dicts are walked."""
+    if isinstance(text, dict):
+        return {key: _stacked(text[key], other[key], n) for key in text}
+    return torch.cat([c.expand(n, *c.shape[1:]) for c in (text, other)])

@@ -1,0 +1,474 @@
+"""Initial image editing (2305.03382): the noise that a picture starts from decides what appears where.
+
+The same noise puts things at the same places whatever the words (`tendency`). Fresh noise in a region paints that
+region anew (`repaint`). Blocks of noise that a word looks at, carried into a box, take the thing along (`layout`).
+The steps are inversion.py's. Next: attention.py, which sees where the words look.
+"""
+
+import re
+from collections.abc import Callable
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import attention, images, masks, metrics, perceptual
+from .blend import blend
+from .edit import Edit, memory_advice
+from .inversion import Drawing, Ready, admit, check_layers, draws, latent_shape, picture_size, settled, split
+from .latents import decode
+from .noise import Noise
+
+MOST = 1024  # blocks: to share these out takes a third of a second, four times as many twenty seconds
+
+
+# Re-painting
+
+
+@torch.no_grad()
+def repaint(
+    pipe, prompt: str, region, *, image=None, noise=None, n=1, seed=0, new_seed=1, until: Callable | None = None,
+    tries=20, w=None, steps=None, caption=None, distance=None, batch=None, negative="", mask_rule="centre", **options,
+) -> Edit:  # fmt: skip
+    """Draw fresh noise inside a region only, and make the picture again (section 4.1); return an `Edit`.
+
+    The rest is not kept: it comes from the noise that it came from, and moves a little.
+
+    region:   a box (x0, y0, x1, y1) in fractions, a list of boxes, or a mask: PIL, a path or (1 or n,1,H,W), 1 = anew
+    image:    start from the noise of this picture, which `caption` (None: the prompt) describes; see inversion.invert
+    noise:    start from this (1 or n,C,h,w). Without both, seed draws it
+    new_seed: of the fresh noise; every further try takes the next one
+    until:    a test, from pictures (m,3,H,W) to m bools; those that fail are tried again, up to `tries` times.
+              The authors needed 4 to 5 tries. None: one try
+    distance: how different two batches of pictures look, (B,); None: over the features of the model's autoencoder
+    mask_rule: how the mask comes to latent size, see masks.to_latent
+    w, steps, options: see inversion.Drawing. n, seed, batch: sample i is the same whatever n and batch are
+
+    settings["before"]: the pictures (n,3,H,W) that were there. "tries" and "met": how many each took, and whether it
+    passed in the end. "moved": how far the result is from them, "outside" and "inside" the region (root mean square,
+    as a share of the range) and in looks outside ("looks"), (n,) each. "noise": the edited noise.
+    """
+    how = settled(Drawing, "repaint", pipe, dict(w=w, steps=steps) | options)
+    caption = caption or prompt
+    if tries < 1:
+        raise ValueError(f"tries is {tries}; it is the budget for each picture, so take 1 or more")
+    image, noise, n = admit(pipe, [prompt, caption, negative], image, noise, n, how)
+    shape, size, at_once = latent_shape(pipe, image, noise), picture_size(pipe, image, noise), batch or n
+    device = pipe._execution_device
+    mask = images.mask(_region(region, size), like=torch.empty(1, device=device).expand(n, 3, *size), name="region")
+    mask_small = masks.to_latent(mask, shape[1:], mask_rule).expand(n, -1, -1, -1)
+
+    with memory_advice(at_once):
+        ready = Ready.of(pipe, prompt, negative, size, how)
+        z = Ready.of(pipe, caption, negative, size, how).start(image, noise, n, seed)  # (n,C,h,w)
+        before = ready.pictures(z, seed, range(n), at_once)[1] if image is None else image.expand(n, -1, -1, -1)
+
+        left, tried = list(range(n)), [0] * n
+        new, latents, tensor = z.clone(), torch.empty_like(z), torch.empty_like(before)
+        for k in range(tries if until else 1):
+            # Fresh noise in the region, the old noise around it; then everything again.
+            fresh = draws(new_seed + k, left, "repaint", device)(shape)
+            new[left] = blend(mask_small[left], edit=fresh, keep=z[left])
+            latents[left], tensor[left] = ready.pictures(new[left], seed, left, at_once)
+            tried = [count + (i in left) for i, count in enumerate(tried)]
+            if until:
+                answers = list(until(tensor[left]))
+                if len(answers) != len(left):
+                    raise ValueError(f"until gave {len(answers)} answers for {len(left)} pictures: give one for each")
+                left = [i for i, met in zip(left, answers, strict=True) if not met]
+            if not left:
+                break
+        moved = _moved(pipe, before, tensor, mask, distance, at_once)
+    used = dict(prompt=prompt, caption=caption, region=region, negative=negative, n=n, seed=seed, new_seed=new_seed)
+    used |= dict(mask_rule=mask_rule, tries=tried, met=[i not in left for i in range(n)] if until else None)
+    used |= dict(moved=moved, before=before, noise=new, order=list(range(n)))
+    return Edit(tensor, latents, None, used | asdict(how))
+
+
+def _region(region, size):
+    """A box or a list of boxes as a mask (1,1,H,W); masks pass."""
+    if not isinstance(region, (tuple, list)):
+        return region
+    boxes = region if region and isinstance(region[0], (tuple, list)) else [region]
+    return torch.stack([masks.from_box(_box(box), size) for box in boxes]).amax(0)
+
+
+def _moved(pipe, before, after, mask, distance, at_once):
+    """How far pictures moved outside and inside the mask, and how different the rest looks; (n,) each."""
+    distance = distance or perceptual.encoder_distance(pipe.vae)
+    rest = blend(mask, edit=before, keep=after)  # with the old region, so that only the rest counts
+    change, parts = (after - before) / 2, split(len(rest), at_once)
+    seen = torch.cat([distance(before[at], rest[at]).float() for at in parts])
+    return dict(outside=metrics.rms(change, 1 - mask), inside=metrics.rms(change, mask), looks=seen)
+
+
+# Layout
+
+
+@dataclass(frozen=True)
+class Arranging(Drawing):
+    """How blocks of noise are carried into boxes. The defaults are the published code's smaller edit."""
+
+    # swap: only what is missing in a box comes, what was there goes to its places (utils.py:324-360); arrange: a box
+    # is filled in the order of attention and everything else closes ranks (:263-292); paper: section 4.2's exchange
+    # at random around A_min; none: the noise stays.
+    rule: Literal["swap", "arrange", "paper", "none"] = "swap"
+    # The peers' attention guidance: more attention for a word in its box (paint-with-words, 2211.01324), or in a
+    # Gaussian shape around its middle (2304.13427).
+    guide: Literal["mask", "soft", "none"] = "none"
+    strength: float | None = None  # of that guidance
+    block: int | None = None  # side of a block in latent cells; None: one cell of the attention, 4 for the paper's
+    layers: str | tuple | None = None  # whose attention decides; None: the encoder's last, as published
+    at: tuple[int, ...] = (0,)  # before which steps blocks are carried; the published code: the first alone
+
+
+# attention.py:176-232: the guidance falls from this to nothing, in equal steps.
+PUBLISHED = 4.6
+STRENGTH = 0.1
+
+
+@torch.no_grad()
+def layout(
+    pipe, prompt: str, boxes, *, rule=None, guide=None, image=None, noise=None, n=1, seed=0, w=None, steps=None,
+    layers=None, caption=None, batch=None, negative="", **options,
+) -> Edit:  # fmt: skip
+    """Make a picture with each thing in its box, by carrying noise to where it is wanted; return an `Edit`.
+
+    boxes:  [("cat", (x0, y0, x1, y1)), ...] in fractions; a word or phrase of the prompt each, as in "red cat".
+            Where boxes overlap, the smallest one gets the cells
+    rule:   "swap", "arrange", "paper" or "none"; guide: "mask", "soft" or "none"; layers: whose attention of the
+            first step decides. See Arranging
+    image, noise, caption: what to start from, as in `repaint`
+    w, steps, options: any field of Arranging, as in block=2, at=(0, 5), strength=0.3
+    n, seed, batch: how many, from which seed, how many at once. Sample i is the same whatever n and batch are
+
+    settings["noise"]: the noise as it was carried (n,C,h,w); "origin": (n,cells), where each block comes from;
+    "attention": (n,words,h,w), where the words looked before; "cells": (words,h,w), which cells are whose.
+    """
+    asked = dict(rule=rule, guide=guide, w=w, steps=steps, layers=layers)
+    how = settled(Arranging, "layout", pipe, asked | options, strength=STRENGTH)
+    caption = caption or prompt
+    image, noise, n = admit(pipe, [prompt, caption, negative], image, noise, n, how)
+    shape, size, at_once = latent_shape(pipe, image, noise), picture_size(pipe, image, noise), batch or n
+    words, boxes = _pairs(boxes)
+    reader = Reader.of(pipe, prompt, words, shape, how.layers, how.block)
+    regions = claimed(words, boxes, reader.cells)  # (words,h,w)
+    shapes = _shapes(boxes, shape[1:], how.guide)
+    chance = Noise(seed, n, "exchange").streams
+
+    with memory_advice(at_once):
+        ready = Ready.of(pipe, prompt, negative, size, how)
+        z = Ready.of(pipe, caption, negative, size, how).start(image, noise, n, seed)
+        first, *others = ready.timesteps[:-1]
+        falling = {t: how.strength * PUBLISHED * (1 - i / how.steps) for i, t in enumerate([first, *others])}
+
+        def carry(x, t, rows):
+            """The state with its blocks where the rule wants them, where each comes from, and where the words look."""
+            maps = reader.looks(ready, x, t)
+            each = zip(maps.flatten(2), rows, strict=True)
+            origin = torch.stack([RULES[how.rule](m, regions.flatten(1), chance[row]) for m, row in each])
+            return move_blocks(x, origin.to(x.device), reader.block), origin, maps
+
+        parts = []
+        for at in split(n, at_once):
+            rows = range(n)[at]
+            x, origin, maps = carry(z[at], first, rows)
+            if 0 not in how.at:
+                x, origin = z[at], torch.arange(origin.shape[1]).expand_as(origin)
+            lean = _leaning(pipe.unet, len(rows), reader.places, shapes, falling) if how.guide != "none" else None
+            for step in ready.steps(x, seed, rows, lean):
+                if step.i + 1 in how.at and step.t_next in others:
+                    step.x, *_ = carry(step.x, step.t_next, rows)
+            parts.append((decode(pipe.vae, step.x), step.x, x, origin, maps))
+    tensor, latents, z, origin, maps = (torch.cat(part) for part in zip(*parts, strict=True))
+    used = dict(prompt=prompt, boxes=dict(zip(words, boxes, strict=True)), caption=caption, negative=negative, n=n)
+    used |= dict(seed=seed, noise=z, origin=origin, attention=maps, cells=regions) | asdict(how)
+    return Edit(tensor, latents, None, used | dict(block=reader.block, layers=reader.layers, order=list(range(n))))
+
+
+def claimed(words, boxes, cells) -> Tensor:
+    """(words,h,w) bool: the cells whose middle is in each box; what several claim, the smallest gets (:208-224)."""
+    inside = torch.cat([masks.from_box(box, cells)[:, 0] for box in boxes]) > 0
+    free, regions = torch.ones(cells, dtype=torch.bool), torch.zeros_like(inside)
+    for i in inside.sum((1, 2)).argsort(stable=True).tolist():
+        regions[i], free = inside[i] & free, free & ~inside[i]
+        if not regions[i].any():
+            raise ValueError(f"smaller boxes cover all of the box of {words[i]!r}: move it, or make them smaller")
+    return regions
+
+
+# The rules, from maps (words,cells) and regions (words,cells) of one sample to the old place of every block (cells,)
+
+
+def shared_out(maps, regions) -> list[Tensor]:
+    """For each word as many cells as its region has, so that in all the words look at theirs the most.
+
+    The published code gives each cell to the word that looks at it the most, then each word its best cells, and where
+    a word has too few, its neighbour's worst: for one word this, for two seldom the best, for three undefined.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    wanted = regions.sum(1)
+    rows = torch.arange(len(maps)).repeat_interleave(wanted)  # a row for each cell that is wanted
+    _, cells = linear_sum_assignment(maps[rows].numpy(), maximize=True)
+    return torch.as_tensor(cells).split(wanted.tolist())
+
+
+def swap(maps, regions, stream=None) -> Tensor:
+    """Blocks that are already inside stay; those that come and those that must go exchange their places."""
+    origin, comes, goes = torch.arange(maps.shape[1]), [], []
+    for mine, region in zip(shared_out(maps, regions), regions, strict=True):
+        other = region.clone()
+        other[mine] = False
+        comes += [mine[~region[mine]].sort().values]
+        goes += [other.nonzero()[:, 0]]
+    comes, goes = torch.cat(comes), torch.cat(goes)
+    origin[goes] = comes
+
+    # A block may come from another region: what nobody wants goes where nobody came.
+    origin[comes[~torch.isin(comes, goes)]] = goes[~torch.isin(goes, comes)]
+    return origin
+
+
+def arrange(maps, regions, stream=None) -> Tensor:
+    """A region is filled row by row in the order of attention; the others fill the rest in their old order."""
+    origin, rest = torch.arange(maps.shape[1]), torch.ones(maps.shape[1], dtype=torch.bool)
+    for mine, heat, region in zip(shared_out(maps, regions), maps, regions, strict=True):
+        origin[region] = mine[heat[mine].argsort(descending=True)]
+        rest[mine] = False
+    origin[~regions.any(0)] = rest.nonzero()[:, 0]
+    return origin
+
+
+def paper(maps, regions, stream) -> Tensor:
+    """Section 4.2: blocks outside that are looked at more than A_min and blocks inside that are so less, at random.
+
+    A_min is the s-th largest attention, for a region of s cells. Word by word, and what a word has got stays its own.
+    """
+    origin, free = torch.arange(maps.shape[1]), torch.ones(maps.shape[1], dtype=torch.bool)
+    for heat, region in zip(maps, regions, strict=True):
+        heat = heat[origin]  # attention travels with its block
+        least = heat.sort(descending=True).values[region.sum() - 1]
+        pair = [(free & ~region & (heat > least)), (region & (heat < least))]
+        pair = [some.nonzero()[:, 0] for some in pair]
+        m = min(map(len, pair))
+        comes, goes = (some[torch.randperm(len(some), generator=stream)[:m]] for some in pair)
+        origin[goes], origin[comes] = origin[comes], origin[goes]
+        free &= ~region
+    return origin
+
+
+RULES = {"swap": swap, "arrange": arrange, "paper": paper, "none": lambda maps, *_: torch.arange(maps.shape[1])}
+
+
+def move_blocks(z: Tensor, origin: Tensor, block: int) -> Tensor:
+    """Latents (B,C,h,w) whose block number i, of block x block cells, is what was block number origin[:, i]."""
+    B, C, h, w = z.shape
+    blocks = z.reshape(B, C, h // block, block, w // block, block).permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
+    blocks = blocks[torch.arange(B, device=z.device)[:, None], origin]  # (B,cells,C,block,block)
+    blocks = blocks.unflatten(1, (h // block, w // block)).permute(0, 3, 1, 4, 2, 5)
+    return blocks.reshape(B, C, h, w)
+
+
+# Where the words look
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Which words' attention is read, in which layers, on which cells."""
+
+    unet: object
+    places: list[list[int]]  # of each word among the tokens
+    layers: list[str]
+    block: int  # side of a cell in cells of the latent
+    cells: tuple[int, int]  # (h, w)
+
+    @classmethod
+    def of(cls, pipe, prompt, words, shape, layers=None, block=None):
+        """layers: as in attention.capture; None: the encoder's last. block: None: the finest of these layers' cells."""
+        names = check_layers(pipe.unet, layers)
+        if layers is None:  # input_blocks.8 of Stable Diffusion 1 (utils.py:188)
+            names = [name for name in names if name.startswith("down")][-1:] or names
+        places = [attention.tokens(pipe, prompt, word) for word in words]
+
+        # Each level of a UNet halves the sides: a cell of level l stands for 2^l cells of the latent.
+        deepest = len(pipe.unet.config.down_block_types) - 1
+        level = {"down": lambda i: int(i), "up": lambda i: deepest - int(i), "mid": lambda i: deepest}
+        parts = [name.replace("_", ".").split(".") for name in names]  # "down", "blocks", "1", ...
+        block = block or 2 ** min(level[kind](i) for kind, _, i, *_ in parts)
+        h, w = shape[-2:]
+        if h % block or w % block:
+            raise ValueError(f"blocks of {block} do not tile latents of {w}x{h}: pass block={_divisor(h, w, block)}")
+        if h * w > MOST * block**2:
+            fix = f"pass block={_divisor(h, w, block)}"
+            raise ValueError(f"block={block} makes {h * w // block**2} blocks, more than {MOST} to share out: {fix}")
+        return cls(pipe.unet, places, names, block, (h // block, w // block))
+
+    def looks(self, ready, x, t) -> Tensor:
+        """(B,words,h,w) on the CPU: how much more than on average each word is looked at, over layers and heads."""
+        with attention.capture(self.unet, self.layers, branch="both") as maps:
+            ready.net(x, t, ready.text)
+        heat = [F.adaptive_avg_pool2d(m.weights.mean(1).permute(0, 3, 1, 2), self.cells) for m in maps]
+        heat = torch.stack(heat).mean(0)  # (B,tokens,h,w)
+        heat = torch.stack([heat[:, place].mean(1) for place in self.places], dim=1)
+        return heat / heat.mean((2, 3), keepdim=True)
+
+
+@torch.no_grad()
+def looks(pipe, prompt: str, words, noise: Tensor, *, layers=None, block=None, steps=None) -> Tensor:
+    """(B,words,h,w): where words of a prompt look at the first step from a noise (B,C,h,w); 1 is the average."""
+    how = settled(Arranging, "layout", pipe, dict(steps=steps, layers=layers, block=block))
+    _, noise, _ = admit(pipe, [prompt], None, noise, None, how)
+    reader = Reader.of(pipe, prompt, words, noise.shape, how.layers, how.block)
+    ready = Ready.of(pipe, prompt, "", picture_size(pipe, noise=noise), how)
+    return reader.looks(ready, noise, ready.timesteps[0])
+
+
+@contextmanager
+def attend(unet, n, places, shapes, strength):
+    """In a `with`, words draw more attention in their shapes: strength * the largest logit is added there.
+
+    n: rows with the prompt, the last of a UNet's batch. places: of each word among the tokens. shapes: (words,h,w)
+    in [0,1], at latent size. The largest logit is each sample's own, so that none depends on its neighbours.
+    """
+
+    def lean(attn, args, kwargs):
+        hidden, text, given = args[0], kwargs["encoder_hidden_states"], kwargs.get("attention_mask")
+        q, k = (attn.head_to_batch_dim(x).float() for x in (attn.to_q(hidden[-n:]), attn.to_k(text[-n:])))
+        largest = (attn.scale * q @ k.transpose(1, 2)).unflatten(0, (n, -1)).amax((1, 2, 3))  # (n,)
+        cells = attention._size(hidden.shape[1], *shapes.shape[-2:])
+        on = F.adaptive_avg_pool2d(shapes.to(q), cells).flatten(1)  # (words,cells)
+        bias = q.new_zeros(len(hidden), on.shape[1], text.shape[1])  # (B,cells,tokens)
+        for place, shape in zip(places, on, strict=True):
+            bias[-n:, :, place] += strength * largest[:, None, None] * shape[:, None]
+        bias = bias if given is None else bias + given
+        return args, kwargs | {"attention_mask": bias.to(hidden.dtype)}
+
+    with ExitStack() as hooks:
+        for name in check_layers(unet, None):
+            hooks.enter_context(unet.get_submodule(name).register_forward_pre_hook(lean, with_kwargs=True))
+        yield
+
+
+def _leaning(unet, n, places, shapes, strengths):
+    """For Ready.steps: the guidance of each level."""
+    return lambda t: attend(unet, n, places, shapes, strengths[t])
+
+
+def _shapes(boxes, size, guide):
+    """(words,h,w): 1 in a box, or a Gaussian that has a standard deviation at its edges."""
+    y, x = ((torch.arange(side) + 0.5) / side for side in size)
+    shapes = []
+    for x0, y0, x1, y1 in boxes:
+        off = [(2 * at - low - high) / (high - low) for at, low, high in ((y, y0, y1), (x, x0, x1))]
+        down, across = (torch.exp(-(d**2) / 2) if guide == "soft" else (d.abs() <= 1).float() for d in off)
+        shapes.append(down[:, None] * across)
+    return torch.stack(shapes)
+
+
+# Tendency
+
+
+@dataclass
+class Landing:
+    """Where the things of one word of a prompt appear, noise by noise, and where the word looked before."""
+
+    prompt: str
+    word: str
+    place: Tensor  # (n,2) x and y of the middle of the largest one, in fractions; nan where the judge finds none
+    attention: Tensor  # (n,h,w) of the first step
+
+    def foretold(self) -> Tensor:
+        """(m,) for each noise with such a thing: the share of other noises that look there less. Chance: 0.5."""
+        there = ~self.place.isnan().any(1)
+        maps, side = self.attention[there], torch.tensor(self.attention.shape[:0:-1])  # w, h
+        x, y = (self.place[there] * side).long().minimum(side - 1).unbind(1)
+        at = maps[:, y, x].T  # (m,m): at the place of thing i, what the map of noise j says
+        own = at.diagonal()[:, None]
+        return _share_of_others((own > at).float() + 0.5 * (own == at))
+
+
+def agreement(one: Landing, other: Landing) -> Tensor:
+    """(m,) for each noise with both things: the share of other noises whose `other` is further off. Chance: 0.5."""
+    there = ~(one.place + other.place).isnan().any(1)
+    gaps = torch.cdist(one.place[there], other.place[there])  # (m,m)
+    own = gaps.diagonal()[:, None]
+    return _share_of_others((own < gaps).float() + 0.5 * (own == gaps))
+
+
+@torch.no_grad()
+def tendency(
+    pipe, judge, said, *, n=16, seed=0, w=None, steps=None, layers=None, batch=None, **options,
+) -> list[Landing]:  # fmt: skip
+    """Make pictures of several prompts from the same n noises, and see where each thing lands (section 3).
+
+    judge: bl.load("tinyworld-judge"), or whatever has its `kinds` and `found`
+    said:  prompts; each of their words that the judge knows gives a Landing, in their order
+    layers: whose attention is read, see Arranging. w, steps, options: see inversion.Drawing; with eta above 0 every
+            prompt draws fresh noise of its own, and only the initial noise is shared
+    """
+    how = settled(Arranging, "layout", pipe, dict(w=w, steps=steps, layers=layers) | options)
+    said = [said] if isinstance(said, str) else list(said)
+    *_, n = admit(pipe, said, None, None, n, how)
+    readers, at_once, landings = {}, batch or n, []
+    for prompt in said:
+        nouns = [word for word in dict.fromkeys(re.findall(r"[\w'-]+", prompt.lower())) if word in judge.kinds]
+        if not nouns:
+            raise ValueError(f"the judge knows no word of {prompt!r}; it knows {', '.join(judge.kinds)}")
+        readers[prompt] = nouns, Reader.of(pipe, prompt, nouns, latent_shape(pipe), how.layers)
+
+    with memory_advice(at_once):
+        for prompt, (nouns, reader) in readers.items():
+            ready = Ready.of(pipe, prompt, "", picture_size(pipe), how)
+            z = ready.start(None, None, n, seed)
+            maps = [reader.looks(ready, z[at], ready.timesteps[0]) for at in split(n, at_once)]
+            _, tensor = ready.pictures(z, f"{seed}/{prompt}", range(n), at_once)
+            found = judge.found(tensor)
+            for word, heat in zip(nouns, torch.cat(maps).unbind(1), strict=True):
+                landings.append(Landing(prompt, word, torch.stack([_middle(things, word) for things in found]), heat))
+    return landings
+
+
+def _middle(things, kind):
+    """(2,) the middle of the first, which is the largest, of a kind; nan without one."""
+    boxes = [thing.box for thing in things if thing.kind == kind]
+    if not boxes:
+        return torch.full((2,), torch.nan)
+    x0, y0, x1, y1 = boxes[0]
+    return torch.tensor([x0 + x1, y0 + y1]) / 2
+
+
+def _share_of_others(wins):
+    """The mean of each row of (m,m) without the diagonal."""
+    m = len(wins)
+    return (wins.sum(1) - wins.diagonal()) / max(1, m - 1)
+
+
+# What was asked for
+
+
+def _pairs(boxes):
+    """Words and boxes, or a sentence that says how to pass them."""
+    boxes = list(boxes)
+    if not boxes or any(len(pair) != 2 or not isinstance(pair[0], str) for pair in boxes):
+        raise ValueError("boxes is a list of a word and its box each: pass [('cat', (0.1, 0.5, 0.4, 0.9))]")
+    words = [word for word, _ in boxes]
+    for word in (word for word in words if words.count(word) > 1):
+        raise ValueError(f"{word!r} has several boxes: tell its things apart by phrases of the prompt, as 'red {word}'")
+    return words, [_box(box) for _, box in boxes]
+
+
+def _box(box):
+    box = tuple(box)
+    if len(box) != 4:
+        raise ValueError(f"the box {box} has {len(box)} numbers: give left, top, right, bottom in fractions")
+    return box
+
+
+def _divisor(h, w, block):
+    """The next block that tiles latents and is not too fine."""
+    fits = [b for b in range(1, min(h, w) + 1) if h % b == w % b == 0 and h * w <= MOST * b**2]
+    return min(fits, key=lambda b: (b < block, abs(b - block)))
