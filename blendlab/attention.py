@@ -63,10 +63,7 @@ def capture(unet, layers=None, branch="cond", steps=None):
     Layers and processors stay what they are: hooks read what the layers are given and work out the weights
     again, in float32, so the network's output is the same bit for bit. Every kept map waits for the GPU.
     """
-    every = {name: attn for name, attn in unet.named_modules() if name.endswith("attn2")}
-    chosen = {name: attn for name, attn in every.items() if _named(name, layers)}
-    if not chosen:
-        raise ValueError(f"no cross-attention layer has {layers!r} in its name; they are: {', '.join(every) or 'none'}")
+    chosen = cross_attention(unet, layers)
     if branch not in BRANCHES:
         raise ValueError(f"branch is {branch!r}; choose {', '.join(BRANCHES)}")
     if isinstance(steps, int):
@@ -85,8 +82,8 @@ def capture(unet, layers=None, branch="cond", steps=None):
     def look(name, attn, args, kwargs):
         if kept:
             hidden, text, mask = args[0], kwargs["encoder_hidden_states"], kwargs.get("attention_mask")
-            weights = _weights(attn, hidden[rows], text[rows], mask if mask is None else mask[rows])
-            size = _size(weights.shape[2], *latent)
+            weights = attention_weights(attn, hidden[rows], text[rows], mask if mask is None else mask[rows])
+            size = cells_of(weights.shape[2], *latent)
             maps.append(Map(step, name, size, weights.unflatten(2, size).cpu()))
 
     with ExitStack() as hooks:
@@ -94,6 +91,15 @@ def capture(unet, layers=None, branch="cond", steps=None):
         for name, attn in chosen.items():
             hooks.enter_context(attn.register_forward_pre_hook(partial(look, name), with_kwargs=True))
         yield maps
+
+
+def cross_attention(unet, layers=None) -> dict:
+    """The cross-attention layers by name, or those whose name holds one of the parts asked for, as in `capture`."""
+    every = {name: attn for name, attn in unet.named_modules() if name.endswith("attn2")}
+    chosen = {name: attn for name, attn in every.items() if _named(name, layers)}
+    if not chosen:
+        raise ValueError(f"no cross-attention layer has {layers!r} in its name; they are: {', '.join(every) or 'none'}")
+    return chosen
 
 
 def tokens(pipe, prompt: str, word: str) -> list[int]:
@@ -149,7 +155,7 @@ def _rows(x, branch):
     return slice(half) if branch == "uncond" else slice(half, None)
 
 
-def _size(cells, h, w):
+def cells_of(cells, h, w):
     """(h, w) of a layer with that many cells: each level of a UNet halves both sides of its input, rounding up."""
     while h * w > cells:
         h, w = (h + 1) // 2, (w + 1) // 2
@@ -157,7 +163,7 @@ def _size(cells, h, w):
 
 
 @torch.no_grad()
-def _weights(attn, hidden, text, mask):
+def attention_weights(attn, hidden, text, mask):
     """softmax(q k / sqrt(d)) over the tokens, (B, heads, cells, tokens), float32 whatever the network's precision."""
     q, k = (attn.head_to_batch_dim(x).float() for x in (attn.to_q(hidden), attn.to_k(text)))  # (B*heads, ., d)
     if mask is not None:  # (B,1,tokens): 0, or far below where a token must not be seen

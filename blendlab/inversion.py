@@ -80,7 +80,7 @@ def reword(
         raise ValueError(f"keep is {keep}; it is a share of the steps, 0.8 keeps the attention for four in five")
     image, noise, n = admit(pipe, [prompt, changed, negative], image, noise, n, how)
     mapping, at_once = mapped(pipe, prompt, changed), batch or n
-    check_layers(pipe.unet, layers)
+    attention.cross_attention(pipe.unet, layers)
 
     with memory_advice(2 * at_once):
         ready = Ready.of(pipe, prompt, negative, picture_size(pipe, image, noise), how)
@@ -236,15 +236,6 @@ def admit(pipe, texts, image, noise, n, how):
     return image, noise, n
 
 
-def check_layers(unet, layers):
-    """The names of the cross-attention layers that are asked for, or a sentence that lists those there are."""
-    every = [name for name, _ in unet.named_modules() if name.endswith("attn2")]
-    chosen = [name for name in every if attention._named(name, layers)]
-    if not chosen:
-        raise ValueError(f"no cross-attention layer has {layers!r} in its name; they are: {', '.join(every) or 'none'}")
-    return chosen
-
-
 # The source's attention
 
 
@@ -260,7 +251,7 @@ def same_attention(unet, n, mapping=None, layers=None):
     def look(attn, args, kwargs, out):
         hidden, text, mask = args[0], kwargs["encoder_hidden_states"], kwargs.get("attention_mask")
         seen = mask if mask is None else mask[source]
-        weights = attention._weights(attn, hidden[source], text[source], seen)  # (n,heads,cells,tokens)
+        weights = attention.attention_weights(attn, hidden[source], text[source], seen)  # (n,heads,cells,tokens)
         weights = weights if mapping is None else weights @ mapping.to(weights)
         values = attn.head_to_batch_dim(attn.to_v(text[changed]))  # (n*heads,tokens,d)
         x = attn.batch_to_head_dim(weights.flatten(0, 1).to(values.dtype) @ values)  # (n,cells,C)
@@ -269,7 +260,7 @@ def same_attention(unet, n, mapping=None, layers=None):
         return torch.cat([out[:-n], x])
 
     with ExitStack() as hooks:
-        for name in check_layers(unet, layers):
+        for name in attention.cross_attention(unet, layers):
             hooks.enter_context(unet.get_submodule(name).register_forward_hook(look, with_kwargs=True))
         yield
 

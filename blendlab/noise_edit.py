@@ -18,7 +18,7 @@ from torch import Tensor
 from . import attention, images, masks, metrics, perceptual
 from .blend import blend
 from .edit import Edit, memory_advice
-from .inversion import Drawing, Ready, admit, check_layers, draws, latent_shape, picture_size, settled, split
+from .inversion import Drawing, Ready, admit, draws, latent_shape, picture_size, settled, split
 from .latents import decode
 from .noise import Noise
 
@@ -289,7 +289,7 @@ class Reader:
     @classmethod
     def of(cls, pipe, prompt, words, shape, layers=None, block=None):
         """layers: as in attention.capture; None: the encoder's last. block: None: the finest of these layers' cells."""
-        names = check_layers(pipe.unet, layers)
+        names = list(attention.cross_attention(pipe.unet, layers))
         if layers is None:  # input_blocks.8 of Stable Diffusion 1 (utils.py:188)
             names = [name for name in names if name.startswith("down")][-1:] or names
         places = [attention.tokens(pipe, prompt, word) for word in words]
@@ -339,7 +339,7 @@ def attend(unet, n, places, shapes, strength):
         hidden, text, given = args[0], kwargs["encoder_hidden_states"], kwargs.get("attention_mask")
         q, k = (attn.head_to_batch_dim(x).float() for x in (attn.to_q(hidden[-n:]), attn.to_k(text[-n:])))
         largest = (attn.scale * q @ k.transpose(1, 2)).unflatten(0, (n, -1)).amax((1, 2, 3))  # (n,)
-        cells = attention._size(hidden.shape[1], *shapes.shape[-2:])
+        cells = attention.cells_of(hidden.shape[1], *shapes.shape[-2:])
         on = F.adaptive_avg_pool2d(shapes.to(q), cells).flatten(1)  # (words,cells)
         bias = q.new_zeros(len(hidden), on.shape[1], text.shape[1])  # (B,cells,tokens)
         for place, shape in zip(places, on, strict=True):
@@ -348,7 +348,7 @@ def attend(unet, n, places, shapes, strength):
         return args, kwargs | {"attention_mask": bias.to(hidden.dtype)}
 
     with ExitStack() as hooks:
-        for name in check_layers(unet, None):
+        for name in attention.cross_attention(unet, None):
             hooks.enter_context(unet.get_submodule(name).register_forward_pre_hook(lean, with_kwargs=True))
         yield
 
@@ -428,11 +428,11 @@ def tendency(
             _, tensor = ready.pictures(z, f"{seed}/{prompt}", range(n), at_once)
             found = judge.found(tensor)
             for word, heat in zip(nouns, torch.cat(maps).unbind(1), strict=True):
-                landings.append(Landing(prompt, word, torch.stack([_middle(things, word) for things in found]), heat))
+                landings.append(Landing(prompt, word, torch.stack([middle_of(things, word) for things in found]), heat))
     return landings
 
 
-def _middle(things, kind):
+def middle_of(things, kind):
     """(2,) the middle of the first, which is the largest, of a kind; nan without one."""
     boxes = [thing.box for thing in things if thing.kind == kind]
     if not boxes:

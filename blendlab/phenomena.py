@@ -18,6 +18,7 @@ from .clip_guidance import Guiding, clip_distance, warp
 from .exemplar import exemplar
 from .guidance import cfg, denoiser
 from .noise import Noise
+from .noise_edit import Landing, agreement, middle_of
 from .rank import rank
 from .sampler import last, sample
 from .schedule import Schedule
@@ -42,9 +43,8 @@ def pixel(n, model, judge):
         for k, start in enumerate(range(0, n, metrics.BLOCK)):
             count = min(metrics.BLOCK, n - start)
             x, fresh = (Noise(k, count, purpose, model.device) for purpose in ("initial", "step"))
-            for step in sample(net, x(shape), schedule, schedule.timesteps(how["steps"]), how["eta"],
-                               lambda fresh=fresh: fresh(shape)):  # fmt: skip
-                pictures = step.x.clamp(-1, 1)
+            timesteps, noise = schedule.timesteps(how["steps"]), lambda fresh=fresh: fresh(shape)
+            pictures = last(sample(net, x(shape), schedule, timesteps, how["eta"], noise)).clamp(-1, 1)
             scenes = world.render(world.sample(count, world.HELD_OUT, start, model.device), side(model)).image
             for label, images in (("samples", pictures), ("held-out scenes", scenes)):
                 rows[label] += [len(things) > 0 for things in judge.found(images, smallest=0.01)]
@@ -133,8 +133,7 @@ def thin_masks(n, pipe, judge):
     side, for the first half of the steps. "survives" is the share of the mask in cells that count.
     """
     hows = {"plain": {}, "every cell": {"mask_rule": "any"}, "every cell, dilated": {"mask_rule": "any", "shrink": 1}}
-    size, rows, figure = side(pipe), {}, []
-    tasks, film = _thin(n, size), []
+    tasks, rows, film = _thin(n, side(pipe)), {}, []
     small = [s // pipe.vae_scale_factor for s in tasks.image.shape[-2:]]
     for label, how in hows.items():
         parts = []
@@ -147,8 +146,7 @@ def thin_masks(n, pipe, judge):
         each = [masks.survival(m[None], small, how.get("mask_rule", "centre")) for m in tasks.mask]
         rows[label] = joined(parts) | {"survives (share)": torch.tensor(each)}
     rows["ceiling: the truth"] = seen_inside(judge, reconstructed(pipe, tasks.truth), tasks)
-    figure = _columns(tasks, dict(zip(hows, film, strict=True)), truth="the truth")
-    return rows, figure
+    return rows, _columns(tasks, dict(zip(hows, film, strict=True)), truth="the truth")
 
 
 def _thin(n, size, seed=world.HELD_OUT + 7):
@@ -196,17 +194,18 @@ def tendency(n, pipe, judge):
     some step is higher at the place where its thing ends than another noise's there. Chance is 50%. DDIM, 25 steps.
     """
     said = sorted({prompt for pair in SHARED.values() for prompt in pair})
-    place, heat, film = {}, {step: [] for step in FIRST}, {}
+    landed, foretold, film = {}, {step: [] for step in FIRST}, {}
     for prompt in said:
         images, maps = _from_noise(n, pipe, prompt)
-        place[prompt] = _places(judge, images, prompt.split()[-1])  # (n,2), nan where it is not found
+        noun = prompt.split()[-1]
+        place = torch.stack([middle_of(things, noun) for things in judge.found(images)])  # (n,2), nan where none is
         film[prompt] = images[:SHOWN]
         for step in FIRST:
-            heat[step].append(_says_where(maps[step], place[prompt]))
-    rows = {
-        label: {"as the noise says": _nearer(*(place[prompt] for prompt in pair))} for label, pair in SHARED.items()
-    }
-    rows |= {f"attention, step {step + 1}": {"as the noise says": torch.cat(heat[step])} for step in FIRST}
+            landed[prompt] = Landing(prompt, noun, place, maps[step])
+            foretold[step].append(landed[prompt].foretold())
+    rows = {label: agreement(*(landed[prompt] for prompt in pair)) for label, pair in SHARED.items()}
+    rows |= {f"attention, step {step + 1}": torch.cat(foretold[step]) for step in FIRST}
+    rows = {label: {"as the noise says": shares} for label, shares in rows.items()}
     titles = [said[i // SHOWN] if i % SHOWN == 0 else "" for i in range(len(said) * SHOWN)]
     return rows, viz.show([image for images in film.values() for image in images], titles, columns=SHOWN)
 
@@ -231,40 +230,6 @@ def _from_noise(n, pipe, prompt):
                 maps[step].append(seen.at(step, size=size)[..., places].mean(-1))
             bar.update(count)
     return torch.cat(images), {step: torch.cat(parts) for step, parts in maps.items()}
-
-
-def _places(judge, images, kind):
-    """(n,2) the middle of the largest thing of a class in each picture, in fractions; nan where there is none."""
-    places = torch.full((len(images), 2), torch.nan)
-    for i, things in enumerate(judge.found(images)):
-        boxes = [thing.box for thing in things if thing.kind == kind]
-        if boxes:
-            x0, y0, x1, y1 = boxes[0]
-            places[i] = torch.tensor([x0 + x1, y0 + y1]) / 2
-    return places
-
-
-def _nearer(a, b):
-    """For each noise whose things a and b (n,2) were both found: the share of other noises whose b is further off."""
-    there = ~(a + b).isnan().any(1)
-    gaps = torch.cdist(a[there], b[there])  # (m,m)
-    own = gaps.diagonal()[:, None]
-    return _share_of_others((own < gaps).float() + 0.5 * (own == gaps))
-
-
-def _says_where(maps, place):
-    """For each noise whose thing was found: the share of other noises whose map (n,h,w) is lower at its place."""
-    there = ~place.isnan().any(1)
-    maps, (x, y) = maps[there], (place[there] * maps.shape[-1]).long().clamp(max=maps.shape[-1] - 1).unbind(1)
-    at = maps[:, y, x].T  # (m,m): at the place of thing i, what the map of noise j says
-    own = at.diagonal()[:, None]
-    return _share_of_others((own > at).float() + 0.5 * (own == at))
-
-
-def _share_of_others(wins):
-    """The mean of each row of (m,m) without the diagonal."""
-    m = len(wins)
-    return (wins.sum(1) - wins.diagonal()) / max(1, m - 1)
 
 
 # Exemplars

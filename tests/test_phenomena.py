@@ -7,6 +7,7 @@ import torch
 from blendlab import files, metrics, models, page, phenomena, results, viz, world
 from blendlab.clip import load_clip
 from blendlab.judge import Judge
+from blendlab.noise_edit import Landing, agreement
 
 
 @pytest.fixture(scope="module")
@@ -54,21 +55,29 @@ def test_a_part_of_the_tasks_keeps_pictures_and_words_together():
 # Where things land
 
 
+def agree(a, b):
+    return agreement(*(Landing("", "", place, torch.zeros(4, 2, 2)) for place in (a, b)))
+
+
+def foretold(maps, place):
+    return Landing("", "", place, maps).foretold()
+
+
 def test_the_same_place_for_the_same_noise_is_always_nearer():
     a = torch.tensor([[0.1, 0.5], [0.5, 0.5], [0.9, 0.5], [torch.nan, torch.nan]])
     b = a + 0.05
-    assert phenomena._nearer(a, b).tolist() == [1, 1, 1]  # where one is missing, nothing is said
-    assert phenomena._nearer(a, b[[1, 2, 0, 3]]).mean() < 0.5
-    assert phenomena._nearer(a, torch.full((4, 2), 0.3)).tolist() == [0.5, 0.5, 0.5]  # all alike: chance
+    assert agree(a, b).tolist() == [1, 1, 1]  # where one is missing, nothing is said
+    assert agree(a, b[[1, 2, 0, 3]]).mean() < 0.5
+    assert agree(a, torch.full((4, 2), 0.3)).tolist() == [0.5, 0.5, 0.5]  # all alike: chance
 
 
 def test_a_map_points_where_it_is_higher_than_others():
     place = torch.tensor([[0.1, 0.1], [0.9, 0.1], [0.9, 0.9]])  # x, y
     maps = torch.zeros(3, 2, 2)
     maps[0, 0, 0] = maps[1, 0, 1] = maps[2, 1, 1] = 1
-    assert phenomena._says_where(maps, place).tolist() == [1, 1, 1]
-    assert phenomena._says_where(maps.roll(1, 0), place).tolist() == [0.25, 0.25, 0.25]
-    assert phenomena._says_where(torch.ones(3, 2, 2), place).tolist() == [0.5, 0.5, 0.5]
+    assert foretold(maps, place).tolist() == [1, 1, 1]
+    assert foretold(maps.roll(1, 0), place).tolist() == [0.25, 0.25, 0.25]
+    assert foretold(torch.ones(3, 2, 2), place).tolist() == [0.5, 0.5, 0.5]
 
 
 # References and signs
