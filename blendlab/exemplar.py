@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from . import images, masks
 from .blend import blend
+from .clip import load_clip
 from .edit import Edit, memory_advice, one_or_n, take
 from .guidance import cfg, denoiser
 from .latents import decode, encode
@@ -120,6 +121,45 @@ def features(tower, pixels: Tensor, tokens: str) -> Tensor:
     return getattr(tower, "vision_model", tower).post_layernorm(seen.last_hidden_state)
 
 
+def vision_tower(visual):
+    """An open_clip VisionTransformer as transformers' CLIPVisionModel, frozen: the same class token.
+
+    The projection to the space that CLIP shares with texts is left out: references go on unprojected.
+    """
+    from transformers import CLIPVisionConfig, CLIPVisionModel
+
+    blocks = visual.transformer.resblocks
+    side, patch = visual.image_size, visual.patch_size
+    config = CLIPVisionConfig(
+        hidden_size=visual.conv1.out_channels,
+        intermediate_size=blocks[0].mlp.c_fc.out_features,
+        num_hidden_layers=len(blocks),
+        num_attention_heads=blocks[0].attn.num_heads,
+        image_size=side if isinstance(side, int) else side[0],
+        patch_size=patch if isinstance(patch, int) else patch[0],
+        hidden_act="quick_gelu" if "Quick" in type(blocks[0].mlp.gelu).__name__ else "gelu",
+    )
+    weights = {
+        "embeddings.class_embedding": visual.class_embedding,
+        "embeddings.patch_embedding.weight": visual.conv1.weight,
+        "embeddings.position_embedding.weight": visual.positional_embedding,
+    }
+    parts = {"pre_layrnorm": visual.ln_pre, "post_layernorm": visual.ln_post}
+    for i, block in enumerate(blocks):
+        here = f"encoder.layers.{i}."
+        for kind in ("weight", "bias"):  # open_clip keeps the three projections in one matrix
+            for which, part in zip("qkv", getattr(block.attn, f"in_proj_{kind}").chunk(3), strict=True):
+                weights[f"{here}self_attn.{which}_proj.{kind}"] = part
+        parts[f"{here}self_attn.out_proj"] = block.attn.out_proj
+        parts[f"{here}layer_norm1"], parts[f"{here}layer_norm2"] = block.ln_1, block.ln_2
+        parts[f"{here}mlp.fc1"], parts[f"{here}mlp.fc2"] = block.mlp.c_fc, block.mlp.c_proj
+    for name, part in parts.items():
+        weights |= {f"{name}.weight": part.weight, f"{name}.bias": part.bias}
+    tower = CLIPVisionModel(config)
+    take_weights(tower, weights)
+    return tower.float().eval().requires_grad_(False)
+
+
 def take_weights(module, weights: dict) -> None:
     """Load weights whose names may hold "vision_model.", which some versions of transformers write."""
     plain = lambda key: key.replace("vision_model.", "")  # noqa: E731
@@ -156,8 +196,11 @@ class ExemplarPipeline:
         return self
 
     @classmethod
-    def from_folder(cls, folder):
-        """Open a folder of the published layout, part by part, on the CPU in float32; never downloads."""
+    def from_folder(cls, folder, vae=None, clip=None):
+        """Open a folder of the published layout, part by part, on the CPU in float32; never downloads.
+
+        vae, clip: folders of an autoencoder and of an open_clip model, for a folder that leaves these out.
+        """
         import diffusers
         from safetensors.torch import load_file
         from transformers import CLIPVisionConfig
@@ -172,12 +215,17 @@ class ExemplarPipeline:
             weights = torch.load(file.with_name("pytorch_model.bin"), map_location="cpu", weights_only=True)
         config = CLIPVisionConfig.from_pretrained(folder / "image_encoder")
         encoder = ExemplarEncoder(config, weights["uncond_vector"].shape[-1])
+        if clip and not any(key.startswith("model.") for key in weights):
+            weights |= vision_tower(load_clip(clip).model.visual).state_dict(prefix="model.")
         take_weights(encoder, weights)
 
         kinds = {"vae": "AutoencoderKL", "unet": "UNet2DConditionModel"}
         kinds["scheduler"] = read("scheduler/scheduler_config.json")["_class_name"]
+        places = {name: folder / name for name in kinds}
+        if vae and not places["vae"].is_dir():
+            places["vae"] = vae
         parts = {
-            name: getattr(diffusers, kind).from_pretrained(folder, subfolder=name, local_files_only=True)
+            name: getattr(diffusers, kind).from_pretrained(places[name], local_files_only=True)
             for name, kind in kinds.items()
         }
         shown = read("feature_extractor/preprocessor_config.json")

@@ -5,6 +5,7 @@ Recommended numbers come from the official code of BLD (arXiv 2206.02779). Read 
 """
 
 import difflib
+import hashlib
 import json
 import re
 from contextlib import contextmanager
@@ -25,6 +26,9 @@ SHIPPED = {
     "tinyworld-pixel": "blendlab train pixel",
     "tinyworld-exemplar": "blendlab train exemplar",
 }
+
+# Whose autoencoder and image tower tinyworld-exemplar takes, so that they travel once.
+LENDERS = (WEIGHTS / "tinyworld/vae", WEIGHTS / "tinyworld-clip")
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,12 @@ def card(pipe):
     return {}
 
 
+def lent():
+    """The start of the SHA-256 of what LENDERS lend: {file: digits}. An exemplar model's card keeps it."""
+    files = (next(folder.glob("*.safetensors")) for folder in LENDERS)
+    return {str(file.relative_to(WEIGHTS)): hashlib.sha256(file.read_bytes()).hexdigest()[:12] for file in files}
+
+
 def settings(pipe, method):
     """Return the values that a model recommends for a method ("blended_latent", ...); {} if it has none."""
     return dict(card(pipe).get("settings", {}).get(method, {}))
@@ -127,6 +137,10 @@ def _shipped(name, device, dtype):
         return Judge.load(folder, device)
     if name == "tinyworld-clip":
         return load_clip(folder, device=device)
+    if name == "tinyworld-exemplar":
+        from .exemplar import ExemplarPipeline
+        with _quiet():
+            return ExemplarPipeline.from_folder(folder, *LENDERS).to(device, dtype)
     return _open(folder, device, dtype)
 
 

@@ -59,9 +59,9 @@ SECTIONS = (
         "things (by chance: {less})."),
     Section(
         "A written word fools CLIP's ranking",
-        "signs", ("another red thing", "the sign is ranked first"), 0.5,
-        "For \"a red cat\" CLIP ranks a red sign that says cat before some other red thing in {more} of scenes (by "
-        "chance: {less})."),
+        "signs", ("a sign that says something else", 'the sign is first for "cat"'), 0.5,
+        "For \"cat\" CLIP ranks a sign that says cat before a sign that says something else in {more} of scenes (by "
+        "chance: {less}): it reads. How often it prefers the sign to the thing itself is in the table."),
     Section(
         "The autoencoder loses faces",
         "losses", ("balls", "detail kept"), ("faces", "detail kept"),

@@ -3,13 +3,17 @@
     python data/make.py             # scenes, masks, truth, edits.json, at the size of the shipped model
     python data/make.py pictures    # pictures/, with the shipped model
     python data/make.py card        # the figures of MODEL_CARD.md, from the tables in results/
+    python data/make.py ship tinyworld-pixel runs/pixel/export    # a trained network becomes a shipped one
 
 Each truth is the same scene with the object really in it. The masks are the objects' boxes, a little wider.
 """
 
 import json
+import shutil
 import sys
 from pathlib import Path
+
+from safetensors.torch import load_file, save_file
 
 import blendlab as bl
 from blendlab import latents, prompts, results, world
@@ -142,5 +146,24 @@ def figures() -> str:
     return "\n".join(lines) + "\n"
 
 
+LIMIT = 45e6  # bytes, all shipped networks together
+
+
+def ship(name, export):
+    """Put a trained network into the package, without what others lend it, and note who lends what."""
+    target = bl.models.WEIGHTS / name
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(export, target, copy_function=shutil.copyfile)
+    if name == "tinyworld-exemplar":
+        shutil.rmtree(target / "vae")
+        file = target / "image_encoder/model.safetensors"
+        save_file({key: value for key, value in load_file(file).items() if not key.startswith("model.")}, file)
+        card = json.loads((target / "blendlab.json").read_text()) | {"lent": bl.models.lent()}
+        (target / "blendlab.json").write_text(json.dumps(card, indent=2) + "\n")
+    total = sum(file.stat().st_size for file in bl.models.WEIGHTS.rglob("*.*"))
+    print(f"{name} ships; all networks together have {total / 1e6:.1f} MB of {LIMIT / 1e6:.0f}")
+
+
 if __name__ == "__main__":
-    {"scenes": scenes, "pictures": pictures, "card": card}[(sys.argv[1:] or ["scenes"])[0]]()
+    command, *arguments = sys.argv[1:] or ["scenes"]
+    {"scenes": scenes, "pictures": pictures, "card": card, "ship": ship}[command](*arguments)

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import shutil
 import sys
 from dataclasses import fields, replace
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import torch
 from diffusers import DDIMScheduler
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import CLIPVisionConfig
 
 import blendlab as bl
@@ -25,6 +27,7 @@ from blendlab.exemplar import (
     nine_channels,
     see,
     take_weights,
+    vision_tower,
 )
 from blendlab.guidance import cfg, denoiser
 from blendlab.latents import encode
@@ -127,6 +130,25 @@ def test_a_saved_checkpoint_comes_back_through_load_with_its_numbers(pipe, image
     edit = exemplar(loaded, image, mask, reference)
     assert (edit.settings["w"], edit.settings["steps"]) == (2.0, 2)
     assert bl.load(tmp_path, device="cpu", dtype=torch.bfloat16).encoder.uncond_vector.dtype == torch.bfloat16
+
+
+def test_parts_that_a_folder_leaves_out_are_lent_by_others(pipe, tmp_path):
+    visual = checkpoints.open_clip_folder(tmp_path / "clip").visual
+    lender = replace(pipe, encoder=ExemplarEncoder(vision_tower(visual).config, 16))
+    lender.save_pretrained(tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "part")
+    shutil.move(tmp_path / "part" / "vae", tmp_path / "vae")
+    file = tmp_path / "part" / "image_encoder" / "model.safetensors"
+    weights = load_file(file)
+    save_file({key: value for key, value in weights.items() if not key.startswith("model.")}, file)
+    whole = ExemplarPipeline.from_folder(tmp_path / "whole", clip=tmp_path / "nowhere")
+    part = ExemplarPipeline.from_folder(tmp_path / "part", tmp_path / "vae", tmp_path / "clip")
+    for mine, theirs in ((part.vae, whole.vae), (part.unet, whole.unet), (part.encoder.mapper, whole.encoder.mapper)):
+        torch.testing.assert_close(mine.state_dict(), theirs.state_dict(), rtol=0, atol=0)
+    pixels = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        seen = part.encoder.model(pixel_values=pixels).pooler_output @ visual.proj
+        torch.testing.assert_close(seen, visual(pixels), rtol=0, atol=1e-5)
 
 
 def test_weights_load_from_bin_files_and_with_the_names_of_any_transformers(pipe, tmp_path):
@@ -359,8 +381,6 @@ def test_a_checkpoint_with_other_channels_is_refused(image, mask, reference, tmp
 
 
 def test_a_converted_image_tower_sees_what_open_clip_sees(tmp_path):
-    from blendlab.training.exemplar import vision_tower
-
     visual = checkpoints.open_clip_folder(tmp_path).visual
     with torch.no_grad():
         for weight in visual.parameters():

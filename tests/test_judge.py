@@ -21,7 +21,7 @@ class Painted(Judge):
 
     def forward(self, images):
         one_hot = torch.nn.functional.one_hot
-        return Verdict(one_hot(self.kind, 4).movedim(-1, 1), one_hot(self.colour, 3).movedim(-1, 1))
+        return Verdict(*(one_hot(x, n).movedim(-1, 1).float() for x, n in ((self.kind, 4), (self.colour, 3))))
 
 
 IMAGE = torch.zeros(1, 3, 64, 64)
@@ -45,6 +45,18 @@ def test_found_lists_connected_things_with_area_and_box_largest_first():
     ]
     (inside,) = judge.found(IMAGE, box(slice(0, 32), slice(0, 64)))
     assert [t.colour for t in inside] == ["red"]
+
+
+def test_the_judge_is_sure_of_a_patch_of_one_class_and_not_of_a_medley():
+    judge = Painted(3)
+    judge.paint(slice(0, 16), slice(0, 16), "cat", "red", 0)
+    judge.paint(slice(0, 16), slice(16, 24), "bus", "red", 0)  # touches the cat
+    judge.paint(slice(40, 56), slice(0, 16), "bus", "red", 1)
+    judge.paint(slice(0, 1), slice(0, 8), "cat", "red", 2)  # too small
+    e = torch.tensor(1.0).exp()
+    high, low = e / (e + 3), 1 / (e + 3)  # softmax of the logits 1, 0, 0, 0
+    medley = (2 * high + low) / 3
+    torch.testing.assert_close(judge.sure(IMAGE.expand(3, -1, -1, -1)), torch.stack([medley, high, torch.tensor(0.0)]))
 
 
 def test_agrees_takes_the_most_frequent_class_inside_the_mask_and_its_most_frequent_colour():

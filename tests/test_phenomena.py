@@ -98,13 +98,13 @@ def test_a_frame_maps_the_square_onto_a_box():
 
 
 def test_signs_and_things_stand_at_the_same_place():
-    prompts, box, views = phenomena._signs(30, 64)
+    words, box, views = phenomena._signs(30, 64)
     outside = (1 - metrics.box_mask(box, 64)).expand(-1, 3, -1, -1) > 0
     sign, other = views["a sign that says it"], views["a sign that says something else"]
     assert (sign != other).flatten(1).any(1).all()  # the words differ
     assert (sign[outside] == other[outside]).all()
     assert (views["another red thing"] != views["the thing itself"]).flatten(1).any(1).all()
-    assert prompts[:2] == ["a red cat", "a red dog"]
+    assert words[:2] == ["cat", "dog"]
 
 
 # The page

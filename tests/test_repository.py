@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import blendlab
-from blendlab import course
+from blendlab import course, models
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -152,6 +152,11 @@ def test_weights_load_safely_and_no_remote_code_runs():
 def test_shipped_weights_stay_small():
     sizes = [path.stat().st_size for path in (ROOT / "blendlab" / "weights").rglob("*") if path.is_file()]
     assert sizes and sum(sizes) <= 45e6 and max(sizes) <= 16 * 2**20
+
+
+def test_the_exemplar_model_was_trained_with_the_networks_that_lend_it_parts():
+    card = json.loads((ROOT / "blendlab" / "weights" / "tinyworld-exemplar" / "blendlab.json").read_text())
+    assert card["lent"] == models.lent(), "train it on with the new CLIP: blendlab train exemplar --from shipped"
 
 
 def test_the_model_card_says_what_the_tables_say():

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..exemplar import ExemplarEncoder, ExemplarPipeline, TokenHead, exemplar, features, take_weights
+from ..exemplar import ExemplarEncoder, ExemplarPipeline, TokenHead, exemplar, features, take_weights, vision_tower
+from ..models import LENDERS
 from .diffusion import levels, noised, scheduler
 from .harness import WEIGHTS, Job, Pool, copy_weights, find_autoencoder
 from .latent import BETAS, one_object
@@ -171,7 +172,7 @@ class Exemplar(Job):
             (folder / "blendlab.json").write_text(json.dumps(card, indent=2) + "\n")
 
     def load(self, folder: Path):
-        pipe = ExemplarPipeline.from_folder(folder)
+        pipe = ExemplarPipeline.from_folder(folder, *LENDERS)
         del pipe.encoder.model
         copy_weights(self.net["unet"], pipe.unet, folder)
         copy_weights(self.net["head"], pipe.encoder, folder)
@@ -208,45 +209,6 @@ def find_clip(folder):
         if (place / "open_clip_config.json").is_file():
             return load_clip(place)
     raise ValueError(f"there is no CLIP in {places[-1]}; train it first: blendlab train clip")
-
-
-def vision_tower(visual):
-    """An open_clip VisionTransformer as transformers' CLIPVisionModel, frozen: the same class token.
-
-    The projection to the space that CLIP shares with texts is left out: references go on unprojected.
-    """
-    from transformers import CLIPVisionConfig, CLIPVisionModel
-
-    blocks = visual.transformer.resblocks
-    side, patch = visual.image_size, visual.patch_size
-    config = CLIPVisionConfig(
-        hidden_size=visual.conv1.out_channels,
-        intermediate_size=blocks[0].mlp.c_fc.out_features,
-        num_hidden_layers=len(blocks),
-        num_attention_heads=blocks[0].attn.num_heads,
-        image_size=side if isinstance(side, int) else side[0],
-        patch_size=patch if isinstance(patch, int) else patch[0],
-        hidden_act="quick_gelu" if "Quick" in type(blocks[0].mlp.gelu).__name__ else "gelu",
-    )
-    weights = {
-        "embeddings.class_embedding": visual.class_embedding,
-        "embeddings.patch_embedding.weight": visual.conv1.weight,
-        "embeddings.position_embedding.weight": visual.positional_embedding,
-    }
-    parts = {"pre_layrnorm": visual.ln_pre, "post_layernorm": visual.ln_post}
-    for i, block in enumerate(blocks):
-        here = f"encoder.layers.{i}."
-        for kind in ("weight", "bias"):  # open_clip keeps the three projections in one matrix
-            for which, part in zip("qkv", getattr(block.attn, f"in_proj_{kind}").chunk(3), strict=True):
-                weights[f"{here}self_attn.{which}_proj.{kind}"] = part
-        parts[f"{here}self_attn.out_proj"] = block.attn.out_proj
-        parts[f"{here}layer_norm1"], parts[f"{here}layer_norm2"] = block.ln_1, block.ln_2
-        parts[f"{here}mlp.fc1"], parts[f"{here}mlp.fc2"] = block.mlp.c_fc, block.mlp.c_proj
-    for name, part in parts.items():
-        weights |= {f"{name}.weight": part.weight, f"{name}.bias": part.bias}
-    tower = CLIPVisionModel(config)
-    take_weights(tower, weights)
-    return tower.float().eval().requires_grad_(False)
 
 
 def cut(image: Tensor, box: Tensor, size: int) -> Tensor:

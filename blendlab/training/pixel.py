@@ -29,7 +29,7 @@ class Pixel(Job):
     lr = 6e-4
     ema = 0.999
 
-    def __init__(self, widths=(16, 48, 96, 192), pool=None, **kwargs):
+    def __init__(self, widths=(16, 48, 96, 128), pool=None, **kwargs):
         super().__init__(**kwargs)
         from diffusers import UNet2DModel
 
@@ -62,7 +62,7 @@ class Pixel(Job):
 
     def batch(self, step):
         """Whole pictures, and in every other step crops around objects, four for one: as many pixels."""
-        g, crops = self.generator(step), step % 2
+        g, crops = self.generator(step), step % 4
         B = self.batch_size * (4 if crops else 1)
         data = self.pool.draw(B, step, g)
         image, planes = from_bytes(data["image"]), data["planes"].float() / 255  # (B,3,64,64), (B,SLOTS,64,64)
