@@ -74,7 +74,7 @@ def pixel_edits(n, model, clip, judge):
         twin = guided(model, clip, tasks, seed=4 * k, scale=0.0)
         for label, images in zip(rows, (four[0], chosen, twin, tasks.truth, tasks.image), strict=True):
             rows[label].append(_seen_by_both(judge, clip, images, tasks))
-        figure = figure or _columns(tasks, {"nobody guides": twin, "CLIP guides": four[0], "best of 4": chosen})
+        figure = figure or columns(tasks, {"nobody guides": twin, "CLIP guides": four[0], "best of 4": chosen})
     return {label: joined(parts) for label, parts in rows.items()}, figure
 
 
@@ -91,7 +91,7 @@ def augmentations(n, model, clip, judge):
         for label, images in zip(rows, (tasks.image, without, augmented, alone), strict=True):
             rows[label].append(_seen_by_both(judge, clip, images, tasks))
         shown = {"pixels alone": alone, "no augmentation": without, "augmented": augmented}
-        figure = figure or _columns(tasks, shown)
+        figure = figure or columns(tasks, shown)
     return {label: joined(parts) for label, parts in rows.items()}, figure
 
 
@@ -101,14 +101,14 @@ def guided(model, clip, tasks, seed, **options):
     return blended(model, clip, tasks.image, tasks.mask, tasks.prompts, **given).tensor.cpu()
 
 
-def _distance(clip, images, tasks):
+def distance(clip, images, tasks):
     """(n,) distances as guidance measures them, of the pictures themselves."""
     return clip_distance(images, read(clip, tasks.prompts).cpu(), tasks.mask, clip, Guiding())
 
 
 @torch.no_grad()
 def _seen_by_both(judge, clip, images, tasks):
-    return seen_inside(judge, images, tasks) | {"CLIP distance (1 - cos)": _distance(clip, images, tasks)}
+    return seen_inside(judge, images, tasks) | {"CLIP distance (1 - cos)": distance(clip, images, tasks)}
 
 
 def _painted(clip, tasks, steps=60):
@@ -118,7 +118,7 @@ def _painted(clip, tasks, steps=60):
         optimizer = torch.optim.Adam([x], lr=0.05)
         for _ in range(steps):
             optimizer.zero_grad()
-            _distance(clip, x, tasks).sum().backward()
+            distance(clip, x, tasks).sum().backward()
             optimizer.step()
             x.data.clamp_(-1, 1)
     return torch.where(tasks.mask > 0, x.detach(), tasks.image)
@@ -150,7 +150,7 @@ def thin_masks(n, pipe, judge):
         each = [masks.survival(m[None], small, how.get("mask_rule", "centre")) for m in tasks.mask]
         rows[label] = joined(parts) | {"survives (share)": torch.tensor(each)}
     rows["ceiling: the truth"] = seen_inside(judge, reconstructed(pipe, tasks.truth), tasks)
-    return rows, _columns(tasks, dict(zip(hows, film, strict=True)), truth="the truth")
+    return rows, columns(tasks, dict(zip(hows, film, strict=True)), truth="the truth")
 
 
 def _thin(n, size, seed=world.HELD_OUT + 7):
@@ -269,7 +269,7 @@ def exemplars(n, pipe, clip, judge):
             "stripes and spots right": (errors.argmin(0) == pattern)[pattern > 0],
             "CLIP similarity (cos)": (inside * seen).sum(1),
         } | seen_inside(judge, images, tasks)
-    return rows, _columns(tasks, {"reference": reference} | results, truth="the truth")
+    return rows, columns(tasks, {"reference": reference} | results, truth="the truth")
 
 
 def _painted_by(pipe, tasks, reference, label):
@@ -430,7 +430,7 @@ def light(n, pipe, judge):
         right = torch.stack(metrics.precision(judge, edit, tasks)).all(0)
         rows["blended"].append(((_colour(edit, there) - wanted).abs().mean(1) / 2)[right])
         shown = {"cut out and pasted": pasted, "blended": edit}
-        figure = figure or _columns(tasks, shown, truth="the truth")
+        figure = figure or columns(tasks, shown, truth="the truth")
     return {label: {"off the truth's colour": torch.cat(parts)} for label, parts in rows.items()}, figure
 
 
@@ -456,7 +456,7 @@ def _colour(images, mask):
 # Figures
 
 
-def _columns(tasks, shown, truth=None):
+def columns(tasks, shown, truth=None):
     """A row for each of the first tasks: picture and mask under the prompt, then the columns of `shown`."""
     shown = shown | ({truth: tasks.truth} if truth else {})
     count_ = min(SHOWN, len(tasks))

@@ -4,6 +4,8 @@ Blended Diffusion (2111.14818), BLD (2206.02779). CLIP is asked without augmenta
 partial objects and written words. Next: blended_latent.py, which ranks when given clip=.
 """
 
+from dataclasses import replace
+
 import torch
 
 from . import images as door
@@ -13,13 +15,15 @@ VIEWS = {"mask": ("mask",), "image": ("image",), "both": ("mask", "image")}
 
 
 @torch.no_grad()
-def rank(images, prompt: str, clip, mask=None, view: str = "mask"):
+def rank(images, prompt: str, clip, mask=None, view: str = "mask", normalised: bool = True):
     """Sort edits by their distance to the prompt; return (order, scores), best first.
 
     images: (n,3,H,W) in [-1,1], or a list of PIL pictures or paths. mask: (1 or n,1,H,W), 1 = edit.
     clip: an object with model, tokenizer, size, mean and std, as bl.load("tinyworld-clip") returns.
     view: "mask" shows CLIP the edit on black (BLD, image_editor.py:331-357), "image" the whole picture,
-    "both" means the two distances. scores are cosine distances, 0 to 2: the smallest is the best.
+    "both" means the two distances. normalised=False: CLIP is shown pictures as they are, without its mean and
+    deviation, which BD's code forgets (image_editor.py:123-128).
+    scores are cosine distances, 0 to 2: the smallest is the best.
     """
     if view not in VIEWS:
         raise ValueError(f"view is {view!r}; choose mask, image or both")
@@ -33,6 +37,8 @@ def rank(images, prompt: str, clip, mask=None, view: str = "mask"):
         shown["mask"] = pictures * door.mask(mask, like=pictures, allow_full=True)
 
     text = read(clip, [prompt])  # (1,d)
+    if not normalised:
+        clip = replace(clip, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     seen = [look(clip, fit(clip, shown[v].to(text.device)).clamp(0, 1)) for v in VIEWS[view]]
     distances = [1 - (vectors * text).sum(-1) for vectors in seen]  # each (n,)
     scores, order = torch.stack(distances).mean(0).sort(stable=True)

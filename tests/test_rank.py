@@ -102,3 +102,10 @@ def test_bad_views_are_refused_with_the_fix(pictures, mask, clip):
         rank(pictures, "red", clip, mask, view="crop")
     with pytest.raises(ValueError, match="pass mask=, or view='image'"):
         rank(pictures, "red", clip)
+
+
+def test_without_normalisation_clip_is_shown_the_picture_as_it_is(clip, pictures, mask):
+    rank(pictures, "red", clip, mask, normalised=False)
+    as_it_is = clip.model.shown[:, :, 0, 0]  # the model undoes its mean and deviation, which were not taken off
+    wrong = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]]) * torch.tensor(STD) + torch.tensor(MEAN)
+    torch.testing.assert_close(as_it_is, wrong, atol=1e-5, rtol=0)
