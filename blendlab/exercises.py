@@ -18,6 +18,12 @@ def _say(done: bool, well: str, hint: str) -> None:
     print(f"✓ {well}" if done else f"✗ Not yet: {hint}")
 
 
+def _advise(wrong: dict[str, bool], well: str) -> None:
+    """Say the first hint whose mistake was made, or that all is well."""
+    hint = next((hint for hint, made in wrong.items() if made), "")
+    _say(not hint, well, hint)
+
+
 def _tried(function: Callable, *arguments):
     """What the function returns, or None with a hint printed while its line, or its `return`, is still missing."""
     try:
@@ -98,13 +104,150 @@ def check_00_4(estimate: Callable) -> None:
     )
 
 
+# --- 01 CLIP guidance ---
+
+
+def check_01_1(clean_estimate: Callable) -> None:
+    """clean_estimate(x, eps, t, schedule) -> x0_hat."""
+    schedule, t = Schedule.scaled_linear(), 600
+    (a, s), x0, eps = schedule.levels(t), *Noise(5, 2, "initial")((2, 3, 4, 4))
+    mine = _tried(clean_estimate, a * x0 + s * eps, eps, t, schedule)
+    if mine is not None:
+        wrong = {
+            "take s of the noise away, not all of it.": _close(mine, (a * x0 + s * eps - eps) / a),
+            "that is a times the picture: divide by a.": _close(mine, a * x0),
+            "levels gives amplitudes: no more roots.": _close(mine, (a * x0 + s * eps - s**0.5 * eps) / a**0.5),
+            "x is a * x0 + s * eps: solve that for x0.": not _close(mine, x0),
+        }
+        _advise(wrong, "with the true noise, the true picture.")
+
+
+def check_01_2(spherical: Callable) -> None:
+    """spherical(seen, text) -> half the squared angle, for unit vectors (B,d) and (1,d)."""
+    angle = torch.tensor([0.1, 0.7, 1.5, 3.0])
+    seen = torch.stack([angle.cos(), angle.sin(), torch.zeros(4)], dim=1)
+    mine = _tried(spherical, seen, torch.tensor([[1.0, 0.0, 0.0]]))
+    if mine is not None:
+        cos = angle.cos()
+        wrong = {
+            "that is the cosine distance; the angle is its arc.": _close(mine, 1 - cos),
+            "that is the angle itself: half of its square.": _close(mine, angle),
+            "half of it.": _close(mine, angle**2),
+            "the angle between unit vectors is the arc cosine of their product.": not _close(mine, angle**2 / 2),
+        }
+        _advise(wrong, "the same order as 1 - cos, but it goes on pulling where the cosine is flat.")
+
+
+def check_01_3(shifted: Callable) -> None:
+    """shifted(eps, grad, t, schedule) -> the noise estimate that goes downhill."""
+    schedule, t = Schedule.scaled_linear(), 300
+    (a, s), eps, grad = schedule.levels(t), *Noise(6, 2, "initial")((2, 3, 4, 4))
+    mine = _tried(shifted, eps, grad, t, schedule)
+    if mine is not None:
+        wrong = {
+            "that goes uphill: eps is what gets taken away from the picture.": _close(mine, eps - s * grad),
+            "s is sqrt(1 - abar) already.": _close(mine, eps + s**0.5 * grad) or _close(mine, eps + s**2 * grad),
+            "a belongs to the picture; noise comes with s.": _close(mine, eps + a * grad),
+            "the score is -eps / s; move it by -grad and solve for eps.": not _close(mine, eps + s * grad),
+        }
+        _advise(wrong, "that is how a loss steers DDIM (2105.05233, algorithm 2).")
+
+
+def check_01_4(my_augmentation: Callable) -> None:
+    """my_augmentation(pictures, u) -> pictures changed as u says, for (B,3,S,S) and u (B,) in [0,1)."""
+    pictures = Noise(7, 2, "initial")((3, 16, 16)).requires_grad_()
+    u = torch.tensor([0.2, 0.8])
+    mine = _tried(my_augmentation, pictures, u)
+    if mine is not None:
+        shaped = isinstance(mine, torch.Tensor) and mine.shape == pictures.shape
+        wrong = {
+            "as many pictures must come out as went in, of the same size.": not shaped,
+            "no gradient comes through: use operations of torch on pictures.": not (shaped and mine.requires_grad),
+            "nothing was changed.": shaped and torch.equal(mine, pictures),
+            "the same number must give the same change: take it from u.": shaped
+            and not torch.equal(mine, my_augmentation(pictures, u)),
+            "u must matter.": shaped and torch.equal(mine, my_augmentation(pictures, u.flip(0))),
+        }
+        _advise(wrong, "a gradient comes through, and a pattern must now survive it.")
+
+
+# --- 02 per-step blending ---
+
+
+def check_02_1(skip_for: Callable) -> None:
+    """skip_for(schedule, steps, least) -> the smallest skip k / steps whose first level has a >= least."""
+    schedule, steps = Schedule.scaled_linear(), 25
+    right = [next(k / steps for k in range(steps) if schedule.levels(schedule.timesteps(steps, k / steps)[0])[0] >= a)
+             for a in (0.2, 0.5, 0.8)]  # fmt: skip
+    mine = _tried(lambda: [skip_for(schedule, steps, a) for a in (0.2, 0.5, 0.8)])
+    if mine is not None:
+        if None in mine:
+            return _say(False, "", "your function gives nothing back; end it with `return`.")
+        mine = [float(skip) for skip in mine]
+        later = [skip + 1 / steps for skip in right]
+        wrong = {
+            "a share, not a number of steps: divide by steps.": max(mine) > 1,
+            "one step too late: at least means >=.": all(abs(m - r) < 1e-6 for m, r in zip(mine, later, strict=True)),
+            "look at levels(timesteps(steps, skip)[0])[0], skip by skip.": any(
+                abs(m - r) > 1e-6 for m, r in zip(mine, right, strict=True)
+            ),
+        }
+        _advise(wrong, "the later the start, the more of a scribble is left.")
+
+
+def check_02_2(canvas_mask: Callable) -> None:
+    """canvas_mask(height, width, grow) -> (1,1,height,width+2*grow), 1 where a wider canvas is still empty."""
+    mine = _tried(canvas_mask, 4, 6, 3)
+    if mine is not None:
+        right = torch.ones(1, 1, 4, 12)
+        right[..., 3:9] = 0
+        wrong = {
+            "1 is edit: the new columns, not the picture.": _close(mine, 1 - right),
+            "the canvas grows on both sides: width + 2 * grow.": not isinstance(mine, torch.Tensor)
+            or mine.shape != right.shape,
+            "the picture stands in the middle, grow columns from either side.": not _close(mine, right),
+        }
+        _advise(wrong, "the picture in the middle, and room for two prompts.")
+
+
+def check_02_3(two_bands: Callable) -> None:
+    """two_bands(mask, edit, keep, blur) -> a pyramid of two bands."""
+    noise = Noise(8, 2, "initial")((3, 8, 8))
+    edit, keep, mask = noise[:1], noise[1:], torch.zeros(1, 1, 8, 8)
+    mask[..., 2:6, 2:6] = 1
+    blur = lambda x: torch.nn.functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False)  # noqa: E731
+    mine = _tried(two_bands, mask, edit, keep, blur)
+    if mine is not None:
+        coarse, fine = blend(blur(mask), blur(edit), blur(keep)), blend(mask, edit - blur(edit), keep - blur(keep))
+        wrong = {
+            "that is the naive paste: blur the mask of the coarse band.": _close(mine, blend(mask, edit, keep)),
+            "that is a soft mask: the fine band keeps the sharp one.": _close(mine, blend(blur(mask), edit, keep)),
+            "that is the coarse band alone: add the fine one.": _close(mine, coarse),
+            "coarse: all three blurred. Fine: what the blur took away, under the sharp mask.": not _close(
+                mine, coarse + fine
+            ),
+        }
+        _advise(wrong, "light crosses the border slowly, detail at once.")
+
+
+def check_02_4(my_score: Callable) -> None:
+    """my_score(inside, whole) -> scores (n,), smaller is better, from CLIP's two distances (n,)."""
+    inside, whole = Noise(9, 2, "initial")((12,)).abs()
+    mine = _tried(my_score, inside, whole)
+    if mine is not None:
+        shaped = isinstance(mine, torch.Tensor) and mine.shape == inside.shape
+        order = mine.argsort().tolist() if shaped else []
+        turned = my_score(inside.flip(0), whole.flip(0)).flip(0) if shaped else None
+        known = {"the mask alone": inside, "the whole picture alone": whole, "their mean": inside + whole}
+        wrong = {
+            "one number for each result: a tensor (n,).": not shaped,
+            "the place in the list must not matter.": shaped and not _close(turned, mine),
+        } | {f"that is {name}, which the package knows: try another.": order == x.argsort().tolist()
+             for name, x in known.items()}  # fmt: skip
+        _advise(wrong, "an order of your own. Does it find whole objects more often?")
+
+
 # --- 03 latent blending ---
-
-
-def _advise(wrong: dict[str, bool], well: str) -> None:
-    """Say the first hint whose mistake was made, or that all is well."""
-    hint = next((hint for hint, made in wrong.items() if made), "")
-    _say(not hint, well, hint)
 
 
 def check_03_1(left_over: Callable) -> None:

@@ -4,6 +4,7 @@ Each function makes one table (see tables.py) and one figure of its first tasks.
 the page of all of them. Next: page.py, which puts them into words.
 """
 
+import time
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -107,8 +108,19 @@ def distance(clip, images, tasks):
 
 
 @torch.no_grad()
+def clips_word(clip, images, tasks):
+    return {"CLIP distance (1 - cos)": distance(clip, images, tasks)}
+
+
 def _seen_by_both(judge, clip, images, tasks):
-    return seen_inside(judge, images, tasks) | {"CLIP distance (1 - cos)": distance(clip, images, tasks)}
+    return seen_inside(judge, images, tasks) | clips_word(clip, images, tasks)
+
+
+def timed(make):
+    """What make() gives for a batch, and how many seconds each of its pictures took."""
+    start = time.perf_counter()
+    images = make()
+    return images, (time.perf_counter() - start) / len(images)
 
 
 def _painted(clip, tasks, steps=60):
@@ -143,7 +155,7 @@ def thin_masks(n, pipe, judge):
         parts = []
         with progress(n, label, "task") as bar:
             for k, start in enumerate(range(0, n, metrics.BLOCK)):
-                some = _part(tasks, range(n)[start : start + metrics.BLOCK])
+                some = part(tasks, range(n)[start : start + metrics.BLOCK])
                 parts.append(seen_inside(judge, (images := edited(pipe, some, k, **how).tensor), some))
                 film += [images] * (k == 0)
                 bar.update(len(some))
@@ -173,7 +185,7 @@ def _thin(n, size, seed=world.HELD_OUT + 7):
     )
 
 
-def _part(tasks, rows):
+def part(tasks, rows):
     """The tasks of some rows, a range or a list of numbers."""
     rows = list(rows)
     values = (getattr(tasks, name) for name in tasks.__dataclass_fields__)
@@ -394,7 +406,7 @@ def losses(n, pipe):
             height = torch.arange(mask.shape[-2])[:, None] / mask.shape[-2]
             mask = (height < 0.8 * part.horizon[:, None, None, None]).float().expand_as(mask)
         result = torch.cat([reconstructed(pipe, images).cpu() for images in view.image.split(32)])
-        kept = _fine(result, mask) / _fine(view.image, mask)
+        kept = fine(result, mask) / fine(view.image, mask)
         rows[label] = {
             "PSNR (dB)": metrics.decibels(metrics.rms((result - view.image) / 2, mask)),
             "detail kept": kept.clamp(max=1),
@@ -404,7 +416,7 @@ def losses(n, pipe):
     return rows, viz.show(shown, titles, columns=4)
 
 
-def _fine(images, mask):
+def fine(images, mask):
     """(n,) energy of what a blur of 5 pixels takes away, inside the mask."""
     blurred = F.avg_pool2d(images, 5, 1, 2, count_include_pad=False)
     return metrics.rms(images - blurred, mask).square()
@@ -441,7 +453,7 @@ def _dark(n, pipe, seed=world.HELD_OUT + 15):
         for k in count():
             tasks = metrics.tasks(metrics.BLOCK, k * metrics.BLOCK, seed, side(pipe))
             rows = (tasks.scenes.time != day).nonzero()[: n - found, 0].tolist()
-            yield k, _part(tasks, rows)
+            yield k, part(tasks, rows)
             found += len(rows)
             bar.update(len(rows))
             if found >= n:

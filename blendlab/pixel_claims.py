@@ -4,15 +4,13 @@ Tasks, seeds and settings are the same in all rows of a table, except for what a
 whose helpers these use, and phenomena.py, which shows that there is something to claim at all.
 """
 
-import time
-
 import torch
 
 from . import metrics, models, world
 from .baselines import paint_by_word, pyramid
 from .blend import blend
 from .clip_guided import clip_guided
-from .phenomena import PIXELS, columns, distance, guided
+from .phenomena import PIXELS, clips_word, columns, guided, timed
 from .poisson import poisson
 from .rank import rank
 from .tables import blocks, joined, measured, seen_inside
@@ -30,18 +28,6 @@ def asked(model, clip, tasks, seed, **options):
 
 def outside(images, tasks):
     return {"background (dB)": metrics.decibels(metrics.background_error(images, tasks.image, tasks.mask))}
-
-
-def clips_word(clip, images, tasks):
-    with torch.no_grad():
-        return {"CLIP distance (1 - cos)": distance(clip, images, tasks)}
-
-
-def timed(make):
-    """What make() gives for a batch, and how many seconds each of its pictures took."""
-    start = time.perf_counter()
-    images = make()
-    return images, (time.perf_counter() - start) / len(images)
 
 
 # Guidance

@@ -120,6 +120,12 @@ FIGURES = {
     "latent edits: class / class and colour": (
         "edits", "blended_latent", ["class", "class and colour"], "85% with colour"),
     "the truth behind the same autoencoder": ("edits", "ceiling: the truth", ["class", "class and colour"], ""),
+    "guided edits in pixels, best of 4 by CLIP: class / class and colour": (
+        "pixel_edits", "guided, best of 4", ["class", "class and colour"], "60% / 45%"),
+    "the same, first of 4": ("pixel_edits", "guided", ["class", "class and colour"], ""),
+    "pixel model, samples with a recognisable thing": ("pixel", "samples", ["recognisable"], "80%"),
+    "edits by exemplar: class / class and colour": (
+        "exemplars", "class token, augmented", ["class", "class and colour"], ""),
     "CLIP, the right one of 100 captions: whole scenes": ("clip", "scenes", ["right of 100"], "90%"),
     "CLIP, the right one of 100 captions: objects on grey": ("clip", "objects on grey", ["right of 100"], ""),
     "an edit, seconds each: alone / four at once": (

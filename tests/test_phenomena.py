@@ -47,7 +47,7 @@ def test_thin_masks_are_thin_outlines_of_thin_things():
 
 def test_a_part_of_the_tasks_keeps_pictures_and_words_together():
     tasks = metrics.tasks(4)
-    part = phenomena._part(tasks, [2, 0])
+    part = phenomena.part(tasks, [2, 0])
     assert part.prompts == [tasks.prompts[2], tasks.prompts[0]] and len(part.scenes) == 2
     assert torch.equal(part.image, tasks.image[[2, 0]])
 
