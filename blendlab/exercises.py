@@ -334,3 +334,175 @@ def check_03_4(my_body: Callable) -> None:
             ),
         }
         _advise(wrong, "outside the source, inside the edit, and a way there that is your own.")
+
+
+# --- 04 decoder tuning ---
+
+
+def check_04_1(my_loss: Callable) -> None:
+    """my_loss(picture, target, image, mask, lam) -> section 4.2's loss, as means over the whole picture."""
+    picture, target, image = Noise(10, 3, "initial")((3, 6, 6)).split(1)
+    mask = torch.zeros(1, 1, 6, 6)
+    mask[..., :2] = 1
+    mine = _tried(my_loss, picture, target, image, mask, 100.0)
+    if mine is not None:
+        inside, outside = (mask * (picture - target)).square(), ((1 - mask) * (picture - image)).square()
+        swapped = ((1 - mask) * (picture - target)).square().mean() + 100 * (mask * (picture - image)).square().mean()
+        wrong = {
+            "1 is edit: the target inside, the image outside.": _close(mine, swapped),
+            "lam weighs the outside.": _close(mine, 100 * inside.mean() + outside.mean()),
+            "squares, then means: an L1 loss lets faces blur.": _close(
+                mine, inside.sqrt().mean() + 100 * outside.sqrt().mean()
+            ),
+            "means, not sums, or the size of the picture weighs too.": _close(mine, inside.sum() + 100 * outside.sum()),
+            "the mean of the squares inside, plus lam times that outside.": not _close(
+                mine, inside.mean() + 100 * outside.mean()
+            ),
+        }
+        _advise(wrong, "the edit stays, and the background comes back a hundred times as eagerly.")
+
+
+def check_04_2(safely: Callable) -> None:
+    """safely(net, work): runs work(), which changes the weights of net and may raise; net is as before, in any case."""
+    net = torch.nn.Linear(2, 2)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+
+    def spoil():
+        with torch.no_grad():
+            for weight in net.parameters():
+                weight.add_(1)
+
+    def interrupted():
+        spoil()
+        raise KeyboardInterrupt
+
+    there = lambda: all(torch.equal(value, before[name]) for name, value in net.state_dict().items())  # noqa: E731
+    try:
+        safely(net, spoil)
+    except NotImplementedError as hint:
+        return print(f"○ Not done yet: {hint}")
+    restored, through = there(), False
+    net.load_state_dict(before)
+    try:
+        safely(net, interrupted)
+    except KeyboardInterrupt:
+        through = True
+    wrong = {
+        "the weights are still the changed ones; did you clone them first?": not restored,
+        "after an interrupt the weights are not back: put that into `finally`.": not there(),
+        "the interrupt got lost: `finally` lets it through, `except` does not.": not through,
+    }
+    _advise(wrong, "whatever happens, the network is as it was.")
+
+
+def check_04_3(soft_paste: Callable) -> None:
+    """soft_paste(mask, edit, image, width) -> the source outside; inside the edit, fading in over width pixels."""
+    mask, edit, image = torch.zeros(1, 1, 16, 16), torch.ones(1, 3, 16, 16), -torch.ones(1, 3, 16, 16)
+    mask[..., 3:13, 3:13] = 1
+    mine = _tried(soft_paste, mask, edit, image, 3)
+    if mine is not None:
+        shaped = isinstance(mine, torch.Tensor) and mine.shape == edit.shape
+        row = mine[0, 0, 8] if shaped else None
+        wrong = {
+            "a picture (1,3,H,W) has to come out.": not shaped,
+            "outside the mask it is not the source any more: fade inside.": shaped
+            and not torch.equal(mine * (1 - mask), image * (1 - mask)),
+            "in the middle of the mask the edit has to be whole.": shaped and row[8] < 0.99,
+            "that is the hard paste: the first pixels inside are a mixture.": shaped and row[3] > 0.9,
+            "the further inside, the more of the edit.": shaped and (row[3:8].diff() < -1e-6).any().item(),
+        }
+        _advise(wrong, "no edge to see, and not one pixel outside has changed.")
+
+
+def check_04_4(my_choice: Callable) -> None:
+    """my_choice({name: tensor}) -> the names of the weights to tune, at most a third of all numbers."""
+    sizes = {"conv_in.weight": 9, "mid.conv.weight": 30, "up.0.conv.weight": 30, "up.0.norm.bias": 3,
+             "up.1.conv.weight": 20, "up.1.norm.bias": 3, "conv_norm_out.weight": 2, "conv_out.weight": 8}  # fmt: skip
+    weights = {f"decoder.{name}": torch.zeros(size) for name, size in sizes.items()}
+    mine = _tried(my_choice, weights)
+    if mine is not None:
+        mine = list(mine)
+        known = set(mine) <= set(weights)
+        share = sum(weights[name].numel() for name in mine) / sum(sizes.values()) if known else 0
+        wrong = {
+            "names of weights, as they are in the dictionary.": not known,
+            "choose at least one.": not mine,
+            f"that is {share:.0%} of the numbers: at most a third.": share > 1 / 3,
+        }
+        _advise(wrong, f"{share:.0%} of the numbers. What background do they reach?")
+
+
+# --- 05 mask shrinking ---
+
+
+def check_05_1(my_dilate: Callable) -> None:
+    """my_dilate(mask, radius) -> the mask with its ones grown by radius on every side."""
+    mask = torch.zeros(1, 1, 9, 9)
+    mask[..., 4, 2:4] = 1
+    mine = _tried(my_dilate, mask, 2)
+    if mine is not None:
+        right = dilate(mask, 2)
+        wrong = {
+            "the size must stay: padding is the radius.": not isinstance(mine, torch.Tensor)
+            or mine.shape != mask.shape,
+            "radius cells on every side: a window of 2 * radius + 1.": _close(mine, dilate(mask, 1)),
+            "both axes: you grew it along one.": isinstance(mine, torch.Tensor)
+            and (_close(mine.sum(), right.sum() / 5) or _close(mine.sum(), right.sum() / 3)),
+            "a square around every 1.": not _close(mine, right),
+        }
+        _advise(wrong, "two lines in place of a square.")
+
+
+def check_05_2(my_radii: Callable) -> None:
+    """my_radii(steps, radii) -> the radius of each move's mask, the widest first, 0 last."""
+    mine = _tried(lambda: [my_radii(8, (1, 2, 3)), my_radii(10, (2,)), my_radii(50, tuple(range(1, 10)))])
+    if mine is not None:
+        if None in mine:
+            return _say(False, "", "your function gives nothing back; end it with `return`.")
+        first, second, long = (list(radii) for radii in mine)
+        right = [3, 3, 2, 2, 1, 1, 0, 0]
+        wrong = {
+            "the widest comes first.": first == right[::-1] or first == [1, 1, 2, 2, 3, 3, 0, 0],
+            "the mask itself has to come last: one part more than radii.": 0 not in first,
+            "as many radii as there are moves.": [len(first), len(second), len(long)] != [8, 10, 50],
+            "equal parts: move i belongs to part i * parts // steps.": first != right or second != [2] * 5 + [0] * 5,
+            "with nine dilations the mask itself is not reached.": len(long) == 50 and long[-1] != 0,
+        }
+        _advise(wrong, "every stage is reached, and the last is the mask.")
+
+
+def check_05_3(surviving: Callable) -> None:
+    """surviving(mask, f) -> share of the mask's area in cells whose centre pixel is masked."""
+    mask = torch.zeros(1, 1, 16, 16)
+    mask[..., 0:8, 1:3] = 1  # holds the centre (2) of its cells, 4 pixels wide
+    mask[..., 8:16, 5:6] = 1  # misses the centre (6)
+    mine = _tried(surviving, mask, 4)
+    if mine is not None:
+        mine = float(mine)
+        wrong = {
+            "that counts cells; count pixels of the mask that lie in them.": abs(mine - 2 / 16) < 1e-6,
+            "of the mask's area, not of the picture's.": abs(mine - 16 / 256) < 1e-6,
+            "every pixel of the mask that lies in a white cell, over all of them.": abs(mine - 16 / 24) > 1e-6,
+        }
+        _advise(wrong, "two thirds stay; the other stroke falls between the centres.")
+
+
+def check_05_4(my_schedule: Callable) -> None:
+    """my_schedule(mask_small, steps) -> steps masks that start wider and end with the mask."""
+    mask = torch.zeros(1, 1, 12, 12)
+    mask[..., 3:9, 5:7] = 1
+    mine = _tried(my_schedule, mask, 10)
+    if mine is not None:
+        shaped = len(mine) == 10 and all(isinstance(m, torch.Tensor) and m.shape == mask.shape for m in mine)
+        areas = [float(m.sum()) for m in mine] if shaped else []
+        plain = [dilate(mask, r) for r in (3, 2, 1, 0) for _ in range(3)]
+        wrong = {
+            "ten moves want ten masks of the size of the mask.": not shaped,
+            "the last mask has to be the one that was asked for.": shaped and not _close(mine[-1], mask),
+            "it never gets wider than the mask.": shaped and max(areas) <= areas[-1],
+            "a mask must not lose what the final one has.": shaped and any((m < mask - 1e-6).any() for m in mine),
+            "it grows on the way: shrink.": areas != sorted(areas, reverse=True),
+            "that is the paper's: try another shape.": shaped
+            and all(any(_close(m, p) for p in plain) for m in mine),
+        }
+        _advise(wrong, "a schedule of your own. Which lamp is the better one?")
