@@ -267,14 +267,14 @@ def exemplars(n, pipe, clip, judge):
     results = {"the reference pasted": pasted}
     for label, name in RUNGS.items():
         if name in models.SHIPPED:
-            results[label] = _painted_by(pipe, tasks, reference, label)
+            results[label] = painted(pipe, tasks, reference, label)
         elif Path(name).is_dir():
-            results[label] = _painted_by(models.load(name, device=pipe.unet.device), tasks, reference, label)
+            results[label] = painted(models.load(name, device=pipe.unet.device), tasks, reference, label)
     pattern, seen, rows = _pattern(tasks), look(clip, (fit(clip, reference) + 1) / 2), {}
     for label, images in results.items():
         to_pasted, to_truth = (metrics.rms((images - other) / 2, tasks.mask) for other in (pasted, tasks.truth))
         errors = torch.stack([metrics.rms(images - other, tasks.mask) for other in truths])  # (3,n)
-        inside = look(clip, (fit(clip, warp(images, _frame(box))) + 1) / 2)  # (n,d)
+        inside = look(clip, (fit(clip, warp(images, frame(box))) + 1) / 2)  # (n,d)
         rows[label] = {
             "nearer to the pasted reference": to_pasted < to_truth,
             "error to the truth (share of range)": to_truth,
@@ -284,13 +284,13 @@ def exemplars(n, pipe, clip, judge):
     return rows, columns(tasks, {"reference": reference} | results, truth="the truth")
 
 
-def _painted_by(pipe, tasks, reference, label):
+def painted(pipe, tasks, reference, label, **options):
     """Results (n,3,H,W) of an exemplar model, a block at a time."""
     parts = []
     with progress(len(tasks), label, "task") as bar:
         for k, start in enumerate(range(0, len(tasks), metrics.BLOCK)):
             image, mask, shown = (x[start : start + metrics.BLOCK] for x in (tasks.image, tasks.mask, reference))
-            parts.append(exemplar(pipe, image, mask, shown, n=len(image), seed=k).tensor.cpu())
+            parts.append(exemplar(pipe, image, mask, shown, n=len(image), seed=k, **options).tensor.cpu())
             bar.update(len(image))
     return torch.cat(parts)
 
@@ -313,16 +313,16 @@ def references(n, size, seed=world.HELD_OUT + 9):
     look = {name: getattr(scenes, name)[each, tasks.slot] for name in ("kind", "colour", "accent", "pattern", "word")}
     alone = world.added(alone, **look, x=0.5, y=0.55, size=0.38, tilt=0.2)
     view = world.render(alone, 2 * size)
-    reference = warp(view.image, _frame(view.boxes[:, 0]))
+    reference = warp(view.image, frame(view.boxes[:, 0]))
 
     # A collage: the reference squeezed into the box.
     box = truths[0].boxes[each, tasks.slot]
-    squeezed = F.interpolate(warp(reference, _frame(box).inverse()), (size, size), mode="area")
+    squeezed = F.interpolate(warp(reference, frame(box).inverse()), (size, size), mode="area")
     pasted = torch.where(metrics.box_mask(box, size) > 0, squeezed, tasks.image)
     return replace(tasks, truth=images[each % 3, each], scenes=scenes), box, reference, pasted, images
 
 
-def _frame(boxes):
+def frame(boxes):
     """The maps (n,3,3) of [-1,1]^2 onto boxes (n,4), which are in fractions."""
     low, high = 2 * boxes[:, :2] - 1, 2 * boxes[:, 2:] - 1
     maps = torch.diag_embed(torch.cat([(high - low) / 2, torch.ones(len(boxes), 1)], dim=1))

@@ -5,7 +5,7 @@
     live = results.measure("edits", n=8)                # its first 8 tasks, here and now
     results.reproduces(results.load("edits"), live)     # which must come out as saved
 
-Next: tables.py, phenomena.py, pixel_claims.py, latent_claims.py and sweeps.py, what they measure.
+Next: tables.py, phenomena.py, sweeps.py and the claims of the papers in *_claims.py, what they measure.
 """
 
 import hashlib
@@ -18,9 +18,9 @@ from importlib import import_module
 
 import torch
 
-from . import files, latent_claims, metrics, models, phenomena, pixel_claims, sweeps, tables
+from . import exemplar_claims, files, latent_claims, metrics, models, phenomena, pixel_claims, sweeps, tables
 
-_MODULES = (tables, phenomena, pixel_claims, latent_claims, sweeps)
+_MODULES = (tables, phenomena, pixel_claims, latent_claims, exemplar_claims, sweeps)
 _FUNCTIONS = [f for module in _MODULES for f in vars(module).values() if hasattr(f, "recipe")]
 TABLES = {function.__name__: function.recipe for function in _FUNCTIONS}
 KEPT = metrics.BLOCK  # the outcomes of so many tasks are saved one by one, for `reproduces`

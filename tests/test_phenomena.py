@@ -92,7 +92,7 @@ def test_references_show_the_same_thing_in_another_light():
 
 
 def test_a_frame_maps_the_square_onto_a_box():
-    frame = phenomena._frame(torch.tensor([[0.0, 0.5, 0.5, 1.0]]))  # the lower left quarter
+    frame = phenomena.frame(torch.tensor([[0.0, 0.5, 0.5, 1.0]]))  # the lower left quarter
     corners = torch.tensor([[-1.0, -1.0, 1.0], [1.0, 1.0, 1.0]])
     torch.testing.assert_close((frame[0] @ corners.T).T[:, :2], torch.tensor([[-1.0, 0.0], [0.0, 1.0]]))
 
