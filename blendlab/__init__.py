@@ -21,8 +21,10 @@ from .edit import Edit
 from .exemplar import exemplar
 from .files import data
 from .guidance import cfg, denoiser, loss_guided
+from .inversion import invert, reword
 from .models import load
 from .noise import Noise
+from .noise_edit import layout, repaint
 from .rank import rank
 from .sampler import Prediction, Step, last, sample
 from .schedule import Schedule
@@ -30,8 +32,9 @@ from .schedule import Schedule
 __version__ = "0.1.0"
 __all__ = [
     "Blending", "Edit", "Noise", "PRESETS", "Prediction", "Schedule", "Step", "blend", "blended",
-    "blended_latent", "cfg", "check", "clip_guided", "data", "denoiser", "exemplar", "images", "last", "load",
-    "loss_guided", "masks", "models", "paint_by_word", "rank", "reconstruct", "sample", "viz", "world",
+    "blended_latent", "cfg", "check", "clip_guided", "data", "denoiser", "exemplar", "images", "invert", "last",
+    "layout", "load", "loss_guided", "masks", "models", "paint_by_word", "rank", "reconstruct", "repaint", "reword",
+    "sample", "viz", "world",
 ]  # fmt: skip
 
 

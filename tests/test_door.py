@@ -11,7 +11,8 @@ import torch
 import blendlab as bl
 from blendlab.clip import Clip
 
-PICTURES = ("image", "images", "mask", "reference")
+PICTURES = ("image", "images", "mask", "reference", "region")
+MASKS = ("mask", "region")
 ARITHMETIC = {"blend"}  # works on states and latents too, inside the loop
 
 
@@ -20,6 +21,7 @@ def functions() -> dict:
     public = {name: getattr(bl, name) for name in bl.__all__}
     ours = {name: f for name, f in public.items() if inspect.isfunction(f) and name not in ARITHMETIC}
     taking = {name: [p for p in inspect.signature(f).parameters if p in PICTURES] for name, f in ours.items()}
+    taking["exemplar"].remove("region")  # there it is a box
     return {name: parameters for name, parameters in taking.items() if parameters}
 
 
@@ -37,10 +39,13 @@ def call(name: str, **bad):
     good = {"image": image, "images": image, "mask": mask, "prompt": "a cat", "pipe": checkpoints.sd1()}
     good["model"] = checkpoints.pixel()
     good["edit"] = torch.zeros(1, 4, 8, 8)
+    good |= {"changed": "a dog", "boxes": [("cat", (0.1, 0.1, 0.5, 0.5))]}
     if "clip" in inspect.signature(getattr(bl, name)).parameters and name != "blended_latent":
         good["clip"] = Clip(Silent(), Silent(), 32, (0, 0, 0), (1, 1, 1))
     if name == "exemplar":
         good |= {"pipe": test_exemplar.build(), "reference": torch.rand(1, 3, 8, 8)}
+    if name == "repaint":
+        good["region"] = mask
     function = getattr(bl, name)
     wanted = inspect.signature(function).parameters
     return function(**{key: value for key, value in (good | bad).items() if key in wanted})
@@ -53,10 +58,10 @@ def test_there_are_such_functions():
 @pytest.mark.parametrize("name, parameter", [(name, p) for name, ps in functions().items() for p in ps])
 def test_it_goes_through_the_door(name, parameter, monkeypatch):
     """What the door refuses, the function refuses, with the door's own sentence."""
-    door = bl.images.mask if parameter == "mask" else bl.images.image
-    if parameter == "reference":
-        door = partial(door, name="reference")
-    for bad in (torch.full((1, 1 if parameter == "mask" else 3, 64, 64), torch.nan), "no/such/picture.png"):
+    door = bl.images.mask if parameter in MASKS else bl.images.image
+    if parameter in ("reference", "region"):
+        door = partial(door, name=parameter)
+    for bad in (torch.full((1, 1 if parameter in MASKS else 3, 64, 64), torch.nan), "no/such/picture.png"):
         with pytest.raises((ValueError, OSError)) as expected:
             door(bad)
         with pytest.raises(type(expected.value)) as refused:
