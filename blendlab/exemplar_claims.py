@@ -64,10 +64,10 @@ def exemplar_borders(n, pipe, judge):
     """The border between result and picture, and what is outside it: as the network paints it, with the source's latent
     or pixels put back, and with the other way to bring the mask to latent size. The seam is 1 where there is none.
     """
-    tasks, _, reference, pasted, _ = references(n, side(pipe))
+    tasks, _, reference, pasted, *_ = references(n, side(pipe))
     made = {label: painted(pipe, tasks, reference, label, **how) for label, how in PASTES.items()}
     rows = {}
-    for label, images in (made | {"the reference pasted": pasted, "the truth": tasks.truth}).items():
+    for label, images in (made | {"cut out and pasted": pasted, "the truth": tasks.truth}).items():
         error = metrics.background_error(images, tasks.image, tasks.mask).clamp(min=1e-4)  # 80 dB is exact
         edge = {"seam (1 is none)": metrics.seam(images, tasks.mask), "background (dB)": metrics.decibels(error)}
         rows[label] = common(judge, images, tasks) | edge
@@ -103,7 +103,7 @@ SIZES = (8, 16, 32, 128)
 @measured(48, "tinyworld-exemplar", "tinyworld-judge")
 def exemplar_sizes(n, pipe, judge):
     """References of few pixels: the side of the square that is kept of each, before CLIP sees it enlarged."""
-    tasks, _, reference, _, truths = references(n, side(pipe))
+    tasks, _, reference, _, truths, _ = references(n, side(pipe))
     pattern, rows = tasks.scenes.pattern[torch.arange(n), tasks.slot], {}
     for size in SIZES:
         small = F.interpolate(reference, (size, size), mode="area") if size < reference.shape[-1] else reference
@@ -122,7 +122,7 @@ def exemplar_attributes(n, pipe, words, judge):
     accent colour), is the right one the nearest to the result? By reference, and by words that name class and colour
     only, or all that a rich caption says.
     """
-    tasks, _, reference, _, truths = references(n, side(pipe))
+    tasks, _, reference, _, truths, _ = references(n, side(pipe))
     each, slot = torch.arange(n), tasks.slot
     pattern, accent = tasks.scenes.pattern[each, slot], tasks.scenes.accent[each, slot]
     accents = torch.stack([world.render(world.changed(tasks.scenes, slot, accent=a), side(pipe)).image

@@ -48,13 +48,13 @@ SECTIONS = (
         "of comparisons (by chance: {less})."),
     Section(
         "All tokens copy the reference, the class token paints it anew",
-        "exemplars", ("all tokens", "nearer to the pasted reference"),
-        ("class token, augmented", "nearer to the pasted reference"),
-        "With all tokens {more} of results are nearer to the pasted reference than to the truth, with the class "
-        "token {less}."),
+        "exemplars", ("all tokens, w = 1", "nearer to the pasted thing"),
+        ("class token, w = 1", "nearer to the pasted thing"),
+        "With all tokens {more} of results are nearer to the thing cut out and pasted than to the truth, with the "
+        "class token {less}."),
     Section(
         "What words leave out comes along with a reference",
-        "exemplars", ("class token, augmented", "stripes and spots right"), 1 / 3,
+        "exemplars", ("class token", "stripes and spots right"), 1 / 3,
         "Of three truths, plain, striped and spotted, the right one is nearest in {more} of striped and spotted "
         "things (by chance: {less})."),
     Section(

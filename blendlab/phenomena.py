@@ -251,32 +251,36 @@ def _from_noise(n, pipe, prompt):
 # Exemplars
 
 
-RUNGS = {"all tokens": "runs/exemplar-tokens/export", "class token, augmented": "tinyworld-exemplar"}
+SHIPPED = "tinyworld-exemplar"
+RUNGS = {  # label: network, and how it is asked; without guidance they can be compared
+    "all tokens, w = 1": ("runs/exemplar-tokens/export", {"w": 1.0}),
+    "class token, w = 1": (SHIPPED, {"w": 1.0}),
+    "class token": (SHIPPED, {}),
+}
 
 
 @measured(96, "tinyworld-exemplar", "tinyworld-clip", "tinyworld-judge")
 def exemplars(n, pipe, clip, judge):
-    """The same thing in another light and tilt as reference: is the result nearer to the reference pasted into the
-    box, or to the truth? Do its stripes and spots come along: of three truths, plain, striped and spotted, is the
-    right one the nearest? CLIP similarity: between the reference and what is in the box.
+    """The same thing in another light and tilt as reference: is the result, where the thing is, nearer to that thing
+    cut out and pasted, or to the truth? Do its stripes and spots come along: of three truths, plain, striped and
+    spotted, is the right one the nearest? CLIP similarity: between the reference and what is in the box.
 
     The network that sees all tokens does not ship: `blendlab train exemplar --set rung=tokens --out
     runs/exemplar-tokens`. Without it its row is left out.
     """
-    tasks, box, reference, pasted, truths = references(n, side(pipe))
-    results = {"the reference pasted": pasted}
-    for label, name in RUNGS.items():
-        if name in models.SHIPPED:
-            results[label] = painted(pipe, tasks, reference, label)
-        elif Path(name).is_dir():
-            results[label] = painted(models.load(name, device=pipe.unet.device), tasks, reference, label)
+    tasks, box, reference, pasted, truths, where = references(n, side(pipe))
+    results = {"cut out and pasted": pasted}
+    for label, (name, how) in RUNGS.items():
+        if name == SHIPPED or Path(name).is_dir():
+            network = pipe if name == SHIPPED else models.load(name, device=pipe.unet.device)
+            results[label] = painted(network, tasks, reference, label, **how)
     pattern, seen, rows = _pattern(tasks), look(clip, (fit(clip, reference) + 1) / 2), {}
     for label, images in results.items():
-        to_pasted, to_truth = (metrics.rms((images - other) / 2, tasks.mask) for other in (pasted, tasks.truth))
+        to_pasted, to_truth = (metrics.rms((images - other) / 2, where) for other in (pasted, tasks.truth))
         errors = torch.stack([metrics.rms(images - other, tasks.mask) for other in truths])  # (3,n)
         inside = look(clip, (fit(clip, warp(images, frame(box))) + 1) / 2)  # (n,d)
         rows[label] = {
-            "nearer to the pasted reference": to_pasted < to_truth,
+            "nearer to the pasted thing": to_pasted < to_truth,
             "error to the truth (share of range)": to_truth,
             "stripes and spots right": (errors.argmin(0) == pattern)[pattern > 0],
             "CLIP similarity (cos)": (inside * seen).sum(1),
@@ -300,7 +304,9 @@ def _pattern(tasks):
 
 
 def references(n, size, seed=world.HELD_OUT + 9):
-    """Tasks and boxes (n,4); references; sources with them pasted; the truths (3,n,3,S,S): plain, striped, spotted."""
+    """Tasks and boxes (n,4); references; sources with their things pasted; the truths (3,n,3,S,S): plain, striped,
+    spotted; and where the thing is, pasted or true, (n,1,S,S).
+    """
     tasks, each = metrics.tasks(n, seed=seed, size=size), torch.arange(n)
     scenes = world.changed(tasks.scenes, tasks.slot, pattern=each % len(world.PATTERNS))
     truths = [world.render(world.changed(scenes, tasks.slot, pattern=p), size) for p in range(len(world.PATTERNS))]
@@ -315,11 +321,14 @@ def references(n, size, seed=world.HELD_OUT + 9):
     view = world.render(alone, 2 * size)
     reference = warp(view.image, frame(view.boxes[:, 0]))
 
-    # A collage: the reference squeezed into the box.
+    # A collage: the reference's thing, cut out and squeezed into the box.
     box = truths[0].boxes[each, tasks.slot]
-    squeezed = F.interpolate(warp(reference, frame(box).inverse()), (size, size), mode="area")
-    pasted = torch.where(metrics.box_mask(box, size) > 0, squeezed, tasks.image)
-    return replace(tasks, truth=images[each % 3, each], scenes=scenes), box, reference, pasted, images
+    both = torch.cat([reference, warp(view.masks[:, :1], frame(view.boxes[:, 0]))], dim=1)
+    squeezed, thing = F.interpolate(warp(both, frame(box).inverse()), (size, size), mode="area").split([3, 1], dim=1)
+    pasted = torch.where(thing > 0.5, squeezed, tasks.image)
+    mine = torch.stack([view.masks[each, tasks.slot] for view in truths]).amax(0)[:, None]
+    where = (torch.maximum(thing, mine) > 0.5).float()
+    return replace(tasks, truth=images[each % 3, each], scenes=scenes), box, reference, pasted, images, where
 
 
 def frame(boxes):

@@ -125,7 +125,7 @@ FIGURES = {
     "the same, first of 4": ("pixel_edits", "guided", ["class", "class and colour"], ""),
     "pixel model, samples with a recognisable thing": ("pixel", "samples", ["recognisable"], "80%"),
     "edits by exemplar: class / class and colour": (
-        "exemplars", "class token, augmented", ["class", "class and colour"], ""),
+        "exemplars", "class token", ["class", "class and colour"], ""),
     "CLIP, the right one of 100 captions: whole scenes": ("clip", "scenes", ["right of 100"], "90%"),
     "CLIP, the right one of 100 captions: objects on grey": ("clip", "objects on grey", ["right of 100"], ""),
     "an edit, seconds each: alone / four at once": (

@@ -84,9 +84,10 @@ def test_a_map_points_where_it_is_higher_than_others():
 
 
 def test_references_show_the_same_thing_in_another_light():
-    tasks, box, reference, pasted, truths = phenomena.references(6, 64)
+    tasks, box, reference, pasted, truths, where = phenomena.references(6, 64)
     outside = metrics.box_mask(box, 64) == 0
     assert torch.equal(pasted[outside.expand_as(pasted)], tasks.image[outside.expand_as(pasted)])
+    assert ((pasted != tasks.image).any(1, keepdim=True) <= (where > 0)).all() and (where[outside] == 0).all()
     assert reference.shape == (6, 3, 128, 128) and not torch.equal(pasted, tasks.truth)
     assert [torch.equal(truths[i % 3, i], tasks.truth[i]) for i in range(6)] == [True] * 6
 
