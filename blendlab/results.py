@@ -18,9 +18,9 @@ from importlib import import_module
 
 import torch
 
-from . import exemplar_claims, files, latent_claims, metrics, models, phenomena, pixel_claims, sweeps, tables
+from . import exemplar_claims, files, latent_claims, metrics, models, noise_claims, phenomena, pixel_claims, sweeps, tables
 
-_MODULES = (tables, phenomena, pixel_claims, latent_claims, exemplar_claims, sweeps)
+_MODULES = (tables, phenomena, pixel_claims, latent_claims, exemplar_claims, noise_claims, sweeps)
 _FUNCTIONS = [f for module in _MODULES for f in vars(module).values() if hasattr(f, "recipe")]
 TABLES = {function.__name__: function.recipe for function in _FUNCTIONS}
 KEPT = metrics.BLOCK  # the outcomes of so many tasks are saved one by one, for `reproduces`

@@ -1,0 +1,257 @@
+"""What Initial Image Editing (2305.03382) claims, and what its readers asked: tables for notebook 07, on tinyworld.
+
+Noise, prompts and settings are the same in all rows of a table, except for what a row's label says. Next: tables.py,
+whose helpers these use, and noise_edit.py, which most of them measure.
+"""
+
+import torch
+
+from . import attention, metrics, world
+from .inversion import Drawing, Ready, invert, reword, settled
+from .noise import Noise
+from .noise_edit import agreement, layout, middle_of, move_blocks, repaint, swap, tendency
+from .tables import blocks, edited, joined, measured, progress, seen_inside, seen_outside
+
+KINDS = ("cat", "bus", "car", "dog", "house", "tree", "fish", "boat")
+COLOURS = ("red", "blue", "yellow", "green")
+
+
+def things(n, count):
+    """n prompts that name so many things each, all different: (["red cat", ...], "a red cat and ...")."""
+    asked = []
+    for i in range(n):
+        kinds = [KINDS[(3 * i + step) % 8] for step in (0, 1 + i % 3, 4 + i % 3)[:count]]
+        phrases = [f"{COLOURS[(i + j) % 4]} {kind}" for j, kind in enumerate(kinds)]
+        *first, last = [f"a {phrase}" for phrase in phrases]
+        asked.append((phrases, f"{', '.join(first)} and {last}" if first else last))
+    return asked
+
+
+# The tendency
+
+
+ETAS = (0.0, 0.25, 0.5, 1.0)
+
+
+@measured(48, "tinyworld", "tinyworld-judge")
+def tendency_eta(n, pipe, judge):
+    """How far the initial noise decides when the steps add noise of their own: a red cat and a red bus from the same
+    initial noise, other noise in the steps. How often the two are nearer to each other with one noise than with two
+    (by chance: 50%), against eta: 0 is DDIM, 1 is DDPM.
+    """
+    rows = {}
+    for eta in ETAS:
+        cat, bus = tendency(pipe, judge, ["a red cat", "a red bus"], n=n, eta=eta, steps=25, batch=metrics.BLOCK)
+        rows[f"eta {eta:g}"] = {"as the noise says": agreement(cat, bus)}
+    return rows
+
+
+@measured(48, "tinyworld", "tinyworld-judge")
+def word_order(n, pipe, judge):
+    """Two prompts with the same two things in another order, from the same noises: does each thing stay where it was?
+    How often it is nearer to its own place under the other order than under other noises (by chance: 50%); and how
+    often the cat is left of the bus.
+    """
+    said = ["a red cat and a blue bus", "a blue bus and a red cat"]
+    landed = {(one.prompt, one.word): one for one in
+              tendency(pipe, judge, said, n=n, steps=25, batch=metrics.BLOCK)}  # fmt: skip
+    rows = {f"the {word}": {"as the noise says": agreement(*(landed[prompt, word] for prompt in said))}
+            for word in ("cat", "bus")}  # fmt: skip
+    for prompt in said:
+        gap = landed[prompt, "bus"].place[:, 0] - landed[prompt, "cat"].place[:, 0]
+        rows[prompt] = {"the cat is on the left": gap[~gap.isnan()] > 0}
+    return rows
+
+
+@measured(48, "tinyworld", "tinyworld-judge")
+def which_layer(n, pipe, judge):
+    """Which layers' attention foretells the place? How often the noun's attention at the first step is higher where its
+    thing ends than another noise's there (by chance: 50%), for each cross-attention layer.
+    """
+    rows = {}
+    for name in attention.cross_attention(pipe.unet, None):
+        layer = name.removesuffix(".attn2").removesuffix(".transformer_blocks.0")
+        landings = tendency(pipe, judge, ["a red cat", "a red bus"], n=n, layers=layer, steps=25, batch=metrics.BLOCK)
+        rows[layer] = {"as the noise says": torch.cat([one.foretold() for one in landings])}
+    return rows
+
+
+# Layout
+
+
+BOXES = ((0.06, 0.5, 0.46, 0.92), (0.54, 0.5, 0.94, 0.92), (0.3, 0.06, 0.7, 0.44))
+LAYOUTS = {
+    "nothing": dict(rule="none"),
+    "the paper's rule": dict(rule="paper"),
+    "arrange": dict(rule="arrange"),
+    "swap": dict(rule="swap"),
+    "attention in the box": dict(rule="none", guide="mask"),
+    "attention, soft": dict(rule="none", guide="soft"),
+    "swap, attention in the box": dict(rule="swap", guide="mask"),
+    "swap, attention soft": dict(rule="swap", guide="soft"),
+}
+
+
+def placed(judge, images, phrases, boxes):
+    """(n,) bool: is the middle of every thing in its box?"""
+    right = []
+    for found in judge.found(images):
+        at = [middle_of(found, phrase.split()[-1]) for phrase in phrases]
+        right.append(all(x0 <= x <= x1 and y0 <= y <= y1
+                         for (x, y), (x0, y0, x1, y1) in zip(map(torch.Tensor.tolist, at), boxes, strict=True)))
+    return torch.tensor(right)
+
+
+def laid_out(pipe, judge, asked, seeds=4, **how):
+    """Outcomes of layouts of every prompt, four noises each."""
+    right = []
+    for i, (phrases, prompt) in enumerate(asked):
+        boxes = [BOXES[(i + j) % 2] if len(phrases) < 3 else BOXES[j] for j in range(len(phrases))]
+        edit = layout(pipe, prompt, list(zip(phrases, boxes, strict=True)), n=seeds, seed=i, steps=25, **how)
+        right.append(placed(judge, edit.tensor, phrases, boxes))
+    return torch.cat(right)
+
+
+@measured(32, "tinyworld", "tinyworld-judge")
+def layouts(n, pipe, judge):
+    """Things in boxes: how often the middle of every named thing is in its box, for one, two and three things; n
+    prompts, four noises each. The rules carry blocks of the initial noise; the peers add attention.
+    """
+    rows = {label: {} for label in LAYOUTS}
+    for count, column in enumerate(("one thing", "two things", "three things"), 1):
+        asked = things(n, count)
+        with progress(len(LAYOUTS), column, "rule") as bar:
+            for label, how in LAYOUTS.items():
+                rows[label][column] = laid_out(pipe, judge, asked, **how)
+                bar.update(1)
+    return rows
+
+
+MOMENTS = {"before step 1": (0,), "before steps 1 to 3": (0, 1, 2), "before steps 1 to 6": tuple(range(6)),
+           "before step 4 only": (3,), "before step 8 only": (7,), "never": ()}  # fmt: skip
+
+
+@measured(32, "tinyworld", "tinyworld-judge")
+def exchange_steps(n, pipe, judge):
+    """When blocks are carried: once before the first step, as published, again before later ones, or only later. How
+    often the one thing is in its box; n prompts, four noises each.
+    """
+    asked = things(n, 1)
+    return {label: {"in its box": laid_out(pipe, judge, asked, rule="swap" if at else "none", at=at or (0,))}
+            for label, at in MOMENTS.items()}  # fmt: skip
+
+
+@measured(32, "tinyworld", "tinyworld-judge")
+def value_or_place(n, pipe, judge):
+    """Is it the values of a block that make a thing, or its place? Into the box are carried the blocks that the word
+    looks at the most, the ones it looks at the least, or fresh noise; or nothing is. How often the thing is in the
+    box; n prompts, four noises each.
+    """
+    rows = {label: [] for label in ("looked at the most", "looked at the least", "fresh noise", "nothing")}
+    for i, (phrases, prompt) in enumerate(things(n, 1)):
+        box = BOXES[i % 2]
+        same = dict(n=4, seed=i, steps=25)
+        most = layout(pipe, prompt, [(phrases[0], box)], rule="swap", **same)
+        noise = Noise(i, 4, "initial", pipe.device)(most.latents.shape[1:])
+        maps, cells = -most.settings["attention"].flatten(2), most.settings["cells"].flatten(1)
+        origin = torch.stack([swap(each, cells) for each in maps]).to(noise.device)
+        least = move_blocks(noise, origin, most.settings["block"])
+        made = {
+            "looked at the most": most,
+            "looked at the least": layout(pipe, prompt, [(phrases[0], box)], rule="none", noise=least, **same),
+            "fresh noise": repaint(pipe, prompt, box, new_seed=1000 + i, **same),
+            "nothing": layout(pipe, prompt, [(phrases[0], box)], rule="none", **same),
+        }
+        for label, edit in made.items():
+            rows[label].append(placed(judge, edit.tensor, phrases, [box]))
+    return {label: {"in its box": torch.cat(parts)} for label, parts in rows.items()}
+
+
+# Words, and pictures that are there
+
+
+@measured(48, "tinyworld", "tinyworld-judge")
+def injection(n, pipe, judge):
+    """Prompt-to-Prompt's remark: the same noise does not keep a picture when a word changes; its attention has to be
+    kept. "A red cat" becomes "a red dog" with the cat's attention for a share of the steps: how often the dog is there,
+    how far from the cat's place, and how much changed in all.
+    """
+    rows = {}
+    for keep in (0.0, 0.4, 0.8):
+        edit = reword(pipe, "a red cat", "a red dog", keep=keep, n=n, steps=25, batch=metrics.BLOCK)
+        before, after = edit.settings["before"], edit.tensor
+        cats = torch.stack([middle_of(found, "cat") for found in judge.found(before)])
+        dogs = torch.stack([middle_of(found, "dog") for found in judge.found(after)])
+        gap = (cats - dogs).norm(dim=1)
+        rows[f"attention kept for {keep:.0%} of the steps"] = {
+            "a dog is there": ~dogs.isnan().any(1),
+            "from the cat's place (share of the side)": gap[~gap.isnan()],
+            "change (share of range)": metrics.rms((after - before) / 2, torch.ones_like(after[:, :1])).cpu(),
+        }
+    return rows
+
+
+@measured(32, "tinyworld", "tinyworld-judge")
+def repainting(n, pipe, judge):
+    """Fresh noise in a box until the judge sees the prompted thing there, at most 12 tries: tries, successes, and how
+    much the rest of the picture moved. One picture for each prompt, in which the thing was not in the box before.
+    """
+    tries, met, outside, inside = [], [], [], []
+    with progress(n, "repainting", "picture") as bar:
+        for i, (phrases, prompt) in enumerate(things(n, 1)):
+            box = BOXES[i % 2]
+            there = lambda images, box=box, phrases=phrases: placed(judge, images, phrases, [box])  # noqa: E731
+            edit = repaint(pipe, prompt, box, n=1, seed=i, until=there, tries=12, steps=25)
+            if not there(edit.settings["before"])[0]:
+                tries += edit.settings["tries"]
+                met += edit.settings["met"]
+                outside.append(edit.settings["moved"]["outside"])
+                inside.append(edit.settings["moved"]["inside"])
+            bar.update(1)
+    return {"repaint": {
+        "the thing came": torch.tensor(met),
+        "tries (of at most 12)": torch.tensor(tries).float(),
+        "the rest moved (share of range)": torch.cat(outside).cpu(),
+        "the box changed (share of range)": torch.cat(inside).cpu(),
+    }}  # fmt: skip
+
+
+@measured(48, "tinyworld", "tinyworld-judge")
+def inverted(n, pipe, judge):
+    """Re-painting of pictures that were not generated, as a way of inpainting: their noise is found by DDIM inversion,
+    drawn anew in the box, and everything is made again with the truth's caption; against latent blending.
+    """
+    rows = {"inversion, fresh noise in the box": [], "latent blending": []}
+    for k, tasks in blocks(n, pipe, "inverted"):
+        made = []
+        for i in range(len(tasks)):
+            whole = world.captions(tasks.scenes[i], setting=0.0)[0]
+            before = world.captions(world.without(tasks.scenes[i], tasks.slot[i]), setting=0.0)[0]
+            how = dict(image=tasks.image[i : i + 1], caption=before, new_seed=16 * k + i, steps=25, w=2.0, refine=3)
+            made.append(repaint(pipe, whole, tasks.mask[i : i + 1], **how))
+        tensor = torch.cat([edit.tensor for edit in made]).cpu()
+        error = metrics.decibels(metrics.background_error(tensor, tasks.image, tasks.mask))
+        rows["inversion, fresh noise in the box"].append(seen_inside(judge, tensor, tasks) | {"background (dB)": error})
+        edit = edited(pipe, tasks, k)
+        rows["latent blending"].append(seen_inside(judge, edit.tensor, tasks) | seen_outside(edit, tasks))
+    return {label: joined(parts) for label, parts in rows.items()}
+
+
+ROUND_TRIPS = {"1 call a move": dict(refine=1), "3 calls a move": dict(refine=3), "1 call, guidance 3": dict(w=3.0)}
+
+
+@measured(16, "tinyworld")
+def inversions(n, pipe):
+    """The way to the noise and back: pictures that the autoencoder decoded, inverted and made again by DDIM of 25 steps
+    with the caption, without guidance unless said. PSNR to the picture.
+    """
+    rows = {label: [] for label in ROUND_TRIPS}
+    for _, tasks in blocks(n, pipe, "inversions"):
+        for i in range(len(tasks)):
+            said = world.captions(tasks.scenes[i])[0]
+            for label, how in ROUND_TRIPS.items():
+                noise = invert(pipe, tasks.truth[i : i + 1], said, steps=25, **how)
+                down = settled(Drawing, "invert", pipe, dict(steps=25, w=how.get("w", 1.0)))
+                _, again = Ready.of(pipe, said, "", tasks.truth.shape[-2:], down).pictures(noise, 0, range(1), 1)
+                rows[label].append({"PSNR (dB)": metrics.psnr(again.cpu(), tasks.truth[i : i + 1])})
+    return {label: joined(parts) for label, parts in rows.items()}
