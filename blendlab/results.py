@@ -5,7 +5,7 @@
     live = results.measure("edits", n=8)                # its first 8 tasks, here and now
     results.reproduces(results.load("edits"), live)     # which must come out as saved
 
-Next: tables.py, phenomena.py, sweeps.py and the claims of the papers in *_claims.py, what they measure.
+Next: tables.py, phenomena.py, sweeps.py and the folder claims, what they measure.
 """
 
 import hashlib
@@ -18,9 +18,10 @@ from importlib import import_module
 
 import torch
 
-from . import exemplar_claims, files, latent_claims, metrics, models, noise_claims, phenomena, pixel_claims, sweeps, tables
+from . import files, metrics, models, phenomena, sweeps, tables
+from .claims import exemplars, latents, noise, pixels
 
-_MODULES = (tables, phenomena, pixel_claims, latent_claims, exemplar_claims, noise_claims, sweeps)
+_MODULES = (tables, phenomena, pixels, latents, exemplars, noise, sweeps)
 _FUNCTIONS = [f for module in _MODULES for f in vars(module).values() if hasattr(f, "recipe")]
 TABLES = {function.__name__: function.recipe for function in _FUNCTIONS}
 KEPT = metrics.BLOCK  # the outcomes of so many tasks are saved one by one, for `reproduces`

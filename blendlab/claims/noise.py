@@ -1,16 +1,16 @@
 """What Initial Image Editing (2305.03382) claims, and what its readers asked: tables for notebook 07, on tinyworld.
 
-Noise, prompts and settings are the same in all rows of a table, except for what a row's label says. Next: tables.py,
-whose helpers these use, and noise_edit.py, which most of them measure.
+Noise, prompts and settings are the same in all rows of a table, except for what a row's label says. Next: ../tables.py,
+whose helpers these use, and ../noise_edit.py, which most of them measure.
 """
 
 import torch
 
-from . import attention, metrics, world
-from .inversion import Drawing, Ready, invert, reword, settled
-from .noise import Noise
-from .noise_edit import agreement, layout, middle_of, move_blocks, repaint, swap, tendency
-from .tables import blocks, edited, joined, measured, progress, seen_inside, seen_outside
+from .. import attention, metrics, world
+from ..inversion import Drawing, Ready, invert, reword, settled
+from ..noise import Noise
+from ..noise_edit import agreement, layout, middle_of, move_blocks, repaint, swap, tendency
+from ..tables import blocks, edited, joined, measured, progress, seen_inside, seen_outside
 
 KINDS = ("cat", "bus", "car", "dog", "house", "tree", "fish", "boat")
 COLOURS = ("red", "blue", "yellow", "green")

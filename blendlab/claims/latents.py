@@ -1,18 +1,18 @@
 """What Blended Latent Diffusion (2206.02779) claims, and what its options do: tables for notebooks 03 to 05.
 
-Tasks, seeds and settings are the same in all rows of a table, except for what a row's label says. Next: tables.py,
-whose helpers these use, and decoder.py, which most of them measure.
+Tasks, seeds and settings are the same in all rows of a table, except for what a row's label says. Next: ../tables.py,
+whose helpers these use, and ../decoder.py, which most of them measure.
 """
 
 from dataclasses import replace
 
 import torch
 
-from . import masks, metrics, world
-from .decoder import METHODS, reconstruct
-from .phenomena import clips_word, columns, distance, fine, guided, part, timed
-from .rank import rank
-from .tables import blocks, edited, joined, measured, progress, reconstructed, seen_inside, side
+from .. import masks, metrics, world
+from ..decoder import METHODS, reconstruct
+from ..phenomena import clips_word, columns, distance, fine, guided, part, timed
+from ..rank import rank
+from ..tables import blocks, edited, joined, measured, progress, reconstructed, seen_inside, side
 
 # Latents against pixels
 

@@ -1,7 +1,7 @@
 """What Paint by Example (2211.13227) claims, and what its options do: tables for notebook 06, on tinyworld.
 
 Tasks, seeds and settings are the same in all rows of a table, except for what a row's label says. The world renders
-the truth: the reference's own thing, in the light and at the place of the picture. Next: training/exemplar.py.
+the truth: the reference's own thing, in the light and at the place of the picture. Next: ../training/exemplar.py.
 """
 
 from dataclasses import replace
@@ -9,11 +9,11 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 
-from . import metrics, viz, world
-from .clip import fit, look
-from .clip_guidance import warp
-from .phenomena import frame, painted, part, references
-from .tables import edited, measured, progress, seen_inside, side
+from .. import metrics, viz, world
+from ..clip import fit, look
+from ..clip_guidance import warp
+from ..phenomena import frame, painted, part, references
+from ..tables import edited, measured, progress, seen_inside, side
 
 
 def nearest(images, truths, mask):
@@ -79,7 +79,7 @@ def exemplar_masks(n, pipe, judge):
     """Boxes against masks of any shape (the box's sides bent and trembling, as in training), and by how large the box
     is: the larger half of the tasks, the smaller half.
     """
-    from .training.exemplar import hole
+    from ..training.exemplar import hole
 
     tasks, box, reference, *_ = references(n, side(pipe))
     g = torch.Generator().manual_seed(0)

@@ -1,19 +1,19 @@
 """What Blended Diffusion (2111.14818) claims, and what its options do: tables for notebooks 01 and 02, on tinyworld.
 
-Tasks, seeds and settings are the same in all rows of a table, except for what a row's label says. Next: tables.py,
-whose helpers these use, and phenomena.py, which shows that there is something to claim at all.
+Tasks, seeds and settings are the same in all rows of a table, except for what a row's label says. Next: ../tables.py,
+whose helpers these use, and ../phenomena.py, which shows that there is something to claim at all.
 """
 
 import torch
 
-from . import metrics, models, world
-from .baselines import paint_by_word, pyramid
-from .blend import blend
-from .clip_guided import clip_guided
-from .phenomena import PIXELS, clips_word, columns, guided, timed
-from .poisson import poisson
-from .rank import rank
-from .tables import blocks, joined, measured, seen_inside
+from .. import metrics, models, world
+from ..baselines import paint_by_word, pyramid
+from ..blend import blend
+from ..clip_guided import clip_guided
+from ..phenomena import PIXELS, clips_word, columns, guided, timed
+from ..poisson import poisson
+from ..rank import rank
+from ..tables import blocks, joined, measured, seen_inside
 
 JOINS = {"naive paste": blend, "Laplacian pyramid": pyramid, "Poisson": poisson}
 LAMBDAS = (0.0, 100.0, 1000.0, 10000.0)  # figure 3 of the paper compares the last three
