@@ -2,21 +2,24 @@
 
     python data/make.py             # scenes, masks, truth, edits.json, at the size of the shipped model
     python data/make.py pictures    # pictures/, with the shipped model
+    python data/make.py covers      # the picture that each notebook opens with, out of its own outputs
     python data/make.py card        # the figures of MODEL_CARD.md, from the tables in results/
     python data/make.py ship tinyworld-pixel runs/pixel/export    # a trained network becomes a shipped one
 
 Each truth is the same scene with the object really in it. The masks are the objects' boxes, a little wider.
 """
 
+import base64
 import json
 import shutil
 import sys
 from pathlib import Path
 
+import nbformat
 from safetensors.torch import load_file, save_file
 
 import blendlab as bl
-from blendlab import latents, prompts, results, world
+from blendlab import course, latents, prompts, results, world
 
 HERE = Path(__file__).parent
 
@@ -107,6 +110,25 @@ def growing(pipe):
     return bl.viz.show([bl.viz.overlay(image, mask), *pictures], titles)
 
 
+# notebook: the heading, and which picture below it
+COVERS = {
+    "01_clip_guidance": ("Extending augmentations", -1),
+    "02_per_step_blending": ("What it is good for", -1),
+    "04_decoder_tuning": ("The cheap ways", 0),
+    "05_mask_shrinking": ("Plain blending", 0),
+    "06_exemplar_inpainting": ("Look", -1),
+    "07_noise_editing": ("By hand", -1),
+}
+
+
+def covers():
+    """pictures/ of the notebooks that open with one of their own, once they were executed."""
+    for name, (heading, i) in COVERS.items():
+        nb = nbformat.read(HERE.parent / f"notebooks/{name}.ipynb", as_version=4)
+        picture = dict(course.pictures(nb))[heading][i]
+        (HERE / f"pictures/{name}.png").write_bytes(base64.b64decode(picture.split(",", 1)[1]))
+
+
 # figure: table, its row and columns, what is aimed at
 FIGURES = {
     "judge, per object, renders: class / colour": ("judge", "renders", ["class", "colour"], "98% / 97%"),
@@ -172,4 +194,4 @@ def ship(name, export):
 
 if __name__ == "__main__":
     command, *arguments = sys.argv[1:] or ["scenes"]
-    {"scenes": scenes, "pictures": pictures, "card": card, "ship": ship}[command](*arguments)
+    {"scenes": scenes, "pictures": pictures, "covers": covers, "card": card, "ship": ship}[command](*arguments)
