@@ -116,16 +116,16 @@ class Tasks:
         return len(self.prompts)
 
 
-def tasks(n: int, start: int = 0, seed: int = world.HELD_OUT, size: int = 64) -> Tasks:
+def tasks(n: int, start: int = 0, seed: int = world.HELD_OUT, size: int = 64, simple: bool = False) -> Tasks:
     """Tasks number start .. start+n-1 of a seed, as pictures of size x size.
 
     Task i depends on (seed, i) alone; size only says how finely it is drawn. The usual seed is for reporting:
     choose settings on another one (world.HELD_OUT + 1), or the report flatters them. The scenes to edit hold
-    up to two objects.
+    up to two objects. simple: only things of the simple world, see world.simple.
     """
     if n < 1 or start < 0:
         raise ValueError(f"there are no tasks {start} to {start + n - 1}; take n of 1 or more, from 0 on")
-    parts = [_block(seed, b) for b in range(start // BLOCK, (start + n - 1) // BLOCK + 1)]
+    parts = [_block(seed, b, simple) for b in range(start // BLOCK, (start + n - 1) // BLOCK + 1)]
     scenes, slots, boxes = (list(part) for part in zip(*parts, strict=True))
     rows = slice(start % BLOCK, start % BLOCK + n)
     scenes, slot, boxes = world.cat(scenes)[rows], torch.cat(slots)[rows], torch.cat(boxes)[rows]
@@ -144,11 +144,12 @@ def tasks(n: int, start: int = 0, seed: int = world.HELD_OUT, size: int = 64) ->
 
 
 @lru_cache(maxsize=64)
-def _block(seed: int, block: int) -> tuple[world.Scenes, Tensor, Tensor]:
+def _block(seed: int, block: int, simple: bool) -> tuple[world.Scenes, Tensor, Tensor]:
     """BLOCK true scenes, the slot of the new object in each, and the box (BLOCK,4) to edit, in fractions."""
     before = world.sample(2 * BLOCK, seed, start=2 * BLOCK * block)
     before = before[before.count < 3][: BLOCK + 4]  # five in six hold so few
     after, slot = world.added(before, seed=seed * 1009 + block), before.count
+    after = world.simple(after) if simple else after
     view, each = world.render(after, 64), torch.arange(len(before))
     wider = torch.tensor([-MARGIN, -MARGIN, MARGIN, MARGIN])
     boxes = (view.boxes[each, slot] + wider).clamp(0, 1)

@@ -4,6 +4,7 @@ Each function makes one table (see tables.py) and one figure of its first tasks.
 the page of all of them. Next: page.py, which puts them into words.
 """
 
+import math
 import time
 from dataclasses import replace
 from itertools import count
@@ -23,7 +24,7 @@ from .noise_edit import Landing, agreement, middle_of
 from .rank import rank
 from .sampler import last, sample
 from .schedule import Schedule
-from .tables import blocks, edited, joined, measured, progress, reconstructed, seen_inside, side
+from .tables import blocks, edited, is_simple, joined, measured, progress, reconstructed, seen_inside, side
 
 PIXELS = ("tinyworld-pixel", "tinyworld-clip", "tinyworld-judge")
 SHOWN = 5  # tasks in a figure
@@ -48,7 +49,8 @@ def pixel(n, model, judge):
             x, fresh = (Noise(k, count, purpose, model.device) for purpose in ("initial", "step"))
             timesteps, noise = schedule.timesteps(how["steps"]), lambda fresh=fresh: fresh(shape)
             pictures = last(sample(net, x(shape), schedule, timesteps, how["eta"], noise)).clamp(-1, 1)
-            scenes = world.render(world.sample(count, world.HELD_OUT, start, model.device), side(model)).image
+            scenes = world.sample(count, world.HELD_OUT, start, model.device)
+            scenes = world.render(world.simple(scenes) if is_simple(model) else scenes, side(model)).image
             for label, images in (("samples", pictures), ("held-out scenes", scenes)):
                 rows[label].append(judge.sure(images))
             shown += list(pictures[: 2 * SHOWN + 2 - len(shown)])
@@ -123,6 +125,11 @@ def timed(make):
     return images, (time.perf_counter() - start) / len(images)
 
 
+def seconds_each(times):
+    """Their mean as a column of a table; of so few batches no interval."""
+    return {"time (s)": (sum(times) / len(times), math.nan, math.nan)}
+
+
 def _painted(clip, tasks, steps=60):
     """The sources with the masked pixels moved wherever CLIP's distance falls."""
     with torch.enable_grad():
@@ -146,7 +153,8 @@ THIN = ("lamp", "fence", "lightning")
 def thin_masks(n, pipe, judge):
     """Edits whose mask is the outline of a thin thing, in many places narrower than a latent cell. Plain: cells
     count whose middle is masked. Every cell: those that are touched at all. Dilated: those and one more on each
-    side, for the first half of the steps. "survives" is the share of the mask in cells that count.
+    side, for the first half of the steps. "survives" is the share of the mask in cells that count; where none counts,
+    the picture stays as it was.
     """
     hows = {"plain": {}, "every cell": {"mask_rule": "any"}, "every cell, dilated": {"mask_rule": "any", "shrink": 1}}
     tasks, rows, film = _thin(n, side(pipe)), {}, []
@@ -156,13 +164,24 @@ def thin_masks(n, pipe, judge):
         with progress(n, label, "task") as bar:
             for k, start in enumerate(range(0, n, metrics.BLOCK)):
                 some = part(tasks, range(n)[start : start + metrics.BLOCK])
-                parts.append(seen_inside(judge, (images := edited(pipe, some, k, **how).tensor), some))
+                images = _where_left(pipe, some, k, small, how)
+                parts.append(seen_inside(judge, images, some))
                 film += [images] * (k == 0)
                 bar.update(len(some))
         each = [masks.survival(m[None], small, how.get("mask_rule", "centre")) for m in tasks.mask]
         rows[label] = joined(parts) | {"survives (share)": torch.tensor(each)}
     rows["ceiling: the truth"] = seen_inside(judge, reconstructed(pipe, tasks.truth), tasks)
     return rows, columns(tasks, dict(zip(hows, film, strict=True)), truth="the truth")
+
+
+def _where_left(pipe, tasks, seed, small, how):
+    """Edits (n,3,H,W) of the tasks whose mask has a cell left at latent size; of the others the source, decoded."""
+    rule = how.get("mask_rule", "centre")
+    left = masks.to_latent(tasks.mask, small, rule, allow_empty=True).flatten(1).any(1).nonzero()[:, 0].tolist()
+    images = reconstructed(pipe, tasks.image)
+    if left:
+        images[left] = edited(pipe, part(tasks, left), seed, **how).tensor.to(images)
+    return images
 
 
 def _thin(n, size, seed=world.HELD_OUT + 7):

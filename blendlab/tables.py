@@ -207,11 +207,16 @@ def side(pipe):
     return pipe.unet.config.sample_size * getattr(pipe, "vae_scale_factor", 1)
 
 
+def is_simple(pipe):
+    """Whether a model was trained on the simple world only."""
+    return models.card(pipe).get("world") == "simple"
+
+
 def blocks(n, pipe, label, seed=world.HELD_OUT):
     """Yield (k, tasks) block by block. With k as the seed, task i draws the same noise whatever n is."""
     with progress(n, label, "task") as bar:
         for k, start in enumerate(range(0, n, metrics.BLOCK)):
-            tasks = metrics.tasks(min(metrics.BLOCK, n - start), start, seed, side(pipe))
+            tasks = metrics.tasks(min(metrics.BLOCK, n - start), start, seed, side(pipe), is_simple(pipe))
             yield k, tasks
             bar.update(len(tasks))
 

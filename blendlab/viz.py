@@ -18,7 +18,7 @@ from torch import Tensor
 from . import images as door
 from .masks import dilate
 
-WIDTH = 920  # pixels, about a notebook's column
+WIDTH = 960  # pixels, about a notebook's column
 INK, FAINT = "#2b2b2b", "#d8d8d8"
 COLOURS = ("#2f6db5", "#d9722e", "#3f9560", "#8e5aa8", "#767676")
 TINT = (232, 28, 122)  # of a mask; no landscape has it

@@ -10,7 +10,7 @@ import torch
 
 from .. import masks, metrics, world
 from ..decoder import METHODS, reconstruct
-from ..phenomena import clips_word, columns, distance, fine, guided, part, timed
+from ..phenomena import clips_word, columns, distance, fine, guided, part, seconds_each, timed
 from ..rank import rank
 from ..tables import blocks, edited, joined, measured, progress, reconstructed, seen_inside, side
 
@@ -28,7 +28,7 @@ def spaces(n, pipe, model, clip, judge):
         "pixels, CLIP guides": lambda tasks, k: guided(model, clip, tasks, k),
     }
     rows, seconds, figure = {label: [] for label in methods}, {label: [] for label in methods}, None
-    for k, tasks in blocks(n, pipe, "spaces"):
+    for k, tasks in blocks(n, model, "spaces"):  # of the world that the pixel model knows
         made, wanted = {}, distance(clip, tasks.truth, tasks)
         for label, method in methods.items():
             made[label], time_each = timed(lambda method=method, tasks=tasks, k=k: method(tasks, k))
@@ -39,7 +39,7 @@ def spaces(n, pipe, model, clip, judge):
             rows[label].append(seen | clips_word(clip, made[label], tasks))
             seconds[label].append(time_each)
         figure = figure or columns(tasks, made, truth="the truth")
-    return {label: joined(parts) | {"time (s)": metrics.mean(seconds[label])} for label, parts in rows.items()}, figure
+    return {label: joined(parts) | seconds_each(seconds[label]) for label, parts in rows.items()}, figure
 
 
 @measured(64, "tinyworld")
@@ -107,7 +107,7 @@ def reconstructions(n, pipe, judge):
                 seconds[label].append(time_each)
             figure = figure or columns(some, film)
             bar.update(len(some))
-    return {label: joined(parts) | {"time (s)": metrics.mean(seconds[label])} for label, parts in rows.items()}, figure
+    return {label: joined(parts) | seconds_each(seconds[label]) for label, parts in rows.items()}, figure
 
 
 def _put_back(images, plain, tasks):

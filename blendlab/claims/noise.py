@@ -4,12 +4,14 @@ Noise, prompts and settings are the same in all rows of a table, except for what
 whose helpers these use, and ../noise_edit.py, which most of them measure.
 """
 
+from dataclasses import replace
+
 import torch
 
 from .. import attention, metrics, world
-from ..inversion import Drawing, Ready, invert, reword, settled
+from ..inversion import Drawing, Ready, invert, latent_shape, reword, settled
 from ..noise import Noise
-from ..noise_edit import agreement, layout, middle_of, move_blocks, repaint, swap, tendency
+from ..noise_edit import agreement, layout, looks, middle_of, move_blocks, repaint, swap, tendency
 from ..tables import blocks, edited, joined, measured, progress, seen_inside, seen_outside
 
 KINDS = ("cat", "bus", "car", "dog", "house", "tree", "fish", "boat")
@@ -68,11 +70,12 @@ def which_layer(n, pipe, judge):
     """Which layers' attention foretells the place? How often the noun's attention at the first step is higher where its
     thing ends than another noise's there (by chance: 50%), for each cross-attention layer.
     """
-    rows = {}
+    landings = tendency(pipe, judge, ["a red cat", "a red bus"], n=n, steps=25, batch=metrics.BLOCK)
+    z, rows = Noise(0, n, "initial", pipe.device)(latent_shape(pipe)), {}
     for name in attention.cross_attention(pipe.unet, None):
-        layer = name.removesuffix(".attn2").removesuffix(".transformer_blocks.0")
-        landings = tendency(pipe, judge, ["a red cat", "a red bus"], n=n, layers=layer, steps=25, batch=metrics.BLOCK)
-        rows[layer] = {"as the noise says": torch.cat([one.foretold() for one in landings])}
+        maps = [looks(pipe, one.prompt, [one.word], z, layers=name, steps=25)[:, 0] for one in landings]
+        told = [replace(one, attention=heat).foretold() for one, heat in zip(landings, maps, strict=True)]
+        rows[name.split(".transformer_blocks")[0]] = {"as the noise says": torch.cat(told)}
     return rows
 
 
@@ -112,7 +115,7 @@ def laid_out(pipe, judge, asked, seeds=4, **how):
     return torch.cat(right)
 
 
-@measured(32, "tinyworld", "tinyworld-judge")
+@measured(10, "tinyworld", "tinyworld-judge")
 def layouts(n, pipe, judge):
     """Things in boxes: how often the middle of every named thing is in its box, for one, two and three things; n
     prompts, four noises each. The rules carry blocks of the initial noise; the peers add attention.
@@ -131,7 +134,7 @@ MOMENTS = {"before step 1": (0,), "before steps 1 to 3": (0, 1, 2), "before step
            "before step 4 only": (3,), "before step 8 only": (7,), "never": ()}  # fmt: skip
 
 
-@measured(32, "tinyworld", "tinyworld-judge")
+@measured(16, "tinyworld", "tinyworld-judge")
 def exchange_steps(n, pipe, judge):
     """When blocks are carried: once before the first step, as published, again before later ones, or only later. How
     often the one thing is in its box; n prompts, four noises each.
@@ -141,7 +144,7 @@ def exchange_steps(n, pipe, judge):
             for label, at in MOMENTS.items()}  # fmt: skip
 
 
-@measured(32, "tinyworld", "tinyworld-judge")
+@measured(16, "tinyworld", "tinyworld-judge")
 def value_or_place(n, pipe, judge):
     """Is it the values of a block that make a thing, or its place? Into the box are carried the blocks that the word
     looks at the most, the ones it looks at the least, or fresh noise; or nothing is. How often the thing is in the
@@ -191,7 +194,7 @@ def injection(n, pipe, judge):
     return rows
 
 
-@measured(32, "tinyworld", "tinyworld-judge")
+@measured(24, "tinyworld", "tinyworld-judge")
 def repainting(n, pipe, judge):
     """Fresh noise in a box until the judge sees the prompted thing there, at most 12 tries: tries, successes, and how
     much the rest of the picture moved. One picture for each prompt, in which the thing was not in the box before.
@@ -216,7 +219,7 @@ def repainting(n, pipe, judge):
     }}  # fmt: skip
 
 
-@measured(48, "tinyworld", "tinyworld-judge")
+@measured(32, "tinyworld", "tinyworld-judge")
 def inverted(n, pipe, judge):
     """Re-painting of pictures that were not generated, as a way of inpainting: their noise is found by DDIM inversion,
     drawn anew in the box, and everything is made again with the truth's caption; against latent blending.

@@ -10,7 +10,7 @@ from .. import metrics, models, world
 from ..baselines import paint_by_word, pyramid
 from ..blend import blend
 from ..clip_guided import clip_guided
-from ..phenomena import PIXELS, clips_word, columns, guided, timed
+from ..phenomena import PIXELS, clips_word, columns, guided, seconds_each, timed
 from ..poisson import poisson
 from ..rank import rank
 from ..tables import blocks, joined, measured, seen_inside
@@ -67,7 +67,7 @@ def guidance_variants(n, model, clip, judge):
             images, time_each = timed(lambda k=k, tasks=tasks, how=how: guided(model, clip, tasks, k, eta=1.0, **how))
             rows[label].append(seen_inside(judge, images, tasks) | clips_word(clip, images, tasks))
             seconds[label].append(time_each)
-    return {label: joined(parts) | {"time (s)": metrics.mean(seconds[label])} for label, parts in rows.items()}
+    return {label: joined(parts) | seconds_each(seconds[label]) for label, parts in rows.items()}
 
 
 SAMPLERS = {f"{name}, {steps} steps": dict(eta=eta, steps=steps)
@@ -133,7 +133,7 @@ def pixel_methods(n, model, clip, judge, pipe):
             rows[label].append(seen | outside(made[label], tasks))
             seconds[label].append(time_each)
         figure = figure or columns(tasks, made)
-    times = {label: {"time (s)": metrics.mean(each)} for label, each in seconds.items() if label != "the truth"}
+    times = {label: seconds_each(each) for label, each in seconds.items() if label != "the truth"}
     return {label: joined(parts) | times.get(label, {}) for label, parts in rows.items()}, figure
 
 

@@ -1,7 +1,8 @@
 """The unconditional diffusion model of Blended Diffusion (arXiv 2111.14818), small: whole scenes in pixels.
 
 Words reach it only through CLIP's gradient, so it must find any object likely anywhere: it sees scenes with
-none to four objects and closer looks, and objects, a tenth of a scene, count more. Read next: clip.py.
+none to four objects and closer looks, and objects, a tenth of a scene, count more. Nothing tells it what to paint,
+so it learns slowly, and knows the simple world only: eight kinds, no patterns. Read next: clip.py.
 """
 
 import copy
@@ -55,7 +56,7 @@ class Pixel(Job):
         """Pictures start .. start+n-1 of the stream and where their objects are; every fourth is a closer look."""
         from .. import world
 
-        scenes = world.sample(n, seed=self.world_seed(), start=start, device=self.device)
+        scenes = world.simple(world.sample(n, seed=self.world_seed(), start=start, device=self.device))
         window = closer_looks(start, n, smallest=0.5).to(self.device)
         view = world.render(scenes, size=64, window=window)
         return {"image": to_bytes(view.image)} | dense.shown(view)
@@ -103,7 +104,7 @@ class Pixel(Job):
 
         DDIMPipeline(unet=copy.deepcopy(self.net["unet"]).half(), scheduler=self.scheduler).save_pretrained(folder)
 
-        card = {"size": 64, "perceptual": "tinyworld", "settings": SETTINGS}
+        card = {"size": 64, "world": "simple", "perceptual": "tinyworld", "settings": SETTINGS}
         (folder / "blendlab.json").write_text(json.dumps(card, indent=2) + "\n")
 
     def load(self, folder: Path):

@@ -17,6 +17,7 @@ from .scenes import (
            KINDS,
            PATTERNS,
            SIGN_WORDS,
+           SIMPLE,
            SLOTS,
            TIMES,
            Scenes,
@@ -26,9 +27,11 @@ from .scenes import (
            elsewhere,
            sample,
            scene,
+           simple,
            without,
 )
 
-__all__ = ["COLOURS", "FAMILIES", "GROUNDS", "HELD_OUT", "KINDS", "PALETTE", "PATTERNS", "SIGN_WORDS", "SLOTS", "TIMES",
+__all__ = ["COLOURS", "FAMILIES", "GROUNDS", "HELD_OUT", "KINDS", "PALETTE", "PATTERNS", "SIGN_WORDS", "SIMPLE",
+           "SLOTS", "TIMES",
            "Scenes", "View", "added", "captions", "cat", "changed", "describe", "elsewhere", "render", "sample",
-           "scene", "without", "words"]  # fmt: skip
+           "scene", "simple", "without", "words"]  # fmt: skip
