@@ -157,7 +157,7 @@ def thin_masks(n, pipe, judge):
     the picture stays as it was.
     """
     hows = {"plain": {}, "every cell": {"mask_rule": "any"}, "every cell, dilated": {"mask_rule": "any", "shrink": 1}}
-    tasks, rows, film = _thin(n, side(pipe)), {}, []
+    tasks, rows, film = thin(n, side(pipe)), {}, []
     small = [s // pipe.vae_scale_factor for s in tasks.image.shape[-2:]]
     for label, how in hows.items():
         parts = []
@@ -184,7 +184,7 @@ def _where_left(pipe, tasks, seed, small, how):
     return images
 
 
-def _thin(n, size, seed=world.HELD_OUT + 7):
+def thin(n, size, seed=world.HELD_OUT + 7):
     """Tasks of lamps, fences and flashes in turn, whose masks are their own outlines."""
     before = world.sample(4 * n + 16, seed)
     before = before[before.count < 2][:n]

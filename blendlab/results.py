@@ -69,10 +69,15 @@ def save(result: dict, path):
     os.replace(part, path)
 
 
+def saved(name: str) -> bool:
+    """Whether a table is there, made with whatever weights."""
+    _recipe(name)
+    return _path(name).is_file()
+
+
 def load(name: str) -> dict:
     """Return the saved table; FileNotFoundError says how to make it."""
-    _recipe(name)
-    if not _path(name).is_file():
+    if not saved(name):
         raise FileNotFoundError(f"table {name!r} is not there yet; make it with `blendlab results {name}`")
     return json.loads(_path(name).read_text(encoding="utf-8"))
 
@@ -117,11 +122,11 @@ def _same(was, now):
 def current(name: str) -> bool:
     """Whether a table is saved, and was made with the weights that are there now."""
     needs = _recipe(name).needs
-    return _path(name).is_file() and load(name)["weights"] == {model: fingerprint(model) for model in needs}
+    return saved(name) and load(name)["weights"] == {model: fingerprint(model) for model in needs}
 
 
 def _state(name):
-    if not _path(name).is_file():
+    if not saved(name):
         return "not there yet"
     return f"n = {load(name)['n']}" + ", but made with other weights" * (not current(name))
 

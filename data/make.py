@@ -167,6 +167,9 @@ def figures() -> str:
     """A row for each figure: now, with its 95% interval; aim; table."""
     lines = ["| figure | now | aim | made by |", "|---|---|---|---|"]
     for figure, (name, label, columns, aim) in FIGURES.items():
+        if not results.saved(name):
+            lines.append(f"| {figure} | not measured yet | {aim} | `blendlab results {name}` |")
+            continue
         result = results.load(name)
         (row,) = (row for row in result["rows"] if row["label"] == label)
         now = " / ".join(results.text(row[column], column) for column in columns)

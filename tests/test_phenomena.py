@@ -37,7 +37,7 @@ def test_a_smaller_table_is_the_beginning_of_a_larger_one(quick, name, rows):
 
 
 def test_thin_masks_are_thin_outlines_of_thin_things():
-    tasks = phenomena._thin(6, 64)
+    tasks = phenomena.thin(6, 64)
     assert set(tasks.kind) == {"lamp", "fence", "lightning"}
     narrow = torch.nn.functional.max_pool2d(1 - tasks.mask, 7, 1, 3)  # 0 only in the middle of squares of 7 pixels
     assert ((1 - narrow) * tasks.mask).sum() == 0 < tasks.mask.sum()

@@ -200,3 +200,16 @@ def test_signs_are_legible_and_never_mirrored():
 def test_bad_scenes_are_refused_with_a_sentence(call, sentence):
     with pytest.raises(ValueError, match=sentence):
         call()
+
+
+def test_the_simple_world_keeps_everything_but_kinds_and_patterns():
+    scenes = world.sample(200, seed=5)
+    simple = world.simple(scenes)
+    kinds = {world.KINDS[k] for k in simple.kind[simple.kind >= 0].tolist()}
+    assert kinds == set(world.SIMPLE) and simple.pattern.eq(0).all()
+    assert torch.equal(simple.kind < 0, scenes.kind < 0)
+    for name in ("ground", "time", "horizon", "colour", "accent", "x", "y", "size", "tilt"):
+        assert torch.equal(getattr(simple, name), getattr(scenes, name)), name
+    sky = torch.tensor([world.KINDS.index(kind) for kind in world.FAMILIES["sky"]])
+    flying = torch.isin(scenes.kind, sky)  # what flew flies on
+    assert {world.KINDS[k] for k in simple.kind[flying].tolist()} <= set(world.SIMPLE[:4])

@@ -10,7 +10,7 @@ import torch
 
 from .. import masks, metrics, world
 from ..decoder import METHODS, reconstruct
-from ..phenomena import clips_word, columns, distance, fine, guided, part, seconds_each, timed
+from ..phenomena import clips_word, columns, distance, fine, guided, part, seconds_each, thin, timed
 from ..rank import rank
 from ..tables import blocks, edited, joined, measured, progress, reconstructed, seen_inside, side
 
@@ -172,42 +172,41 @@ def decoder_tuning(n, pipe):
 # Thin masks
 
 
-WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the stroke, in latent cells
+WIDER = (0, 1, 2, 4)  # pixels added to the outline on every side
 SCHEDULES = {
     "no dilation": {},
+    "first half, 1 cell": {"shrink": 1},
     "the paper's 3 dilations": {"shrink": 3},
     "5 dilations": {"shrink": 5},
-    "first half, 1 cell": {"shrink": 1},
 }
 
 
-@measured(24, "tinyworld", "tinyworld-judge")
+@measured(36, "tinyworld", "tinyworld-judge")
 def thickness(n, pipe, judge):
-    """Edits in upright strokes of a given width in latent cells: how often the judge sees the prompted thing in the
-    stroke, with plain blending and with schedules that start from a wider mask. All cells that the stroke touches
-    count, so that it never vanishes.
+    """Edits in masks around lamps, fences and lightning, from their outline to 4 pixels more on every side, and how
+    often the judge sees the prompted thing: with plain blending, and with schedules that start from a wider mask. All
+    cells that a mask touches count, so that none vanishes. Thickness: of the mask, on average, in latent cells.
     """
-    rows, cell = {}, pipe.vae_scale_factor
-    for width in WIDTHS:
-        tasks = strokes(n, side(pipe), max(1, round(width * cell)))
+    rows, outlines, cell = {}, thin(n, side(pipe)), pipe.vae_scale_factor
+    for pixels in WIDER:
+        tasks = replace(outlines, mask=masks.dilate(outlines.mask, pixels))
+        thick = torch.tensor([_thickness(mask) / cell for mask in tasks.mask[:, 0]])
+        name = f"{pixels} pixels wider" if pixels else "the outline"
         for label, how in SCHEDULES.items():
             parts = []
-            with progress(n, f"{width:g} cells, {label}", "task") as bar:
+            with progress(n, f"{name}, {label}", "task") as bar:
                 for k, start in enumerate(range(0, n, metrics.BLOCK)):
                     some = part(tasks, range(n)[start : start + metrics.BLOCK])
-                    images = edited(pipe, some, k, mask_rule="any", **how).tensor
-                    parts.append(seen_inside(judge, images, some))
+                    parts.append(seen_inside(judge, edited(pipe, some, k, mask_rule="any", **how).tensor, some))
                     bar.update(len(some))
-            rows[f"{width:g} cells, {label}"] = joined(parts)
-        rows[f"{width:g} cells, the truth"] = seen_inside(judge, reconstructed(pipe, tasks.truth), tasks)
+            rows[f"{name}, {label}"] = joined(parts) | {"thickness (cells)": thick}
+        rows[f"{name}, the truth"] = seen_inside(judge, reconstructed(pipe, tasks.truth), tasks)
     return rows
 
 
-def strokes(n, size, width, seed=world.HELD_OUT + 19):
-    """Tasks whose mask is an upright stroke of `width` pixels through the middle of the new thing."""
-    tasks = metrics.tasks(n, seed=seed, size=size)
-    box = world.render(tasks.scenes, size).boxes[torch.arange(n), tasks.slot]
-    left = ((box[:, 0] + box[:, 2]) / 2 * size - width / 2).round().clamp(0, size - width)
-    x = torch.arange(size)
-    across = (x >= left[:, None]) & (x < left[:, None] + width)  # (n,size)
-    return replace(tasks, mask=tasks.mask * across[:, None, None, :].float())
+def _thickness(mask):
+    """The mean width of a mask (H,W) in pixels: the distance to its border is a quarter of it, on average."""
+    from scipy.ndimage import distance_transform_edt
+
+    inside = mask.numpy() > 0
+    return 4 * float((distance_transform_edt(inside) - 0.5)[inside].mean())
