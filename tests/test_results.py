@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from blendlab import cli, files, metrics, models, results, sweeps, tables, world
+from blendlab.claims import latents
 from blendlab.clip import load_clip
 from blendlab.judge import Found, Judge
 
@@ -155,6 +156,8 @@ def test_saved_tables_come_out_again(name, monkeypatch):
     for sweep in ("PIXEL", "EXEMPLAR", "DECODER"):
         monkeypatch.setattr(sweeps, sweep, dict(list(getattr(sweeps, sweep).items())[:1]))
     monkeypatch.setattr(tables, "BLENDINGS", dict(list(tables.BLENDINGS.items())[:2]))
+    monkeypatch.setattr(latents, "TUNING", latents.TUNING[:2])
+    monkeypatch.setattr(latents, "WIDER", latents.WIDER[:1])
     live = results.measure(name, n=FEW.get(name, 1))
     if any("first" in row for row in live["rows"]):
         results.reproduces(saved, live, differ=1)
