@@ -123,7 +123,8 @@ COVERS = {
 
 def covers():
     """pictures/ of the notebooks that open with one of their own, once they were executed."""
-    for name, (heading, i) in COVERS.items():
+    for name in [name for name in COVERS if (HERE.parent / f"notebooks/{name}.ipynb").is_file()]:
+        heading, i = COVERS[name]
         nb = nbformat.read(HERE.parent / f"notebooks/{name}.ipynb", as_version=4)
         picture = dict(course.pictures(nb))[heading][i]
         (HERE / f"pictures/{name}.png").write_bytes(base64.b64decode(picture.split(",", 1)[1]))
