@@ -240,7 +240,7 @@ def tendency(n, pipe, judge):
             foretold[step].append(landed[prompt].foretold())
     rows = {label: agreement(*(landed[prompt] for prompt in pair)) for label, pair in SHARED.items()}
     rows |= {f"attention, step {step + 1}": torch.cat(foretold[step]) for step in FIRST}
-    rows = {label: {"as the noise says": shares} for label, shares in rows.items()}
+    rows = {label: {"as the noise says": metrics.mean(shares)} for label, shares in rows.items()}  # of all n at once
     titles = [said[i // SHOWN] if i % SHOWN == 0 else "" for i in range(len(said) * SHOWN)]
     return rows, viz.show([image for images in film.values() for image in images], titles, columns=SHOWN)
 

@@ -44,7 +44,7 @@ def tendency_eta(n, pipe, judge):
     rows = {}
     for eta in ETAS:
         cat, bus = tendency(pipe, judge, ["a red cat", "a red bus"], n=n, eta=eta, steps=25, batch=metrics.BLOCK)
-        rows[f"eta {eta:g}"] = {"as the noise says": agreement(cat, bus)}
+        rows[f"eta {eta:g}"] = {"as the noise says": metrics.mean(agreement(cat, bus))}
     return rows
 
 
@@ -57,7 +57,7 @@ def word_order(n, pipe, judge):
     said = ["a red cat and a blue bus", "a blue bus and a red cat"]
     landed = {(one.prompt, one.word): one for one in
               tendency(pipe, judge, said, n=n, steps=25, batch=metrics.BLOCK)}  # fmt: skip
-    rows = {f"the {word}": {"as the noise says": agreement(*(landed[prompt, word] for prompt in said))}
+    rows = {f"the {word}": {"as the noise says": metrics.mean(agreement(*(landed[prompt, word] for prompt in said)))}
             for word in ("cat", "bus")}  # fmt: skip
     for prompt in said:
         gap = landed[prompt, "bus"].place[:, 0] - landed[prompt, "cat"].place[:, 0]
@@ -75,7 +75,7 @@ def which_layer(n, pipe, judge):
     for name in attention.cross_attention(pipe.unet, None):
         maps = [looks(pipe, one.prompt, [one.word], z, layers=name, steps=25)[:, 0] for one in landings]
         told = [replace(one, attention=heat).foretold() for one, heat in zip(landings, maps, strict=True)]
-        rows[name.split(".transformer_blocks")[0]] = {"as the noise says": torch.cat(told)}
+        rows[name.split(".transformer_blocks")[0]] = {"as the noise says": metrics.mean(torch.cat(told))}
     return rows
 
 

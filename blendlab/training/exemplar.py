@@ -192,7 +192,8 @@ def nine_channels(folder):
     from diffusers import UNet2DConditionModel
 
     plain = UNet2DConditionModel.from_pretrained(folder).float()
-    unet = UNet2DConditionModel.from_config(plain.config, in_channels=2 * plain.config.in_channels + 1)
+    config = {key: value for key, value in plain.config.items() if key != "_name_or_path"}  # a folder of this machine
+    unet = UNet2DConditionModel.from_config(config, in_channels=2 * plain.config.in_channels + 1)
     weights = plain.state_dict()
     more = unet.config.in_channels - plain.config.in_channels
     weights["conv_in.weight"] = F.pad(weights["conv_in.weight"], (0, 0, 0, 0, 0, more))
