@@ -115,7 +115,7 @@ COVERS = {
     "01_clip_guidance": ("Extending augmentations", -1),
     "02_per_step_blending": ("What it is good for", -1),
     "04_decoder_tuning": ("The cheap ways", 0),
-    "05_mask_shrinking": ("Plain blending", 0),
+    "05_mask_shrinking": ("Thicker and thicker", 0),
     "06_exemplar_inpainting": ("Look", -1),
     "07_noise_editing": ("By hand", -1),
 }
