@@ -157,18 +157,25 @@ def check_01_4(my_augmentation: Callable) -> None:
     """my_augmentation(pictures, u) -> pictures changed as u says, for (B,3,S,S) and u (B,) in [0,1)."""
     pictures = Noise(7, 2, "initial")((3, 16, 16)).requires_grad_()
     u = torch.tensor([0.2, 0.8])
-    mine = _tried(my_augmentation, pictures, u)
+    hint = "no gradient comes through: use operations of torch on pictures."
+    well = "a gradient comes through, and a pattern must now survive it."
+    _check_augmentation(my_augmentation, pictures, u, {hint: lambda mine: not mine.requires_grad}, well)
+
+
+def _check_augmentation(mine_of: Callable, pictures, u, also: dict[str, Callable], well: str) -> None:
+    """What an augmentation of pictures (B,3,S,S) by u (B,) has to do; also: hints and tests of its own."""
+    mine = _tried(mine_of, pictures, u)
     if mine is not None:
         shaped = isinstance(mine, torch.Tensor) and mine.shape == pictures.shape
         wrong = {
             "as many pictures must come out as went in, of the same size.": not shaped,
-            "no gradient comes through: use operations of torch on pictures.": not (shaped and mine.requires_grad),
+            **{hint: shaped and made(mine) for hint, made in also.items()},
             "nothing was changed.": shaped and torch.equal(mine, pictures),
             "the same number must give the same change: take it from u.": shaped
-            and not torch.equal(mine, my_augmentation(pictures, u)),
-            "u must matter.": shaped and torch.equal(mine, my_augmentation(pictures, u.flip(0))),
+            and not torch.equal(mine, mine_of(pictures, u)),
+            "u must matter.": shaped and torch.equal(mine, mine_of(pictures, u.flip(0))),
         }
-        _advise(wrong, "a gradient comes through, and a pattern must now survive it.")
+        _advise(wrong, well)
 
 
 # --- 02 per-step blending ---
@@ -564,18 +571,8 @@ def check_06_3(cut_out: Callable) -> None:
 def check_06_4(my_augmentation: Callable) -> None:
     """my_augmentation(pieces, u) -> references (B,3,S,S) changed as u (B,) says."""
     pieces, u = Noise(11, 2, "initial")((3, 16, 16)).clamp(-1, 1), torch.tensor([0.2, 0.8])
-    mine = _tried(my_augmentation, pieces, u)
-    if mine is not None:
-        shaped = isinstance(mine, torch.Tensor) and mine.shape == pieces.shape
-        wrong = {
-            "as many pictures must come out as went in, of the same size.": not shaped,
-            "pictures stay in [-1, 1]: clamp them.": shaped and mine.abs().max().item() > 1,
-            "nothing was changed.": shaped and torch.equal(mine, pieces),
-            "the same number must give the same change: take it from u.": shaped
-            and not torch.equal(mine, my_augmentation(pieces, u)),
-            "u must matter.": shaped and torch.equal(mine, my_augmentation(pieces, u.flip(0))),
-        }
-        _advise(wrong, "the same thing, another picture: copying no longer pays.")
+    also = {"pictures stay in [-1, 1]: clamp them.": lambda mine: mine.abs().max().item() > 1}
+    _check_augmentation(my_augmentation, pieces, u, also, "the same thing, another picture: copying no longer pays.")
 
 
 # --- 07 noise editing ---

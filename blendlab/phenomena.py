@@ -161,13 +161,10 @@ def thin_masks(n, pipe, judge):
     small = [s // pipe.vae_scale_factor for s in tasks.image.shape[-2:]]
     for label, how in hows.items():
         parts = []
-        with progress(n, label, "task") as bar:
-            for k, start in enumerate(range(0, n, metrics.BLOCK)):
-                some = part(tasks, range(n)[start : start + metrics.BLOCK])
-                images = _where_left(pipe, some, k, small, how)
-                parts.append(seen_inside(judge, images, some))
-                film += [images] * (k == 0)
-                bar.update(len(some))
+        for k, some in parts_of(tasks, label):
+            images = _where_left(pipe, some, k, small, how)
+            parts.append(seen_inside(judge, images, some))
+            film += [images] * (k == 0)
         each = [masks.survival(m[None], small, how.get("mask_rule", "centre")) for m in tasks.mask]
         rows[label] = joined(parts) | {"survives (share)": torch.tensor(each)}
     rows["ceiling: the truth"] = seen_inside(judge, reconstructed(pipe, tasks.truth), tasks)
@@ -209,6 +206,15 @@ def part(tasks, rows):
     rows = list(rows)
     values = (getattr(tasks, name) for name in tasks.__dataclass_fields__)
     return metrics.Tasks(*([v[i] for i in rows] if isinstance(v, list) else v[rows] for v in values))
+
+
+def parts_of(tasks, label):
+    """Yield (k, tasks) block by block of tasks that are there; `blocks` makes them."""
+    with progress(len(tasks), label, "task") as bar:
+        for k, start in enumerate(range(0, len(tasks), metrics.BLOCK)):
+            some = part(tasks, range(len(tasks))[start : start + metrics.BLOCK])
+            yield k, some
+            bar.update(len(some))
 
 
 # Where things land
@@ -293,16 +299,14 @@ def exemplars(n, pipe, clip, judge):
         if name == SHIPPED or Path(name).is_dir():
             network = pipe if name == SHIPPED else models.load(name, device=pipe.unet.device)
             results[label] = painted(network, tasks, reference, label, **how)
-    pattern, seen, rows = _pattern(tasks), look(clip, (fit(clip, reference) + 1) / 2), {}
+    pattern, seen, rows = pattern_of(tasks), look(clip, (fit(clip, reference) + 1) / 2), {}
     for label, images in results.items():
         to_pasted, to_truth = (metrics.rms((images - other) / 2, where) for other in (pasted, tasks.truth))
-        errors = torch.stack([metrics.rms(images - other, tasks.mask) for other in truths])  # (3,n)
-        inside = look(clip, (fit(clip, warp(images, frame(box))) + 1) / 2)  # (n,d)
         rows[label] = {
             "nearer to the pasted thing": to_pasted < to_truth,
             "error to the truth (share of range)": to_truth,
-            "stripes and spots right": (errors.argmin(0) == pattern)[pattern > 0],
-            "CLIP similarity (cos)": (inside * seen).sum(1),
+            "stripes and spots right": (nearest(images, truths, tasks.mask) == pattern)[pattern > 0],
+            "CLIP similarity (cos)": (inside(clip, images, box) * seen).sum(1),
         } | seen_inside(judge, images, tasks)
     return rows, columns(tasks, {"reference": reference} | results, truth="the truth")
 
@@ -318,7 +322,17 @@ def painted(pipe, tasks, reference, label, **options):
     return torch.cat(parts)
 
 
-def _pattern(tasks):
+def nearest(images, truths, mask):
+    """(n,) which of the truths (k,n,3,H,W) is nearest inside the mask."""
+    return torch.stack([metrics.rms(images - truth, mask) for truth in truths]).argmin(0)
+
+
+def inside(clip, images, box):
+    """CLIP's unit vectors (n,d) of what is in boxes (n,4)."""
+    return look(clip, (fit(clip, warp(images, frame(box))) + 1) / 2)
+
+
+def pattern_of(tasks):
     return tasks.scenes.pattern[torch.arange(len(tasks)), tasks.slot]
 
 

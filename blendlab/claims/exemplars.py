@@ -12,18 +12,8 @@ import torch.nn.functional as F
 from .. import metrics, viz, world
 from ..clip import fit, look
 from ..clip_guidance import warp
-from ..phenomena import frame, painted, part, references
-from ..tables import edited, measured, progress, seen_inside, side
-
-
-def nearest(images, truths, mask):
-    """(n,) which of the truths (k,n,3,H,W) is nearest inside the mask."""
-    return torch.stack([metrics.rms(images - truth, mask) for truth in truths]).argmin(0)
-
-
-def inside(clip, images, box):
-    """CLIP's unit vectors (n,d) of what is in boxes (n,4)."""
-    return look(clip, (fit(clip, warp(images, frame(box))) + 1) / 2)
+from ..phenomena import frame, inside, nearest, painted, part, parts_of, pattern_of, references
+from ..tables import edited, measured, seen_inside, side
 
 
 def common(judge, images, tasks):
@@ -104,7 +94,7 @@ SIZES = (8, 16, 32, 128)
 def exemplar_sizes(n, pipe, judge):
     """References of few pixels: the side of the square that is kept of each, before CLIP sees it enlarged."""
     tasks, _, reference, _, truths, _ = references(n, side(pipe))
-    pattern, rows = tasks.scenes.pattern[torch.arange(n), tasks.slot], {}
+    pattern, rows = pattern_of(tasks), {}
     for size in SIZES:
         small = F.interpolate(reference, (size, size), mode="area") if size < reference.shape[-1] else reference
         images = painted(pipe, tasks, small, f"{size} pixels")
@@ -123,22 +113,15 @@ def exemplar_attributes(n, pipe, words, judge):
     only, or all that a rich caption says.
     """
     tasks, _, reference, _, truths, _ = references(n, side(pipe))
-    each, slot = torch.arange(n), tasks.slot
-    pattern, accent = tasks.scenes.pattern[each, slot], tasks.scenes.accent[each, slot]
+    slot, pattern = tasks.slot, pattern_of(tasks)
+    accent = tasks.scenes.accent[torch.arange(n), slot]
     accents = torch.stack([world.render(world.changed(tasks.scenes, slot, accent=a), side(pipe)).image
                            for a in range(len(world.COLOURS))])  # fmt: skip
     rich = world.describe(tasks.scenes, slot, rich=True)
     results = {"by reference": painted(pipe, tasks, reference, "by reference")}
     for label, prompts in (("by words", tasks.prompts), ("by rich words", rich)):
-        parts = []
-        with progress(n, label, "task") as bar:
-            for k, start in enumerate(range(0, n, metrics.BLOCK)):
-                rows = range(n)[start : start + metrics.BLOCK]
-                some = part(tasks, rows)
-                some.prompts[:] = [prompts[i] for i in rows]
-                parts.append(edited(words, some, k).tensor.cpu())
-                bar.update(len(some))
-        results[label] = torch.cat(parts)
+        asked = parts_of(replace(tasks, prompts=prompts), label)
+        results[label] = torch.cat([edited(words, some, k).tensor.cpu() for k, some in asked])
     table = {}
     for label, images in (results | {"the truth": tasks.truth}).items():
         table[label] = common(judge, images, tasks) | {

@@ -10,7 +10,7 @@ import torch
 
 from .. import masks, metrics, world
 from ..decoder import METHODS, reconstruct
-from ..phenomena import clips_word, columns, distance, fine, guided, part, seconds_each, thin, timed
+from ..phenomena import clips_word, columns, distance, fine, guided, parts_of, seconds_each, thin, timed
 from ..rank import rank
 from ..tables import blocks, edited, joined, measured, progress, reconstructed, seen_inside, side
 
@@ -94,19 +94,16 @@ def reconstructions(n, pipe, judge):
     """
     rows, seconds = ({label: [] for label in METHODS} for _ in range(2))
     tasks, figure = detailed(n, side(pipe)), None
-    with progress(n, "reconstructions", "edit") as bar:
-        for k, start in enumerate(range(0, n, metrics.BLOCK)):
-            some = part(tasks, range(n)[start : start + metrics.BLOCK])
-            edit, film = edited(pipe, some, k), {}
-            plain = edit.tensor.cpu()
-            for label in METHODS:
-                again = lambda label=label, edit=edit, some=some: (  # noqa: E731
-                    reconstruct(pipe, edit, some.image, some.mask, method=label).tensor.cpu())
-                film[label], time_each = timed(again)
-                rows[label].append(_put_back(film[label], plain, some) | seen_inside(judge, film[label], some))
-                seconds[label].append(time_each)
-            figure = figure or columns(some, film)
-            bar.update(len(some))
+    for k, some in parts_of(tasks, "reconstructions"):
+        edit, film = edited(pipe, some, k), {}
+        plain = edit.tensor.cpu()
+        for label in METHODS:
+            again = lambda label=label, edit=edit, some=some: (  # noqa: E731
+                reconstruct(pipe, edit, some.image, some.mask, method=label).tensor.cpu())
+            film[label], time_each = timed(again)
+            rows[label].append(_put_back(film[label], plain, some) | seen_inside(judge, film[label], some))
+            seconds[label].append(time_each)
+        figure = figure or columns(some, film)
     return {label: joined(parts) | seconds_each(seconds[label]) for label, parts in rows.items()}, figure
 
 
@@ -193,12 +190,8 @@ def thickness(n, pipe, judge):
         thick = torch.tensor([_thickness(mask) / cell for mask in tasks.mask[:, 0]])
         name = f"{pixels} pixels wider" if pixels else "the outline"
         for label, how in SCHEDULES.items():
-            parts = []
-            with progress(n, f"{name}, {label}", "task") as bar:
-                for k, start in enumerate(range(0, n, metrics.BLOCK)):
-                    some = part(tasks, range(n)[start : start + metrics.BLOCK])
-                    parts.append(seen_inside(judge, edited(pipe, some, k, mask_rule="any", **how).tensor, some))
-                    bar.update(len(some))
+            parts = [seen_inside(judge, edited(pipe, some, k, mask_rule="any", **how).tensor, some)
+                     for k, some in parts_of(tasks, f"{name}, {label}")]  # fmt: skip
             rows[f"{name}, {label}"] = joined(parts) | {"thickness (cells)": thick}
         rows[f"{name}, the truth"] = seen_inside(judge, reconstructed(pipe, tasks.truth), tasks)
     return rows
