@@ -21,3 +21,27 @@ def no_network(monkeypatch):
         return connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", local_only)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """The shipped latent model."""
+    import blendlab as bl
+
+    return bl.load("tinyworld", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def sd():
+    """Stable Diffusion 1.x with random weights; cross-attention at the latents' own size and at half of it."""
+    import checkpoints
+
+    return checkpoints.sd1()
+
+
+@pytest.fixture(scope="module")
+def image():
+    """Noise for a picture; files with another `image` of their own use that."""
+    import torch
+
+    return torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1

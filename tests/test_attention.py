@@ -12,17 +12,6 @@ from blendlab.attention import Maps, capture, centre, tokens
 DOWN, MID = "down_blocks.1.attentions.0.transformer_blocks.0.attn2", "mid_block.attentions.0.transformer_blocks.0.attn2"
 
 
-@pytest.fixture(scope="module")
-def tiny():
-    return bl.load("tinyworld", device="cpu")
-
-
-@pytest.fixture(scope="module")
-def sd():
-    """Cross-attention at the latents' own size and at half of it."""
-    return checkpoints.sd1()
-
-
 def noise(n, h=8, w=8, seed=0):
     return torch.randn(n, 4, h, w, generator=torch.Generator().manual_seed(seed))
 

@@ -17,21 +17,6 @@ from blendlab.sampler import Prediction
 QUICK = dict(steps=4, w=3.0)
 
 
-@pytest.fixture(scope="module")
-def tiny():
-    return bl.load("tinyworld", device="cpu")
-
-
-@pytest.fixture(scope="module")
-def sd():
-    return checkpoints.sd1()
-
-
-@pytest.fixture(scope="module")
-def image():
-    return torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
-
-
 def state(unet):
     """Everything that could have been left in a network: its processors and hooks."""
     hooks = [(m._forward_pre_hooks | m._forward_hooks | m._forward_hooks_with_kwargs) for m in unet.modules()]

@@ -34,21 +34,6 @@ TWO = [("cat", (0.0, 0.25, 0.5, 1.0)), ("car", (0.5, 0.0, 1.0, 0.75))]
 PERMUTING = ("swap", "arrange", "paper")
 
 
-@pytest.fixture(scope="module")
-def tiny():
-    return bl.load("tinyworld", device="cpu")
-
-
-@pytest.fixture(scope="module")
-def sd():
-    return checkpoints.sd1()
-
-
-@pytest.fixture(scope="module")
-def image():
-    return torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
-
-
 def noise(n=1, seed=0):
     return bl.Noise(seed, n, "initial")((4, 8, 8))
 
