@@ -171,7 +171,7 @@ def admit(model, clip, image, mask, prompt, n: int):
     unet = getattr(model, "unet", None)
     if unet is None or unet.config.in_channels != 3 or hasattr(model, "vae"):
         raise ValueError("pass a model of pixels, as bl.load('tinyworld-pixel') gives; blended_latent is for latents")
-    multiple = 2 ** (len(unet.config.block_out_channels) - 1)
+    multiple = getattr(unet, "patch", 1) * 2 ** (len(unet.config.block_out_channels) - 1)
     image = images.image(image, size_multiple=multiple).to(unet.device)
     mask = images.mask(mask, like=image, allow_full=True)
     prompt = [prompt] if isinstance(prompt, str) else list(prompt)

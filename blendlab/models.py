@@ -192,6 +192,9 @@ def _open(folder, device, dtype):
         pipe = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True,
                                     variant=_variant(folder, dtype), **_dtype_argument(dtype), **left_out)
     pipe.set_progress_bar_config(disable=True)
+    if not hasattr(pipe, "vae"):
+        from .patches import Patches, in_patches
+        pipe.unet = Patches(pipe.unet) if in_patches(pipe.unet) else pipe.unet
     for part in pipe.components.values():
         if isinstance(part, torch.nn.Module):
             part.eval().requires_grad_(False)

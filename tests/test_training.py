@@ -145,7 +145,7 @@ def runs(tmp_path_factory):
     del rest["autoencoder"]
     sizes = {"width": 32, "layers": 1, "text_width": 32, "text_layers": 1}
     folder["clip"] = training.main("clip", out=out / "c", **sizes, **rest)
-    folder["pixel"] = training.main("pixel", out=out / "p", widths=(8, 8, 8, 32), **rest)
+    folder["pixel"] = training.main("pixel", out=out / "p", widths=(8, 32), **rest)
     start = {"latent": folder["latent"], "clip": folder["clip"]}
     folder["exemplar"] = training.main("exemplar", out=out / "e", **start, **rest)
     assert set(folder) == set(training.JOBS)
@@ -312,7 +312,7 @@ def test_crops_lie_around_the_cells_that_were_asked_for():
 @pytest.mark.parametrize("name", ["autoencoder", "latent", "pixel"])
 def test_every_other_step_is_made_of_crops_around_objects(name, runs):
     sizes = {"latent": {"widths": (16, 16), "text_width": 16, "text_layers": 1, "autoencoder": runs["autoencoder"]}}
-    small = {"autoencoder": {"widths": (8, 8, 8)}, "pixel": {"widths": (8, 8, 8, 32)}, **sizes}[name]
+    small = {"autoencoder": {"widths": (8, 8, 8)}, "pixel": {"widths": (8, 32)}, **sizes}[name]
     job = training.job_class(name)(batch_size=4, pool=32, **small)
     job.fill(0)
     key = {"latent": "z0"}.get(name, "image")
@@ -431,7 +431,7 @@ def test_cells_are_named_by_what_covers_them_most():
 def test_the_second_task_is_not_shipped_and_leaves_no_hook():
     from blendlab.training.pixel import Pixel
 
-    job = Pixel(widths=(8, 8, 8, 32), pool=16, batch_size=4)
+    job = Pixel(widths=(8, 32), pool=16, batch_size=4)
     job.fill(0)
-    assert {"loss", "v", "dense"} == set(job.loss(job.batch(0)))
-    assert not job.net["unet"].mid_block._forward_hooks
+    assert {"loss", "x0", "dense"} == set(job.loss(job.batch(0)))
+    assert not job.net["unet"].unet.mid_block._forward_hooks

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import world
 from ..clip_guidance import warp
 from . import dense
 from .harness import Job, Pool, copy_weights
@@ -23,6 +24,10 @@ MEAN = STD = (0.5, 0.5, 0.5)  # what open_clip takes off pictures in [0,1]: the 
 SCENE, RICH, OBJECT, RICH_OBJECT, WORD = range(5)  # the captions of one picture; the last is a single word
 PATCH = 8
 DENSE = 0.3  # what it counts that the patches say what stands where
+# What the class token of one object's picture has to say; exemplars pass on what it holds, captions seldom name all.
+SAID = {name: len(names) for name, names in (("kind", world.KINDS), ("colour", world.COLOURS),
+                                             ("pattern", world.PATTERNS), ("accent", world.COLOURS))}  # fmt: skip
+TOKEN = 0.3  # what that counts
 SIGNS = 8  # in one of so many scenes an object becomes a sign
 
 
@@ -34,8 +39,6 @@ class ClipJob(Job):
     def __init__(self, width=192, layers=4, text_width=128, text_layers=2, pool=None, **kwargs):
         super().__init__(**kwargs)
         import open_clip
-
-        from .. import world
 
         torch.manual_seed(self.seed)
         self.words = world.words()
@@ -53,7 +56,8 @@ class ClipJob(Job):
                 "layers": text_layers,
             },
         }
-        self.net = nn.ModuleDict({"clip": open_clip.CLIP(**self.sizes), "dense": dense.head(width)})
+        said = nn.Linear(width, sum(SAID.values()))
+        self.net = nn.ModuleDict({"clip": open_clip.CLIP(**self.sizes), "dense": dense.head(width), "token": said})
         self.pool_size = pool or (32768 if self.device.type == "cuda" else 4096)
 
     def fill(self, step):
@@ -62,8 +66,6 @@ class ClipJob(Job):
 
     def render(self, start, n):
         """Scenes start .. start+n-1 of the stream, the box of one object in each, and five captions as ids."""
-        from .. import world
-
         scenes = world.sample(n, seed=self.world_seed(), start=start, device=self.device)
         slot, sign = one_object(scenes, start), world.KINDS.index("sign")
         kind, word = (values.gather(1, slot[:, None])[:, 0] for values in (scenes.kind, scenes.word))
@@ -83,14 +85,14 @@ class ClipJob(Job):
         }
         ids = torch.stack([tokenize(self.tokenizer, texts[which]) for which in range(5)], dim=1)  # (n,5,LENGTH)
         ids = ids.to(torch.int16).to(self.device)
-        return {"image": to_bytes(view.image), "box": box, "sign": kind == sign, "ids": ids} | dense.shown(view)
+        named = torch.stack([getattr(scenes, name).gather(1, slot[:, None])[:, 0] for name in SAID], dim=1)  # (n,4)
+        kept = {"image": to_bytes(view.image), "box": box, "sign": kind == sign, "ids": ids}
+        return kept | {"named": named.to(torch.int8)} | dense.shown(view)
 
     def batch(self, step):
         """Whole scenes (a quarter), objects in their boxes on grey or black, and enlarged boxes (a fifth), as exemplars
         are shown; all of them warped, some blurred or noisy.
         """
-        from .. import world
-
         g, B = self.generator(step), self.batch_size
         data = self.pool.draw(B, step, g)
         draw = lambda *shape: torch.rand(B, *shape, generator=g).to(self.device)  # noqa: E731
@@ -117,10 +119,11 @@ class ClipJob(Job):
         seen = dense.labels(planes, data["kind"], data["colour"], 64 // PATCH)
 
         # A cat and a sign that says cat share a caption now and then: so words on signs come to mean something.
-        rich, word = draw() < 0.4, (draw() < torch.where(data["sign"], 0.6, 0.15)) & cut
+        rich, word = draw() < torch.where(enlarged, 0.6, 0.4), (draw() < torch.where(data["sign"], 0.6, 0.15)) & cut
         which = torch.where(cut | enlarged, torch.where(rich, RICH_OBJECT, OBJECT), torch.where(rich, RICH, SCENE))
         ids = data["ids"][torch.arange(B, device=self.device), torch.where(word, WORD, which)].long()
-        return {"image": image.clamp(-1, 1), "ids": ids, "kind": seen[0], "colour": seen[1]}
+        named = torch.where((cut | enlarged)[:, None], data["named"].long(), -100)  # -100: no object alone
+        return {"image": image.clamp(-1, 1), "ids": ids, "kind": seen[0], "colour": seen[1], "named": named}
 
     def loss(self, batch):
         net = self.net["clip"]
@@ -135,13 +138,14 @@ class ClipJob(Job):
         right = same.gather(1, logits.argmax(1, keepdim=True)).mean()
         patches = seen[0][:, 1:].mT.unflatten(2, (64 // PATCH, -1))  # (B,width,8,8)
         said = dense.dense_loss(self.net["dense"](patches), batch["kind"], batch["colour"])
-        return {"loss": loss + DENSE * said, "match": loss, "right": right, "dense": said}
+        logits = self.net["token"](seen[0][:, 0]).float().split(list(SAID.values()), dim=1)
+        token = sum(F.cross_entropy(*pair) for pair in zip(logits, batch["named"].unbind(1), strict=True))
+        parts = {"match": loss, "right": right, "dense": said, "token": token}
+        return {"loss": loss + DENSE * said + TOKEN * token} | parts
 
     @torch.no_grad()
     def sheet(self):
         """What a batch looks like; prints how often the right one of 100 different captions wins, held out."""
-        from .. import world
-
         scenes = world.sample(200, seed=world.HELD_OUT, device=self.device)
         texts = world.captions(scenes)
         first = sorted({text: i for i, text in reversed(list(enumerate(texts)))}.values())[:100]

@@ -2,7 +2,8 @@
 
 Words reach it only through CLIP's gradient, so it must find any object likely anywhere: it sees scenes with
 none to four objects and closer looks, and objects, a tenth of a scene, count more. Nothing tells it what to paint,
-so it learns slowly, and knows the simple world only: eight kinds, no patterns. Read next: clip.py.
+so it learns slowly: it works on squares of 4x4 pixels (patches.py), begins with what the latent model's convolutions
+know of the same 16x16 cells, and knows the simple world only: eight kinds, no patterns. Read next: clip.py.
 """
 
 import copy
@@ -12,9 +13,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ..patches import Patches
 from . import dense
 from .diffusion import levels, noised, scheduler
-from .harness import Job, Pool, copy_weights
+from .harness import WEIGHTS, Job, Pool, copy_weights
 from .pictures import closer_looks, crop, from_bytes, middles, sheet, to_bytes
 
 # Recommended values, until a sweep has found better ones.
@@ -27,25 +29,32 @@ EMPHASIS = 1.0  # how much more a pixel of an object counts in the loss than one
 class Pixel(Job):
     name = "pixel"
     batch_size = 16
-    lr = 6e-4
+    lr = 8e-4
     ema = 0.999
 
-    def __init__(self, widths=(16, 48, 96, 128), pool=None, **kwargs):
+    def __init__(self, widths=(80, 160), patch=4, latent=None, pool=None, **kwargs):
+        """latent: folder of the text-to-image model whose convolutions it begins with, where they have the same sizes
+        (default the shipped one, if there is one).
+        """
         super().__init__(**kwargs)
         from diffusers import UNet2DModel
 
         torch.manual_seed(self.seed)
         unet = UNet2DModel(
-            sample_size=64,
+            sample_size=64 // patch,
+            in_channels=3 * patch**2,
+            out_channels=3 * patch**2,
             block_out_channels=widths,
             layers_per_block=1,
             down_block_types=["DownBlock2D"] * (len(widths) - 1) + ["AttnDownBlock2D"],  # attention at 8x8 only
             up_block_types=["AttnUpBlock2D"] + ["UpBlock2D"] * (len(widths) - 1),
-            attention_head_dim=32,
-            norm_num_groups=8,
+            attention_head_dim=widths[-1] // 4,
+            norm_num_groups=16 if widths[0] % 16 == 0 else 8,
         )
-        self.net = nn.ModuleDict({"unet": unet, "dense": dense.head(widths[-1])})
-        self.scheduler = scheduler(beta_schedule="squaredcos_cap_v2")  # cosine (2102.09672): suits small pictures
+        begin(unet, Path(latent or WEIGHTS / "tinyworld") / "unet")
+        self.net = nn.ModuleDict({"unet": Patches(unet), "dense": dense.head(widths[-1])})
+        # The cosine schedule (2102.09672) suits small pictures; of patches a network should say what is clean.
+        self.scheduler = scheduler("sample", beta_schedule="squaredcos_cap_v2")
         self.pool_size = pool or (32768 if self.device.type == "cuda" else 4096)
 
     def fill(self, step):
@@ -79,12 +88,12 @@ class Pixel(Job):
     def loss(self, batch):
         t = batch["t"]
         x, target, weight = noised(self.scheduler, batch["image"], batch["noise"], t)
-        with dense.features(self.net["unet"].mid_block) as seen:
+        with dense.features(self.net["unet"].unet.mid_block) as seen:
             squares = (self.net["unet"](x, t).sample.float() - target).square()  # (B,3,h,w)
         said = dense.dense_loss(self.net["dense"](seen[0]), batch["kind"], batch["colour"])
         emphasis = 1 + EMPHASIS * batch["objects"]
         weight = weight * emphasis / emphasis.mean()
-        return {"loss": (weight * squares).mean() + DENSE * said, "v": squares.mean(), "dense": said}
+        return {"loss": (weight * squares).mean() + DENSE * said, "x0": squares.mean(), "dense": said}
 
     @torch.no_grad()
     def sheet(self):
@@ -95,14 +104,15 @@ class Pixel(Job):
 
         schedule = Schedule.from_scheduler(self.scheduler)
         x = torch.randn(32, 3, 64, 64, generator=torch.Generator().manual_seed(0)).to(self.device)
-        steps = sample(denoiser(self.net["unet"], schedule, "v_prediction"), x, schedule, schedule.timesteps(50))
+        steps = sample(denoiser(self.net["unet"], schedule, "sample"), x, schedule, schedule.timesteps(50))
         return sheet(list(last(steps).split(8)))
 
     def export(self, folder: Path):
-        """A DDIMPipeline folder: unet, scheduler."""
+        """A DDIMPipeline folder: unet (of patches, as diffusers knows it), scheduler."""
         from diffusers import DDIMPipeline
 
-        DDIMPipeline(unet=copy.deepcopy(self.net["unet"]).half(), scheduler=self.scheduler).save_pretrained(folder)
+        unet = copy.deepcopy(self.net["unet"].unet).half()
+        DDIMPipeline(unet=unet, scheduler=self.scheduler).save_pretrained(folder)
 
         card = {"size": 64, "world": "simple", "perceptual": "tinyworld", "settings": SETTINGS}
         (folder / "blendlab.json").write_text(json.dumps(card, indent=2) + "\n")
@@ -110,7 +120,18 @@ class Pixel(Job):
     def load(self, folder: Path):
         from diffusers import UNet2DModel
 
-        copy_weights(self.net["unet"], UNet2DModel.from_pretrained(Path(folder) / "unet"), folder)
+        copy_weights(self.net["unet"].unet, UNet2DModel.from_pretrained(Path(folder) / "unet"), folder)
 
     def config(self):
         return {"widths": self.net["unet"].config.block_out_channels, "pool": self.pool_size}
+
+
+def begin(unet, folder: Path) -> None:
+    """Take over what the network in `folder` has under the same name and in the same size, if it is there."""
+    from diffusers import UNet2DConditionModel
+
+    if not folder.is_dir():
+        return
+    known, mine = UNet2DConditionModel.from_pretrained(folder).float().state_dict(), unet.state_dict()
+    same = {key for key, value in mine.items() if key in known and known[key].shape == value.shape}
+    unet.load_state_dict(mine | {key: known[key] for key in same})
