@@ -43,6 +43,15 @@ def executed(tmp_path_factory):
     return done
 
 
+def test_side_by_side_they_come_back_in_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(course.os, "cpu_count", lambda: 2)
+    late = "import os, time; time.sleep(2); print(os.environ['OMP_NUM_THREADS'])"
+    paths = [write(tmp_path, "1.ipynb", late), write(tmp_path, "2.ipynb", FAILS), write(tmp_path, "3.ipynb", PICTURE)]
+    runs = list(course.execute_all(paths))
+    assert [run.path for run in runs] == paths and [len(run.problems) for run in runs] == [0, 1, 0]
+    assert runs[0].notebook.cells[0].outputs[0].text == "1\n"  # a core for each
+
+
 def test_a_run_says_what_failed(tmp_path):
     done = course.execute(write(tmp_path, "bad.ipynb", PICTURE, FAILS, PICTURE))
     assert len(done.problems) == 1 and "the reason" in done.problems[0] and "bad.ipynb" in done.problems[0]

@@ -35,10 +35,17 @@ def test_there_are_notebooks():
     assert PATHS, "notebooks/ has no notebook"
 
 
+@pytest.fixture(scope="module")
+def executed(request):
+    """Every notebook that this session asks for, run side by side: {path: Run}."""
+    items = [item for item in request.session.items if item.name.startswith("test_it_runs")]
+    paths = [item.callspec.params["path"] for item in items if item.module is request.module]
+    return dict(zip(paths, course.execute_all(paths), strict=True))
+
+
 @every_notebook
-def test_it_runs_top_to_bottom(path):
-    done = course.execute(path)
-    assert not done.problems, "\n".join(course.plain(problem) for problem in done.problems)
+def test_it_runs_top_to_bottom(path, executed):
+    assert not executed[path].problems, "\n".join(map(course.plain, executed[path].problems))
 
 
 @every_notebook

@@ -239,9 +239,23 @@ def test_a_warp_that_does_nothing_changes_nothing_and_the_ground_comes_in_from_o
 def test_the_pixel_model_is_a_diffusers_pipeline_without_words(runs):
     pipe = bl.load(runs["pixel"], device="cpu")
     assert type(pipe).__name__ == "DDIMPipeline" and pipe.unet.dtype == torch.float32
-    assert pipe.scheduler.config.prediction_type == "v_prediction"
+    assert pipe.scheduler.config.prediction_type == "sample"
     images = pipe(batch_size=2, num_inference_steps=2, output_type="np").images
     assert images.shape == (2, 64, 64, 3)
+
+
+def test_the_pixel_model_begins_with_the_convolutions_of_the_latent_model(runs):
+    from diffusers import UNet2DConditionModel
+
+    from blendlab.training.pixel import Pixel
+
+    known = UNet2DConditionModel.from_pretrained(runs["latent"] / "unet").float().state_dict()
+    widths = UNet2DConditionModel.load_config(runs["latent"] / "unet")["block_out_channels"]
+    mine = Pixel(widths=widths, latent=runs["latent"], pool=16).net["unet"].unet.state_dict()
+    same = [key for key in mine if key in known and torch.equal(mine[key], known[key])]
+    assert any("resnets.0.conv1.weight" in key for key in same) and "conv_in.weight" not in same
+    fresh = Pixel(widths=widths, latent=runs["latent"] / "nowhere", pool=16).net["unet"].unet.state_dict()
+    assert not torch.equal(fresh[same[0]], mine[same[0]])
 
 
 def test_the_exemplar_model_has_the_published_layout_and_starts_blind_to_its_new_channels(runs):
