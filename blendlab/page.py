@@ -27,7 +27,12 @@ SECTIONS = (
         "Of pixel edits guided by CLIP, best of four, the judge sees the prompted class in {more}; of the same noise "
         "unguided in {less}."),
     Section(
-        "Without augmentations CLIP is pleased and the judge is not",
+        "Pixels that CLIP alone painted please CLIP and nobody else",
+        "augmentations", ("pixels alone", "CLIP as pleased as by the truth"), ("pixels alone", "class"),
+        "Of bare pixels moved along CLIP's gradient, CLIP likes {more} at least as much as the truth; the judge sees "
+        "the class in {less}: adversarial examples. The same with augmentations is in the table."),
+    Section(
+        "With augmentations the judge agrees more often",
         "augmentations", ("augmented", "class"), ("no augmentation", "class"),
         "From the same seeds, the judge sees the class in {more} of edits whose gradient was averaged over warped "
         "copies, and in {less} of those without, though CLIP finds the latter at least as close to the words."),

@@ -86,15 +86,17 @@ def augmentations(n, model, clip, judge):
     """What CLIP and the judge say of guided edits without extending augmentations and with them: same seeds, same
     scale. And of pixels that CLIP alone painted, without a diffusion model: 60 steps of Adam inside the mask.
     """
-    rows = {"the source": [], "no augmentation": [], "augmented": [], "pixels alone": []}
-    figure = []
+    rows, figure = {"the source": []}, []
     for k, tasks in blocks(n, model, "augmentations"):
-        without = guided(model, clip, tasks, seed=k, augmentations=1, unwarped=1)
-        augmented, alone = guided(model, clip, tasks, seed=k), _painted(clip, tasks)
-        for label, images in zip(rows, (tasks.image, without, augmented, alone), strict=True):
-            rows[label].append(_seen_by_both(judge, clip, images, tasks))
-        shown = {"pixels alone": alone, "no augmentation": without, "augmented": augmented}
-        figure = figure or columns(tasks, shown)
+        made = {
+            "pixels alone": _painted(clip, tasks, k, augmentations=1, unwarped=1),
+            "pixels alone, augmented": _painted(clip, tasks, k, augmentations=8),
+            "no augmentation": guided(model, clip, tasks, seed=k, augmentations=1, unwarped=1),
+            "augmented": guided(model, clip, tasks, seed=k),
+        }
+        for label, images in {"the source": tasks.image, **made}.items():
+            rows.setdefault(label, []).append(_seen_by_both(judge, clip, images, tasks))
+        figure = figure or columns(tasks, made)
     return {label: joined(parts) for label, parts in rows.items()}, figure
 
 
@@ -104,9 +106,9 @@ def guided(model, clip, tasks, seed, **options):
     return blended(model, clip, tasks.image, tasks.mask, tasks.prompts, **given).tensor.cpu()
 
 
-def distance(clip, images, tasks):
-    """(n,) distances as guidance measures them, of the pictures themselves."""
-    return clip_distance(images, read(clip, tasks.prompts).cpu(), tasks.mask, clip, Guiding())
+def distance(clip, images, tasks, how=None, u=None):
+    """(n,) distances as guidance measures them: of the pictures themselves, or of their warped copies."""
+    return clip_distance(images, read(clip, tasks.prompts).cpu(), tasks.mask, clip, how or Guiding(), u)
 
 
 @torch.no_grad()
@@ -114,8 +116,15 @@ def clips_word(clip, images, tasks):
     return {"CLIP distance (1 - cos)": distance(clip, images, tasks)}
 
 
+@torch.no_grad()
+def pleased(clip, images, tasks):
+    """(n,) whether CLIP likes the pictures at least as much as the truths."""
+    return distance(clip, images, tasks) <= distance(clip, tasks.truth, tasks)
+
+
 def _seen_by_both(judge, clip, images, tasks):
-    return seen_inside(judge, images, tasks) | clips_word(clip, images, tasks)
+    liked = {"CLIP as pleased as by the truth": pleased(clip, images, tasks)}
+    return seen_inside(judge, images, tasks) | liked | clips_word(clip, images, tasks)
 
 
 def timed(make):
@@ -130,14 +139,16 @@ def seconds_each(times):
     return {"time (s)": (sum(times) / len(times), math.nan, math.nan)}
 
 
-def _painted(clip, tasks, steps=60):
+def _painted(clip, tasks, seed, steps=60, **looks):
     """The sources with the masked pixels moved wherever CLIP's distance falls."""
+    how, draw = Guiding(**looks), Noise(seed, len(tasks), "augment")
     with torch.enable_grad():
         x = tasks.image.clone().requires_grad_()
         optimizer = torch.optim.Adam([x], lr=0.05)
         for _ in range(steps):
+            u = None if how.unwarped else torch.special.ndtr(draw((how.augmentations, 12)))
             optimizer.zero_grad()
-            distance(clip, x, tasks).sum().backward()
+            distance(clip, x, tasks, how, u).sum().backward()
             optimizer.step()
             x.data.clamp_(-1, 1)
     return torch.where(tasks.mask > 0, x.detach(), tasks.image)

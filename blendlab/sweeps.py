@@ -7,7 +7,7 @@ model's blendlab.json. Next: models.settings, which hands it out.
 from . import metrics, world
 from .decoder import reconstruct
 from .exemplar import exemplar
-from .phenomena import guided, references
+from .phenomena import clips_word, guided, references
 from .tables import blocks, edited, joined, measured, progress, seen_inside, seen_outside, side
 
 APART = world.HELD_OUT + 1  # the seed of these tasks
@@ -21,9 +21,8 @@ def around(middle: dict, **tried) -> dict[str, dict]:
 
 LATENT = around({"w": 4.0, "steps": 25, "skip": 0.1, "eta": 1.0},
                 w=(2.0, 3.0, 6.0, 8.0), eta=(0.0, 0.5), skip=(0.0, 0.25), steps=(15, 50))  # fmt: skip
-PIXEL = around({"scale": 100.0, "augmentations": 8, "steps": 50, "skip": 0.2, "eta": 1.0},
-               scale=(30.0, 300.0, 1000.0), augmentations=(4, 16), steps=(25,), skip=(0.0, 0.4),
-               eta=(0.0,))  # fmt: skip
+PIXEL = around({"scale": 100.0, "augmentations": 4, "steps": 25, "skip": 0.1, "eta": 1.0},
+               scale=(30.0, 300.0, 1000.0), augmentations=(8,), steps=(50,), skip=(0.0, 0.25), eta=(0.0,))  # fmt: skip
 EXEMPLAR = around({"w": 3.0, "steps": 25, "skip": 0.0, "eta": 0.0}, w=(1.0, 2.0, 5.0, 8.0), steps=(15, 50),
                   eta=(1.0,), skip=(0.1,))  # fmt: skip
 DECODER = around({"steps": 75, "lr": 3e-4}, steps=(25, 150), lr=(1e-4, 1e-3))
@@ -51,8 +50,10 @@ def pixel_settings(n, model, clip, judge):
     """
     rows = {}
     for label, how in PIXEL.items():
-        parts = [seen_inside(judge, guided(model, clip, tasks, seed=k, **how), tasks)
-                 for k, tasks in blocks(n, model, label, seed=APART)]  # fmt: skip
+        parts = []
+        for k, tasks in blocks(n, model, label, seed=APART):
+            images = guided(model, clip, tasks, seed=k, **how)
+            parts.append(seen_inside(judge, images, tasks) | clips_word(clip, images, tasks))
         rows[label] = joined(parts)
     return rows
 

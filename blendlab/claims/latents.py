@@ -10,7 +10,7 @@ import torch
 
 from .. import masks, metrics, world
 from ..decoder import METHODS, reconstruct
-from ..phenomena import clips_word, columns, distance, fine, guided, parts_of, seconds_each, thin, timed
+from ..phenomena import clips_word, columns, fine, guided, parts_of, pleased, seconds_each, thin, timed
 from ..rank import rank
 from ..tables import blocks, edited, joined, measured, progress, reconstructed, seen_inside, side
 
@@ -29,12 +29,12 @@ def spaces(n, pipe, model, clip, judge):
     }
     rows, seconds, figure = {label: [] for label in methods}, {label: [] for label in methods}, None
     for k, tasks in blocks(n, model, "spaces"):  # of the world that the pixel model knows
-        made, wanted = {}, distance(clip, tasks.truth, tasks)
+        made = {}
         for label, method in methods.items():
             made[label], time_each = timed(lambda method=method, tasks=tasks, k=k: method(tasks, k))
             seen, error = seen_inside(judge, made[label], tasks), metrics.background_error
-            pleased = distance(clip, made[label], tasks) <= wanted
-            seen |= {"CLIP as pleased as by the truth": pleased, "but the judge is not": pleased & ~seen["class"]}
+            liked = pleased(clip, made[label], tasks)
+            seen |= {"CLIP as pleased as by the truth": liked, "but the judge is not": liked & ~seen["class"]}
             seen["background (dB)"] = metrics.decibels(error(made[label], tasks.image, tasks.mask).clamp(min=1e-6))
             rows[label].append(seen | clips_word(clip, made[label], tasks))
             seconds[label].append(time_each)
