@@ -22,6 +22,7 @@ from typing import Annotated
 import typer
 
 REPOSITORY, RELEASE = "blendlab/blendlab", "v0.1.0"  # where the Colab badges point; a release is a tag
+LARGEST = 900_000  # bytes of pictures in a notebook; with more, they get 256 colours each, which the eye hardly sees
 STATE, VIEW = "application/vnd.jupyter.widget-state+json", "application/vnd.jupyter.widget-view+json"
 
 
@@ -119,6 +120,10 @@ def tidy(nb):
     state = widgets(nb)
     for cell in code(nb):
         cell.outputs = [kept for output in cell.outputs for kept in settled(output, state)]
+    shown = [output.data for cell in code(nb) for output in cell.outputs if "image/png" in output.get("data", {})]
+    if sum(len(data["image/png"]) for data in shown) > LARGEST:
+        for data in shown:
+            data["image/png"] = squeezed(data["image/png"], colours=256)
     nb.metadata.clear()
     nb.metadata.update(
         kernelspec={"name": "python3", "display_name": "Python 3", "language": "python"},
@@ -142,12 +147,15 @@ def settled(output, state) -> list:
     return [output]
 
 
-def squeezed(png: str) -> str:
-    """The same picture, pixel for pixel, in fewer bytes where Pillow finds a way."""
+def squeezed(png: str, colours: int | None = None) -> str:
+    """The same picture in fewer bytes where Pillow finds a way: pixel for pixel, or in so many colours of its own."""
     from PIL import Image
 
     before, after = base64.b64decode(png), io.BytesIO()
-    Image.open(io.BytesIO(before)).save(after, "PNG", optimize=True)
+    picture = Image.open(io.BytesIO(before))
+    if colours:
+        picture = picture.convert("RGB").quantize(colours, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    picture.save(after, "PNG", optimize=True)
     return base64.b64encode(min(before, after.getvalue(), key=len)).decode()
 
 

@@ -117,7 +117,7 @@ COVERS = {
     "04_decoder_tuning": ("The cheap ways", 0),
     "05_mask_shrinking": ("Thicker and thicker", 0),
     "06_exemplar_inpainting": ("Look", -1),
-    "07_noise_editing": ("By hand", -1),
+    "07_noise_editing": ("By hand", -2),
 }
 
 

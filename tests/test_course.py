@@ -103,3 +103,12 @@ def test_saving_in_place_makes_a_notebook_fresh_and_keeps_the_old_one_on_failure
     assert course.stale([good, bad]) == 2
     course.run([good, bad], tmp_path / "out", save=True)
     assert course.stale([good, bad]) == 1 and bad.read_bytes() == before and not (tmp_path / "out").exists()
+
+
+def test_many_large_pictures_are_kept_in_256_colours(tmp_path, monkeypatch):
+    noisy = "import os\nfrom PIL import Image\nImage.frombytes('RGB', (64, 64), os.urandom(64 * 64 * 3))"
+    monkeypatch.setattr(course, "LARGEST", 10_000)
+    nb = course.tidy(course.execute(write(tmp_path, "large.ipynb", noisy)).notebook)
+    png = base64.b64decode(nb.cells[0].outputs[0].data["image/png"])
+    picture = Image.open(io.BytesIO(png)).convert("RGB")
+    assert len(png) < 10_000 and picture.size == (64, 64) and len(picture.getcolors(64 * 64)) <= 256
