@@ -1,4 +1,4 @@
-"""A network on small squares of pixels, used as one on pixels: how a pixel model gets cheap enough for two cores.
+"""A network on small squares of pixels, used as one on pixels: a way to make a pixel model cheaper.
 
 Four by four pixels become 48 channels of one cell (pixel_unshuffle), so the widest part of the network works on a
 sixteenth of the places, as it does in latent diffusion, with nothing learned or lost on the way. Transformers on pixels

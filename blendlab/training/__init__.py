@@ -1,7 +1,7 @@
 """How tinyworld's networks are made: `python -m blendlab.training NAME` (or `blendlab train NAME`).
 
 harness.py is the loop, one file per network is its job. Order: autoencoder, then judge and latent, which use
-it; pixel starts from latent, exemplar from latent and clip. Read next: harness.py.
+it; exemplar starts from latent and clip. Read next: harness.py.
 """
 
 from pathlib import Path

@@ -2,8 +2,7 @@
 
 Words reach it only through CLIP's gradient, so it must find any object likely anywhere: it sees scenes with
 none to four objects and closer looks, and objects, a tenth of a scene, count more. Nothing tells it what to paint,
-so it learns slowly: it works on squares of 4x4 pixels (patches.py), begins with what the latent model's convolutions
-know of the same 16x16 cells, and knows the simple world only: eight kinds, no patterns. Read next: clip.py.
+so it learns slowly, and knows the simple world only: eight kinds, no patterns. Read next: clip.py.
 """
 
 import copy
@@ -29,17 +28,19 @@ EMPHASIS = 1.0  # how much more a pixel of an object counts in the loss than one
 class Pixel(Job):
     name = "pixel"
     batch_size = 16
-    lr = 8e-4
+    lr = 6e-4
     ema = 0.999
 
-    def __init__(self, widths=(80, 160), patch=4, latent=None, pool=None, **kwargs):
-        """latent: folder of the text-to-image model whose convolutions it begins with, where they have the same sizes
-        (default the shipped one, if there is one).
+    def __init__(self, widths=None, patch=1, latent=None, pool=None, **kwargs):
+        """patch: side of the squares of pixels that are one cell to the network (patches.py). With 4, a step costs half
+        and begins with the convolutions of the text-to-image model in the folder `latent` (default the shipped one);
+        after 2,500 steps its samples were still blocky, so what ships has 1.
         """
         super().__init__(**kwargs)
         from diffusers import UNet2DModel
 
         torch.manual_seed(self.seed)
+        widths = widths or ((16, 48, 96, 128) if patch == 1 else (80, 160))
         unet = UNet2DModel(
             sample_size=64 // patch,
             in_channels=3 * patch**2,
@@ -49,12 +50,14 @@ class Pixel(Job):
             down_block_types=["DownBlock2D"] * (len(widths) - 1) + ["AttnDownBlock2D"],  # attention at 8x8 only
             up_block_types=["AttnUpBlock2D"] + ["UpBlock2D"] * (len(widths) - 1),
             attention_head_dim=widths[-1] // 4,
-            norm_num_groups=16 if widths[0] % 16 == 0 else 8,
+            norm_num_groups=8 if patch == 1 or widths[0] % 16 else 16,  # 16: as in the latent model
         )
-        begin(unet, Path(latent or WEIGHTS / "tinyworld") / "unet")
+        if patch > 1:
+            begin(unet, Path(latent or WEIGHTS / "tinyworld") / "unet")
         self.net = nn.ModuleDict({"unet": Patches(unet), "dense": dense.head(widths[-1])})
         # The cosine schedule (2102.09672) suits small pictures; of patches a network should say what is clean.
-        self.scheduler = scheduler("sample", beta_schedule="squaredcos_cap_v2")
+        prediction = "v_prediction" if patch == 1 else "sample"
+        self.scheduler = scheduler(prediction, beta_schedule="squaredcos_cap_v2")
         self.pool_size = pool or (32768 if self.device.type == "cuda" else 4096)
 
     def fill(self, step):
@@ -93,7 +96,7 @@ class Pixel(Job):
         said = dense.dense_loss(self.net["dense"](seen[0]), batch["kind"], batch["colour"])
         emphasis = 1 + EMPHASIS * batch["objects"]
         weight = weight * emphasis / emphasis.mean()
-        return {"loss": (weight * squares).mean() + DENSE * said, "x0": squares.mean(), "dense": said}
+        return {"loss": (weight * squares).mean() + DENSE * said, "squares": squares.mean(), "dense": said}
 
     @torch.no_grad()
     def sheet(self):
@@ -104,11 +107,12 @@ class Pixel(Job):
 
         schedule = Schedule.from_scheduler(self.scheduler)
         x = torch.randn(32, 3, 64, 64, generator=torch.Generator().manual_seed(0)).to(self.device)
-        steps = sample(denoiser(self.net["unet"], schedule, "sample"), x, schedule, schedule.timesteps(50))
+        net = denoiser(self.net["unet"], schedule, self.scheduler.config.prediction_type)
+        steps = sample(net, x, schedule, schedule.timesteps(50))
         return sheet(list(last(steps).split(8)))
 
     def export(self, folder: Path):
-        """A DDIMPipeline folder: unet (of patches, as diffusers knows it), scheduler."""
+        """A DDIMPipeline folder: unet (without the wrapper, as diffusers knows it), scheduler."""
         from diffusers import DDIMPipeline
 
         unet = copy.deepcopy(self.net["unet"].unet).half()
