@@ -145,7 +145,7 @@ def runs(tmp_path_factory):
     del rest["autoencoder"]
     sizes = {"width": 32, "layers": 1, "text_width": 32, "text_layers": 1}
     folder["clip"] = training.main("clip", out=out / "c", **sizes, **rest)
-    folder["pixel"] = training.main("pixel", out=out / "p", widths=(8, 32), patch=4, **rest)
+    folder["pixel"] = training.main("pixel", out=out / "p", widths=(8, 16, 32), **rest)
     start = {"latent": folder["latent"], "clip": folder["clip"]}
     folder["exemplar"] = training.main("exemplar", out=out / "e", **start, **rest)
     assert set(folder) == set(training.JOBS)
@@ -239,7 +239,7 @@ def test_a_warp_that_does_nothing_changes_nothing_and_the_ground_comes_in_from_o
 def test_the_pixel_model_is_a_diffusers_pipeline_without_words(runs):
     pipe = bl.load(runs["pixel"], device="cpu")
     assert type(pipe).__name__ == "DDIMPipeline" and pipe.unet.dtype == torch.float32
-    assert pipe.scheduler.config.prediction_type == "sample"
+    assert pipe.scheduler.config.prediction_type == "v_prediction" and pipe.unet.patch == 2
     images = pipe(batch_size=2, num_inference_steps=2, output_type="np").images
     assert images.shape == (2, 64, 64, 3)
 
@@ -262,11 +262,14 @@ def test_the_pixel_model_begins_with_the_convolutions_of_the_latent_model(runs):
 
     known = UNet2DConditionModel.from_pretrained(runs["latent"] / "unet").float().state_dict()
     widths = UNet2DConditionModel.load_config(runs["latent"] / "unet")["block_out_channels"]
-    mine = Pixel(widths=widths, patch=4, latent=runs["latent"], pool=16).net["unet"].unet.state_dict()
-    same = [key for key in mine if key in known and torch.equal(mine[key], known[key])]
-    assert any("resnets.0.conv1.weight" in key for key in same) and "conv_in.weight" not in same
-    fresh = Pixel(widths=widths, patch=4, latent=runs["latent"] / "nowhere", pool=16).net["unet"].unet.state_dict()
-    assert not torch.equal(fresh[same[0]], mine[same[0]])
+    net = Pixel(widths=(8, *widths), latent=runs["latent"], pool=16).net["unet"].unet
+    mine, conv = net.state_dict(), "resnets.0.conv1.weight"
+    for key in ("mid_block", "up_blocks.0", "up_blocks.1"):
+        assert torch.equal(mine[f"{key}.{conv}"], known[f"{key}.{conv}"])
+    assert torch.equal(mine[f"down_blocks.2.{conv}"], known[f"down_blocks.1.{conv}"])  # one level deeper
+    assert mine["conv_in.weight"].shape != known["conv_in.weight"].shape
+    with pytest.raises(ValueError, match="text-to-image model"):
+        Pixel(latent=runs["latent"] / "nowhere", pool=16)
 
 
 def test_the_exemplar_model_has_the_published_layout_and_starts_blind_to_its_new_channels(runs):
@@ -337,7 +340,7 @@ def test_crops_lie_around_the_cells_that_were_asked_for():
 @pytest.mark.parametrize("name", ["autoencoder", "latent", "pixel"])
 def test_every_other_step_is_made_of_crops_around_objects(name, runs):
     sizes = {"latent": {"widths": (16, 16), "text_width": 16, "text_layers": 1, "autoencoder": runs["autoencoder"]}}
-    small = {"autoencoder": {"widths": (8, 8, 8)}, "pixel": {"widths": (8, 32), "patch": 4}, **sizes}[name]
+    small = {"autoencoder": {"widths": (8, 8, 8)}, "pixel": {"widths": (8, 16, 32)}, **sizes}[name]
     job = training.job_class(name)(batch_size=4, pool=32, **small)
     job.fill(0)
     key = {"latent": "z0"}.get(name, "image")
@@ -456,7 +459,7 @@ def test_cells_are_named_by_what_covers_them_most():
 def test_the_second_task_is_not_shipped_and_leaves_no_hook():
     from blendlab.training.pixel import Pixel
 
-    job = Pixel(widths=(8, 32), patch=4, pool=16, batch_size=4)
+    job = Pixel(widths=(8, 16, 32), pool=16, batch_size=4)
     job.fill(0)
     assert {"loss", "squares", "dense"} == set(job.loss(job.batch(0)))
     assert not job.net["unet"].unet.mid_block._forward_hooks

@@ -7,6 +7,7 @@ so it learns slowly, and knows the simple world only: eight kinds, no patterns. 
 
 import copy
 import json
+import re
 from pathlib import Path
 
 import torch
@@ -31,16 +32,15 @@ class Pixel(Job):
     lr = 6e-4
     ema = 0.999
 
-    def __init__(self, widths=None, patch=1, latent=None, pool=None, **kwargs):
-        """patch: side of the squares of pixels that are one cell to the network (patches.py). With 4, a step costs half
-        and begins with the convolutions of the text-to-image model in the folder `latent` (default the shipped one);
-        after 2,500 steps its samples were still blocky, so what ships has 1.
+    def __init__(self, widths=(48, 80, 160), patch=2, latent=None, pool=None, **kwargs):
+        """patch: side of the squares of pixels that are one cell to the network (patches.py). With 2 a step costs less
+        than with 1; with 4 samples stayed blocky. latent: folder of the text-to-image model whose convolutions the
+        inner levels begin with (default the shipped one).
         """
         super().__init__(**kwargs)
         from diffusers import UNet2DModel
 
         torch.manual_seed(self.seed)
-        widths = widths or ((16, 48, 96, 128) if patch == 1 else (80, 160))
         unet = UNet2DModel(
             sample_size=64 // patch,
             in_channels=3 * patch**2,
@@ -48,16 +48,14 @@ class Pixel(Job):
             block_out_channels=widths,
             layers_per_block=1,
             down_block_types=["DownBlock2D"] * (len(widths) - 1) + ["AttnDownBlock2D"],  # attention at 8x8 only
-            up_block_types=["AttnUpBlock2D"] + ["UpBlock2D"] * (len(widths) - 1),
+            up_block_types=["UpBlock2D"] * len(widths),
             attention_head_dim=widths[-1] // 4,
-            norm_num_groups=8 if patch == 1 or widths[0] % 16 else 16,  # 16: as in the latent model
+            norm_num_groups=8 if widths[0] % 16 else 16,  # 16: as in the latent model
         )
-        if patch > 1:
-            begin(unet, Path(latent or WEIGHTS / "tinyworld") / "unet")
+        begin(unet, Path(latent or WEIGHTS / "tinyworld") / "unet")
         self.net = nn.ModuleDict({"unet": Patches(unet), "dense": dense.head(widths[-1])})
-        # The cosine schedule (2102.09672) suits small pictures; of patches a network should say what is clean.
-        prediction = "v_prediction" if patch == 1 else "sample"
-        self.scheduler = scheduler(prediction, beta_schedule="squaredcos_cap_v2")
+        # The cosine schedule (2102.09672) suits small pictures.
+        self.scheduler = scheduler(beta_schedule="squaredcos_cap_v2")
         self.pool_size = pool or (32768 if self.device.type == "cuda" else 4096)
 
     def fill(self, step):
@@ -131,11 +129,15 @@ class Pixel(Job):
 
 
 def begin(unet, folder: Path) -> None:
-    """Take over what the network in `folder` has under the same name and in the same size, if it is there."""
+    """Take over what the network in `folder` has in the same place, counted from the middle, and in the same size."""
     from diffusers import UNet2DConditionModel
 
     if not folder.is_dir():
-        return
-    known, mine = UNet2DConditionModel.from_pretrained(folder).float().state_dict(), unet.state_dict()
-    same = {key for key, value in mine.items() if key in known and known[key].shape == value.shape}
-    unet.load_state_dict(mine | {key: known[key] for key in same})
+        raise ValueError(f"there is no text-to-image model in {folder.parent} to begin with; train or name one: latent=...")
+    known, mine = UNet2DConditionModel.from_pretrained(folder).float(), unet.state_dict()
+    deeper = len(unet.down_blocks) - len(known.down_blocks)
+    for key, value in known.state_dict().items():
+        key = re.sub(r"(?<=down_blocks\.)\d+", lambda level: str(int(level[0]) + deeper), key)
+        if key in mine and mine[key].shape == value.shape:
+            mine[key] = value
+    unet.load_state_dict(mine)
