@@ -50,7 +50,7 @@ class Maps(list):
 
 
 @contextmanager
-def capture(unet, layers=None, branch="cond", steps=None):
+def capture(unet, layers=None, branch="cond", steps=None, grad=False):
     """Collect the cross-attention maps of a UNet2DConditionModel for the length of a `with`, as `Maps`.
 
     layers: part of a layer's name, or several: "up", ["mid", "up_blocks.0"]; None: all.
@@ -59,6 +59,7 @@ def capture(unet, layers=None, branch="cond", steps=None):
             A pair is a batch whose second half of latents repeats the first: so does a batch of your own that
             shows one noise to two prompts; take "both" there.
     steps:  the calls to keep, as in (0,); None: all, which for 50 steps of Stable Diffusion is gigabytes.
+    grad:   let gradients flow back through the maps, to train a network on where its words look.
 
     Layers and processors stay what they are: hooks read what the layers are given and work out the weights
     again, in float32, so the network's output is the same bit for bit. Every kept map waits for the GPU.
@@ -82,7 +83,8 @@ def capture(unet, layers=None, branch="cond", steps=None):
     def look(name, attn, args, kwargs):
         if kept:
             hidden, text, mask = args[0], kwargs["encoder_hidden_states"], kwargs.get("attention_mask")
-            weights = attention_weights(attn, hidden[rows], text[rows], mask if mask is None else mask[rows])
+            with torch.set_grad_enabled(grad):
+                weights = attention_weights(attn, hidden[rows], text[rows], mask if mask is None else mask[rows])
             size = cells_of(weights.shape[2], *latent)
             maps.append(Map(step, name, size, weights.unflatten(2, size).cpu()))
 
@@ -162,7 +164,6 @@ def cells_of(cells, h, w):
     return h, w
 
 
-@torch.no_grad()
 def attention_weights(attn, hidden, text, mask):
     """softmax(q k / sqrt(d)) over the tokens, (B, heads, cells, tokens), float32 whatever the network's precision."""
     q, k = (attn.head_to_batch_dim(x).float() for x in (attn.to_q(hidden), attn.to_k(text)))  # (B*heads, ., d)

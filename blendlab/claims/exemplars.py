@@ -5,14 +5,15 @@ the truth: the reference's own thing, in the light and at the place of the pictu
 """
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
-from .. import metrics, viz, world
+from .. import metrics, models, viz, world
 from ..clip import fit, look
 from ..clip_guidance import warp
-from ..phenomena import frame, inside, nearest, painted, part, parts_of, pattern_of, references
+from ..phenomena import columns, frame, inside, nearest, painted, part, parts_of, pattern_of, references
 from ..tables import edited, measured, seen_inside, side
 
 
@@ -150,3 +151,55 @@ def exemplar_identity(n, pipe):
     rows = {label: {"the right word is nearest": nearest(x, images, mask) == 0}
             for label, x in (("by reference", made), ("pasted", pasted))}  # fmt: skip
     return rows, viz.show([x[i] for x in (source, reference, made) for i in range(min(6, n))], columns=6)
+
+
+# How it is trained
+
+
+LADDER = {
+    "all tokens": ("tokens", {"w": 1.0}),
+    "+ augmentation": ("augmented", {"w": 1.0}),
+    "+ class token, null vector": ("full", {"w": 1.0}),
+    "the same, w = 2": ("full", {"w": 2.0}),
+}
+LOSSES = 32  # batches of training data whose loss is measured
+
+
+@measured(96, "tinyworld-exemplar", "tinyworld-clip", "tinyworld-judge")
+def ladder(n, shipped, clip, judge):
+    """The paper's ladder (table 3), each rung trained for the same time from the text-to-image model: the loss on its
+    own training data, and what it makes of held-out references in another light and tilt. The shipped network has the
+    last rung's training, and more of it. CLIP similarity is highest where the reference itself is pasted.
+
+    The rungs do not ship. For each of tokens, augmented, full: `blendlab train exemplar --minutes 11 --set rung=RUNG
+    --out runs/exemplar-RUNG`.
+    """
+    tasks, box, reference, pasted, _, where = references(n, side(shipped))
+    seen, rows, made = look(clip, (fit(clip, reference) + 1) / 2), {}, {}
+    for label, (rung, how) in LADDER.items():
+        folder = Path(f"runs/exemplar-{rung}/export")
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder} is not there: the rungs do not ship; train them as {__name__} says")
+        network = models.load(str(folder), device=shipped.unet.device)
+        made[label] = painted(network, tasks, reference, label, **how)
+        if how["w"] == 1:
+            rows[label] = {"training loss (v)": training_loss(rung, folder)}
+    made |= {"shipped": painted(shipped, tasks, reference, "shipped")}
+    for label, images in (made | {"cut out and pasted": pasted, "the truth": tasks.truth}).items():
+        near, far = (metrics.rms((images - other) / 2, where) for other in (pasted, tasks.truth))
+        copies = {} if label in ("cut out and pasted", "the truth") else {"nearer to the pasted thing": near < far}
+        alike = {"CLIP similarity (cos)": (inside(clip, images, box) * seen).sum(1)}
+        rows[label] = rows.get(label, {}) | copies | alike | common(judge, images, tasks)
+    return rows, columns(tasks, {"reference": reference} | made, truth="the truth")
+
+
+@torch.no_grad()
+def training_loss(rung, folder):
+    """The mean error of v on a rung's own training data, new to it, over LOSSES batches."""
+    from ..training.exemplar import Exemplar
+
+    job = Exemplar(rung=rung, seed=1, pool=1024)
+    job.load(folder)
+    job.net.eval()
+    job.fill(0)
+    return metrics.mean([job.loss(job.batch(2 * k))["v"].item() for k in range(LOSSES)])

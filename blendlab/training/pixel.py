@@ -133,7 +133,7 @@ def begin(unet, folder: Path) -> None:
     from diffusers import UNet2DConditionModel
 
     if not folder.is_dir():
-        raise ValueError(f"there is no text-to-image model in {folder.parent} to begin with; train or name one: latent=...")
+        raise ValueError(f"there is no text-to-image model in {folder.parent} to begin with; name one: latent=FOLDER")
     known, mine = UNet2DConditionModel.from_pretrained(folder).float(), unet.state_dict()
     deeper = len(unet.down_blocks) - len(known.down_blocks)
     for key, value in known.state_dict().items():
