@@ -113,6 +113,15 @@ def test_gradients_pass_through_and_maps_hold_none(sd):
     assert x.grad.abs().sum() > 0 and not maps[0].weights.requires_grad
 
 
+def test_a_network_can_be_trained_on_where_its_words_look(sd):
+    unet = sd.unet
+    x = noise(1).requires_grad_()
+    with capture(unet, branch="both", grad=True) as maps:
+        unet(x, 500, text(1))
+    (slope,) = torch.autograd.grad(maps.at(0, size=maps[0].size)[..., 1].mean(), x)
+    assert slope.abs().max() > 0
+
+
 @pytest.mark.parametrize("dtype, atol", [(torch.float16, 0.005), (torch.bfloat16, 0.04)])
 def test_half_precision_gives_float32_maps(dtype, atol):
     pipe = checkpoints.sd1()

@@ -1,0 +1,41 @@
+"""What the tables of claims measure with, on cases whose answers are known."""
+
+import math
+
+import pytest
+import torch
+
+from blendlab import world
+from blendlab.claims import exemplars, noise
+
+
+def test_things_are_different_kinds_in_a_prompt_that_names_them_all():
+    for count in (1, 2, 3):
+        for phrases, prompt in noise.things(12, count):
+            kinds = [phrase.split()[-1] for phrase in phrases]
+            assert len(set(kinds)) == count and all(phrase in prompt for phrase in phrases)
+            assert set(kinds) <= set(world.KINDS)
+
+
+def test_attention_beside_the_thing_costs_the_logarithm_of_what_falls_on_it():
+    nouns = torch.tensor([7, 9])  # ids of the first and second kind
+    kind = torch.zeros(2, 4, 4, dtype=torch.long)
+    kind[0, :, :2] = 1  # a thing of the first kind in the left half
+    ids = torch.tensor([[0, 7, 1], [0, 9, 1]])  # the second caption names what is not there
+    batch = {"kind": kind, "ids": ids, "t": torch.tensor([900, 900])}
+    heat = torch.full((2, 4, 4, 3), 0.5)
+    assert noise.beside(heat, batch, nouns).item() == pytest.approx(math.log(2))
+    heat[0, :, 2:, 1] = 0
+    assert noise.beside(heat, batch, nouns).item() == pytest.approx(0)
+    clean = batch | {"t": torch.tensor([100, 900])}
+    assert noise.beside(1 - heat, clean, nouns) == 0  # little noise does not count, nor what no caption names
+
+
+def test_the_ladder_says_how_to_train_what_does_not_ship(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    networks = [None, None]
+    monkeypatch.setattr(exemplars, "side", lambda pipe: 64)
+    monkeypatch.setattr(exemplars, "look", lambda clip, x: x)
+    monkeypatch.setattr(exemplars, "fit", lambda clip, x: x)
+    with pytest.raises(FileNotFoundError, match="the rungs do not ship"):
+        exemplars.ladder(3, None, *networks)
