@@ -281,7 +281,7 @@ def _matched(x, like, name):
     if (height, width) != (h, w):
         fix = f"paint it on this image, or resize it with bl.images.fit_mask({name}, ({width}, {height}))"
         raise ValueError(f"{name} is {w}x{h} and the image {width}x{height} (width x height): {fix}")
-    if x.shape[0] not in (1, like.shape[0]):
+    if 1 not in (len(x), len(like)) and len(x) != len(like):
         raise ValueError(
             f"{x.shape[0]} masks for {like.shape[0]} images: pass one {name}, or one for each image"
         )

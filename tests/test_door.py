@@ -4,6 +4,7 @@ import inspect
 from functools import partial
 
 import checkpoints
+import colour_clip
 import pytest
 import test_exemplar
 import torch
@@ -68,3 +69,17 @@ def test_it_goes_through_the_door(name, parameter, monkeypatch):
             call(name, **{parameter: bad})
         heart = str(expected.value).split(":")[0].split(" ", 1)[1]
         assert heart in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["blended_latent", "blended", "clip_guided", "paint_by_word", "exemplar"])
+def test_one_picture_takes_a_mask_for_each_edit(name, image):
+    masks = torch.zeros(2, 1, 64, 64)
+    masks[0, ..., 16:40, 16:40] = masks[1, ..., 8:56, 24:48] = 1
+    same = dict(mask=masks, prompt="red", n=2, steps=2, ranking=None)
+    if name in ("blended", "clip_guided", "paint_by_word"):
+        same["clip"] = colour_clip.ColourClip(colour_clip.ColourModel())
+    if name == "clip_guided":
+        same["perceptual"] = lambda a, b: (a - b).square().mean((1, 2, 3))
+    one, each = (call(name, image=picture, **same) for picture in (image, image.expand(2, -1, -1, -1)))
+    torch.testing.assert_close(one.tensor, each.tensor, rtol=0, atol=1e-4)
+    assert not torch.equal(one.tensor[0], one.tensor[1])
