@@ -19,8 +19,8 @@ from .diffusion import levels, noised, scheduler
 from .harness import WEIGHTS, Job, Pool, copy_weights
 from .pictures import closer_looks, crop, from_bytes, middles, sheet, to_bytes
 
-# Recommended values, until a sweep has found better ones.
-SETTINGS = {"blended": {"scale": 100.0, "augmentations": 8, "steps": 50, "skip": 0.2, "eta": 1.0}}
+# Recommended values: the sweep in data/results/pixel_settings.json, then its two gains (weight, start) together.
+SETTINGS = {"blended": {"scale": 300.0, "augmentations": 8, "steps": 50, "skip": 0.0, "eta": 1.0}}
 CROP = 32  # side of a crop around an object, in pixels
 DENSE = 0.05  # what it counts that the middle of the network says what stands where
 EMPHASIS = 1.0  # how much more a pixel of an object counts in the loss than one of the ground

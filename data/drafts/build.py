@@ -1,4 +1,4 @@
-"""Notebooks that wait for their tables, as text: `python notebooks/drafts/build.py` writes them beside the others.
+"""Notebooks that wait for their tables, as text: `python data/drafts/build.py` writes them into notebooks/.
 
 A line `%% md`, `%% code` or `%% setup` begins a cell. Each TODO-FIGURE becomes a sentence once the table above it is
 made; then the notebook moves out of here.
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import nbformat
 
-HERE, THERE = Path(__file__).parent, Path(__file__).parent.parent
+HERE, THERE = Path(__file__).parent, Path(__file__).parents[2] / "notebooks"
 NAMES = {"01": "01_clip_guidance", "02": "02_per_step_blending", "06": "06_exemplar_inpainting"}
 
 like = nbformat.read(THERE / "05_mask_shrinking.ipynb", as_version=4)
