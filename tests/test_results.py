@@ -146,7 +146,8 @@ def test_saved_tables_are_of_the_weights_that_ship(name):
 
 
 # A few tasks of each saved table, measured here: seconds each, and so few that one may differ in rounding.
-FEW = {"judge": 60, "autoencoder": 8, "clip": 100, "signs": 16, "losses": 8, "tendency": 12, "exemplars": 3}
+FEW = {"judge": 60, "autoencoder": 8, "clip": 100, "signs": 16, "losses": 8, "tendency": 12, "exemplars": 3,
+       "augmentations": 1, "pixel": 8}
 
 
 @pytest.mark.parametrize("name", SAVED)

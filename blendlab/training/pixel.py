@@ -19,7 +19,7 @@ from .diffusion import levels, noised, scheduler
 from .harness import WEIGHTS, Job, Pool, copy_weights
 from .pictures import closer_looks, crop, from_bytes, middles, sheet, to_bytes
 
-# Recommended values: the sweep in data/results/pixel_settings.json, then its two gains (weight, start) together.
+# Recommended values: the gains of the sweep `pixel_settings` (weight, start, copies, steps), taken together.
 SETTINGS = {"blended": {"scale": 300.0, "augmentations": 8, "steps": 50, "skip": 0.0, "eta": 1.0}}
 CROP = 32  # side of a crop around an object, in pixels
 DENSE = 0.05  # what it counts that the middle of the network says what stands where
