@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import torch
 
-from .. import attention, metrics, models, world
+from .. import attention, metrics, world
 from ..inversion import Drawing, Ready, invert, latent_shape, reword, settled
 from ..noise import Noise
 from ..noise_edit import agreement, layout, looks, middle_of, move_blocks, repaint, swap, tendency
@@ -189,8 +189,8 @@ def remedy(n, pipe, judge):
     the place. n prompts, four noises each, new noise for the last.
     """
     rows, networks = {}, {"as shipped": pipe.unet}
-    networks["200 steps more"] = fine_tuned(pipe, 0.0)
-    networks["200 steps more, attention on its thing"] = fine_tuned(pipe, 0.3)
+    networks["200 steps more"] = fine_tuned(0.0)
+    networks["200 steps more, attention on its thing"] = fine_tuned(0.3)
     for label, unet in networks.items():
         tuned = copy.copy(pipe)
         tuned.unet = unet
@@ -208,14 +208,15 @@ def remedy(n, pipe, judge):
     return rows
 
 
-def fine_tuned(pipe, weight):
-    """A copy of the UNet after TUNING more steps of its own training, in which attention beside the thing costs
+def fine_tuned(weight):
+    """The shipped UNet after TUNING more steps of its own training, in which attention beside the thing costs
     `weight` times the negative logarithm of what falls on it.
     """
+    from ..training import shipped
     from ..training.latent import Latent
 
     job = Latent(batch_size=16, pool=1024)
-    job.load(models.WEIGHTS / "tinyworld")
+    job.load(shipped("latent"))
     job.fill(0)
     unet = job.net["unet"]
     optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-4)

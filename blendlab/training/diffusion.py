@@ -13,25 +13,23 @@ def levels(B: int, g: torch.Generator) -> Tensor:
 
 
 def noised(scheduler, x0: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """x0 (B,C,H,W) on levels t (B,), what to predict there (v or x0), and what an error of it counts, (B,1,1,1).
+    """x0 (B,C,H,W) on levels t (B,), the v to predict there, and what an error of it counts, (B,1,1,1).
 
     An error of x0_hat counts SNR + 1 times, as v weighs it; at most 6 times, as in min-SNR-5 (arXiv 2303.09556), or
     little noise drowns what much noise has to decide.
     """
     abar = scheduler.alphas_cumprod.to(t.device)[t][:, None, None, None]
     a, s = abar.sqrt(), (1 - abar).sqrt()
-    if scheduler.config.prediction_type == "sample":
-        return a * x0 + s * noise, x0, (1 / (1 - abar)).clamp(max=6)
     return a * x0 + s * noise, a * noise - s * x0, (6 * (1 - abar)).clamp(max=1)
 
 
-def scheduler(prediction="v_prediction", **betas):
+def scheduler(**betas):
     """A DDIMScheduler of these betas, with a clean end."""
     from diffusers import DDIMScheduler
 
     return DDIMScheduler(
         **betas,
-        prediction_type=prediction,
+        prediction_type="v_prediction",
         timestep_spacing="trailing",
         steps_offset=1,  # unused by trailing; diffusers warns about any other value
         clip_sample=False,
