@@ -301,7 +301,7 @@ def exemplars(n, pipe, clip, judge):
     cut out and pasted, or to the truth? Do its stripes and spots come along: of three truths, plain, striped and
     spotted, is the right one the nearest? CLIP similarity: between the reference and what is in the box.
 
-    The network that sees all tokens does not ship: `blendlab train exemplar --set rung=tokens --out
+    The network that sees all tokens does not ship: `blendlab train exemplar --steps 800 --set rung=tokens --out
     runs/exemplar-tokens`. Without it its row is left out.
     """
     tasks, box, reference, pasted, truths, where = references(n, side(pipe))

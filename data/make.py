@@ -3,6 +3,7 @@
     python data/make.py             # scenes, masks, truth, edits.json, at the size of the shipped model
     python data/make.py pictures    # pictures/, with the shipped model
     python data/make.py covers      # the picture that each notebook opens with, out of its own outputs
+    python data/make.py thirty      # thirty edits by exemplar, to look at: pictures/exemplars.png
     python data/make.py card        # the figures of MODEL_CARD.md, from the tables in results/
     python data/make.py ship tinyworld-pixel runs/pixel/export    # a trained network becomes a shipped one
 
@@ -16,10 +17,11 @@ import sys
 from pathlib import Path
 
 import nbformat
+import torch
 from safetensors.torch import load_file, save_file
 
 import blendlab as bl
-from blendlab import course, latents, prompts, results, world
+from blendlab import course, latents, phenomena, prompts, results, tables, world
 
 HERE = Path(__file__).parent
 
@@ -110,6 +112,19 @@ def growing(pipe):
     return bl.viz.show([bl.viz.overlay(image, mask), *pictures], titles)
 
 
+def thirty():
+    """pictures/exemplars.png: the first thirty tasks of the table exemplars, not chosen; each above its reference."""
+    pipe = bl.load("tinyworld-exemplar")
+    tasks, _, reference, *_ = phenomena.references(30, tables.side(pipe))
+    made = phenomena.painted(pipe, tasks, reference, "thirty")
+    pictures, masks, titles, none = [], [], [], torch.zeros_like(tasks.mask[:6])
+    for some in (slice(i, i + 6) for i in range(0, 30, 6)):
+        pictures += [*made[some], *reference[some]]
+        masks += [*tasks.mask[some], *none]
+        titles += [*tasks.prompts[some], *[""] * 6]
+    bl.viz.show(pictures, titles, 6, masks).quantize(256).save(HERE / "pictures/exemplars.png", optimize=True)
+
+
 # notebook: the heading, and which picture below it
 COVERS = {
     "01_clip_guidance": ("Extending augmentations", -1),
@@ -198,4 +213,5 @@ def ship(name, export):
 
 if __name__ == "__main__":
     command, *arguments = sys.argv[1:] or ["scenes"]
-    {"scenes": scenes, "pictures": pictures, "covers": covers, "card": card, "ship": ship}[command](*arguments)
+    parts = (scenes, pictures, thirty, covers, card, ship)
+    {part.__name__: part for part in parts}[command](*arguments)

@@ -171,7 +171,7 @@ def ladder(n, shipped, clip, judge):
     own training data, and what it makes of held-out references in another light and tilt. The shipped network has the
     last rung's training, and more of it. CLIP similarity is highest where the reference itself is pasted.
 
-    The rungs do not ship. For each of tokens, augmented, full: `blendlab train exemplar --minutes 8 --set rung=RUNG
+    The rungs do not ship. For each of tokens, augmented, full: `blendlab train exemplar --steps 800 --set rung=RUNG
     --out runs/exemplar-RUNG`.
     """
     tasks, box, reference, pasted, _, where = references(n, side(shipped))

@@ -179,6 +179,11 @@ def value_or_place(n, pipe, judge):
 
 
 TUNING, NOISY = 200, 600  # steps of 16 pictures; the level from which on a step counts as noisy
+REMEDIES = {  # the weight of the attention that falls beside its thing; None: no step more
+    "as shipped": None,
+    "200 steps more": 0.0,
+    "200 steps more, attention on its thing": 0.3,
+}
 
 
 @measured(16, "tinyworld", "tinyworld-judge")
@@ -188,13 +193,11 @@ def remedy(n, pipe, judge):
     are there, how often swap brings one thing into its box, and how often the attention of the first step foretells
     the place. n prompts, four noises each, new noise for the last.
     """
-    rows, networks = {}, {"as shipped": pipe.unet}
-    networks["200 steps more"] = fine_tuned(0.0)
-    networks["200 steps more, attention on its thing"] = fine_tuned(0.3)
-    for label, unet in networks.items():
-        tuned = copy.copy(pipe)
-        tuned.unet = unet
-        both = []
+    rows = {}
+    for label, weight in REMEDIES.items():
+        tuned, both = copy.copy(pipe), []
+        if weight is not None:
+            tuned.unet = fine_tuned(weight)
         for i, (phrases, prompt) in enumerate(things(n, 2)):
             made = layout(tuned, prompt, [(phrases[0], BOXES[0])], rule="none", n=4, seed=i, **LAYER, **HOW)
             there = [{thing.kind for thing in found} for found in judge.found(made.tensor)]
