@@ -310,14 +310,14 @@ def exemplars(n, pipe, clip, judge):
         if name == SHIPPED or Path(name).is_dir():
             network = pipe if name == SHIPPED else models.load(name, device=pipe.unet.device)
             results[label] = painted(network, tasks, reference, label, **how)
-    pattern, seen, rows = pattern_of(tasks), look(clip, (fit(clip, reference) + 1) / 2), {}
+    pattern, rows = pattern_of(tasks), {}
     for label, images in results.items():
         to_pasted, to_truth = (metrics.rms((images - other) / 2, where) for other in (pasted, tasks.truth))
         rows[label] = {
             "nearer to the pasted thing": to_pasted < to_truth,
             "error to the truth (share of range)": to_truth,
             "stripes and spots right": (nearest(images, truths, tasks.mask) == pattern)[pattern > 0],
-            "CLIP similarity (cos)": (inside(clip, images, box) * seen).sum(1),
+            "CLIP similarity (cos)": similarity(clip, images, box, reference),
         } | seen_inside(judge, images, tasks)
     return rows, columns(tasks, {"reference": reference} | results, truth="the truth")
 
@@ -338,9 +338,11 @@ def nearest(images, truths, mask):
     return torch.stack([metrics.rms(images - truth, mask) for truth in truths]).argmin(0)
 
 
-def inside(clip, images, box):
-    """CLIP's unit vectors (n,d) of what is in boxes (n,4)."""
-    return look(clip, (fit(clip, warp(images, frame(box))) + 1) / 2)
+def similarity(clip, images, box, reference):
+    """(n,) cosine of CLIP's vectors of what is in boxes (n,4) and of the references."""
+    pieces = (warp(images, frame(box)), reference)
+    one, other = (look(clip, (fit(clip, piece) + 1) / 2) for piece in pieces)
+    return (one * other).sum(1)
 
 
 def pattern_of(tasks):

@@ -11,9 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from .. import metrics, models, viz, world
-from ..clip import fit, look
 from ..clip_guidance import warp
-from ..phenomena import columns, frame, inside, nearest, painted, part, parts_of, pattern_of, references
+from ..phenomena import columns, frame, nearest, painted, part, parts_of, pattern_of, references, similarity
 from ..tables import edited, measured, seen_inside, side
 
 
@@ -34,10 +33,10 @@ def exemplar_guidance(n, pipe, clip, judge):
     class and colour, how far it is from the truth.
     """
     tasks, box, reference, *_ = references(n, side(pipe))
-    seen, rows = look(clip, (fit(clip, reference) + 1) / 2), {}
+    rows = {}
     for w in WEIGHTS:
         images = painted(pipe, tasks, reference, f"w = {w:g}", w=w)
-        alike = {"CLIP similarity (cos)": (inside(clip, images, box) * seen).sum(1)}
+        alike = {"CLIP similarity (cos)": similarity(clip, images, box, reference)}
         rows[f"w = {w:g}"] = common(judge, images, tasks) | alike
     return rows
 
@@ -175,7 +174,7 @@ def ladder(n, shipped, clip, judge):
     --out runs/exemplar-RUNG`.
     """
     tasks, box, reference, pasted, _, where = references(n, side(shipped))
-    seen, rows, made = look(clip, (fit(clip, reference) + 1) / 2), {}, {}
+    rows, made = {}, {}
     for label, (rung, how) in LADDER.items():
         folder = Path(f"runs/exemplar-{rung}/export")
         if not folder.is_dir():
@@ -188,7 +187,7 @@ def ladder(n, shipped, clip, judge):
     for label, images in (made | {"cut out and pasted": pasted, "the truth": tasks.truth}).items():
         near, far = (metrics.rms((images - other) / 2, where) for other in (pasted, tasks.truth))
         copies = {} if label in ("cut out and pasted", "the truth") else {"nearer to the pasted thing": near < far}
-        alike = {"CLIP similarity (cos)": (inside(clip, images, box) * seen).sum(1)}
+        alike = {"CLIP similarity (cos)": similarity(clip, images, box, reference)}
         rows[label] = rows.get(label, {}) | copies | alike | common(judge, images, tasks)
     return rows, columns(tasks, {"reference": reference} | made, truth="the truth")
 
