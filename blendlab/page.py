@@ -58,10 +58,15 @@ SECTIONS = (
         "With all tokens {more} of results are nearer to the thing cut out and pasted than to the truth, with the "
         "class token {less}."),
     Section(
-        "What words leave out comes along with a reference",
-        "exemplars", ("class token", "stripes and spots right"), 1 / 3,
-        "Of three truths, plain, striped and spotted, the right one is nearest in {more} of striped and spotted "
-        "things (by chance: {less})."),
+        "A second colour, which words leave out, comes along with a reference",
+        "exemplar_attributes", ("by reference", "accent right (of 8)"), ("by words", "accent right (of 8)"),
+        "Of eight truths that differ in the second colour, the right one is the nearest to {more} of results by "
+        "reference, and to {less} of edits by words that name kind and first colour."),
+    Section(
+        "So do stripes and spots",
+        "exemplar_attributes", ("by reference", "pattern right (of 3)"), ("by words", "pattern right (of 3)"),
+        "Of three truths, plain, striped and spotted, the right one is the nearest to {more} of results by reference, "
+        "and to {less} of edits by words."),
     Section(
         "A written word fools CLIP's ranking",
         "signs", ("a sign that says something else", 'the sign is first for "cat"'), 0.5,

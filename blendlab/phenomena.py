@@ -295,7 +295,7 @@ RUNGS = {  # label: network, and how it is asked; without guidance they can be c
 }
 
 
-@measured(96, "tinyworld-exemplar", "tinyworld-clip", "tinyworld-judge")
+@measured(200, "tinyworld-exemplar", "tinyworld-clip", "tinyworld-judge")
 def exemplars(n, pipe, clip, judge):
     """The same thing in another light and tilt as reference: is the result, where the thing is, nearer to that thing
     cut out and pasted, or to the truth? Do its stripes and spots come along: of three truths, plain, striped and

@@ -106,7 +106,7 @@ def exemplar_sizes(n, pipe, judge):
 # What it says
 
 
-@measured(96, "tinyworld-exemplar", "tinyworld", "tinyworld-judge")
+@measured(200, "tinyworld-exemplar", "tinyworld", "tinyworld-judge")
 def exemplar_attributes(n, pipe, words, judge):
     """What a reference says that words do not: of three truths (plain, striped, spotted) and of eight (one for each
     accent colour), is the right one the nearest to the result? By reference, and by words that name class and colour
@@ -125,8 +125,8 @@ def exemplar_attributes(n, pipe, words, judge):
     table = {}
     for label, images in (results | {"the truth": tasks.truth}).items():
         table[label] = common(judge, images, tasks) | {
-            "pattern right (of 3)": (nearest(images, truths, tasks.mask) == pattern).float(),
-            "accent right (of 8)": (nearest(images, accents, tasks.mask) == accent).float(),
+            "pattern right (of 3)": nearest(images, truths, tasks.mask) == pattern,
+            "accent right (of 8)": nearest(images, accents, tasks.mask) == accent,
         }
     return table, viz.show(list(reference[:6]) + [x[i] for x in results.values() for i in range(min(6, n))], columns=6)
 
@@ -166,7 +166,7 @@ LOSSES = 32  # batches of training data whose loss is measured
 
 @measured(96, "tinyworld-exemplar", "tinyworld-clip", "tinyworld-judge")
 def ladder(n, shipped, clip, judge):
-    """The paper's ladder (table 3), each rung trained for the same time from the text-to-image model: the loss on its
+    """The paper's ladder (table 3), each rung trained for 800 steps from the text-to-image model: the loss on its
     own training data, and what it makes of held-out references in another light and tilt. The shipped network has the
     last rung's training, and more of it. CLIP similarity is highest where the reference itself is pasted.
 
