@@ -11,7 +11,8 @@ from .clip_guidance import admit, choose, clip_loss, guided_steps, read_model, r
 from .edit import Edit
 from .noise import Noise
 
-FALLBACK = {"scale": 1000.0, "steps": 100, "skip": 0.25, "eta": 1.0}  # arguments.py:17-59
+# arguments.py:17-59, the copies as in the paper
+FALLBACK = {"scale": 1000.0, "augmentations": 16, "steps": 100, "skip": 0.25, "eta": 1.0}
 
 
 def blended_steps(steps, source, mask, schedule, how, background):

@@ -28,8 +28,8 @@ class Guiding(Options):
 
     # Weight of the CLIP distance; None: what the model recommends.
     scale: float | None = None
-    # Extending augmentations: how many copies of the estimate CLIP sees, and how many of them unwarped.
-    augmentations: int = 16
+    # Extending augmentations: how many copies of the estimate CLIP sees (None as above), how many of them unwarped.
+    augmentations: int | None = None
     unwarped: int = 0
     # Distance of unit vectors: 1 - cos, or half the square of the angle.
     distance: Literal["cosine", "spherical"] = "cosine"
@@ -53,13 +53,13 @@ class Guiding(Options):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.augmentations < 1:
+        if self.augmentations is not None and self.augmentations < 1:
             raise ValueError(f"augmentations is {self.augmentations}; take 1 with unwarped=1 for none")
 
 
 # The numbers of the paper and of its code: optimization/arguments.py:17-93, image_editor.py:84-235, losses.py:4-17.
 PRESETS = {
-    "paper": Guiding(steps=100, eta=1.0, shift="mean"),
+    "paper": Guiding(augmentations=16, steps=100, eta=1.0, shift="mean"),
     "official": Guiding(
         scale=1000.0, augmentations=8, unwarped=1, distance="spherical", looks_at="mixture", shift="mean",
         range_scale=50.0, level="t", batch_noise="shared", result="x0_hat", eta=1.0, steps=100),

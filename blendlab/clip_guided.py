@@ -12,7 +12,8 @@ from .edit import Edit
 from .noise import Noise
 from .perceptual import perceptual_distance
 
-FALLBACK = {"scale": 1000.0, "steps": 100, "skip": 0.0, "eta": 1.0}  # arguments.py:36-59; from pure noise
+# arguments.py:36-59, the copies as in the paper; from pure noise
+FALLBACK = {"scale": 1000.0, "augmentations": 16, "steps": 100, "skip": 0.0, "eta": 1.0}
 
 
 def background_distance(pictures: Tensor, image: Tensor, mask: Tensor, perceptual) -> Tensor:

@@ -63,10 +63,10 @@ SECTIONS = (
         "Of eight truths that differ in the second colour, the right one is the nearest to {more} of results by "
         "reference, and to {less} of edits by words that name kind and first colour."),
     Section(
-        "So do stripes and spots",
-        "exemplar_attributes", ("by reference", "pattern right (of 3)"), ("by words", "pattern right (of 3)"),
-        "Of three truths, plain, striped and spotted, the right one is the nearest to {more} of results by reference, "
-        "and to {less} of edits by words."),
+        "Stripes and spots come along, too",
+        "exemplars", ("class token", "stripes and spots right"), 1 / 3,
+        "Of three truths, plain, striped and spotted, the right one is nearest in {more} of striped and spotted "
+        "things (by chance: {less}; of things cut out and pasted in half)."),
     Section(
         "A written word fools CLIP's ranking",
         "signs", ("a sign that says something else", 'the sign is first for "cat"'), 0.5,

@@ -21,8 +21,8 @@ def around(middle: dict, **tried) -> dict[str, dict]:
 
 LATENT = around({"w": 4.0, "steps": 25, "skip": 0.1, "eta": 1.0},
                 w=(2.0, 3.0, 6.0, 8.0), eta=(0.0, 0.5), skip=(0.0, 0.25), steps=(15, 50))  # fmt: skip
-PIXEL = around({"scale": 300.0, "augmentations": 4, "steps": 25, "skip": 0.0, "eta": 1.0},
-               scale=(100.0, 1000.0), augmentations=(1, 8), steps=(50,), skip=(0.1, 0.25))  # fmt: skip
+PIXEL = around({"scale": 300.0, "augmentations": 4, "steps": 25, "skip": 0.1, "eta": 1.0},
+               scale=(100.0, 1000.0), augmentations=(1, 8), steps=(50,), skip=(0.0, 0.25))  # fmt: skip
 EXEMPLAR = around({"w": 3.0, "steps": 25, "skip": 0.0, "eta": 0.0}, w=(1.0, 2.0, 5.0, 8.0), steps=(15, 50),
                   eta=(1.0,), skip=(0.1,))  # fmt: skip
 DECODER = around({"steps": 75, "lr": 3e-4}, steps=(25, 150), lr=(1e-4, 1e-3))

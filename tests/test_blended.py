@@ -153,6 +153,13 @@ def test_the_presets_run_and_differ(model, clip, image, mask):
     assert PRESETS["official"].augmentations == 8 and PRESETS["official"].scale == 1000
 
 
+def test_every_number_that_the_model_recommends_is_used(model, clip, image, mask, monkeypatch):
+    used = lambda: bl.blended(model, clip, image, mask, "red", scale=0.0, steps=2).settings  # noqa: E731
+    assert used()["augmentations"] == PRESETS["paper"].augmentations == 16
+    monkeypatch.setattr(bl.models, "settings", lambda *_: {"augmentations": 3, "skip": 0.5, "eta": 0.0})
+    assert [used()[name] for name in ("augmentations", "skip", "eta")] == [3, 0.5, 0.0]
+
+
 # Distances and augmentations
 
 

@@ -20,7 +20,7 @@ from .harness import WEIGHTS, Job, Pool, copy_weights
 from .pictures import closer_looks, crop, from_bytes, middles, sheet, to_bytes
 
 # Recommended values: the gains of the sweep `pixel_settings` (weight, start, copies, steps), taken together.
-SETTINGS = {"blended": {"scale": 300.0, "augmentations": 8, "steps": 50, "skip": 0.0, "eta": 1.0}}
+SETTINGS = {"blended": {"scale": 300.0, "augmentations": 4, "steps": 25, "skip": 0.1, "eta": 1.0}}
 CROP = 32  # side of a crop around an object, in pixels
 DENSE = 0.05  # what it counts that the middle of the network says what stands where
 EMPHASIS = 1.0  # how much more a pixel of an object counts in the loss than one of the ground
