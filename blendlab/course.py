@@ -7,6 +7,7 @@ import base64
 import hashlib
 import html
 import io
+import math
 import os
 import re
 import shutil
@@ -86,6 +87,7 @@ def execute(path: Path | str, timeout: int = 600, **variables: str) -> Run:
             nb,
             timeout=timeout,
             kernel_name="python3",
+            kernel_manager_class=patient_manager(),
             store_widget_state=True,
             record_timing=False,
             extra_arguments=["--IPKernelApp.log_level=40"],  # errors; else it warns that it listens on a port
@@ -97,6 +99,36 @@ def execute(path: Path | str, timeout: int = 600, **variables: str) -> Run:
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             problems = [f"{path.name}: {error}"]
     return Run(path, nb, problems + hidden_errors(nb, path.name), time.perf_counter() - start)
+
+
+def patient_manager() -> type:
+    """A kernel manager whose clients look every second whether a reply is there.
+
+    Where a cell shows a picture in a widget, nbclient sends on the socket that it waits on, and the wait may sleep
+    through the reply until the cell's timeout.
+    """
+    from queue import Empty
+
+    from jupyter_client import AsyncKernelClient, AsyncKernelManager
+    from jupyter_client.channels import AsyncZMQSocketChannel
+
+    class Channel(AsyncZMQSocketChannel):
+        async def get_msg(self, timeout=None):
+            end = time.monotonic() + (math.inf if timeout is None else timeout)
+            while (left := end - time.monotonic()) > 1:
+                try:
+                    return await super().get_msg(1)
+                except Empty:
+                    pass
+            return await super().get_msg(max(0, left))
+
+    class Client(AsyncKernelClient):
+        shell_channel_class = Channel
+
+    class Manager(AsyncKernelManager):
+        client_factory = Client
+
+    return Manager
 
 
 def kernel_environment() -> dict:

@@ -160,7 +160,7 @@ def _painted(clip, tasks, seed, steps=60, **looks):
 THIN = ("lamp", "fence", "lightning")
 
 
-@measured(48, "tinyworld", "tinyworld-judge")
+@measured(144, "tinyworld", "tinyworld-judge")
 def thin_masks(n, pipe, judge):
     """Edits whose mask is the outline of a thin thing, in many places narrower than a latent cell. Plain: cells
     count whose middle is masked. Every cell: those that are touched at all. Dilated: those and one more on each
