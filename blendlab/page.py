@@ -66,7 +66,7 @@ SECTIONS = (
         "Stripes and spots come along, too",
         "exemplars", ("class token", "stripes and spots right"), 1 / 3,
         "Of three truths, plain, striped and spotted, the right one is nearest in {more} of striped and spotted "
-        "things (by chance: {less}; of things cut out and pasted in half)."),
+        "things (by chance: {less})."),
     Section(
         "A written word fools CLIP's ranking",
         "signs", ("a sign that says something else", 'the sign is first for "cat"'), 0.5,
