@@ -35,9 +35,10 @@ class Exemplar(Job):
     batch_size = 32
     lr = 4e-4
 
-    def __init__(self, rung="full", null_per="sample", clip=None, latent=None, pool=None, **kwargs):
+    def __init__(self, rung="full", null_per="sample", whole=2, clip=None, latent=None, pool=None, **kwargs):
         """rung: a name in RUNGS. null_per: "sample", or "batch" as the official code (ddpm.py:925-926).
 
+        whole: one step of so many has whole pictures, the others have crops around the hole.
         clip: folder of the CLIP whose image tower looks at references (default runs/clip/export, else the shipped
         one). latent: folder of the text-to-image model to start from (default the shipped one).
         """
@@ -46,6 +47,9 @@ class Exemplar(Job):
             if value not in choices:
                 raise ValueError(f"{name} is {value!r}; choose {', '.join(choices)}")
         torch.manual_seed(self.seed)
+        if whole < 1:
+            raise ValueError(f"whole is {whole}; take 1 (whole pictures in every step) or more")
+        self.whole = whole
         self.rung, self.null_per, (tokens, self.augment, self.null_share) = rung, null_per, RUNGS[rung]
         latent = Path(latent or WEIGHTS / "tinyworld")
         self.vae, unet = find_autoencoder(latent / "vae", self.device), nine_channels(latent / "unet")
@@ -95,8 +99,8 @@ class Exemplar(Job):
         return self.vae.config.scaling_factor * torch.cat([torch.cat([p.mean, p.std], dim=1) for p in posteriors])
 
     def batch(self, step):
-        """Whole pictures, and in every other step three times as many crops around the hole, at the same cost."""
-        g, crops = self.generator(step), step % 2
+        """Whole pictures in one step of `whole`, in the others three times as many crops around the hole, at less cost."""
+        g, crops = self.generator(step), step % self.whole
         B = self.batch_size * (3 if crops else 1)
         data = self.pool.draw(B, step, g)
         rand = lambda *shape: torch.rand(*shape, generator=g).to(self.device)  # noqa: E731
@@ -181,7 +185,7 @@ class Exemplar(Job):
         return super().identity() | {"rung": self.rung, "scaling_factor": self.vae.config.scaling_factor}
 
     def config(self):
-        return {"rung": self.rung, "null_per": self.null_per, "pool": self.pool_size}
+        return {"rung": self.rung, "null_per": self.null_per, "whole": self.whole, "pool": self.pool_size}
 
 
 def nine_channels(folder):
