@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import statistics
 import sys
 import types
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 import blendlab
+from blendlab import results
 
 SPEC = importlib.util.spec_from_file_location("bench", Path(__file__).parent.parent / "bench" / "bench.py")
 bench = importlib.util.module_from_spec(SPEC)
@@ -112,3 +114,12 @@ def test_no_pairs_are_refused(capsys):
     with pytest.raises(SystemExit):
         bench.main(["--pairs", "0"])
     assert "take 1 or more" in capsys.readouterr().err
+
+
+def test_the_page_shows_the_committed_table():
+    folder = Path(bench.__file__).parent
+    saved, page = json.loads((folder / "results.json").read_text()), (folder / "README.md").read_text()
+    assert saved["command"] in page and saved["device"]
+    shown = re.findall(r"\| (\S+ \[\S+ \S+\]) \|$", page, re.MULTILINE)
+    ratios = [results.text(row["A/B (ratio)"], "A/B (ratio)") for row in saved["rows"]]
+    assert shown == ratios
