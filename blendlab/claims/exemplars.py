@@ -67,23 +67,23 @@ def exemplar_borders(n, pipe, judge):
 @measured(64, "tinyworld-exemplar", "tinyworld-judge")
 def exemplar_masks(n, pipe, judge):
     """Boxes against masks of any shape (the box's sides bent and trembling, as in training), and by how large the box
-    is: the larger half of the tasks, the smaller half.
+    is: less than an eighth of the picture, or more.
     """
     from ..training.exemplar import hole
 
     tasks, box, reference, *_ = references(n, side(pipe))
-    g = torch.Generator().manual_seed(0)
-    u, shake = torch.rand(n, 9, generator=g), torch.rand(n, 4, 18, generator=g)
+    draws = torch.rand(n, 9 + 4 * 18, generator=torch.Generator().manual_seed(0))  # a row for each task
+    u, shake = draws[:, :9], draws[:, 9:].unflatten(1, (4, 18))
     u[:, 8] = 0  # all of them bent
     bent = part(tasks, range(n))
     bent.mask[:] = hole(box, u, shake, side(pipe))
     images = painted(pipe, tasks, reference, "boxes")
-    area = tasks.mask.mean((1, 2, 3))
-    order = area.argsort()
     rows = {"boxes": common(judge, images, tasks)}
     rows["masks of any shape"] = common(judge, painted(pipe, bent, reference, "any shape"), tasks)
-    for label, some in (("the smaller half of the boxes", order[: n // 2]), ("the larger half", order[n // 2 :])):
-        rows[label] = common(judge, images[some], part(tasks, some.tolist()))
+    small = tasks.mask.mean((1, 2, 3)) < 1 / 8
+    for label, chosen in (("the smaller boxes", small), ("the larger boxes", ~small)):
+        some = chosen.nonzero()[:, 0].tolist()
+        rows[label] = common(judge, images[some], part(tasks, some))
     return rows
 
 

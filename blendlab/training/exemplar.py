@@ -99,7 +99,7 @@ class Exemplar(Job):
         return self.vae.config.scaling_factor * torch.cat([torch.cat([p.mean, p.std], dim=1) for p in posteriors])
 
     def batch(self, step):
-        """Whole pictures in one step of `whole`, in the others three times as many crops around holes, which cost less."""
+        """Whole pictures in one step of `whole`, in the others three times as many crops around holes, for less."""
         g, crops = self.generator(step), step % self.whole
         B = self.batch_size * (3 if crops else 1)
         data = self.pool.draw(B, step, g)
