@@ -305,6 +305,10 @@ def test_each_rung_of_the_exemplar_learns_from_what_the_paper_says(runs, rung, t
     silent = few | {"said": torch.zeros(2, dtype=torch.bool)}
     other = silent | {"reference": -few["reference"]}
     assert job.loss(silent)["loss"] == job.loss(other)["loss"] != job.loss(few)["loss"]
+    job.whole = 1  # whole pictures in every step
+    assert job.batch(1)["z0"].shape == (100, 4, 16, 16)
+    with pytest.raises(ValueError, match="whole is 0; take 1"):
+        Exemplar(whole=0, **start)
     with pytest.raises(ValueError, match="rung is 'top'; choose tokens, augmented, full"):
         Exemplar(rung="top", **start)
     with pytest.raises(ValueError, match="no CLIP in nowhere; train it first: blendlab train clip"):
