@@ -75,8 +75,7 @@ def exemplar_masks(n, pipe, judge):
     draws = torch.rand(n, 9 + 4 * 18, generator=torch.Generator().manual_seed(0))  # a row for each task
     u, shake = draws[:, :9], draws[:, 9:].unflatten(1, (4, 18))
     u[:, 8] = 0  # all of them bent
-    bent = part(tasks, range(n))
-    bent.mask[:] = hole(box, u, shake, side(pipe))
+    bent = replace(tasks, mask=hole(box, u, shake, side(pipe)))
     images = painted(pipe, tasks, reference, "boxes")
     rows = {"boxes": common(judge, images, tasks)}
     rows["masks of any shape"] = common(judge, painted(pipe, bent, reference, "any shape"), tasks)
@@ -201,4 +200,4 @@ def training_loss(rung, folder):
     job.load(folder)
     job.net.eval()
     job.fill(0)
-    return metrics.mean([job.loss(job.batch(2 * k))["v"].item() for k in range(LOSSES)])
+    return metrics.mean([job.loss(job.batch(job.whole * k))["v"].item() for k in range(LOSSES)])
