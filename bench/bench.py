@@ -24,8 +24,9 @@ from unittest import mock
 import torch
 
 import blendlab as bl
-from blendlab import results
-from blendlab.blended_latent import FALLBACK
+from blendlab import cards
+from blendlab.measuring import results
+from blendlab.papers.blended_latent import FALLBACK
 
 HERE = Path(__file__).parent
 PROMPT = "a red mushroom"
@@ -64,7 +65,7 @@ def contests(quick: bool, large: bool) -> list[Contest]:
 
 def latent_edits(pipe, n, steps):
     """Edits of one picture: ours as recommended, its networks, ours with diffusers' rules, diffusers' own."""
-    numbers = FALLBACK | bl.models.settings(pipe, "blended_latent")
+    numbers = FALLBACK | cards.settings(pipe, "blended_latent")
     steps, w = steps or numbers["steps"], numbers["w"]
     size = pipe.unet.config.sample_size * pipe.vae_scale_factor
     image = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -160,7 +161,7 @@ def sd15_sized():
     betas = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     pipe = StableDiffusionPipeline(
         **sd15_networks(device),
-        tokenizer=CLIPTokenizer.from_pretrained(bl.models.WEIGHTS / "tinyworld/tokenizer", model_max_length=77),
+        tokenizer=CLIPTokenizer.from_pretrained(cards.WEIGHTS / "tinyworld/tokenizer", model_max_length=77),
         scheduler=DDIMScheduler(**betas, clip_sample=False, set_alpha_to_one=False, steps_offset=1),
         safety_checker=None,
         feature_extractor=None,

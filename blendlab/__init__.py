@@ -9,22 +9,25 @@
 Read sampler.py first: everything else is a line in the body of its loop, or a wrapper around its denoiser.
 """
 
-from . import images, masks, models, world
-from .baselines import paint_by_word
+from . import cards as models
+from . import images, masks, world
 from .blend import blend
-from .blended import blended
-from .blended_latent import PRESETS, Blending, blended_latent
-from .clip_guided import clip_guided
-from .decoder import reconstruct
-from .doctor import check
+from .course.doctor import check
 from .edit import Edit
-from .exemplar import exemplar
 from .files import data
 from .guidance import cfg, denoiser, loss_guided
-from .inversion import invert, reword
-from .models import load
+from .networks.load import load
 from .noise import Noise
-from .noise_edit import layout, repaint
+from .papers.blended import blended
+from .papers.blended_latent import PRESETS, Blending, blended_latent
+from .papers.clip_guided import clip_guided
+from .papers.decoder import reconstruct
+from .papers.exemplar import exemplar
+from .papers.inversion import invert
+from .papers.layout import layout
+from .papers.paint_by_word import paint_by_word
+from .papers.repaint import repaint
+from .papers.reword import reword
 from .rank import rank
 from .sampler import Prediction, Step, last, sample
 from .schedule import Schedule
@@ -43,5 +46,5 @@ def __getattr__(name):
     if name == "viz":
         from importlib import import_module
 
-        return import_module(".viz", __name__)
+        return import_module(".course.viz", __name__)
     raise AttributeError(f"blendlab has no {name!r}; it has {', '.join(__all__)}")

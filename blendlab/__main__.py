@@ -1,5 +1,5 @@
 """`python -m blendlab` is the same as the command `blendlab`; see cli.py."""
 
-from blendlab.cli import main
+from .cli import main
 
 main()

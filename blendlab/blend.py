@@ -1,7 +1,7 @@
 """One picture inside the mask, another outside: x_fg * m + x_bg * (1 - m).
 
 Blended Diffusion (2111.14818), algorithm 2, and Blended Latent Diffusion (2206.02779), algorithm 1.
-Next: masks.py for the mask at latent size, blended_latent.py for the algorithm.
+Next: masks.py for the mask at latent size, papers/blended_latent.py for the algorithm.
 """
 
 import torch

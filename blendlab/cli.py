@@ -1,6 +1,6 @@
 """The command line: blendlab edit | rank | world | train | results | doctor, each a few lines.
 
-No paper. Read next: blended_latent.py, which `edit` calls.
+No paper. Read next: papers/blended_latent.py, which `edit` calls.
 """
 
 import sys
@@ -44,13 +44,13 @@ def edit(
     """
     from tqdm import tqdm
 
-    from . import models
-    from .blended_latent import blended_latent
+    from .networks.load import load
+    from .papers.blended_latent import blended_latent
 
     files = numbered(out, n)
     chosen = {"steps": steps, "w": w, "skip": skip, "preset": preset}
     chosen = {name: value for name, value in chosen.items() if value is not None}
-    pipe = models.load(model, device=device)
+    pipe = load(model, device=device)
     with tqdm(desc=prompt, unit="move") as bar, watched(pipe.unet, bar.update):
         result = blended_latent(pipe, image, mask, prompt, n=n, seed=seed, **chosen)
     for file, picture in zip(files, result.images, strict=True):
@@ -71,10 +71,12 @@ def rank(
 
     Example: blendlab rank --prompt "a red mushroom" --mask mask.png out_1.png out_2.png
     """
-    from . import models
+    from .cards import SHIPPED
+    from .networks.clip import load_clip
+    from .networks.load import load
     from .rank import rank as ranked
 
-    model = (models.load if clip in models.SHIPPED else models.load_clip)(clip, device=device)
+    model = (load if clip in SHIPPED else load_clip)(clip, device=device)
     order, distances = ranked(images, prompt, model, mask, view or ("mask" if mask else "image"))
     for index, distance in zip(order, distances, strict=True):
         print(f"{distance:.3f}  {images[index]}")
@@ -91,8 +93,8 @@ def world(
 
     Example: blendlab world --seed 3 -n 24 out.png
     """
-    from . import viz
     from . import world as tinyworld
+    from .course import viz
 
     (file,) = numbered(out, 1)
     viz.sheet(tinyworld.render(tinyworld.sample(n, seed=seed), size=size).image).save(file)
@@ -135,12 +137,12 @@ def results(
 
     Example: blendlab results edits -n 8 --no-save
     """
-    from . import page, results
+    from .measuring import report, results
 
     if name is None:
         print(results.listing())
     elif name == "phenomena":
-        print(page.write())
+        print(report.write())
     else:
         print(results.table((results.run if save else results.measure)(name, n)))
 
@@ -151,7 +153,7 @@ def doctor():
 
     Example: blendlab doctor
     """
-    from . import doctor
+    from .course import doctor
 
     doctor.check()
 

@@ -1,6 +1,6 @@
 """What every editing function shares: the Edit it returns, and what it says when memory runs out.
 
-Next: blended_latent.py makes one; rank.py puts the best first.
+Next: papers/blended_latent.py makes one; rank.py puts the best first.
 """
 
 from contextlib import contextmanager

@@ -1,7 +1,7 @@
 """What the network predicts: from a network to a denoiser, and from a denoiser to a guided one.
 
 Each function here returns a function. The contract is in sampler.py: `denoise(x, t) -> Prediction`.
-Classifier-free guidance: 2207.12598; guidance by a gradient: 2105.05233, section 4. Next: blended_latent.py.
+Classifier-free guidance: 2207.12598; guidance by a gradient: 2105.05233, section 4. Next: papers/blended_latent.py.
 """
 
 import torch

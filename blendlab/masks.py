@@ -2,7 +2,7 @@
 
 A latent cell stands for a block of pixels, so a thin stroke may fall between the cells. Masks are float
 (B or 1,1,H,W), 1 = edit; `mask_small` is a mask at latent size; sizes are (height, width), as in torch.
-Next: blended_latent.py blends with them, step by step.
+Next: papers/blended_latent.py blends with them, step by step.
 """
 
 import numpy as np
@@ -98,3 +98,17 @@ def from_box(box: tuple[float, float, float, float], size: tuple[int, int]) -> T
     if not inside.any():
         raise ValueError(f"the box {tuple(box)} holds no pixel of {size[1]}x{size[0]}: make it larger")
     return inside[None, None].float()
+
+
+def corners(box) -> tuple:
+    """A box as a tuple of its four numbers, or a sentence about how many it has."""
+    box = tuple(box)
+    if len(box) != 4:
+        raise ValueError(f"the box {box} has {len(box)} numbers: give left, top, right, bottom in fractions")
+    return box
+
+
+def rms(difference: Tensor, where: Tensor) -> Tensor:
+    """(B,) root mean square of (B,C,H,W) over all channels of the places in `where` (B or 1,1,H,W)."""
+    squares = difference.square().mean(1, keepdim=True) * where  # (B,1,H,W)
+    return (squares.sum((1, 2, 3)) / where.sum((1, 2, 3))).sqrt()

@@ -1,14 +1,14 @@
 """How a method's options are chosen: what was asked for, else a preset's, else the model's, else the papers'.
 
 Each method has a frozen dataclass of options; a field that is a Literal takes only its values. Next: the
-methods, blended_latent.py, blended.py and exemplar.py.
+methods in papers/, such as blended_latent.py.
 """
 
 from dataclasses import dataclass, fields, replace
 from types import NoneType, UnionType
 from typing import Literal, get_args, get_origin
 
-from . import models
+from . import cards
 
 
 @dataclass(frozen=True)
@@ -36,5 +36,5 @@ def settle(kind, method: str, model, presets: dict, fallback: dict, preset, aske
         raise TypeError(f"{method} has no option {name!r}; it has {', '.join(names)}")
     how = presets[preset] if isinstance(preset, str) else preset or kind()
     how = replace(how, **{name: value for name, value in asked.items() if value is not None})
-    numbers = fallback | models.settings(model, method)
+    numbers = fallback | cards.settings(model, method)
     return replace(how, **{name: value for name, value in numbers.items() if getattr(how, name) is None})

@@ -8,8 +8,7 @@ import re
 
 import torch
 
-from . import models
-from .words import known_words
+from . import cards
 
 SMALL = 5000  # a vocabulary below this holds whole words and no others; CLIP's has 49408 entries
 
@@ -57,13 +56,21 @@ def encode(pipe, prompts: list[str], negative: str = "", size: tuple[int, int] =
     return arguments(text, pooled), arguments(null, null_pooled)
 
 
+def known_words(text: str, known, who: str) -> None:
+    """Refuse a text with words outside `known` (None: all are), naming them and those that `who` knows."""
+    strange = [word for word in re.findall(r"[\w'-]+", text.lower()) if known and word not in known]
+    if strange:
+        listed = ", ".join(sorted(word for word in known if len(word) > 1 and word.isalpha()))
+        raise ValueError(f"{who} does not know {', '.join(map(repr, strange))}; it knows {listed}")
+
+
 def _tokenizers(pipe):
     return [t for t in (pipe.tokenizer, getattr(pipe, "tokenizer_2", None)) if t is not None]
 
 
 def _known(pipe):
     """The words that the model was trained on, or None where it reads any."""
-    listed = models.card(pipe).get("words")
+    listed = cards.card(pipe).get("words")
     vocabulary = pipe.tokenizer.get_vocab()
     if listed or len(vocabulary) > SMALL:
         return listed and set(listed)

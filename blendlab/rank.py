@@ -1,15 +1,17 @@
 """Which of several edits shows the prompt best: CLIP's word for it, as BD and BLD rank their results.
 
 Blended Diffusion (2111.14818), BLD (2206.02779). CLIP is asked without augmentations, and it also likes
-partial objects and written words. Next: blended_latent.py, which ranks when given clip=.
+partial objects and written words. Next: papers/blended_latent.py, which ranks when given clip=.
 """
 
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from . import images as door
-from .clip import fit, look, read
+from .prompts import known_words
 
 VIEWS = {"mask": ("mask",), "image": ("image",), "both": ("mask", "image")}
 
@@ -43,3 +45,24 @@ def rank(images, prompt: str, clip, mask=None, view: str = "mask", normalised: b
     distances = [1 - (vectors * text).sum(-1) for vectors in seen]  # each (n,)
     scores, order = torch.stack(distances).mean(0).sort(stable=True)
     return order.tolist(), scores.tolist()
+
+
+def fit(clip, pictures: Tensor) -> Tensor:
+    """Pictures (n,3,H,W) at the size that a CLIP takes, (n,3,size,size); values may overshoot a little."""
+    size = (clip.size, clip.size)
+    return pictures if pictures.shape[-2:] == size else F.interpolate(pictures, size, mode="bicubic", antialias=True)
+
+
+def look(clip, pictures: Tensor) -> Tensor:
+    """CLIP's unit vectors (n,d) for pictures (n,3,size,size) in [0,1]."""
+    mean, std = (torch.tensor(v, device=pictures.device).view(3, 1, 1) for v in (clip.mean, clip.std))
+    return F.normalize(clip.model.encode_image((pictures - mean) / std), dim=-1)
+
+
+@torch.no_grad()
+def read(clip, texts: list[str]) -> Tensor:
+    """CLIP's unit vectors (n,d) for texts, on the model's device; words that it never saw are refused."""
+    for text in texts:
+        known_words(text, getattr(clip, "words", None), "this CLIP")
+    device = next(clip.model.parameters()).device
+    return F.normalize(clip.model.encode_text(clip.tokenizer(texts).to(device)), dim=-1)

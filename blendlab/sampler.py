@@ -1,7 +1,7 @@
 """The one loop. Every method in this package is a line in its body, or a wrapper around `denoise`.
 
 DDIM (2010.02502, equations 12 and 16): eta 0 is deterministic, eta 1 is DDPM (2006.11239).
-Next: guidance.py for what the network predicts, blended_latent.py for what the state is afterwards.
+Next: guidance.py for what the network predicts, papers/blended_latent.py for what the state is afterwards.
 """
 
 import math

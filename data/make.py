@@ -21,7 +21,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import blendlab as bl
-from blendlab import course, latents, phenomena, prompts, results, tables, world
+from blendlab import cards, latents, prompts, world
+from blendlab.course import page
+from blendlab.measuring import exemplars, results, tables
 
 HERE = Path(__file__).parent
 
@@ -49,7 +51,7 @@ SCENES = {
 
 def scenes():
     """scenes/, masks/, truth/ and edits.json."""
-    size = json.loads((bl.models.WEIGHTS / "tinyworld/blendlab.json").read_text())["size"]
+    size = json.loads((cards.WEIGHTS / "tinyworld/blendlab.json").read_text())["size"]
     edits = {}
     for name, (ground, time, there, new, seed) in SCENES.items():
         before = world.scene(ground, time, [there], seed=seed, horizon=0.52)
@@ -89,10 +91,10 @@ def pictures():
 def growing(pipe):
     """The scene of notebook 03, four of the estimates on the way to its edit, and the edit: seed 0."""
     house = dict(kind="house", colour="orange", x=0.28, y=0.5, size=0.24)
-    size = bl.models.card(pipe)["size"]
+    size = cards.card(pipe)["size"]
     image = world.render(world.scene("stone", "sunset", [house], seed=9, horizon=0.52), size).image
     mask, prompt = bl.masks.from_box((0.5, 0.5, 0.99, 0.95), (size, size)), "a blue bus"
-    how, schedule = bl.models.settings(pipe, "blended_latent"), bl.Schedule.from_scheduler(pipe.scheduler)
+    how, schedule = cards.settings(pipe, "blended_latent"), bl.Schedule.from_scheduler(pipe.scheduler)
     timesteps = schedule.timesteps(how["steps"], how["skip"])
     source = latents.encode(pipe.vae, image)
     small = bl.masks.to_latent(mask, source.shape[-2:])
@@ -115,8 +117,8 @@ def growing(pipe):
 def thirty():
     """pictures/exemplars.png: the first thirty tasks of the table exemplars, not chosen; each above its reference."""
     pipe = bl.load("tinyworld-exemplar")
-    tasks, _, reference, *_ = phenomena.references(30, tables.side(pipe))
-    made = phenomena.painted(pipe, tasks, reference, "thirty")
+    tasks, _, reference, *_ = exemplars.references(30, tables.side(pipe))
+    made = exemplars.painted(pipe, tasks, reference, "thirty")
     pictures, masks, titles, none = [], [], [], torch.zeros_like(tasks.mask[:6])
     for some in (slice(i, i + 6) for i in range(0, 30, 6)):
         pictures += [*made[some], *reference[some]]
@@ -141,7 +143,7 @@ def covers():
     for name in [name for name in COVERS if (HERE.parent / f"notebooks/{name}.ipynb").is_file()]:
         heading, i = COVERS[name]
         nb = nbformat.read(HERE.parent / f"notebooks/{name}.ipynb", as_version=4)
-        picture = dict(course.pictures(nb))[heading][i]
+        picture = dict(page.pictures(nb))[heading][i]
         (HERE / f"pictures/{name}.png").write_bytes(base64.b64decode(picture.split(",", 1)[1]))
 
 
@@ -198,16 +200,16 @@ LIMIT = 45e6  # bytes, all shipped networks together
 
 def ship(name, export):
     """Put a trained network into the package, without what others lend it, and note who lends what."""
-    target = bl.models.WEIGHTS / name
+    target = cards.WEIGHTS / name
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(export, target, copy_function=shutil.copyfile)
     if name == "tinyworld-exemplar":
         shutil.rmtree(target / "vae")
         file = target / "image_encoder/model.safetensors"
         save_file({key: value for key, value in load_file(file).items() if not key.startswith("model.")}, file)
-        card = json.loads((target / "blendlab.json").read_text()) | {"lent": bl.models.lent()}
+        card = json.loads((target / "blendlab.json").read_text()) | {"lent": cards.lent()}
         (target / "blendlab.json").write_text(json.dumps(card, indent=2) + "\n")
-    total = sum(file.stat().st_size for file in bl.models.WEIGHTS.rglob("*.*"))
+    total = sum(file.stat().st_size for file in cards.WEIGHTS.rglob("*.*"))
     print(f"{name} ships; all networks together have {total / 1e6:.1f} MB of {LIMIT / 1e6:.0f}")
 
 

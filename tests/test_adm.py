@@ -13,9 +13,11 @@ import torch
 import torch.nn.functional as F
 
 import blendlab as bl
-from blendlab import adm, models
+from blendlab import cards
+from blendlab.cards import card, settings
 from blendlab.guidance import denoiser
-from blendlab.models import card, load, settings
+from blendlab.networks import adm
+from blendlab.networks.load import load
 from blendlab.schedule import Schedule
 
 
@@ -439,7 +441,7 @@ def test_adm_256_is_fetched_once_and_has_a_card(hub, small, monkeypatch):
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
     pipe = load("adm-256", device="cpu")
     assert torch.equal(load("adm-256", device="cpu").unet.conv_in.weight, pipe.unet.conv_in.weight)
-    url, sha256 = models.CONVERTED["adm-256"].mirrors[0]
+    url, sha256 = cards.CONVERTED["adm-256"].mirrors[0]
     assert asked == [(url, sha256, True)] and len(sha256) == 64
     assert [file.name for file in hub.iterdir()] == ["256x256_diffusion_uncond.pt"]
     assert card(pipe)["size"] == 256 and card(pipe)["licence"] == "MIT"

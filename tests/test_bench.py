@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import blendlab
-from blendlab import results
+from blendlab.measuring import results
 
 SPEC = importlib.util.spec_from_file_location("bench", Path(__file__).parent.parent / "bench" / "bench.py")
 bench = importlib.util.module_from_spec(SPEC)

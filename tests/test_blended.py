@@ -8,9 +8,18 @@ import torch
 from colour_clip import COLOURS, ColourClip, ColourModel
 
 import blendlab as bl
-from blendlab.blended import blended_steps
-from blendlab.clip_guidance import PRESETS, Guiding, clip_distance, clip_loss, guided_steps, read_model, warp, warps
+from blendlab import cards
+from blendlab.papers.blended import blended_steps
+from blendlab.papers.clip_guidance import (
+    PRESETS,
+    Guiding,
+    clip_distance,
+    clip_loss,
+    guided_steps,
+    read_model,
+)
 from blendlab.sampler import last
+from blendlab.warps import warp, warps
 
 
 @pytest.fixture
@@ -156,7 +165,7 @@ def test_the_presets_run_and_differ(model, clip, image, mask):
 def test_every_number_that_the_model_recommends_is_used(model, clip, image, mask, monkeypatch):
     used = lambda: bl.blended(model, clip, image, mask, "red", scale=0.0, steps=2).settings  # noqa: E731
     assert used()["augmentations"] == PRESETS["paper"].augmentations == 16
-    monkeypatch.setattr(bl.models, "settings", lambda *_: {"augmentations": 3, "skip": 0.5, "eta": 0.0})
+    monkeypatch.setattr(cards, "settings", lambda *_: {"augmentations": 3, "skip": 0.5, "eta": 0.0})
     assert [used()[name] for name in ("augmentations", "skip", "eta")] == [3, 0.5, 0.0]
 
 

@@ -7,12 +7,12 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionInpaintPipeline
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
-from blendlab import masks, models
-from blendlab.blended_latent import FALLBACK, PRESETS, Blending, blended_latent
-from blendlab.blended_latent import _run as run
+from blendlab import cards, masks
 from blendlab.latents import encode
 from blendlab.noise import Noise
 from blendlab.options import settle as choose
+from blendlab.papers.blended_latent import FALLBACK, PRESETS, Blending, blended_latent
+from blendlab.papers.blended_latent import _run as run
 from blendlab.sampler import Prediction
 from blendlab.schedule import Schedule
 
@@ -299,7 +299,7 @@ def test_numbers_come_from_the_caller_then_the_preset_then_the_model_then_BLD(pi
         return how.w, how.steps, how.skip
 
     assert used() == (7.5, 50, 0.25)
-    monkeypatch.setattr(models, "settings", lambda pipe, method: {"w": 4.0, "steps": 2})
+    monkeypatch.setattr(cards, "settings", lambda pipe, method: {"w": 4.0, "steps": 2})
     assert used() == (4.0, 2, 0.25)
     assert used("official-ldm") == (5.0, 50, 0.0)
     assert used(Blending(w=2.0)) == (2.0, 2, 0.25)

@@ -116,7 +116,7 @@ def test_a_bug_keeps_its_traceback(run, monkeypatch):
     def broken():
         int("not a number, and not blendlab's sentence")
 
-    monkeypatch.setattr("blendlab.doctor.check", broken)
+    monkeypatch.setattr("blendlab.course.doctor.check", broken)
     monkeypatch.setattr(sys, "argv", ["blendlab", "doctor"])
     with pytest.raises(ValueError, match="not blendlab's sentence"):
         cli.main()

@@ -6,10 +6,12 @@ import torch
 from colour_clip import COLOURS, ColourClip, ColourModel
 
 import blendlab as bl
-from blendlab.clip_guidance import Guiding, clip_distance
-from blendlab.clip_guided import background_distance
-from blendlab.metrics import background_error
-from blendlab.perceptual import encoder_distance, lpips_distance, perceptual_distance
+from blendlab import cards
+from blendlab.measuring.metrics import background_error
+from blendlab.networks import load as networks
+from blendlab.networks.perceptual import encoder_distance, lpips_distance, perceptual_distance
+from blendlab.papers.clip_guidance import Guiding, clip_distance
+from blendlab.papers.clip_guided import background_distance
 
 QUICK = dict(scale=20.0, augmentations=2, steps=25)
 
@@ -98,12 +100,12 @@ def test_the_encoders_distance_is_zero_for_equal_pictures_and_grows(distance, im
 
 def test_tinyworld_lends_its_autoencoder_and_others_take_lpips(monkeypatch, tmp_path):
     model, asked = checkpoints.pixel(), []
-    monkeypatch.setattr(bl.models, "load", lambda name, device: asked.append(name) or checkpoints.sd1())
-    monkeypatch.setattr(bl.models, "card", lambda pipe: {"perceptual": "tinyworld"})
+    monkeypatch.setattr(networks, "load", lambda name, device: asked.append(name) or checkpoints.sd1())
+    monkeypatch.setattr(cards, "card", lambda pipe: {"perceptual": "tinyworld"})
     assert perceptual_distance(model)(torch.zeros(2, 3, 16, 16), torch.ones(2, 3, 16, 16)).shape == (2,)
     assert asked == ["tinyworld"]
-    monkeypatch.setattr(bl.models, "card", lambda pipe: {})
-    monkeypatch.setattr("blendlab.perceptual.lpips_distance", lambda device: asked.append("lpips"))
+    monkeypatch.setattr(cards, "card", lambda pipe: {})
+    monkeypatch.setattr("blendlab.networks.perceptual.lpips_distance", lambda device: asked.append("lpips"))
     perceptual_distance(model)
     assert asked == ["tinyworld", "lpips"]
 

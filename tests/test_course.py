@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from PIL import Image
 
-from blendlab import course
+from blendlab.course import page, runner
 
 PICTURE = "from PIL import Image\nImage.new('RGB', (8, 8), 'red')"
 WIDGET = """import ipywidgets as w
@@ -38,27 +38,27 @@ def write(folder: Path, name: str, *cells: str) -> Path:
 def executed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("course")
     bar = "import sys; sys.stderr.write('half\\rdone\\n')"
-    done = course.execute(write(folder, "00_good.ipynb", "# A *title*", PICTURE, "## Widget", WIDGET, bar))
-    course.tidy(done.notebook)
+    done = runner.execute(write(folder, "00_good.ipynb", "# A *title*", PICTURE, "## Widget", WIDGET, bar))
+    runner.tidy(done.notebook)
     return done
 
 
 def test_side_by_side_they_come_back_in_order(tmp_path, monkeypatch):
-    monkeypatch.setattr(course.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(runner.os, "cpu_count", lambda: 2)
     late = "import os, time; time.sleep(2); print(os.environ['OMP_NUM_THREADS'])"
     paths = [write(tmp_path, "1.ipynb", late), write(tmp_path, "2.ipynb", FAILS), write(tmp_path, "3.ipynb", PICTURE)]
-    runs = list(course.execute_all(paths))
+    runs = list(runner.execute_all(paths))
     assert [run.path for run in runs] == paths and [len(run.problems) for run in runs] == [0, 1, 0]
     assert runs[0].notebook.cells[0].outputs[0].text == "1\n"  # a core for each
 
 
 def test_a_run_says_what_failed(tmp_path):
-    done = course.execute(write(tmp_path, "bad.ipynb", PICTURE, FAILS, PICTURE))
+    done = runner.execute(write(tmp_path, "bad.ipynb", PICTURE, FAILS, PICTURE))
     assert len(done.problems) == 1 and "the reason" in done.problems[0] and "bad.ipynb" in done.problems[0]
 
 
 def test_an_error_hidden_in_a_widget_is_found(tmp_path):
-    (problem,) = course.execute(write(tmp_path, "hidden.ipynb", HIDDEN)).problems
+    (problem,) = runner.execute(write(tmp_path, "hidden.ipynb", HIDDEN)).problems
     assert "ZeroDivisionError" in problem
 
 
@@ -76,22 +76,22 @@ def test_a_tidy_notebook_shows_pictures_where_widgets_were(executed):
 def test_outputs_are_stale_when_code_changed_and_fresh_when_text_did(executed):
     nb = copy.deepcopy(executed.notebook)
     nb.cells[0].source += ", better worded"
-    assert course.fresh(nb)
+    assert runner.fresh(nb)
     nb.cells[1].source += " "
-    assert not course.fresh(nb)
+    assert not runner.fresh(nb)
 
 
 def test_the_page_holds_every_picture_under_its_heading(executed):
-    sections = course.pictures(executed.notebook)
+    sections = page.pictures(executed.notebook)
     assert [(heading, len(images)) for heading, images in sections] == [("A title", 1), ("Widget", 1)]
-    text = course.page([executed])
+    text = page.page([executed])
     assert text.count("<img") == 2 and "http" not in text and "<h2>A title</h2>" in text
 
 
 def test_one_command_leaves_notebooks_and_a_page_and_keeps_going(tmp_path, capsys):
     paths = [write(tmp_path, "00_bad.ipynb", FAILS), write(tmp_path, "01_good.ipynb", "# Good", PICTURE)]
     before = paths[0].read_bytes()
-    assert course.run(paths, tmp_path / "out", save=False) == 1
+    assert runner.run(paths, tmp_path / "out", save=False) == 1
     assert (tmp_path / "out/notebooks/01_good.ipynb").exists() and paths[0].read_bytes() == before
     assert "the reason" in (tmp_path / "out/index.html").read_text()
     assert "1 of 2 notebooks ran" in capsys.readouterr().out
@@ -100,15 +100,15 @@ def test_one_command_leaves_notebooks_and_a_page_and_keeps_going(tmp_path, capsy
 def test_saving_in_place_makes_a_notebook_fresh_and_keeps_the_old_one_on_failure(tmp_path):
     good, bad = write(tmp_path, "00_good.ipynb", PICTURE), write(tmp_path, "01_bad.ipynb", FAILS)
     before = bad.read_bytes()
-    assert course.stale([good, bad]) == 2
-    course.run([good, bad], tmp_path / "out", save=True)
-    assert course.stale([good, bad]) == 1 and bad.read_bytes() == before and not (tmp_path / "out").exists()
+    assert runner.stale([good, bad]) == 2
+    runner.run([good, bad], tmp_path / "out", save=True)
+    assert runner.stale([good, bad]) == 1 and bad.read_bytes() == before and not (tmp_path / "out").exists()
 
 
 def test_many_large_pictures_are_kept_in_256_colours(tmp_path, monkeypatch):
     noisy = "import os\nfrom PIL import Image\nImage.frombytes('RGB', (64, 64), os.urandom(64 * 64 * 3))"
-    monkeypatch.setattr(course, "LARGEST", 10_000)
-    nb = course.tidy(course.execute(write(tmp_path, "large.ipynb", noisy)).notebook)
+    monkeypatch.setattr(runner, "LARGEST", 10_000)
+    nb = runner.tidy(runner.execute(write(tmp_path, "large.ipynb", noisy)).notebook)
     png = base64.b64decode(nb.cells[0].outputs[0].data["image/png"])
     picture = Image.open(io.BytesIO(png)).convert("RGB")
     assert len(png) < 10_000 and picture.size == (64, 64) and len(picture.getcolors(64 * 64)) <= 256

@@ -7,11 +7,13 @@ import checkpoints
 import pytest
 import torch
 
-from blendlab import decoder, metrics, models
-from blendlab.decoder import METHODS, reconstruct, tune_weights, tuned
+from blendlab import cards
 from blendlab.edit import Edit
-from blendlab.latents import decode, encode
-from blendlab.poisson import poisson
+from blendlab.joins import poisson
+from blendlab.latents import decode, encode, tuned
+from blendlab.measuring import metrics
+from blendlab.papers import decoder
+from blendlab.papers.decoder import METHODS, reconstruct, tune_weights
 
 TUNED = ("latents", "weights", "weights and paste")
 QUICK = dict(steps=4, lr=1e-3)
@@ -297,7 +299,7 @@ def test_numbers_come_from_the_caller_then_the_preset_then_the_model_then_the_co
         return how["steps"], how["lr"]
 
     assert used() == (decoder.FALLBACK["weights"]["steps"], decoder.FALLBACK["weights"]["lr"])
-    monkeypatch.setattr(models, "settings", lambda pipe, method: {"weights": dict(lr=0.5)})
+    monkeypatch.setattr(cards, "settings", lambda pipe, method: {"weights": dict(lr=0.5)})
     assert used() == (decoder.FALLBACK["weights"]["steps"], 0.5)
     assert used(preset="paper") == used(preset="official") == (75, 1e-4)
     assert used("latents", "paper") == (75, 1e-4) and used("latents", "official") == (75, 0.1)

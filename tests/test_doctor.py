@@ -3,7 +3,8 @@
 import subprocess
 import sys
 
-from blendlab import doctor, models
+from blendlab import cards
+from blendlab.course import doctor
 
 
 def test_each_line_says_one_thing(capsys):
@@ -22,8 +23,8 @@ def test_every_network_is_there_with_its_size_or_missing_with_its_command(monkey
     lines = doctor.report()
     assert "tinyworld: 2.5 MB" in lines
     assert "tinyworld-clip: not here yet, `blendlab train clip` makes it" in lines
-    assert all(any(line.startswith(f"{name}: ") for line in lines) for name in models.SHIPPED)
-    assert all(name in lines[-1] for name in (*models.KNOWN, *models.CONVERTED))
+    assert all(any(line.startswith(f"{name}: ") for line in lines) for name in cards.SHIPPED)
+    assert all(name in lines[-1] for name in (*cards.KNOWN, *cards.CONVERTED))
 
 
 def test_colab_without_a_gpu_shows_the_menu_path(monkeypatch):
@@ -45,7 +46,7 @@ def test_a_missing_package_is_a_word_and_no_error(monkeypatch):
 
 
 def test_no_heavy_import_for_a_version_number():
-    code = ("import sys; from blendlab.doctor import report; report(); "
+    code = ("import sys; from blendlab.course.doctor import report; report(); "
             "print([name for name in ('diffusers', 'transformers', 'open_clip') if name in sys.modules])")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

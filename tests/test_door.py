@@ -10,7 +10,7 @@ import test_exemplar
 import torch
 
 import blendlab as bl
-from blendlab.clip import Clip
+from blendlab.networks.clip import Clip
 
 PICTURES = ("image", "images", "mask", "reference", "region")
 MASKS = ("mask", "region")

@@ -18,20 +18,11 @@ from transformers import CLIPVisionConfig
 
 import blendlab as bl
 from blendlab import masks
-from blendlab.exemplar import (
-    PRESETS,
-    ExemplarEncoder,
-    ExemplarPipeline,
-    Painting,
-    exemplar,
-    nine_channels,
-    see,
-    take_weights,
-    vision_tower,
-)
 from blendlab.guidance import cfg, denoiser
 from blendlab.latents import encode
+from blendlab.networks.exemplar import ExemplarEncoder, ExemplarPipeline, take_weights, vision_tower
 from blendlab.noise import Noise
+from blendlab.papers.exemplar import PRESETS, Painting, exemplar, nine_channels, see
 from blendlab.schedule import Schedule
 
 
@@ -179,7 +170,7 @@ def test_a_repository_is_fetched_part_by_part_and_opened(pipe, tmp_path, monkeyp
 
 
 def test_only_the_parts_that_are_needed_are_fetched():
-    from blendlab.models import _parts
+    from blendlab.networks.load import _parts
 
     files = ["model_index.json", "README.md", "unet/config.json", "unet/a.bin", "unet/a.safetensors", "vae/a.bin"]
     files += ["safety_checker/a.bin", "unet/a.fp16.safetensors", "image_encoder/config.json"]
@@ -313,7 +304,7 @@ def test_a_see_through_reference_goes_on_grey():
 
 
 def test_an_enormous_reference_is_refused_before_it_is_unpacked(monkeypatch):
-    monkeypatch.setattr(sys.modules["blendlab.exemplar"], "LARGEST", 100)
+    monkeypatch.setattr(sys.modules["blendlab.papers.exemplar"], "LARGEST", 100)
     with pytest.raises(ValueError, match="reference is 11x10, and 8x8 of it are seen: shrink it"):
         see(Image.new("RGB", (11, 10)), 8)
 

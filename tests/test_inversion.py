@@ -10,8 +10,9 @@ from diffusers import DDIMScheduler
 import blendlab as bl
 from blendlab import world
 from blendlab.attention import capture
-from blendlab.inversion import Drawing, Ready, invert, mapped, reword, same_attention
 from blendlab.latents import decode, encode
+from blendlab.papers.inversion import Drawing, Ready, invert
+from blendlab.papers.reword import mapped, reword, same_attention
 from blendlab.sampler import Prediction
 
 QUICK = dict(steps=4, w=3.0)

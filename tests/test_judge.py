@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from blendlab.judge import Judge, Verdict, per_object
+from blendlab.networks.judge import Judge, Verdict, per_object
 
 KINDS, COLOURS = ("cat", "bus", "moon"), ("red", "blue")
 

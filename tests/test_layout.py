@@ -10,23 +10,21 @@ import torch.nn.functional as F
 import blendlab as bl
 from blendlab import images
 from blendlab.attention import capture, tokens
-from blendlab.inversion import Drawing, Ready, invert
-from blendlab.noise_edit import (
+from blendlab.papers.inversion import Drawing, Ready, invert
+from blendlab.papers.layout import (
     RULES,
-    Landing,
     Reader,
-    agreement,
     attend,
     claimed,
     layout,
     looks,
     move_blocks,
-    repaint,
     shared_out,
     swap,
-    tendency,
 )
-from blendlab.noise_edit import _shapes as shapes_of
+from blendlab.papers.layout import _shapes as shapes_of
+from blendlab.papers.repaint import repaint
+from blendlab.papers.tendency import Landing, agreement, tendency
 
 QUICK = dict(steps=4, w=3.0)
 BOX, CAT = (0.0, 0.0, 0.5, 1.0), [("cat", (0.5, 0.0, 1.0, 0.5))]

@@ -11,9 +11,10 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
 
-from blendlab import models
-from blendlab.clip import load_clip
-from blendlab.models import KNOWN, SHIPPED, WEIGHTS, card, load, settings
+from blendlab.cards import KNOWN, SHIPPED, WEIGHTS, card, settings
+from blendlab.networks import load as networks
+from blendlab.networks.clip import load_clip
+from blendlab.networks.load import load
 
 
 @pytest.fixture(scope="session")
@@ -122,8 +123,8 @@ def test_a_folder_with_only_half_precision_files_loads_in_float32(saved, tmp_pat
 def test_the_gpu_gets_half_precision_except_for_shipped_networks(monkeypatch, saved, tmp_path):
     asked = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(models, "_open", lambda folder, device, dtype: asked.append((device.type, dtype)))
-    monkeypatch.setattr(models, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(networks, "_open", lambda folder, device, dtype: asked.append((device.type, dtype)))
+    monkeypatch.setattr(networks, "WEIGHTS", tmp_path)
     (tmp_path / "tinyworld").mkdir()
     load(saved["sd1"][0])
     load("tinyworld")
@@ -186,14 +187,14 @@ def test_an_unknown_name_gets_the_list_and_the_nearest(name, near):
 
 @pytest.mark.parametrize("name, command", SHIPPED.items())
 def test_a_network_that_did_not_ship_names_the_command_that_makes_it(monkeypatch, tmp_path, name, command):
-    monkeypatch.setattr(models, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(networks, "WEIGHTS", tmp_path)
     with pytest.raises(FileNotFoundError, match=f"{name} is not in this copy .*; make it with `{command}`"):
         load(name)
 
 
 def test_a_shipped_name_means_the_folder_in_the_package(monkeypatch, saved, tmp_path):
     (tmp_path / "tinyworld").symlink_to(saved["sd1"][0])
-    monkeypatch.setattr(models, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(networks, "WEIGHTS", tmp_path)
     assert load("tinyworld").name_or_path == tmp_path / "tinyworld"
 
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from blendlab import metrics, world
+from blendlab import world
 from blendlab.blend import blend
-from blendlab.judge import Judge, Verdict
+from blendlab.measuring import metrics
+from blendlab.networks.judge import Judge, Verdict
 
 
 class Oracle(Judge):

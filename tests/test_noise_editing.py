@@ -1,4 +1,4 @@
-"""What the tables of claims measure with, on cases whose answers are known."""
+"""What the tables of papers measure with, on cases whose answers are known."""
 
 import math
 
@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from blendlab import world
-from blendlab.claims import exemplars, noise
+from blendlab.measuring import exemplars, noise_editing
 
 
 def test_things_are_different_kinds_in_a_prompt_that_names_them_all():
     for count in (1, 2, 3):
-        for phrases, prompt in noise.things(12, count):
+        for phrases, prompt in noise_editing.things(12, count):
             kinds = [phrase.split()[-1] for phrase in phrases]
             assert len(set(kinds)) == count and all(phrase in prompt for phrase in phrases)
             assert set(kinds) <= set(world.KINDS)
@@ -24,11 +24,11 @@ def test_attention_beside_the_thing_costs_the_logarithm_of_what_falls_on_it():
     ids = torch.tensor([[0, 7, 1], [0, 9, 1]])  # the second caption names what is not there
     batch = {"kind": kind, "ids": ids, "t": torch.tensor([900, 900])}
     heat = torch.full((2, 4, 4, 3), 0.5)
-    assert noise.beside(heat, batch, nouns).item() == pytest.approx(math.log(2))
+    assert noise_editing.beside(heat, batch, nouns).item() == pytest.approx(math.log(2))
     heat[0, :, 2:, 1] = 0
-    assert noise.beside(heat, batch, nouns).item() == pytest.approx(0)
+    assert noise_editing.beside(heat, batch, nouns).item() == pytest.approx(0)
     clean = batch | {"t": torch.tensor([100, 900])}
-    assert noise.beside(1 - heat, clean, nouns) == 0  # little noise does not count, nor what no caption names
+    assert noise_editing.beside(1 - heat, clean, nouns) == 0  # little noise does not count, nor what no caption names
 
 
 def test_the_ladder_says_how_to_train_what_does_not_ship(tmp_path, monkeypatch):

@@ -7,11 +7,11 @@ import nbformat
 import pytest
 from test_repository import HOSTS, MACHINE
 
-from blendlab import course
+from blendlab.course import page, runner
 
 ROOT = Path(__file__).parent.parent
-PATHS = course.notebooks(ROOT / "notebooks")
-every_notebook = pytest.mark.parametrize("path", PATHS, ids=[course.place(path) for path in PATHS])
+PATHS = runner.notebooks(ROOT / "notebooks")
+every_notebook = pytest.mark.parametrize("path", PATHS, ids=[page.place(path) for path in PATHS])
 
 
 def read(path: Path):
@@ -20,7 +20,7 @@ def read(path: Path):
 
 def set_up(nb) -> str:
     """The set-up cell: the first one with code."""
-    return course.code(nb)[0].source
+    return runner.code(nb)[0].source
 
 
 def texts(nb) -> list[str]:
@@ -40,26 +40,26 @@ def executed(request):
     """Every notebook that this session asks for, run side by side: {path: Run}."""
     items = [item for item in request.session.items if item.name.startswith("test_it_runs")]
     paths = [item.callspec.params["path"] for item in items if item.module is request.module]
-    return dict(zip(paths, course.execute_all(paths), strict=True))
+    return dict(zip(paths, runner.execute_all(paths), strict=True))
 
 
 @every_notebook
 def test_it_runs_top_to_bottom(path, executed):
-    assert not executed[path].problems, "\n".join(map(course.plain, executed[path].problems))
+    assert not executed[path].problems, "\n".join(map(page.plain, executed[path].problems))
 
 
 @every_notebook
 def test_its_outputs_are_newer_than_its_code(path):
-    assert course.fresh(read(path)), f"run: make notebooks ARGS={course.place(path)}"
+    assert runner.fresh(read(path)), f"run: make notebooks ARGS={page.place(path)}"
 
 
 @every_notebook
 def test_it_is_committed_with_pictures_and_without_widget_state(path):
     nb = read(path)
     nbformat.validate(nb)
-    assert course.pictures(nb), "no picture is saved in it"
+    assert page.pictures(nb), "no picture is saved in it"
     assert set(nb.metadata) == {"kernelspec", "language_info", "blendlab"}
-    assert not any(output.output_type == "error" for cell in course.code(nb) for output in cell.outputs)
+    assert not any(output.output_type == "error" for cell in runner.code(nb) for output in cell.outputs)
     assert path.stat().st_size <= 1e6, f"{path.stat().st_size / 1e6:.1f} MB: save smaller pictures"
 
 
@@ -71,13 +71,13 @@ def test_it_opens_in_any_jupyter(path):
 
 @every_notebook
 def test_its_lines_fit_a_colab_column(path):
-    lines = [line for cell in course.code(read(path)) for line in cell.source.splitlines()]
+    lines = [line for cell in runner.code(read(path)) for line in cell.source.splitlines()]
     assert not [line for line in lines if len(line) > 76]
 
 
 @every_notebook
 def test_it_begins_with_its_own_badge(path):
-    badge = course.badge(path)
+    badge = runner.badge(path)
     assert badge in read(path).cells[0].source, f"the first cell wants the line {badge}"
 
 
@@ -95,7 +95,7 @@ def test_it_is_set_up_like_the_others(path):
 @every_notebook
 def test_colab_installs_the_release_and_keeps_its_own_pytorch(path):
     (line,) = re.findall(r"^ +%pip install.*", set_up(read(path)), re.M)
-    assert line.endswith(f" git+https://github.com/{course.REPOSITORY}@{course.RELEASE}"), line
+    assert line.endswith(f" git+https://github.com/{runner.REPOSITORY}@{runner.RELEASE}"), line
     assert 'if "google.colab" in sys.modules:' in set_up(read(path)), "install on Colab only"
     assert not re.search(r"\s-U|--upgrade|\b(torch|torchvision|diffusers|numpy)\b", line)
 

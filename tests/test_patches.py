@@ -6,7 +6,7 @@ import torch
 from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
 
 import blendlab as bl
-from blendlab.patches import Patches, in_patches
+from blendlab.networks.patches import Patches, in_patches
 
 
 def network(patch=2):
@@ -77,7 +77,7 @@ def test_pictures_that_do_not_fall_into_cells_are_refused(folder, clip):
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
-    from blendlab.clip import load_clip
+    from blendlab.networks.clip import load_clip
 
     path = tmp_path_factory.mktemp("clip")
     checkpoints.open_clip_folder(path)

@@ -4,10 +4,13 @@ import checkpoints
 import pytest
 import torch
 
-from blendlab import files, metrics, models, page, phenomena, results, viz, world
-from blendlab.clip import load_clip
-from blendlab.judge import Judge
-from blendlab.noise_edit import Landing, agreement
+from blendlab import cards, files, world
+from blendlab.course import viz
+from blendlab.measuring import exemplars, latent_blending, metrics, pixel_blending, report, results, tables
+from blendlab.networks import load as loading
+from blendlab.networks.clip import load_clip
+from blendlab.networks.judge import Judge
+from blendlab.papers.tendency import Landing, agreement
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +25,8 @@ def networks(tmp_path_factory):
 
 @pytest.fixture
 def quick(networks, monkeypatch):
-    monkeypatch.setattr(models, "load", lambda name, device=None: networks[name])
-    monkeypatch.setattr(models, "settings", lambda pipe, method: dict(w=3.0, steps=4, skip=0.0, eta=0.0))
+    monkeypatch.setattr(loading, "load", lambda name, device=None: networks[name])
+    monkeypatch.setattr(cards, "settings", lambda pipe, method: dict(w=3.0, steps=4, skip=0.0, eta=0.0))
 
 
 # Tables, with random weights
@@ -37,7 +40,7 @@ def test_a_smaller_table_is_the_beginning_of_a_larger_one(quick, name, rows):
 
 
 def test_thin_masks_are_thin_outlines_of_thin_things():
-    tasks = phenomena.thin(6, 64)
+    tasks = latent_blending.thin(6, 64)
     assert set(tasks.kind) == {"lamp", "fence", "lightning"}
     narrow = torch.nn.functional.max_pool2d(1 - tasks.mask, 7, 1, 3)  # 0 only in the middle of squares of 7 pixels
     assert ((1 - narrow) * tasks.mask).sum() == 0 < tasks.mask.sum()
@@ -47,7 +50,7 @@ def test_thin_masks_are_thin_outlines_of_thin_things():
 
 def test_a_part_of_the_tasks_keeps_pictures_and_words_together():
     tasks = metrics.tasks(4)
-    part = phenomena.part(tasks, [2, 0])
+    part = tables.part(tasks, [2, 0])
     assert part.prompts == [tasks.prompts[2], tasks.prompts[0]] and len(part.scenes) == 2
     assert torch.equal(part.image, tasks.image[[2, 0]])
 
@@ -84,7 +87,7 @@ def test_a_map_points_where_it_is_higher_than_others():
 
 
 def test_references_show_the_same_thing_in_another_light():
-    tasks, box, reference, pasted, truths, where = phenomena.references(6, 64)
+    tasks, box, reference, pasted, truths, where = exemplars.references(6, 64)
     outside = metrics.box_mask(box, 64) == 0
     assert torch.equal(pasted[outside.expand_as(pasted)], tasks.image[outside.expand_as(pasted)])
     assert ((pasted != tasks.image).any(1, keepdim=True) <= (where > 0)).all() and (where[outside] == 0).all()
@@ -93,13 +96,13 @@ def test_references_show_the_same_thing_in_another_light():
 
 
 def test_a_frame_maps_the_square_onto_a_box():
-    frame = phenomena.frame(torch.tensor([[0.0, 0.5, 0.5, 1.0]]))  # the lower left quarter
+    frame = exemplars.frame(torch.tensor([[0.0, 0.5, 0.5, 1.0]]))  # the lower left quarter
     corners = torch.tensor([[-1.0, -1.0, 1.0], [1.0, 1.0, 1.0]])
     torch.testing.assert_close((frame[0] @ corners.T).T[:, :2], torch.tensor([[-1.0, 0.0], [0.0, 1.0]]))
 
 
 def test_signs_and_things_stand_at_the_same_place():
-    words, box, views = phenomena._signs(30, 64)
+    words, box, views = pixel_blending._signs(30, 64)
     outside = (1 - metrics.box_mask(box, 64)).expand(-1, 3, -1, -1) > 0
     sign, other = views["a sign that says it"], views["a sign that says something else"]
     assert (sign != other).flatten(1).any(1).all()  # the words differ
@@ -112,18 +115,18 @@ def test_signs_and_things_stand_at_the_same_place():
 
 
 def test_the_page_says_of_each_phenomenon_whether_it_is_there(monkeypatch):
-    section = page.Section("Twos are more", "toy", ("two", "share"), ("one", "share"), "It is {more}, not {less}.")
+    section = report.Section("Twos are more", "toy", ("two", "share"), ("one", "share"), "It is {more}, not {less}.")
     rows = [{"label": "one", "share": [0.2, 0.1, 0.3]}, {"label": "two", "share": [0.5, 0.4, 0.6]}]
     made = {"what": "Toys.", "n": 9, "command": "blendlab results toy", "seconds": 1, "device": "x", "rows": rows}
-    monkeypatch.setattr(page, "SECTIONS", (section,))
+    monkeypatch.setattr(report, "SECTIONS", (section,))
     monkeypatch.setattr(results, "load", lambda name: made)
-    assert "## 1. Twos are more: there\n\nIt is **50% [40, 60]**, not **20% [10, 30]**." in page.page()
+    assert "## 1. Twos are more: there\n\nIt is **50% [40, 60]**, not **20% [10, 30]**." in report.page()
     rows[1]["share"] = [0.5, 0.25, 0.6]
-    assert "Twos are more: not there" in page.page() and "There: 0 of 1" in page.page()
-    monkeypatch.setattr(page, "SECTIONS", (page.Section("A", "toy", ("one", "share"), 0.05, "{more}, {less}"),))
-    assert "A: there\n\n**20% [10, 30]**, **5%**" in page.page()
+    assert "Twos are more: not there" in report.page() and "There: 0 of 1" in report.page()
+    monkeypatch.setattr(report, "SECTIONS", (report.Section("A", "toy", ("one", "share"), 0.05, "{more}, {less}"),))
+    assert "A: there\n\n**20% [10, 30]**, **5%**" in report.page()
 
 
 def test_the_saved_page_is_that_of_the_saved_tables():
     saved = files.data() / "phenomena.md"
-    assert saved.read_text(encoding="utf-8") == page.page(), "make it again with `blendlab results phenomena`"
+    assert saved.read_text(encoding="utf-8") == report.page(), "make it again with `blendlab results phenomena`"

@@ -17,7 +17,8 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import blendlab
-from blendlab import course, models
+from blendlab import cards
+from blendlab.course import runner
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -115,12 +116,12 @@ def test_environment_yml_says_the_same_as_pyproject():
 
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
-    imported = set().union(*(imports(path) for path in [*PYTHON, *course.notebooks(ROOT / "notebooks")]))
+    imported = set().union(*(imports(path) for path in [*PYTHON, *runner.notebooks(ROOT / "notebooks")]))
     imported -= {*sys.stdlib_module_names, "", "blendlab", "google", "IPython"}  # the last two: in the kernel
     packages = {canonicalize_name(MODULES.get(name, name)) for name in imported}
     declared = {canonicalize_name(one.name) for one in requirements()}
-    runner = {canonicalize_name(one.name) for one in requirements("lab")}  # only course.py runs notebooks
-    assert packages - runner <= declared, f"declare {packages - runner - declared} in pyproject.toml"
+    lab = {canonicalize_name(one.name) for one in requirements("lab")}  # only runner.py runs notebooks
+    assert packages - lab <= declared, f"declare {packages - lab - declared} in pyproject.toml"
     assert declared <= packages | UNSEEN, f"nothing imports {declared - packages - UNSEEN}"
 
 
@@ -156,7 +157,7 @@ def test_shipped_weights_stay_small():
 
 def test_the_exemplar_model_was_trained_with_the_networks_that_lend_it_parts():
     card = json.loads((ROOT / "blendlab" / "weights" / "tinyworld-exemplar" / "blendlab.json").read_text())
-    assert card["lent"] == models.lent(), "train it on with the new CLIP: blendlab train exemplar --from shipped"
+    assert card["lent"] == cards.lent(), "train it on with the new CLIP: blendlab train exemplar --from shipped"
 
 
 def test_the_model_card_says_what_the_tables_say():
@@ -172,6 +173,12 @@ def test_the_model_card_says_what_the_tables_say():
 def test_ruff_finds_nothing():
     ruff = [sys.executable, "-m", "ruff", "check", "--output-format=concise", "."]
     done = subprocess.run(ruff, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_module_imports_only_what_its_wing_may():
+    linter = [Path(sys.executable).with_name("lint-imports"), "--no-cache"]
+    done = subprocess.run(linter, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -192,7 +199,7 @@ def test_no_file_is_larger_than_16_megabytes():
 def test_the_version_is_the_same_everywhere():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert blendlab.__version__ == citation["version"] == PROJECT["version"]
-    assert course.RELEASE == f"v{PROJECT['version']}"
+    assert runner.RELEASE == f"v{PROJECT['version']}"
 
 
 def test_citation_names_the_four_papers():

@@ -7,10 +7,11 @@ import checkpoints
 import pytest
 import torch
 
-from blendlab import cli, files, metrics, models, results, sweeps, tables, world
-from blendlab.claims import exemplars, latents, noise
-from blendlab.clip import load_clip
-from blendlab.judge import Found, Judge
+from blendlab import cards, cli, files, world
+from blendlab.measuring import exemplars, latent_blending, metrics, noise_editing, results, sweeps, tables
+from blendlab.networks import load as loading
+from blendlab.networks.clip import load_clip
+from blendlab.networks.judge import Found, Judge
 
 SAVED = sorted(p.stem for p in (files.data() / "results").glob("*.json"))
 
@@ -26,8 +27,8 @@ def networks():
 @pytest.fixture
 def quick(networks, monkeypatch, tmp_path):
     """Tables of those networks at two steps, saved in a folder of their own."""
-    monkeypatch.setattr(models, "load", networks.get)
-    monkeypatch.setattr(models, "settings", lambda pipe, method: dict(w=3.0, steps=2, skip=0.0))
+    monkeypatch.setattr(loading, "load", networks.get)
+    monkeypatch.setattr(cards, "settings", lambda pipe, method: dict(w=3.0, steps=2, skip=0.0))
     monkeypatch.setattr(files, "data", lambda: tmp_path)
     return tmp_path
 
@@ -134,7 +135,7 @@ def test_the_autoencoder_is_measured_on_pictures(quick, networks, monkeypatch):
 def test_every_table_says_what_it_measures():
     for name, recipe in results.TABLES.items():
         assert recipe.what.endswith(".") and len(recipe.what) > 60, name
-        assert set(recipe.needs) <= set(models.SHIPPED)
+        assert set(recipe.needs) <= set(cards.SHIPPED)
 
 
 @pytest.mark.parametrize("name", SAVED)
@@ -157,11 +158,11 @@ def test_saved_tables_come_out_again(name, monkeypatch):
     for sweep in ("PIXEL", "EXEMPLAR", "DECODER"):
         monkeypatch.setattr(sweeps, sweep, dict(list(getattr(sweeps, sweep).items())[:1]))
     monkeypatch.setattr(tables, "BLENDINGS", dict(list(tables.BLENDINGS.items())[:2]))
-    monkeypatch.setattr(latents, "TUNING", latents.TUNING[:2])
-    monkeypatch.setattr(latents, "WIDER", latents.WIDER[:1])
+    monkeypatch.setattr(latent_blending, "TUNING", latent_blending.TUNING[:2])
+    monkeypatch.setattr(latent_blending, "WIDER", latent_blending.WIDER[:1])
     monkeypatch.setattr(exemplars, "LADDER", {})  # its rungs do not ship
-    monkeypatch.setattr(noise, "REMEDIES", dict(list(noise.REMEDIES.items())[:1]))
-    monkeypatch.setattr(noise, "LAYOUTS", dict(list(noise.LAYOUTS.items())[:4:3]))
+    monkeypatch.setattr(noise_editing, "REMEDIES", dict(list(noise_editing.REMEDIES.items())[:1]))
+    monkeypatch.setattr(noise_editing, "LAYOUTS", dict(list(noise_editing.LAYOUTS.items())[:4:3]))
     live = results.measure(name, n=FEW.get(name, 1))
     if any("first" in row for row in live["rows"]):
         results.reproduces(saved, live, differ=1)
@@ -215,7 +216,7 @@ def test_missing_and_unknown_tables_are_explained(toy):
 
 
 def test_the_fingerprint_follows_the_weights(monkeypatch, tmp_path):
-    monkeypatch.setattr(models, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(cards, "WEIGHTS", tmp_path)
     (tmp_path / "judge").mkdir()
     (tmp_path / "judge" / "a.json").write_text("1")
     before = results.fingerprint("judge")

@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from blendlab import images, viz
+from blendlab import images
+from blendlab.course import viz
 
 
 def pictures(n, size=64, seed=0):

@@ -1,13 +1,13 @@
 """What a user should know before the first picture: versions, device, memory, networks; `blendlab doctor`.
 
-`check()` is the last line of the set-up cell of every notebook. Read next: models.
+`check()` is the last line of the set-up cell of every notebook. Read next: ../cards.py.
 """
 
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
-from .models import CONVERTED, KNOWN, SHIPPED, WEIGHTS
+from ..cards import CONVERTED, KNOWN, SHIPPED, WEIGHTS
 
 PACKAGES = {"torch": "torch", "diffusers": "diffusers", "transformers": "transformers",
             "open_clip": "open_clip_torch"}
@@ -20,7 +20,7 @@ def check():
 
 def report():
     """Return the lines that `check` prints."""
-    from . import __version__ as blendlab_version
+    from .. import __version__ as blendlab_version
 
     packages = ", ".join(f"{name} {_version(package)}" for name, package in PACKAGES.items())
     listed = KNOWN | CONVERTED

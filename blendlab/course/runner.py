@@ -5,7 +5,6 @@ No paper. `python -m blendlab.course --help` says what it can do. Read next: not
 
 import base64
 import hashlib
-import html
 import io
 import math
 import os
@@ -21,6 +20,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from .page import page, place, plain
 
 REPOSITORY, RELEASE = "blendlab/blendlab", "v0.1.0"  # where the Colab badges point; a release is a tag
 LARGEST = 900_000  # bytes of pictures in a notebook; with more, they get 256 colours each, which the eye hardly sees
@@ -41,11 +42,6 @@ def notebooks(folder: Path | str = "notebooks") -> list[Path]:
     """All notebooks of the course in order, each followed by its solutions if it has some."""
     found = [p for p in Path(folder).rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts]
     return sorted(found, key=lambda p: (p.name, len(p.parts)))
-
-
-def place(path: Path) -> str:
-    """Where the notebook at path lies in the repository."""
-    return f"notebooks/{'solutions/' if path.parent.name == 'solutions' else ''}{path.name}"
 
 
 def badge(path: Path) -> str:
@@ -226,72 +222,6 @@ def widgets(nb) -> dict:
     return nb.metadata.get("widgets", {}).get(STATE, {}).get("state", {})
 
 
-def plain(text: str) -> str:
-    """Text without a terminal's colour codes."""
-    return re.sub(r"\x1b\[[0-9;]*m", "", text)
-
-
-# --- the page of pictures -----------------------------------------------------------------------------
-
-
-def pictures(nb) -> list[tuple[str, list[str]]]:
-    """(heading, data addresses of the pictures below it), without headings that have no picture."""
-    sections = [("", [])]
-    for cell in nb.cells:
-        if cell.cell_type == "markdown":
-            sections += [(heading, []) for heading in headings(cell.source)]
-        for output in cell.get("outputs", []):
-            images = {k: v for k, v in output.get("data", {}).items() if k.startswith("image/")}
-            sections[-1][1].extend(address(kind, data) for kind, data in images.items())
-    return [(heading, images) for heading, images in sections if images]
-
-
-def headings(text: str) -> list[str]:
-    return [re.sub("[*`]", "", line.lstrip("# ")) for line in text.splitlines() if line.startswith("#")]
-
-
-def address(kind: str, data: str) -> str:
-    data = base64.b64encode(data.encode()).decode() if kind == "image/svg+xml" else data.replace("\n", "")
-    return f"data:{kind};base64,{data}"
-
-
-def page(runs: list[Run]) -> str:
-    """One self-contained HTML page: every picture of every notebook under its heading."""
-    parts, links = [], []
-    for run in runs:
-        texts = [cell.source for cell in run.notebook.cells if cell.cell_type == "markdown"]
-        title = html.escape(next((h for text in texts for h in headings(text)), run.path.stem))
-        trouble = f"<pre>{html.escape(plain(run.problems[0]))}</pre>" if run.problems else ""
-        figures = "".join(
-            f"<figure><figcaption>{html.escape(heading)}</figcaption>"
-            + "".join(f'<img alt="{html.escape(heading)}" src="{image}">' for image in images)
-            + "</figure>"
-            for heading, images in pictures(run.notebook)
-        )
-        links.append(f'<a href="#{place(run.path)}">{title}</a>')
-        parts.append(
-            f'<section id="{place(run.path)}"><h2>{title}</h2>{trouble}'
-            f"<p>{place(run.path)}, executed in {run.seconds:.0f} s</p><div>{figures}</div></section>"
-        )
-    return PAGE.format(links="".join(links), sections="".join(parts), date=time.strftime("%d %B %Y"))
-
-
-PAGE = """<!doctype html><html lang="en"><meta charset="utf-8">
-<meta name="viewport" content="width=device-width"><title>blendlab: the pictures of the course</title><style>
-:root {{ color-scheme: light dark; --line: #8884; --soft: #8881 }}
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 0 auto; padding: 1.5rem }}
-h1 {{ margin-bottom: 0 }} h2 {{ margin: 0 }}
-section {{ border-top: 1px solid var(--line); padding: 1.5rem 0 }}
-p {{ margin: .2rem 0 1rem; opacity: .7 }} pre {{ overflow-x: auto; color: #c22 }}
-nav {{ display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; margin: 1rem 0 }} nav a {{ color: inherit }}
-div {{ display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start }}
-figure {{ margin: 0; padding: .8rem; background: var(--soft); border-radius: .6rem; max-width: 100% }}
-figcaption {{ font-size: .9rem; font-weight: 600; margin-bottom: .4rem }}
-img {{ display: block; max-width: 100%; margin-top: .4rem; border-radius: .3rem; background: #fff }}
-</style><h1>blendlab</h1><p>The pictures of the course, made on {date}</p><nav>{links}</nav>{sections}</html>
-"""
-
-
 # --- the command --------------------------------------------------------------------------------------
 
 
@@ -341,7 +271,3 @@ def run(paths: list[Path], out: Path, save: bool) -> int:
     failed = sum(bool(done.problems) for done in runs)
     print(f"{len(runs) - failed} of {len(runs)} notebooks ran, {time.perf_counter() - start:.0f} s in all")
     return failed
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -15,8 +15,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from . import images as door
-from .masks import dilate
+from .. import images as door
+from ..masks import dilate
 
 WIDTH = 960  # pixels, about a notebook's column
 INK, FAINT = "#2b2b2b", "#d8d8d8"

@@ -10,10 +10,14 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from .. import metrics, models, viz, world
-from ..clip_guidance import warp
-from ..phenomena import columns, frame, nearest, painted, part, parts_of, pattern_of, references, similarity
-from ..tables import edited, measured, seen_inside, side
+from .. import world
+from ..course import viz
+from ..networks import load as networks
+from ..papers.exemplar import exemplar
+from ..rank import fit, look
+from ..warps import warp
+from . import metrics
+from .tables import columns, edited, measured, part, parts_of, progress, seen_inside, side
 
 
 def common(judge, images, tasks):
@@ -22,6 +26,104 @@ def common(judge, images, tasks):
 
 
 # What is put where
+
+
+SHIPPED = "tinyworld-exemplar"
+RUNGS = {  # label: network, and how it is asked; without guidance they can be compared
+    "all tokens, w = 1": ("runs/exemplar-tokens/export", {"w": 1.0}),
+    "class token, w = 1": (SHIPPED, {"w": 1.0}),
+    "class token": (SHIPPED, {}),
+}
+
+
+@measured(200, "tinyworld-exemplar", "tinyworld-clip", "tinyworld-judge")
+def exemplars(n, pipe, clip, judge):
+    """The same thing in another light and tilt as reference: is the result, where the thing is, nearer to that thing
+    cut out and pasted, or to the truth? Do its stripes and spots come along: of three truths, plain, striped and
+    spotted, is the right one the nearest? CLIP similarity: between the reference and what is in the box.
+
+    The network that sees all tokens does not ship: `blendlab train exemplar --steps 800 --set rung=tokens --out
+    runs/exemplar-tokens`. Without it its row is left out.
+    """
+    tasks, box, reference, pasted, truths, where = references(n, side(pipe))
+    results = {"cut out and pasted": pasted}
+    for label, (name, how) in RUNGS.items():
+        if name == SHIPPED or Path(name).is_dir():
+            network = pipe if name == SHIPPED else networks.load(name, device=pipe.unet.device)
+            results[label] = painted(network, tasks, reference, label, **how)
+    pattern, rows = pattern_of(tasks), {}
+    for label, images in results.items():
+        to_pasted, to_truth = (metrics.rms((images - other) / 2, where) for other in (pasted, tasks.truth))
+        rows[label] = {
+            "nearer to the pasted thing": to_pasted < to_truth,
+            "error to the truth (share of range)": to_truth,
+            "stripes and spots right": (nearest(images, truths, tasks.mask) == pattern)[pattern > 0],
+            "CLIP similarity (cos)": similarity(clip, images, box, reference),
+        } | seen_inside(judge, images, tasks)
+    return rows, columns(tasks, {"reference": reference} | results, truth="the truth")
+
+
+def painted(pipe, tasks, reference, label, **options):
+    """Results (n,3,H,W) of an exemplar model, a block at a time."""
+    parts = []
+    with progress(len(tasks), label, "task") as bar:
+        for k, start in enumerate(range(0, len(tasks), metrics.BLOCK)):
+            image, mask, shown = (x[start : start + metrics.BLOCK] for x in (tasks.image, tasks.mask, reference))
+            parts.append(exemplar(pipe, image, mask, shown, n=len(image), seed=k, **options).tensor.cpu())
+            bar.update(len(image))
+    return torch.cat(parts)
+
+
+def nearest(images, truths, mask):
+    """(n,) which of the truths (k,n,3,H,W) is nearest inside the mask."""
+    return torch.stack([metrics.rms(images - truth, mask) for truth in truths]).argmin(0)
+
+
+def similarity(clip, images, box, reference):
+    """(n,) cosine of CLIP's vectors of what is in boxes (n,4) and of the references."""
+    pieces = (warp(images, frame(box)), reference)
+    one, other = (look(clip, (fit(clip, piece) + 1) / 2) for piece in pieces)
+    return (one * other).sum(1)
+
+
+def pattern_of(tasks):
+    return tasks.scenes.pattern[torch.arange(len(tasks)), tasks.slot]
+
+
+def references(n, size, seed=world.HELD_OUT + 9):
+    """Tasks and boxes (n,4); references; sources with their things pasted; the truths (3,n,3,S,S): plain, striped,
+    spotted; and where the thing is, pasted or true, (n,1,S,S).
+    """
+    tasks, each = metrics.tasks(n, seed=seed, size=size), torch.arange(n)
+    scenes = world.changed(tasks.scenes, tasks.slot, pattern=each % len(world.PATTERNS))
+    truths = [world.render(world.changed(scenes, tasks.slot, pattern=p), size) for p in range(len(world.PATTERNS))]
+    images = torch.stack([view.image for view in truths])  # (3,n,3,S,S)
+
+    # The reference: alone on sand, by day if its scene is dark, else at night, and tilted.
+    alone = world.scene("sand", "day", seed=seed)[torch.zeros(n, dtype=torch.long)]
+    day, night = world.TIMES.index("day"), world.TIMES.index("night")
+    alone = replace(alone, time=torch.where(scenes.time == day, night, day))
+    look = {name: getattr(scenes, name)[each, tasks.slot] for name in ("kind", "colour", "accent", "pattern", "word")}
+    alone = world.added(alone, **look, x=0.5, y=0.55, size=0.38, tilt=0.2)
+    view = world.render(alone, 2 * size)
+    reference = warp(view.image, frame(view.boxes[:, 0]))
+
+    # A collage: the reference's thing, cut out and squeezed into the box.
+    box = truths[0].boxes[each, tasks.slot]
+    both = torch.cat([reference, warp(view.masks[:, :1], frame(view.boxes[:, 0]))], dim=1)
+    squeezed, thing = F.interpolate(warp(both, frame(box).inverse()), (size, size), mode="area").split([3, 1], dim=1)
+    pasted = torch.where(thing > 0.5, squeezed, tasks.image)
+    mine = torch.stack([view.masks[each, tasks.slot] for view in truths]).amax(0)[:, None]
+    where = (torch.maximum(thing, mine) > 0.5).float()
+    return replace(tasks, truth=images[each % 3, each], scenes=scenes), box, reference, pasted, images, where
+
+
+def frame(boxes):
+    """The maps (n,3,3) of [-1,1]^2 onto boxes (n,4), which are in fractions."""
+    low, high = 2 * boxes[:, :2] - 1, 2 * boxes[:, 2:] - 1
+    maps = torch.diag_embed(torch.cat([(high - low) / 2, torch.ones(len(boxes), 1)], dim=1))
+    maps[:, :2, 2] = (high + low) / 2
+    return maps
 
 
 WEIGHTS = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0)
@@ -178,7 +280,7 @@ def ladder(n, shipped, clip, judge):
         folder = Path(f"runs/exemplar-{rung}/export")
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder} is not there: the rungs do not ship; train them as {__name__} says")
-        network = models.load(str(folder), device=shipped.unet.device)
+        network = networks.load(str(folder), device=shipped.unet.device)
         made[label] = painted(network, tasks, reference, label, **how)
         if how["w"] == 1:
             rows[label] = {"training loss (v)": training_loss(rung, folder)}

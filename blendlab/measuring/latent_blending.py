@@ -1,18 +1,36 @@
 """What Blended Latent Diffusion (2206.02779) claims, and what its options do: tables for notebooks 03 to 05.
 
-Tasks, seeds and settings are the same in all rows of a table, except for what a row's label says. Next: ../tables.py,
-whose helpers these use, and ../decoder.py, which most of them measure.
+Tasks, seeds and settings are the same in all rows of a table, except for what a row's label says. Next: tables.py,
+whose helpers these use, and ../papers/decoder.py, which most of them measure.
 """
 
 from dataclasses import replace
+from itertools import count
 
 import torch
+import torch.nn.functional as F
 
-from .. import masks, metrics, world
-from ..decoder import METHODS, reconstruct
-from ..phenomena import clips_word, columns, fine, guided, parts_of, pleased, seconds_each, thin, timed
+from .. import masks, world
+from ..course import viz
+from ..papers.decoder import METHODS, reconstruct
 from ..rank import rank
-from ..tables import blocks, edited, joined, measured, progress, reconstructed, seen_inside, side
+from . import metrics
+from .pixel_blending import clips_word, guided, pleased
+from .tables import (
+    blocks,
+    columns,
+    edited,
+    joined,
+    measured,
+    part,
+    parts_of,
+    progress,
+    reconstructed,
+    seconds_each,
+    seen_inside,
+    side,
+    timed,
+)
 
 # Latents against pixels
 
@@ -169,6 +187,61 @@ def decoder_tuning(n, pipe):
 # Thin masks
 
 
+THIN = ("lamp", "fence", "lightning")
+
+
+@measured(144, "tinyworld", "tinyworld-judge")
+def thin_masks(n, pipe, judge):
+    """Edits whose mask is the outline of a thin thing, in many places narrower than a latent cell. Plain: cells
+    count whose middle is masked. Every cell: those that are touched at all. Dilated: those and one more on each
+    side, for the first half of the steps. "survives" is the share of the mask in cells that count; where none counts,
+    the picture stays as it was.
+    """
+    hows = {"plain": {}, "every cell": {"mask_rule": "any"}, "every cell, dilated": {"mask_rule": "any", "shrink": 1}}
+    tasks, rows, film = thin(n, side(pipe)), {}, []
+    small = [s // pipe.vae_scale_factor for s in tasks.image.shape[-2:]]
+    for label, how in hows.items():
+        parts = []
+        for k, some in parts_of(tasks, label):
+            images = _where_left(pipe, some, k, small, how)
+            parts.append(seen_inside(judge, images, some))
+            film += [images] * (k == 0)
+        each = [masks.survival(m[None], small, how.get("mask_rule", "centre")) for m in tasks.mask]
+        rows[label] = joined(parts) | {"survives (share)": torch.tensor(each)}
+    rows["ceiling: the truth"] = seen_inside(judge, reconstructed(pipe, tasks.truth), tasks)
+    return rows, columns(tasks, dict(zip(hows, film, strict=True)), truth="the truth")
+
+
+def _where_left(pipe, tasks, seed, small, how):
+    """Edits (n,3,H,W) of the tasks whose mask has a cell left at latent size; of the others the source, decoded."""
+    rule = how.get("mask_rule", "centre")
+    left = masks.to_latent(tasks.mask, small, rule, allow_empty=True).flatten(1).any(1).nonzero()[:, 0].tolist()
+    images = reconstructed(pipe, tasks.image)
+    if left:
+        images[left] = edited(pipe, part(tasks, left), seed, **how).tensor.to(images)
+    return images
+
+
+def thin(n, size, seed=world.HELD_OUT + 7):
+    """Tasks of lamps, fences and flashes in turn, whose masks are their own outlines."""
+    before = world.sample(4 * n + 16, seed)
+    before = before[before.count < 2][:n]
+    slot, each = before.count, torch.arange(n)
+    kind = torch.tensor([world.KINDS.index(THIN[i % len(THIN)]) for i in range(n)])
+    after = world.added(before, seed=seed, kind=kind, size=torch.full((n,), 0.3))
+    view = world.render(after, size)
+    return metrics.Tasks(
+        image=world.render(before, size).image,
+        mask=(view.masks[each, slot] > 0.5).float()[:, None],
+        truth=view.image,
+        scenes=after,
+        slot=slot,
+        prompts=world.describe(after, slot),
+        kind=[world.KINDS[k] for k in kind.tolist()],
+        colour=[world.COLOURS[c] for c in after.colour[each, slot].tolist()],
+    )
+
+
 WIDER = (0, 1, 2, 4)  # pixels added to the outline on every side
 SCHEDULES = {
     "no dilation": {},
@@ -203,3 +276,88 @@ def _thickness(mask):
 
     inside = mask.numpy() > 0
     return 4 * float((distance_transform_edt(inside) - 0.5)[inside].mean())
+
+
+# What the autoencoder loses, and light
+
+
+@measured(100, "tinyworld")
+def losses(n, pipe):
+    """What the autoencoder loses where: PSNR, and the share of fine detail (the energy of what a blur of 5 pixels
+    takes away) that comes back, in night skies full of stars, faces, the words of signs, and plain balls.
+    """
+    scenes = world.sample(n, world.HELD_OUT + 13)
+    empty = replace(scenes, kind=torch.full_like(scenes.kind, -1))
+    lone = dict(x=0.5, y=0.6, size=0.28, colour="yellow", accent="red")
+    word = torch.arange(n) % len(world.SIGN_WORDS)
+    parts = {
+        "stars": world.elsewhere(empty, time="night"),
+        "faces": world.added(empty, kind="face", **lone),
+        "words": world.added(empty, kind="sign", word=word, **lone),
+        "balls": world.added(empty, kind="ball", **lone),
+    }
+    rows, shown = {}, []
+    for label, some in parts.items():
+        view = world.render(some, side(pipe))
+        mask = (view.masks[:, :1] > 0.5).float()  # (n,1,S,S)
+        if label == "stars":
+            height = torch.arange(mask.shape[-2])[:, None] / mask.shape[-2]
+            mask = (height < 0.8 * some.horizon[:, None, None, None]).float().expand_as(mask)
+        result = torch.cat([reconstructed(pipe, images).cpu() for images in view.image.split(32)])
+        kept = fine(result, mask) / fine(view.image, mask)
+        rows[label] = {
+            "PSNR (dB)": metrics.decibels(metrics.rms((result - view.image) / 2, mask)),
+            "detail kept": kept.clamp(max=1),
+        }
+        shown += [view.image[:1], result[:1], view.image[1:2], result[1:2]]
+    titles = [title for label in parts for title in (label, "after the autoencoder") * 2]
+    return rows, viz.show(shown, titles, columns=4)
+
+
+def fine(images, mask):
+    """(n,) energy of what a blur of 5 pixels takes away, inside the mask."""
+    blurred = F.avg_pool2d(images, 5, 1, 2, count_include_pad=False)
+    return metrics.rms(images - blurred, mask).square()
+
+
+@measured(100, "tinyworld", "tinyworld-judge")
+def light(n, pipe, judge):
+    """A thing from a sunny day in a scene at sunset or at night: cut out and pasted, against a blended edit of the same
+    words that the judge accepts. How far the mean colour of the thing is from the truth's, as a share of the range.
+    """
+    rows, figure = {"pasted": [], "blended": []}, []
+    for k, tasks in _dark(n, pipe):
+        each = torch.arange(len(tasks))
+        noon = world.render(world.elsewhere(tasks.scenes, time="day"), side(pipe))
+        thing = (noon.masks[each, tasks.slot] > 0.5).float()[:, None]  # (n,1,S,S)
+        pasted = torch.where(thing > 0, noon.image, tasks.image)
+        edit = edited(pipe, tasks, k).tensor.cpu()
+        wanted = _colour(tasks.truth, thing)
+        rows["pasted"].append((_colour(pasted, thing) - wanted).abs().mean(1) / 2)
+        kinds = judge(edit).kinds().cpu()
+        names = torch.tensor([1 + world.KINDS.index(kind) for kind in tasks.kind])
+        there = ((kinds == names[:, None, None]) & (tasks.mask[:, 0] > 0)).float()[:, None]
+        right = torch.stack(metrics.precision(judge, edit, tasks)).all(0)
+        rows["blended"].append(((_colour(edit, there) - wanted).abs().mean(1) / 2)[right])
+        shown = {"cut out and pasted": pasted, "blended": edit}
+        figure = figure or columns(tasks, shown, truth="the truth")
+    return {label: {"off the truth's colour": torch.cat(parts)} for label, parts in rows.items()}, figure
+
+
+def _dark(n, pipe, seed=world.HELD_OUT + 15):
+    """Blocks of tasks by sunset and at night, n in all."""
+    found, day = 0, world.TIMES.index("day")
+    with progress(n, "light", "task") as bar:
+        for k in count():
+            tasks = metrics.tasks(metrics.BLOCK, k * metrics.BLOCK, seed, side(pipe))
+            rows = (tasks.scenes.time != day).nonzero()[: n - found, 0].tolist()
+            yield k, part(tasks, rows)
+            found += len(rows)
+            bar.update(len(rows))
+            if found >= n:
+                return
+
+
+def _colour(images, mask):
+    """(n,3) mean colour inside masks (n,1,H,W)."""
+    return (images * mask).sum((2, 3)) / mask.sum((2, 3)).clamp(min=1)

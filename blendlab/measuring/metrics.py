@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import world
+from .. import world
+from ..masks import rms
 
 BLOCK = 16  # tasks are drawn in blocks, so that any part of them can be drawn again
 MARGIN = 0.03  # a mask is the object's box and this much more on every side, in fractions of the picture
@@ -84,12 +85,6 @@ def seam(result: Tensor, mask: Tensor, ring: int = 3) -> Tensor:
 def decibels(error: Tensor) -> Tensor:
     """A root mean square error, as a share of the range, as a PSNR in dB."""
     return -20 * error.log10()
-
-
-def rms(difference: Tensor, where: Tensor) -> Tensor:
-    """(B,) root mean square of (B,C,H,W) over all channels of the places in `where` (B or 1,1,H,W)."""
-    squares = difference.square().mean(1, keepdim=True) * where  # (B,1,H,W)
-    return (squares.sum((1, 2, 3)) / where.sum((1, 2, 3))).sqrt()
 
 
 # Tasks

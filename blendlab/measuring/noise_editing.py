@@ -1,7 +1,7 @@
 """What Initial Image Editing (2305.03382) claims, and what its readers asked: tables for notebook 07, on tinyworld.
 
-Noise, prompts and settings are the same in all rows of a table, except for what a row's label says. Next: ../tables.py,
-whose helpers these use, and ../noise_edit.py, which most of them measure.
+Noise, prompts and settings are the same in all rows of a table, except for what a row's label says. Next: tables.py,
+whose helpers these use, and ../papers/layout.py, which most of them measure.
 """
 
 import copy
@@ -9,11 +9,21 @@ from dataclasses import replace
 
 import torch
 
-from .. import attention, metrics, world
-from ..inversion import Drawing, Ready, invert, latent_shape, reword, settled
+from .. import attention, cards, prompts, world
+from ..course import viz
+from ..guidance import cfg, denoiser
+from ..latents import decode
 from ..noise import Noise
-from ..noise_edit import agreement, layout, looks, middle_of, move_blocks, repaint, swap, tendency
-from ..tables import blocks, edited, joined, measured, progress, seen_inside, seen_outside
+from ..papers.inversion import Drawing, Ready, invert, latent_shape, settled
+from ..papers.layout import layout, looks, move_blocks, swap
+from ..papers.repaint import repaint
+from ..papers.reword import reword
+from ..papers.tendency import Landing, agreement, middle_of
+from ..papers.tendency import tendency as landings_of
+from ..sampler import last, sample
+from ..schedule import Schedule
+from . import metrics
+from .tables import SHOWN, blocks, edited, joined, measured, progress, seen_inside, seen_outside
 
 # Of all layers this one foretells the place best, see which_layer. A weight of 2 leaves the noise a say: at 4, which
 # edits recommend, things hardly leave where the network likes them best.
@@ -36,6 +46,59 @@ def things(n, count):
 # The tendency
 
 
+SHARED = {
+    "car and bus: one family": ("a red car", "a red bus"),
+    "cat and bus: two families": ("a red cat", "a red bus"),
+    "star and bus: sky and ground": ("a red star", "a red bus"),
+}
+FIRST = (0, 2, 5)  # steps whose attention is asked
+
+
+@measured(64, "tinyworld", "tinyworld-judge")
+def tendency(n, pipe, judge):
+    """Does the same initial noise put different things at the same place? "as the noise says": how often the things
+    of two prompts are nearer to each other with one noise than with two, and how often the noun's attention at
+    some step is higher at the place where its thing ends than another noise's there. Chance is 50%. DDIM, 25 steps.
+    """
+    said = sorted({prompt for pair in SHARED.values() for prompt in pair})
+    landed, foretold, film = {}, {step: [] for step in FIRST}, {}
+    for prompt in said:
+        images, maps = _from_noise(n, pipe, prompt)
+        noun = prompt.split()[-1]
+        place = torch.stack([middle_of(things, noun) for things in judge.found(images)])  # (n,2), nan where none is
+        film[prompt] = images[:SHOWN]
+        for step in FIRST:
+            landed[prompt] = Landing(prompt, noun, place, maps[step])
+            foretold[step].append(landed[prompt].foretold())
+    rows = {label: agreement(*(landed[prompt] for prompt in pair)) for label, pair in SHARED.items()}
+    rows |= {f"attention, step {step + 1}": torch.cat(foretold[step]) for step in FIRST}
+    rows = {label: {"as the noise says": metrics.mean(shares)} for label, shares in rows.items()}  # of all n at once
+    titles = [said[i // SHOWN] if i % SHOWN == 0 else "" for i in range(len(said) * SHOWN)]
+    return rows, viz.show([image for images in film.values() for image in images], titles, columns=SHOWN)
+
+
+@torch.no_grad()
+def _from_noise(n, pipe, prompt):
+    """Pictures (n,3,H,W) of one prompt from noises 0 .. n-1, and the noun's maps at FIRST, {step: (n,h,w)}."""
+    how, schedule = cards.settings(pipe, "blended_latent"), Schedule.from_scheduler(pipe.scheduler)
+    net = denoiser(pipe.unet, schedule, pipe.scheduler.config.prediction_type)
+    cells, places = pipe.unet.config.sample_size, attention.tokens(pipe, prompt, prompt.split()[-1])
+    shape, timesteps = (pipe.vae.config.latent_channels, cells, cells), schedule.timesteps(25)
+    images, maps = [], {step: [] for step in FIRST}
+    with progress(n, prompt, "picture") as bar:
+        for k, start in enumerate(range(0, n, metrics.BLOCK)):
+            count = min(metrics.BLOCK, n - start)
+            denoise = cfg(net, *prompts.encode(pipe, [prompt] * count), how["w"])
+            with attention.capture(pipe.unet, steps=FIRST) as seen:
+                z = last(sample(denoise, Noise(k, count, "initial", pipe.device)(shape), schedule, timesteps, 0.0))
+            images.append(decode(pipe.vae, z).cpu())
+            size = max(one.size for one in seen)
+            for step in FIRST:
+                maps[step].append(seen.at(step, size=size)[..., places].mean(-1))
+            bar.update(count)
+    return torch.cat(images), {step: torch.cat(parts) for step, parts in maps.items()}
+
+
 ETAS = (0.0, 0.25, 0.5, 1.0)
 
 
@@ -47,7 +110,7 @@ def tendency_eta(n, pipe, judge):
     """
     rows = {}
     for eta in ETAS:
-        cat, bus = tendency(pipe, judge, ["a red cat", "a red bus"], n=n, eta=eta, **HOW, batch=metrics.BLOCK)
+        cat, bus = landings_of(pipe, judge, ["a red cat", "a red bus"], n=n, eta=eta, **HOW, batch=metrics.BLOCK)
         rows[f"eta {eta:g}"] = {"as the noise says": metrics.mean(agreement(cat, bus))}
     return rows
 
@@ -60,7 +123,7 @@ def word_order(n, pipe, judge):
     """
     said = ["a red cat and a blue bus", "a blue bus and a red cat"]
     landed = {(one.prompt, one.word): one for one in
-              tendency(pipe, judge, said, n=n, **HOW, batch=metrics.BLOCK)}  # fmt: skip
+              landings_of(pipe, judge, said, n=n, **HOW, batch=metrics.BLOCK)}  # fmt: skip
     rows = {f"the {word}": {"as the noise says": metrics.mean(agreement(*(landed[prompt, word] for prompt in said)))}
             for word in ("cat", "bus")}  # fmt: skip
     for prompt in said:
@@ -74,7 +137,7 @@ def which_layer(n, pipe, judge):
     """Which layers' attention foretells the place? How often the noun's attention at the first step is higher where its
     thing ends than another noise's there (by chance: 50%), for each cross-attention layer.
     """
-    landings = tendency(pipe, judge, ["a red cat", "a red bus"], n=n, **HOW, batch=metrics.BLOCK)
+    landings = landings_of(pipe, judge, ["a red cat", "a red bus"], n=n, **HOW, batch=metrics.BLOCK)
     z, rows = Noise(0, n, "initial", pipe.device)(latent_shape(pipe)), {}
     for name in attention.cross_attention(pipe.unet, None):
         maps = [looks(pipe, one.prompt, [one.word], z, layers=name, steps=HOW["steps"])[:, 0] for one in landings]
@@ -202,7 +265,7 @@ def remedy(n, pipe, judge):
             made = layout(tuned, prompt, [(phrases[0], BOXES[0])], rule="none", n=4, seed=i, **LAYER, **HOW)
             there = [{thing.kind for thing in found} for found in judge.found(made.tensor)]
             both += [all(phrase.split()[-1] in kinds for phrase in phrases) for kinds in there]
-        told = tendency(tuned, judge, ["a red cat", "a red bus"], n=4 * n, **LAYER, **HOW, batch=metrics.BLOCK)
+        told = landings_of(tuned, judge, ["a red cat", "a red bus"], n=4 * n, **LAYER, **HOW, batch=metrics.BLOCK)
         rows[label] = {
             "both things are there": torch.tensor(both),
             "swap: in its box": laid_out(tuned, judge, things(n, 1), rule="swap"),

@@ -1,12 +1,13 @@
 """data/phenomena.md: what the notebooks rest on, each with one figure, one comparison and one sentence.
 
 `blendlab results phenomena` makes the tables that are missing or were made with other weights, then the page. A thing
-counts as there when the intervals of its comparison do not overlap. Read next: phenomena.py, which measures them.
+counts as there when the intervals of its comparison do not overlap. Read next: pixel_blending.py, which measures some.
 """
 
 from dataclasses import dataclass
 
-from . import files, results
+from .. import files
+from . import results
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def _interval(at, rows):
         return at, at, at
     found = [row for row in rows if row["label"] == at[0]]
     if not found:
-        raise ValueError(f"a table lacks the row {at[0]!r}: train what it needs, see phenomena.py, and make it again")
+        raise ValueError(f"a table lacks the row {at[0]!r}: train what it needs, see its module, and make it again")
     return found[0][at[1]]
 
 

@@ -5,7 +5,7 @@
     live = results.measure("edits", n=8)                # its first 8 tasks, here and now
     results.reproduces(results.load("edits"), live)     # which must come out as saved
 
-Next: tables.py, phenomena.py, sweeps.py and the folder claims, what they measure.
+Next: tables.py, sweeps.py and the module of each paper, what they measure.
 """
 
 import hashlib
@@ -18,10 +18,11 @@ from importlib import import_module
 
 import torch
 
-from . import files, metrics, models, phenomena, sweeps, tables
-from .claims import exemplars, latents, noise, pixels
+from .. import cards, files
+from ..networks import load as networks
+from . import exemplars, latent_blending, metrics, noise_editing, pixel_blending, sweeps, tables
 
-_MODULES = (tables, phenomena, pixels, latents, exemplars, noise, sweeps)
+_MODULES = (tables, pixel_blending, latent_blending, exemplars, noise_editing, sweeps)
 _FUNCTIONS = [f for module in _MODULES for f in vars(module).values() if hasattr(f, "recipe")]
 TABLES = {function.__name__: function.recipe for function in _FUNCTIONS}
 KEPT = metrics.BLOCK  # the outcomes of so many tasks are saved one by one, for `reproduces`
@@ -35,7 +36,7 @@ def measure(name: str, n: int | None = None) -> dict:
     """Make a table here and now, of its first n tasks or of all, and its figure if it has one; nothing is saved."""
     recipe, start = _recipe(name), time.perf_counter()
     n_used = n or recipe.n
-    made = recipe.function(n_used, *map(models.load, recipe.needs))
+    made = recipe.function(n_used, *map(networks.load, recipe.needs))
     rows, figure = made if isinstance(made, tuple) else (made, None)
     gpu = torch.cuda.is_available()
     return {
@@ -90,7 +91,7 @@ def listing() -> str:
 def fingerprint(model: str) -> str:
     """Twelve hexadecimal digits that change with the files of a shipped model."""
     digest = hashlib.sha256()
-    for file in sorted((models.WEIGHTS / model).rglob("*.*")):
+    for file in sorted((cards.WEIGHTS / model).rglob("*.*")):
         digest.update(file.name.encode() + file.read_bytes())
     return digest.hexdigest()[:12]
 

@@ -1,13 +1,15 @@
 """Which settings a model recommends: sweeps that change one number of a middle choice at a time.
 
 All on tasks that no other table reports, so that choosing here flatters none of them. What was chosen stands in each
-model's blendlab.json. Next: models.settings, which hands it out.
+model's blendlab.json. Next: cards.settings, which hands it out.
 """
 
-from . import metrics, world
-from .decoder import reconstruct
-from .exemplar import exemplar
-from .phenomena import clips_word, guided, references
+from .. import world
+from ..papers.decoder import reconstruct
+from ..papers.exemplar import exemplar
+from . import metrics
+from .exemplars import references
+from .pixel_blending import clips_word, guided
 from .tables import blocks, edited, joined, measured, progress, seen_inside, seen_outside, side
 
 APART = world.HELD_OUT + 1  # the seed of these tasks

@@ -2,10 +2,11 @@
 
 A table is a function of n and of models, decorated with `measured`, that returns {row: {column: outcomes}}.
 Outcomes are a tensor with one for each task, in order, or (value, low, high) ready made. A column that ends
-with a unit in brackets, as in "background (dB)", holds numbers; others hold shares. phenomena.py and sweeps.py
-hold more of them. Next: metrics.py.
+with a unit in brackets, as in "background (dB)", holds numbers; others hold shares. The modules
+beside this one hold more of them. Next: metrics.py.
 """
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -15,15 +16,17 @@ from itertools import count
 import torch
 import torch.nn.functional as F
 
-from . import masks, metrics, models, prompts, world
-from .blended_latent import FALLBACK, blended_latent
-from .clip import look, read
-from .guidance import cfg, denoiser
-from .judge import SIZE, per_object
-from .latents import decode, encode
-from .noise import Noise
-from .sampler import last, sample
-from .schedule import Schedule
+from .. import cards, masks, prompts, world
+from ..course import viz
+from ..guidance import cfg, denoiser
+from ..latents import decode, encode
+from ..networks.judge import SIZE, per_object
+from ..noise import Noise
+from ..papers.blended_latent import FALLBACK, blended_latent
+from ..rank import look, read
+from ..sampler import last, sample
+from ..schedule import Schedule
+from . import metrics
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ def blending(n, pipe, judge):
     the mask, and what that does to the picture. Same tasks, noise, w and steps in every row, DDIM; the source's
     latent is the posterior's mode.
     """
-    numbers = FALLBACK | models.settings(pipe, "blended_latent")
+    numbers = FALLBACK | cards.settings(pipe, "blended_latent")
     same = dict(w=numbers["w"], steps=numbers["steps"], eta=0.0, posterior="mode")
     rows = {}
     for label, how in BLENDINGS.items():
@@ -209,7 +212,7 @@ def side(pipe):
 
 def is_simple(pipe):
     """Whether a model was trained on the simple world only."""
-    return models.card(pipe).get("world") == "simple"
+    return cards.card(pipe).get("world") == "simple"
 
 
 def blocks(n, pipe, label, seed=world.HELD_OUT):
@@ -242,7 +245,7 @@ def _scenes(n, objects):
 @torch.no_grad()
 def _from_words(pipe, captions, seed):
     """Pictures (n,3,H,W) of captions, with the settings that the model recommends for edits."""
-    numbers = FALLBACK | models.settings(pipe, "blended_latent")
+    numbers = FALLBACK | cards.settings(pipe, "blended_latent")
     schedule, device = Schedule.from_scheduler(pipe.scheduler), pipe.device
     size = pipe.unet.config.sample_size
     shape = (pipe.vae.config.latent_channels, size, size)
@@ -290,3 +293,49 @@ def _seconds(pipe, batch, repeats):
 
 def joined(parts):
     return {column: torch.cat([part[column] for part in parts]) for column in parts[0]}
+
+
+def part(tasks, rows):
+    """The tasks of some rows, a range or a list of numbers."""
+    rows = list(rows)
+    values = (getattr(tasks, name) for name in tasks.__dataclass_fields__)
+    return metrics.Tasks(*([v[i] for i in rows] if isinstance(v, list) else v[rows] for v in values))
+
+
+def parts_of(tasks, label):
+    """Yield (k, tasks) block by block of tasks that are there; `blocks` makes them."""
+    with progress(len(tasks), label, "task") as bar:
+        for k, start in enumerate(range(0, len(tasks), metrics.BLOCK)):
+            some = part(tasks, range(len(tasks))[start : start + metrics.BLOCK])
+            yield k, some
+            bar.update(len(some))
+
+
+def timed(make):
+    """What make() gives for a batch, and how many seconds each of its pictures took."""
+    start = time.perf_counter()
+    images = make()
+    return images, (time.perf_counter() - start) / len(images)
+
+
+def seconds_each(times):
+    """Their mean as a column of a table; of so few batches no interval."""
+    return {"time (s)": (sum(times) / len(times), math.nan, math.nan)}
+
+
+# Figures
+
+SHOWN = 5  # tasks in a figure
+
+
+def columns(tasks, shown, truth=None):
+    """A row for each of the first tasks: picture and mask under the prompt, then the columns of `shown`."""
+    shown = shown | ({truth: tasks.truth} if truth else {})
+    count_ = min(SHOWN, len(tasks))
+    width = (viz.WIDTH - 8 * len(shown)) // (len(shown) + 1) // tasks.image.shape[-1] * tasks.image.shape[-1]
+    pictures, titles = [], []
+    for i in range(count_):
+        pictures += [viz.overlay(tasks.image[i : i + 1], tasks.mask[i : i + 1], width)]
+        pictures += [images[i : i + 1] for images in shown.values()]
+        titles += [tasks.prompts[i]] + [label if i == 0 else "" for label in shown]
+    return viz.show(pictures, titles, columns=1 + len(shown))

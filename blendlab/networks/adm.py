@@ -2,7 +2,7 @@
 
 Blended Diffusion (2111.14818) edits with the 256x256 one without classes. How a network is built is read from
 its checkpoint: widths, levels, where it attends, classes, learned variance. Facts: openai/guided-diffusion (MIT),
-unet.py and README.md. Next: blended.py, which edits with what comes out.
+unet.py and README.md. Next: ../papers/blended.py, which edits with what comes out.
 """
 
 import pickle

@@ -1,7 +1,7 @@
 """CLIP (2103.00020): a network that says how well a picture and a text go together.
 
 Any open_clip model, with its own size and normalisation; pictures are differentiable all the way. Next:
-rank.py, which asks it which edit is best.
+../rank.py, which asks it which edit is best.
 """
 
 import json
@@ -9,10 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
-
-from .words import known_words
 
 
 @dataclass
@@ -55,24 +51,3 @@ def load_clip(name="ViT-B-16", pretrained="openai", device=None):
     side = size if isinstance(size, int) else size[0]
     mean, std = tuple(model.visual.image_mean), tuple(model.visual.image_std)
     return Clip(model, open_clip.get_tokenizer(name), side, mean, std, words and tuple(words))
-
-
-def fit(clip, pictures: Tensor) -> Tensor:
-    """Pictures (n,3,H,W) at the size that a CLIP takes, (n,3,size,size); values may overshoot a little."""
-    size = (clip.size, clip.size)
-    return pictures if pictures.shape[-2:] == size else F.interpolate(pictures, size, mode="bicubic", antialias=True)
-
-
-def look(clip, pictures: Tensor) -> Tensor:
-    """CLIP's unit vectors (n,d) for pictures (n,3,size,size) in [0,1]."""
-    mean, std = (torch.tensor(v, device=pictures.device).view(3, 1, 1) for v in (clip.mean, clip.std))
-    return F.normalize(clip.model.encode_image((pictures - mean) / std), dim=-1)
-
-
-@torch.no_grad()
-def read(clip, texts: list[str]) -> Tensor:
-    """CLIP's unit vectors (n,d) for texts, on the model's device; words that it never saw are refused."""
-    for text in texts:
-        known_words(text, getattr(clip, "words", None), "this CLIP")
-    device = next(clip.model.parameters()).device
-    return F.normalize(clip.model.encode_text(clip.tokenizer(texts).to(device)), dim=-1)

@@ -2,8 +2,8 @@
 
 Per pixel it names a class and a colour, or nothing, so presence, place, completeness and precision all come
 from one network. It never guides and lends no features to a loss. Its accuracy on autoencoder reconstructions
-is the ceiling of every precision that it measures: `per_object` measures that. Read next: training/judge.py,
-metrics.py.
+is the ceiling of every precision that it measures: `per_object` measures that. Read next: ../training/judge.py,
+../measuring/metrics.py.
 """
 
 import json

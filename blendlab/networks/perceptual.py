@@ -1,7 +1,7 @@
 """How different two pictures look: LPIPS (1801.03924), or the same distance over an autoencoder's features.
 
 LPIPS needs a network that is downloaded; tinyworld has its autoencoder, which travels in the package and
-judges nothing else. Next: clip_guided.py, whose background loss uses it.
+judges nothing else. Next: ../papers/clip_guided.py, whose background loss uses it.
 """
 
 import warnings
@@ -9,14 +9,15 @@ import warnings
 import torch
 import torch.nn.functional as F
 
-from . import models
+from .. import cards
+from . import load as networks
 
 
 def perceptual_distance(model):
     """The distance that goes with a model: a function of two batches (B,3,H,W) in [-1,1] that gives (B,)."""
-    other = models.card(model).get("perceptual")  # a model whose autoencoder lends its features
+    other = cards.card(model).get("perceptual")  # a model whose autoencoder lends its features
     if other:
-        return encoder_distance(models.load(other, device=model.device).vae)
+        return encoder_distance(networks.load(other, device=model.device).vae)
     return lpips_distance(device=model.device)
 
 

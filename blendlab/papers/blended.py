@@ -6,10 +6,10 @@ the two halves one picture. Next: clip_guided.py, the baseline that has to ask f
 
 import torch
 
-from .blend import blend
+from ..blend import blend
+from ..edit import Edit
+from ..noise import Noise
 from .clip_guidance import admit, choose, clip_loss, guided_steps, read_model, results
-from .edit import Edit
-from .noise import Noise
 
 # arguments.py:17-59, the copies as in the paper
 FALLBACK = {"scale": 1000.0, "augmentations": 16, "steps": 100, "skip": 0.25, "eta": 1.0}

@@ -1,7 +1,7 @@
 """Blended Latent Diffusion (2206.02779): words, a mask, a picture; the edit inside, the picture outside.
 
 Algorithm 1 in latent space. `blended_steps` is the algorithm, `blended_latent` the front door around it,
-`Blending` what its implementations disagree on. Next: rank.py, then masks.py for thin masks.
+`Blending` what its implementations disagree on. Next: ../rank.py, then ../masks.py for thin masks.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -9,16 +9,16 @@ from typing import Literal
 
 import torch
 
-from . import images, masks, prompts
-from .blend import blend
-from .edit import Edit, memory_advice, one_or_n, take
-from .guidance import cfg, denoiser
-from .latents import decode, encode
-from .noise import Noise
-from .options import Options, settle
-from .rank import rank
-from .sampler import last, sample
-from .schedule import Schedule
+from .. import images, masks, prompts
+from ..blend import blend
+from ..edit import Edit, memory_advice, one_or_n, take
+from ..guidance import cfg, denoiser
+from ..latents import decode, encode
+from ..noise import Noise
+from ..options import Options, settle
+from ..rank import rank
+from ..sampler import last, sample
+from ..schedule import Schedule
 
 
 @dataclass(frozen=True)

@@ -8,18 +8,17 @@ from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from . import images
-from .blend import blend
-from .clip import fit, look, read
-from .edit import Edit, memory_advice, one_or_n, take
-from .guidance import denoiser, loss_guided
-from .options import Options, settle
-from .rank import rank
-from .sampler import sample
-from .schedule import Schedule
+from .. import images
+from ..blend import blend
+from ..edit import Edit, memory_advice, one_or_n, take
+from ..guidance import denoiser, loss_guided
+from ..options import Options, settle
+from ..rank import fit, look, rank, read
+from ..sampler import sample
+from ..schedule import Schedule
+from ..warps import warp, warps
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def clip_distance(pictures: Tensor, text: Tensor, mask: Tensor, clip, how: Guidi
     """D_CLIP of each picture, (B,), averaged over its warped copies.
 
     pictures (B,3,H,W) in [-1,1]; what is outside the mask (1 or B,1,H,W) becomes grey, 0. text (1 or B,d) unit
-    vectors. u (B,N,12) in [0,1): the parameters of the copies, see `warps`; None: CLIP sees the picture itself.
+    vectors. u (B,N,12) in [0,1): the parameters of the copies, see `warps.warps`; None: CLIP sees the picture itself.
     """
     shown = fit(clip, pictures * mask)  # (B,3,S,S)
     copies = 1
@@ -82,47 +81,6 @@ def clip_distance(pictures: Tensor, text: Tensor, mask: Tensor, clip, how: Guidi
     if how.distance == "spherical":  # losses.py:4-7: 2 * asin(|x - y| / 2)^2, which is half the angle squared
         return (2 * ((2 - 2 * cos).clamp(min=1e-12).sqrt() / 2).clamp(max=1 - 1e-6).asin() ** 2).mean(1)
     return (1 - cos).mean(1)
-
-
-def warps(u: Tensor, unwarped: int = 0) -> Tensor:
-    """Projective maps (B*N,3,3) of [-1,1]^2 onto itself from numbers u (B,N,12) in [0,1).
-
-    As augmentations.py:12-15 of the official code draws them: turned by up to 15 degrees and moved by up to a
-    tenth of the side (in 7 of 10), then each corner pulled in by up to 0.7 of half the side (in 7 of 10). Of
-    the copies of each picture the first `unwarped` stay as they are.
-    """
-    B, N, _ = u.shape
-    u = u.reshape(B * N, 12)
-    plain = (torch.arange(B * N, device=u.device) % N < unwarped)[:, None]
-    affine, perspective = (u[:, :1] < 0.7) & ~plain, (u[:, 1:2] < 0.7) & ~plain
-
-    # The affine part, as the inverse map: where each place of the result comes from.
-    moved = torch.where(affine, 2 * u[:, 2:5] - 1, 0.0)
-    angle, x, y = moved[:, 0] * torch.pi / 12, moved[:, 1] * 0.2, moved[:, 2] * 0.2
-    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
-    turn = torch.stack([cos, -sin, x, sin, cos, y, zero, zero, zero + 1], dim=1).view(-1, 3, 3)
-
-    # The projective part: solve for the map that takes the pulled-in corners back to the corners.
-    corners = u.new_tensor([[-1, -1], [1, -1], [1, 1], [-1, 1]])
-    pulled = corners * (1 - 0.7 * torch.where(perspective, u[:, 4:12], 0.0)).view(-1, 4, 2)  # (BN,4,2)
-    px, py = pulled.unbind(-1)
-    cx, cy = corners.expand_as(pulled).unbind(-1)  # (BN,4)
-    one, none = torch.ones_like(px), torch.zeros_like(px)
-    rows_x = torch.stack([px, py, one, none, none, none, -px * cx, -py * cx], dim=-1)
-    rows_y = torch.stack([none, none, none, px, py, one, -px * cy, -py * cy], dim=-1)
-    solved = torch.linalg.solve(torch.cat([rows_x, rows_y], dim=1), torch.cat([cx, cy], dim=1))  # (BN,8)
-    tilt = torch.cat([solved, one[:, :1]], dim=1).view(-1, 3, 3)
-    return turn @ tilt
-
-
-def warp(pictures: Tensor, maps: Tensor) -> Tensor:
-    """Warp pictures (B,3,H,W); maps (B,3,3) say where in [-1,1]^2 each place comes from. Outside is 0."""
-    H, W = pictures.shape[-2:]
-    like = {"device": pictures.device, "dtype": pictures.dtype}
-    y, x = torch.meshgrid(*((torch.arange(n, **like) + 0.5) / n * 2 - 1 for n in (H, W)), indexing="ij")
-    places = torch.stack([x, y, torch.ones_like(x)], dim=-1).view(1, H * W, 3) @ maps.to(x).mT  # (B,HW,3)
-    grid = (places[..., :2] / places[..., 2:].clamp(min=1e-3)).view(-1, H, W, 2)
-    return F.grid_sample(pictures, grid, align_corners=False)
 
 
 def guided_steps(denoise, loss, x, schedule, timesteps, how: Guiding, fresh=None):

@@ -7,10 +7,10 @@ is asked for (`background`, the paper's lambda, figure 3), the less is edited. N
 import torch
 from torch import Tensor
 
+from ..edit import Edit
+from ..networks.perceptual import perceptual_distance
+from ..noise import Noise
 from .clip_guidance import admit, choose, clip_loss, guided_steps, read_model, results
-from .edit import Edit
-from .noise import Noise
-from .perceptual import perceptual_distance
 
 # arguments.py:36-59, the copies as in the paper; from pure noise
 FALLBACK = {"scale": 1000.0, "augmentations": 16, "steps": 100, "skip": 0.0, "eta": 1.0}

@@ -2,20 +2,19 @@
 
 An autoencoder loses detail everywhere, so an edited latent does not decode to the source outside the mask.
 `reconstruct` is the front door to six remedies; `tune_weights` is the paper's, which adapts the decoder to one
-picture, and `tuned` lends what it found to the autoencoder for the length of a `with`. Next: poisson.py.
+picture, and `tuned` lends what it found to the autoencoder for the length of a `with`. Next: ../joins.py.
 """
 
-from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from . import images, models
-from .blend import blend
-from .edit import Edit, take
-from .latents import decode
-from .poisson import poisson
+from .. import cards, images
+from ..blend import blend
+from ..edit import Edit, take
+from ..joins import poisson
+from ..latents import decode, tuned
 
 METHODS = ("none", "paste", "poisson", "latents", "weights", "weights and paste")
 
@@ -82,36 +81,6 @@ def reconstruct(
         tensor = poisson(mask, edit=tensor, keep=image).clamp(-1, 1)
     earlier = {key: value for key, value in edit.settings.items() if key not in ("loss", "delta")}
     return replace(edit, tensor=tensor, settings=earlier | {"reconstruct": how} | found)
-
-
-@contextmanager
-def tuned(vae, delta=None):
-    """Add `delta` to the weights of an autoencoder, in float32, for the length of a `with`; then put all back.
-
-    delta: {name: tensor} as `tune_weights` returns it, for as many of the weights as it names; None: nothing.
-    The body gets the autoencoder frozen and in inference mode, and may do to its weights, gradients and modes
-    what it likes: they are copies. Afterwards the old ones are there, with their precision, bit for bit.
-    """
-    named = [*vae.named_parameters(), *vae.named_buffers()]
-    before = [(x, x.data, x.grad, x.requires_grad) for _, x in named]
-    modes = [(module, module.training) for module in vae.modules()]
-    try:
-        vae.eval()
-        for name, x in named:
-            x.grad = None
-            x.requires_grad_(False)
-            x.data = x.data.to(torch.float32 if x.is_floating_point() else x.dtype, copy=True)
-            if delta and name in delta:
-                x.data += delta[name].to(x.device)
-        yield vae
-    finally:
-        for x, data, grad, wanted in before:
-            x.grad = None
-            x.data = data
-            x.requires_grad_(wanted)
-            x.grad = grad
-        for module, mode in modes:
-            module.training = mode
 
 
 def tune_weights(
@@ -265,7 +234,7 @@ def _settle(pipe, of, preset, options):
     """The numbers to use: what was asked for, else the preset's, else the model's, else FALLBACK; all checked."""
     if preset is not None and preset not in PRESETS:
         raise ValueError(f"there is no preset {preset!r}; choose {', '.join(PRESETS)}")
-    how = FALLBACK[of] | models.settings(pipe, "reconstruct").get(of, {}) | (PRESETS[preset][of] if preset else {})
+    how = FALLBACK[of] | cards.settings(pipe, "reconstruct").get(of, {}) | (PRESETS[preset][of] if preset else {})
     how |= {name: value for name, value in options.items() if value is not None}
     if of == "latents":
         how = {name: value for name, value in how.items() if name not in ("blocks", "reuse")}

@@ -1,31 +1,27 @@
 """Paint by Example (2211.13227): a picture in place of words; what it shows appears inside the mask.
 
 The UNet sees nine channels: noisy latent, latent of the picture with its hole, mask. The exemplar goes through
-CLIP and a mapper and arrives as one token (section 3.2). Next: training/exemplar.py, which trains one.
+CLIP and a mapper and arrives as one token (section 3.2). Next: ../training/exemplar.py, which trains one.
 """
 
-import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
-from . import images, masks
-from .blend import blend
-from .clip import load_clip
-from .edit import Edit, memory_advice, one_or_n, take
-from .guidance import cfg, denoiser
-from .latents import decode, encode
-from .noise import Noise
-from .options import Options, settle
-from .sampler import sample
-from .schedule import Schedule
+from .. import images, masks
+from ..blend import blend
+from ..edit import Edit, memory_advice, one_or_n, take
+from ..guidance import cfg, denoiser
+from ..latents import decode, encode
+from ..noise import Noise
+from ..options import Options, settle
+from ..sampler import sample
+from ..schedule import Schedule
 
-MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # OpenAI's CLIP
 LARGEST = 2**26  # pixels of a reference: a gigabyte while it is made small
 
 
@@ -53,207 +49,6 @@ PRESETS = {
     "official": Painting(mask_channel="bilinear", posterior="sample", **FALLBACK),
     "diffusers": Painting(posterior="sample", **FALLBACK),
 }
-
-
-# What the exemplar becomes
-
-
-class Block(nn.Module):
-    """A transformer block, normalised first, with one head. Over a single token its attention is a linear map."""
-
-    def __init__(self, width):
-        super().__init__()
-        linear = lambda: nn.Linear(width, width)  # noqa: E731
-        self.norm1, self.norm3 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attn1 = nn.ModuleDict({"to_q": linear(), "to_k": linear(), "to_v": linear()})
-        self.attn1["to_out"] = nn.ModuleList([linear()])
-        wide = nn.ModuleDict({"proj": nn.Linear(width, 4 * width)})
-        self.ff = nn.ModuleDict({"net": nn.ModuleList([wide, nn.Identity(), nn.Linear(4 * width, width)])})
-
-    def forward(self, x):  # (B,L,width)
-        h = self.norm1(x)
-        q, k, v = (self.attn1[name](h) for name in ("to_q", "to_k", "to_v"))
-        x = x + self.attn1["to_out"][0](F.scaled_dot_product_attention(q, k, v))
-        wide, _, narrow = self.ff["net"]
-        return x + narrow(F.gelu(wide["proj"](self.norm3(x))))
-
-
-class TokenHead(nn.Module):
-    """What is trained beside the UNet: from what CLIP saw (B,L,width) to tokens (B,L,d), and the null vector."""
-
-    def __init__(self, width, depth, d):
-        super().__init__()
-        self.mapper = nn.ModuleDict({"blocks": nn.ModuleList([Block(width) for _ in range(depth)])})
-        self.final_layer_norm, self.proj_out = nn.LayerNorm(width), nn.Linear(width, d)
-        self.uncond_vector = nn.Parameter(torch.randn(1, 1, d))
-
-    def forward(self, x):
-        for block in self.mapper["blocks"]:
-            x = block(x)
-        return self.proj_out(self.final_layer_norm(x))
-
-
-class ExemplarEncoder(TokenHead):
-    """CLIP's image tower, then the head; parameters have the published checkpoint's names.
-
-    config: a transformers CLIPVisionConfig; config.tokens is "class" (one token, the paper) or "all" (the naive
-    way). The mapper has a block for each five layers of the tower, so that ViT-L has the paper's 5.
-    """
-
-    def __init__(self, config, d=None):
-        from transformers import CLIPVisionModel
-
-        d = d or config.projection_dim
-        super().__init__(config.hidden_size, (config.num_hidden_layers + 1) // 5, d)
-        config.tokens, config.projection_dim = getattr(config, "tokens", "class"), d
-        self.config, self.model = config, CLIPVisionModel(config)
-
-    def forward(self, pixels):  # (B,3,S,S), normalised
-        dtype = self.uncond_vector.dtype
-        return super().forward(features(self.model, pixels.to(dtype), self.config.tokens))
-
-
-def features(tower, pixels: Tensor, tokens: str) -> Tensor:
-    """What CLIP's image tower saw: its class token (B,1,width), or all its tokens (B,L,width)."""
-    seen = tower(pixel_values=pixels)
-    if tokens == "class":
-        return seen.pooler_output[:, None]
-    return getattr(tower, "vision_model", tower).post_layernorm(seen.last_hidden_state)
-
-
-def vision_tower(visual):
-    """An open_clip VisionTransformer as transformers' CLIPVisionModel, frozen: the same class token.
-
-    The projection to the space that CLIP shares with texts is left out: references go on unprojected.
-    """
-    from transformers import CLIPVisionConfig, CLIPVisionModel
-
-    blocks = visual.transformer.resblocks
-    side, patch = visual.image_size, visual.patch_size
-    config = CLIPVisionConfig(
-        hidden_size=visual.conv1.out_channels,
-        intermediate_size=blocks[0].mlp.c_fc.out_features,
-        num_hidden_layers=len(blocks),
-        num_attention_heads=blocks[0].attn.num_heads,
-        image_size=side if isinstance(side, int) else side[0],
-        patch_size=patch if isinstance(patch, int) else patch[0],
-        hidden_act="quick_gelu" if "Quick" in type(blocks[0].mlp.gelu).__name__ else "gelu",
-    )
-    weights = {
-        "embeddings.class_embedding": visual.class_embedding,
-        "embeddings.patch_embedding.weight": visual.conv1.weight,
-        "embeddings.position_embedding.weight": visual.positional_embedding,
-    }
-    parts = {"pre_layrnorm": visual.ln_pre, "post_layernorm": visual.ln_post}
-    for i, block in enumerate(blocks):
-        here = f"encoder.layers.{i}."
-        for kind in ("weight", "bias"):  # open_clip keeps the three projections in one matrix
-            for which, part in zip("qkv", getattr(block.attn, f"in_proj_{kind}").chunk(3), strict=True):
-                weights[f"{here}self_attn.{which}_proj.{kind}"] = part
-        parts[f"{here}self_attn.out_proj"] = block.attn.out_proj
-        parts[f"{here}layer_norm1"], parts[f"{here}layer_norm2"] = block.ln_1, block.ln_2
-        parts[f"{here}mlp.fc1"], parts[f"{here}mlp.fc2"] = block.mlp.c_fc, block.mlp.c_proj
-    for name, part in parts.items():
-        weights |= {f"{name}.weight": part.weight, f"{name}.bias": part.bias}
-    tower = CLIPVisionModel(config)
-    take_weights(tower, weights)
-    return tower.float().eval().requires_grad_(False)
-
-
-def take_weights(module, weights: dict) -> None:
-    """Load weights whose names may hold "vision_model.", which some versions of transformers write."""
-    plain = lambda key: key.replace("vision_model.", "")  # noqa: E731
-    mine = {plain(key): key for key in module.state_dict()}
-    weights = {plain(key): value for key, value in weights.items() if not key.endswith("position_ids")}
-    module.load_state_dict({mine.get(key, key): value for key, value in weights.items()})
-
-
-@dataclass
-class ExemplarPipeline:
-    """The parts of Paint by Example; diffusers' own pipeline for it is deprecated and no longer loads."""
-
-    vae: nn.Module
-    unet: nn.Module  # 9 channels: noisy latent (4), latent of the picture with its hole (4), mask (1, 1 = keep)
-    encoder: ExemplarEncoder
-    scheduler: object
-    mean: tuple = MEAN  # what CLIP's pictures in [0,1] are normalised by
-    std: tuple = STD
-    name_or_path: object = None
-
-    @property
-    def size(self):
-        """Side of the pictures that the encoder takes, in pixels."""
-        return self.encoder.config.image_size
-
-    @property
-    def vae_scale_factor(self):
-        return 2 ** (len(self.vae.config.block_out_channels) - 1)
-
-    def to(self, device=None, dtype=None):
-        for part in (self.vae, self.unet, self.encoder):
-            nn.Module.to(part, device=device, dtype=dtype)  # diffusers' own `to` warns about every cast
-            part.eval().requires_grad_(False)
-        return self
-
-    @classmethod
-    def from_folder(cls, folder, vae=None, clip=None):
-        """Open a folder of the published layout, part by part, on the CPU in float32; never downloads.
-
-        vae, clip: folders of an autoencoder and of an open_clip model, for a folder that leaves these out.
-        """
-        import diffusers
-        from safetensors.torch import load_file
-        from transformers import CLIPVisionConfig
-
-        folder = Path(folder)
-        read = lambda name: json.loads(Path(folder, name).read_text(encoding="utf-8"))  # noqa: E731
-
-        file = folder / "image_encoder" / "model.safetensors"
-        if file.is_file():
-            weights = load_file(file)
-        else:
-            weights = torch.load(file.with_name("pytorch_model.bin"), map_location="cpu", weights_only=True)
-        config = CLIPVisionConfig.from_pretrained(folder / "image_encoder")
-        encoder = ExemplarEncoder(config, weights["uncond_vector"].shape[-1])
-        if clip and not any(key.startswith("model.") for key in weights):
-            weights |= vision_tower(load_clip(clip).model.visual).state_dict(prefix="model.")
-        take_weights(encoder, weights)
-
-        kinds = {"vae": "AutoencoderKL", "unet": "UNet2DConditionModel"}
-        kinds["scheduler"] = read("scheduler/scheduler_config.json")["_class_name"]
-        places = {name: folder / name for name in kinds}
-        if vae and not places["vae"].is_dir():
-            places["vae"] = vae
-        parts = {
-            name: getattr(diffusers, kind).from_pretrained(places[name], local_files_only=True)
-            for name, kind in kinds.items()
-        }
-        shown = read("feature_extractor/preprocessor_config.json")
-        numbers = {"mean": tuple(shown["image_mean"]), "std": tuple(shown["image_std"])}
-        return cls(encoder=encoder, **parts, **numbers, name_or_path=folder).to(dtype=torch.float32)
-
-    def save_pretrained(self, folder):
-        """Write the folder that from_folder opens: the published layout, as safetensors."""
-        from safetensors.torch import save_file
-
-        folder = Path(folder)
-        for name in ("vae", "unet", "scheduler"):
-            getattr(self, name).save_pretrained(folder / name)
-        encoder = folder / "image_encoder"
-        self.encoder.config.save_pretrained(encoder)
-        names = {}  # with the prefix, which every version of transformers reads
-        for key, value in self.encoder.state_dict().items():
-            bare = key.removeprefix("model.").removeprefix("vision_model.")
-            names[f"model.vision_model.{bare}" if key.startswith("model.") else key] = value.contiguous()
-        save_file(names, encoder / "model.safetensors", metadata={"format": "pt"})
-        side = {"height": self.size, "width": self.size}
-        shown = {"image_mean": self.mean, "image_std": self.std, "size": side, "crop_size": side, "resample": 3}
-        (folder / "feature_extractor").mkdir(exist_ok=True)
-        (folder / "feature_extractor" / "preprocessor_config.json").write_text(json.dumps(shown, indent=2) + "\n")
-        (folder / "model_index.json").write_text('{"_class_name": "PaintByExamplePipeline"}\n')
-
-
-# The edit
 
 
 @torch.no_grad()

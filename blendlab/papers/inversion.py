@@ -1,26 +1,23 @@
-"""From noise to picture by DDIM and back again, and a changed prompt that keeps the source's attention.
+"""From noise to picture by DDIM and back again.
 
 DDIM with eta 0 is an equation that runs both ways (2010.02502, section 4.3), so that a picture has a noise that it
-comes from. What a word looked at may be kept while the word is exchanged (Prompt-to-Prompt, 2208.01626, section
-3.2). Next: noise_edit.py, which edits the noise.
+comes from. Next: reword.py, which exchanges words; repaint.py and layout.py, which edit the noise.
 """
 
-from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from . import attention, images, models, prompts
-from .edit import Edit, memory_advice, one_or_n
-from .guidance import cfg, denoiser
-from .latents import decode, encode
-from .noise import Noise
-from .options import Options, settle
-from .sampler import last, sample
-from .schedule import Schedule
+from .. import cards, images, prompts
+from ..edit import memory_advice, one_or_n
+from ..guidance import cfg, denoiser
+from ..latents import decode, encode
+from ..noise import Noise
+from ..options import Options, settle
+from ..sampler import last, sample
+from ..schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -54,49 +51,6 @@ def invert(pipe, image, prompt: str, *, steps=None, w=1.0, refine=1, negative=""
     with memory_advice(batch or n):
         ready = Ready.of(pipe, prompt, negative, image.shape[-2:], how)
         return torch.cat([ready.up(encode(pipe.vae, part)) for part in image.split(batch or n)])
-
-
-@torch.no_grad()
-def reword(
-    pipe, prompt: str, changed: str, *, keep=0.8, image=None, noise=None, n=1, seed=0, w=None, steps=None,
-    layers=None, batch=None, negative="", **options,
-) -> Edit:  # fmt: skip
-    """Exchange words of a prompt; for a while the new ones look where the old ones looked. Return an `Edit`.
-
-    Both prompts start from the same noise and run beside each other; for the first `keep` of the steps (section
-    3.2's tau) the maps of the prompt stand in the place of those of the changed one.
-
-    prompt, changed: two texts with the same number of tokens, or that differ in one word
-    keep:   share of the steps, 0 to 1; 0 is the changed prompt alone
-    image:  start from the noise of a picture that the prompt describes (see invert); n are made of it
-    noise:  start from this (1 or n,C,h,w); without both, seed draws it
-    layers: in which of them, as in attention.capture; None: all
-    w, steps, options: see Drawing. n, seed, batch: sample i is the same whatever n and batch are
-
-    settings["before"]: the pictures (n,3,H,W) of the prompt itself.
-    """
-    how = settled(Drawing, "reword", pipe, dict(w=w, steps=steps) | options)
-    if not 0 <= keep <= 1:
-        raise ValueError(f"keep is {keep}; it is a share of the steps, 0.8 keeps the attention for four in five")
-    image, noise, n = admit(pipe, [prompt, changed, negative], image, noise, n, how)
-    mapping, at_once = mapped(pipe, prompt, changed), batch or n
-    attention.cross_attention(pipe.unet, layers)
-
-    with memory_advice(2 * at_once):
-        ready = Ready.of(pipe, prompt, negative, picture_size(pipe, image, noise), how)
-        other = Ready.of(pipe, changed, negative, picture_size(pipe, image, noise), how)
-        z, kept = ready.start(image, noise, n, seed), ready.timesteps[: round(keep * how.steps)]
-
-        parts = []
-        for at in split(n, at_once):
-            m, rows = len(z[at]), list(range(n)[at])
-            both = replace(ready, text=_stacked(ready.text, other.text, m))
-            within = _while(kept, partial(same_attention, pipe.unet, m, mapping, layers))
-            pair = both.down(torch.cat([z[at], z[at]]), seed, rows * 2, within)  # (2m,C,h,w)
-            parts.append((*decode(pipe.vae, pair).split(m), pair[m:]))
-    before, tensor, latents = (torch.cat(part) for part in zip(*parts, strict=True))
-    used = dict(prompt=prompt, changed=changed, keep=keep, layers=layers, negative=negative, n=n, seed=seed)
-    return Edit(tensor, latents, None, used | asdict(how) | {"order": list(range(n)), "before": before})
 
 
 # From noise to picture and back
@@ -199,7 +153,7 @@ def picture_size(pipe, image=None, noise=None):
 
 def settled(kind, method, pipe, asked, **fallback):
     """The options: what was asked for, else the model's (its w and steps for editing do for this too)."""
-    editing = models.settings(pipe, "blended_latent")
+    editing = cards.settings(pipe, "blended_latent")
     fallback |= FALLBACK | {name: editing[name] for name in ("w", "steps") if name in editing}
     return settle(kind, method, pipe, {}, fallback, None, asked)
 
@@ -234,76 +188,3 @@ def admit(pipe, texts, image, noise, n, how):
         raise ValueError(f"n is {n}; it counts the pictures to make, so take 1 or more")
     one_or_n(n, given)
     return image, noise, n
-
-
-# The source's attention
-
-
-@contextmanager
-def same_attention(unet, n, mapping=None, layers=None):
-    """In a `with`, the last n rows of a UNet's batch look where the n rows before them look.
-
-    mapping: (tokens,tokens), from the tokens of those to the tokens of these; None: token by token.
-    Hooks work out what such a layer would put out, so layers and processors stay what they are.
-    """
-    source, changed = slice(-2 * n, -n), slice(-n, None)
-
-    def look(attn, args, kwargs, out):
-        hidden, text, mask = args[0], kwargs["encoder_hidden_states"], kwargs.get("attention_mask")
-        seen = mask if mask is None else mask[source]
-        weights = attention.attention_weights(attn, hidden[source], text[source], seen)  # (n,heads,cells,tokens)
-        weights = weights if mapping is None else weights @ mapping.to(weights)
-        values = attn.head_to_batch_dim(attn.to_v(text[changed]))  # (n*heads,tokens,d)
-        x = attn.batch_to_head_dim(weights.flatten(0, 1).to(values.dtype) @ values)  # (n,cells,C)
-        for part in attn.to_out:
-            x = part(x)
-        return torch.cat([out[:-n], x])
-
-    with ExitStack() as hooks:
-        for name in attention.cross_attention(unet, layers):
-            hooks.enter_context(unet.get_submodule(name).register_forward_hook(look, with_kwargs=True))
-        yield
-
-
-def mapped(pipe, prompt, changed):
-    """Which tokens of one prompt stand for which of another: None, token by token, or a matrix (tokens,tokens).
-
-    Where a word gives way to one of more or fewer pieces, what the old pieces got is shared by the new ones
-    (section 3.2, word swap), and the tokens after it follow at their new places.
-    """
-    old, new = (pipe.tokenizer.tokenize(text) for text in (prompt, changed))
-    if len(old) == len(new):
-        return None
-    head = _alike(old, new)
-    tail = _alike(old[head:][::-1], new[head:][::-1])
-    was, now = (pieces[head : len(pieces) - tail] for pieces in (old, new))
-    if any(sum(piece.endswith("</w>") for piece in pieces) != 1 for pieces in (was, now)):
-        raise ValueError(
-            f"the prompts have {len(old)} and {len(new)} tokens and differ in more than one word: replace one word by "
-            "one, or words by as many tokens"
-        )
-    room, first = pipe.tokenizer.model_max_length, head + 1  # the start token is 0
-    after, shift = first + len(was), len(now) - len(was)
-    matrix = torch.eye(room)
-    matrix[first:] = 0
-    matrix[first:after, first : first + len(now)] = 1 / len(now)
-    following = torch.arange(after, room)
-    matrix[following, (following + shift).clamp(max=room - 1)] = 1
-    return matrix
-
-
-def _alike(a, b):
-    """How many entries two lists share at their beginning."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-
-
-def _while(levels, context):
-    """For Ready.steps: the context at these levels, nothing at others."""
-    return lambda t: context() if t in levels else nullcontext()
-
-
-def _stacked(text, other, n):
-    """n rows of one prompt, then n rows of another; dicts are walked."""
-    if isinstance(text, dict):
-        return {key: _stacked(text[key], other[key], n) for key in text}
-    return torch.cat([c.expand(n, *c.shape[1:]) for c in (text, other)])

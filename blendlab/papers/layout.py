@@ -1,12 +1,10 @@
-"""Initial image editing (2305.03382): the noise that a picture starts from decides what appears where.
+"""Layout (initial image editing, 2305.03382, section 4.2): noise that a word looks at takes its thing along.
 
-The same noise puts things at the same places whatever the words (`tendency`). Fresh noise in a region paints that
-region anew (`repaint`). Blocks of noise that a word looks at, carried into a box, take the thing along (`layout`).
-The steps are inversion.py's. Next: attention.py, which sees where the words look.
+The noise that a picture starts from decides what appears where: the same noise puts things at the same places whatever
+the words (tendency.py), fresh noise in a region paints that region anew (repaint.py), and blocks of noise that a word
+looks at, carried into a box, take the thing along. Next: ../attention.py, which sees where the words look.
 """
 
-import re
-from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Literal
@@ -15,97 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import attention, images, masks, metrics, perceptual
-from .blend import blend
-from .edit import Edit, memory_advice
-from .inversion import Drawing, Ready, admit, draws, latent_shape, picture_size, settled, split
-from .latents import decode
-from .noise import Noise
+from .. import attention, masks
+from ..edit import Edit, memory_advice
+from ..latents import decode
+from ..noise import Noise
+from .inversion import Drawing, Ready, admit, latent_shape, picture_size, settled, split
 
 MOST = 1024  # blocks: to share these out takes a third of a second, four times as many twenty seconds
-
-
-# Re-painting
-
-
-@torch.no_grad()
-def repaint(
-    pipe, prompt: str, region, *, image=None, noise=None, n=1, seed=0, new_seed=1, until: Callable | None = None,
-    tries=20, w=None, steps=None, caption=None, distance=None, batch=None, negative="", mask_rule="centre", **options,
-) -> Edit:  # fmt: skip
-    """Draw fresh noise inside a region only, and make the picture again (section 4.1); return an `Edit`.
-
-    The rest is not kept: it comes from the noise that it came from, and moves a little.
-
-    region:   a box (x0, y0, x1, y1) in fractions, a list of boxes, or a mask: PIL, a path or (1 or n,1,H,W), 1 = anew
-    image:    start from the noise of this picture, which `caption` (None: the prompt) describes; see inversion.invert
-    noise:    start from this (1 or n,C,h,w). Without both, seed draws it
-    new_seed: of the fresh noise; every further try takes the next one
-    until:    a test, from pictures (m,3,H,W) to m bools; those that fail are tried again, up to `tries` times.
-              The authors needed 4 to 5 tries. None: one try
-    distance: how different two batches of pictures look, (B,); None: over the features of the model's autoencoder
-    mask_rule: how the mask comes to latent size, see masks.to_latent
-    w, steps, options: see inversion.Drawing. n, seed, batch: sample i is the same whatever n and batch are
-
-    settings["before"]: the pictures (n,3,H,W) that were there. "tries" and "met": how many each took, and whether it
-    passed in the end. "moved": how far the result is from them, "outside" and "inside" the region (root mean square,
-    as a share of the range) and in looks outside ("looks"), (n,) each. "noise": the edited noise.
-    """
-    how = settled(Drawing, "repaint", pipe, dict(w=w, steps=steps) | options)
-    caption = caption or prompt
-    if tries < 1:
-        raise ValueError(f"tries is {tries}; it is the budget for each picture, so take 1 or more")
-    image, noise, n = admit(pipe, [prompt, caption, negative], image, noise, n, how)
-    shape, size, at_once = latent_shape(pipe, image, noise), picture_size(pipe, image, noise), batch or n
-    device = pipe._execution_device
-    mask = images.mask(_region(region, size), like=torch.empty(1, device=device).expand(n, 3, *size), name="region")
-    mask_small = masks.to_latent(mask, shape[1:], mask_rule).expand(n, -1, -1, -1)
-
-    with memory_advice(at_once):
-        ready = Ready.of(pipe, prompt, negative, size, how)
-        z = Ready.of(pipe, caption, negative, size, how).start(image, noise, n, seed)  # (n,C,h,w)
-        before = ready.pictures(z, seed, range(n), at_once)[1] if image is None else image.expand(n, -1, -1, -1)
-
-        left, tried = list(range(n)), [0] * n
-        new, latents, tensor = z.clone(), torch.empty_like(z), torch.empty_like(before)
-        for k in range(tries if until else 1):
-            # Fresh noise in the region, the old noise around it; then everything again.
-            fresh = draws(new_seed + k, left, "repaint", device)(shape)
-            new[left] = blend(mask_small[left], edit=fresh, keep=z[left])
-            latents[left], tensor[left] = ready.pictures(new[left], seed, left, at_once)
-            tried = [count + (i in left) for i, count in enumerate(tried)]
-            if until:
-                answers = list(until(tensor[left]))
-                if len(answers) != len(left):
-                    raise ValueError(f"until gave {len(answers)} answers for {len(left)} pictures: give one for each")
-                left = [i for i, met in zip(left, answers, strict=True) if not met]
-            if not left:
-                break
-        moved = _moved(pipe, before, tensor, mask, distance, at_once)
-    used = dict(prompt=prompt, caption=caption, region=region, negative=negative, n=n, seed=seed, new_seed=new_seed)
-    used |= dict(mask_rule=mask_rule, tries=tried, met=[i not in left for i in range(n)] if until else None)
-    used |= dict(moved=moved, before=before, noise=new, order=list(range(n)))
-    return Edit(tensor, latents, None, used | asdict(how))
-
-
-def _region(region, size):
-    """A box or a list of boxes as a mask (1,1,H,W); masks pass."""
-    if not isinstance(region, (tuple, list)):
-        return region
-    boxes = region if region and isinstance(region[0], (tuple, list)) else [region]
-    return torch.stack([masks.from_box(_box(box), size) for box in boxes]).amax(0)
-
-
-def _moved(pipe, before, after, mask, distance, at_once):
-    """How far pictures moved outside and inside the mask, and how different the rest looks; (n,) each."""
-    distance = distance or perceptual.encoder_distance(pipe.vae)
-    rest = blend(mask, edit=before, keep=after)  # with the old region, so that only the rest counts
-    change, parts = (after - before) / 2, split(len(rest), at_once)
-    seen = torch.cat([distance(before[at], rest[at]).float() for at in parts])
-    return dict(outside=metrics.rms(change, 1 - mask), inside=metrics.rms(change, mask), looks=seen)
-
-
-# Layout
 
 
 @dataclass(frozen=True)
@@ -369,84 +283,6 @@ def _shapes(boxes, size, guide):
     return torch.stack(shapes)
 
 
-# Tendency
-
-
-@dataclass
-class Landing:
-    """Where the things of one word of a prompt appear, noise by noise, and where the word looked before."""
-
-    prompt: str
-    word: str
-    place: Tensor  # (n,2) x and y of the middle of the largest one, in fractions; nan where the judge finds none
-    attention: Tensor  # (n,h,w) of the first step
-
-    def foretold(self) -> Tensor:
-        """(m,) for each noise with such a thing: the share of other noises that look there less. Chance: 0.5."""
-        there = ~self.place.isnan().any(1)
-        maps, side = self.attention[there], torch.tensor(self.attention.shape[:0:-1])  # w, h
-        x, y = (self.place[there] * side).long().minimum(side - 1).unbind(1)
-        at = maps[:, y, x].T  # (m,m): at the place of thing i, what the map of noise j says
-        own = at.diagonal()[:, None]
-        return _share_of_others((own > at).float() + 0.5 * (own == at))
-
-
-def agreement(one: Landing, other: Landing) -> Tensor:
-    """(m,) for each noise with both things: the share of other noises whose `other` is further off. Chance: 0.5."""
-    there = ~(one.place + other.place).isnan().any(1)
-    gaps = torch.cdist(one.place[there], other.place[there])  # (m,m)
-    own = gaps.diagonal()[:, None]
-    return _share_of_others((own < gaps).float() + 0.5 * (own == gaps))
-
-
-@torch.no_grad()
-def tendency(
-    pipe, judge, said, *, n=16, seed=0, w=None, steps=None, layers=None, batch=None, **options,
-) -> list[Landing]:  # fmt: skip
-    """Make pictures of several prompts from the same n noises, and see where each thing lands (section 3).
-
-    judge: bl.load("tinyworld-judge"), or whatever has its `kinds` and `found`
-    said:  prompts; each of their words that the judge knows gives a Landing, in their order
-    layers: whose attention is read, see Arranging. w, steps, options: see inversion.Drawing; with eta above 0 every
-            prompt draws fresh noise of its own, and only the initial noise is shared
-    """
-    how = settled(Arranging, "layout", pipe, dict(w=w, steps=steps, layers=layers) | options)
-    said = [said] if isinstance(said, str) else list(said)
-    *_, n = admit(pipe, said, None, None, n, how)
-    readers, at_once, landings = {}, batch or n, []
-    for prompt in said:
-        nouns = [word for word in dict.fromkeys(re.findall(r"[\w'-]+", prompt.lower())) if word in judge.kinds]
-        if not nouns:
-            raise ValueError(f"the judge knows no word of {prompt!r}; it knows {', '.join(judge.kinds)}")
-        readers[prompt] = nouns, Reader.of(pipe, prompt, nouns, latent_shape(pipe), how.layers)
-
-    with memory_advice(at_once):
-        for prompt, (nouns, reader) in readers.items():
-            ready = Ready.of(pipe, prompt, "", picture_size(pipe), how)
-            z = ready.start(None, None, n, seed)
-            maps = [reader.looks(ready, z[at], ready.timesteps[0]) for at in split(n, at_once)]
-            _, tensor = ready.pictures(z, f"{seed}/{prompt}", range(n), at_once)
-            found = judge.found(tensor)
-            for word, heat in zip(nouns, torch.cat(maps).unbind(1), strict=True):
-                landings.append(Landing(prompt, word, torch.stack([middle_of(things, word) for things in found]), heat))
-    return landings
-
-
-def middle_of(things, kind):
-    """(2,) the middle of the first, which is the largest, of a kind; nan without one."""
-    boxes = [thing.box for thing in things if thing.kind == kind]
-    if not boxes:
-        return torch.full((2,), torch.nan)
-    x0, y0, x1, y1 = boxes[0]
-    return torch.tensor([x0 + x1, y0 + y1]) / 2
-
-
-def _share_of_others(wins):
-    """The mean of each row of (m,m) without the diagonal."""
-    m = len(wins)
-    return (wins.sum(1) - wins.diagonal()) / max(1, m - 1)
-
-
 # What was asked for
 
 
@@ -458,14 +294,7 @@ def _pairs(boxes):
     words = [word for word, _ in boxes]
     for word in (word for word in words if words.count(word) > 1):
         raise ValueError(f"{word!r} has several boxes: tell its things apart by phrases of the prompt, as 'red {word}'")
-    return words, [_box(box) for _, box in boxes]
-
-
-def _box(box):
-    box = tuple(box)
-    if len(box) != 4:
-        raise ValueError(f"the box {box} has {len(box)} numbers: give left, top, right, bottom in fractions")
-    return box
+    return words, [masks.corners(box) for _, box in boxes]
 
 
 def _divisor(h, w, block):

@@ -1,78 +1,22 @@
-"""What Blended Diffusion (2111.14818) is compared with: Laplacian pyramids, and latents that CLIP optimises.
+"""PaintByWord++, what Blended Diffusion (2111.14818) is compared with: latents that CLIP optimises.
 
-The naive paste is `blend`, the gradient domain poisson.py, guidance that only asks for the background
-clip_guided.py. Next: metrics.py, whose `seam` and `background_error` tell them apart.
+The naive paste is `blend`, pyramids and the gradient domain are in ../joins.py, guidance that only asks for the
+background is clip_guided.py. Next: ../measuring/metrics.py, whose `seam` and `background_error` tell them apart.
 """
 
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-from . import images, masks
-from .blend import blend
-from .clip import read
+from .. import images, masks
+from ..blend import blend
+from ..edit import Edit, one_or_n, take
+from ..latents import decode, encode, tuned
+from ..noise import Noise
+from ..options import Options, settle
+from ..rank import read
 from .clip_guidance import clip_distance, results
-from .decoder import tuned
-from .edit import Edit, one_or_n, take
-from .latents import decode, encode
-from .noise import Noise
-from .options import Options, settle
-
-# Pyramids
-
-
-def pyramid(mask: Tensor, edit: Tensor, keep: Tensor, levels: int | None = None) -> Tensor:
-    """Join a whole edited picture and its source band by band; coarse bands cross the border slowly, fine ones fast.
-
-    Burt and Adelson, "A multiresolution spline" (1983). mask: (1 or B,1,H,W) in [0,1], 1 = edit; edit, keep:
-    (1 or B,3,H,W). levels: how often to halve; None: while the shorter side stays 8 pixels or more. Returns
-    (B,3,H,W), not clamped: the edit itself where the mask is 1 far around, and what to keep, bit for bit, where it
-    is 0 far around. How far is far doubles with each level.
-    """
-    sides = [min(mask.shape[-2:])]
-    while sides[-1] > 2:  # the reflected margin needs three pixels
-        sides.append(-(-sides[-1] // 2))
-    levels = max(0, sum(side >= 8 for side in sides) - 1) if levels is None else levels
-    if not 0 <= levels < len(sides):
-        most = f"a shorter side of {sides[0]} pixels can be halved 0 to {len(sides) - 1} times"
-        raise ValueError(f"levels is {levels}; {most}")
-
-    # Every step is linear, so the bands of the difference do for those of both: m A + (1 - m) B = B + m (A - B).
-    x, bands = edit - keep, []
-    for _ in range(levels):
-        small = halve(x)
-        bands.append(mask * (x - double(small, x.shape[-2:])))
-        x, mask = small, halve(mask)
-    x = mask * x
-    for band in reversed(bands):
-        x = band + double(x, band.shape[-2:])
-    return keep + x
-
-
-def halve(x: Tensor) -> Tensor:
-    """(B,C,H,W) blurred by 1 4 6 4 1, and every second row and column of it: (B,C,ceil(H/2),ceil(W/2))."""
-    return _blur(x)[..., ::2, ::2]
-
-
-def double(x: Tensor, size) -> Tensor:
-    """The way back to `size` (H,W): zeros between the pixels, and the same blur, four times as strong."""
-    spread = x.new_zeros(*x.shape[:2], *size)
-    spread[..., ::2, ::2] = 4 * x
-    return _blur(spread)
-
-
-def _blur(x):
-    taps = x.new_tensor([1, 4, 6, 4, 1]) / 16
-    C = x.shape[1]
-    x = F.pad(x, (2, 2, 2, 2), mode="reflect")
-    x = F.conv2d(x, taps.view(1, 1, 5, 1).expand(C, 1, 5, 1), groups=C)
-    return F.conv2d(x, taps.view(1, 1, 1, 5).expand(C, 1, 1, 5), groups=C)
-
-
-# Latents that CLIP optimises
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import world
-from ..clip_guidance import warp
+from ..warps import warp
 from . import dense
 from .harness import Job, Pool, copy_weights
 from .latent import one_object
@@ -169,7 +169,7 @@ class ClipJob(Job):
         (folder / "blendlab.json").write_text(json.dumps({"words": self.words}, indent=2) + "\n")
 
     def load(self, folder: Path):
-        from ..clip import load_clip
+        from ..networks.clip import load_clip
 
         copy_weights(self.net["clip"], load_clip(folder).model, folder)
 

@@ -2,7 +2,7 @@
 
 Cut an object's box out of a picture, and ask for the picture back, given the hole and what CLIP saw in the cut-out
 piece. The piece goes through one token and through augmentations, or the network would learn to copy and paste.
-Numbers of the official code are cited by file and line (open-images.py, ddpm.py). Read next: ../exemplar.py.
+Numbers of the official code are cited by file and line (open-images.py, ddpm.py). Read next: ../papers/exemplar.py.
 """
 
 import copy
@@ -14,8 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..exemplar import ExemplarEncoder, ExemplarPipeline, TokenHead, exemplar, features, take_weights, vision_tower
-from ..models import LENDERS
+from ..cards import LENDERS
+from ..networks.exemplar import (
+    ExemplarEncoder,
+    ExemplarPipeline,
+    TokenHead,
+    features,
+    take_weights,
+    vision_tower,
+)
+from ..papers.exemplar import exemplar
 from .diffusion import levels, noised, scheduler
 from .harness import WEIGHTS, Job, Pool, copy_weights, find_autoencoder
 from .latent import BETAS, one_object
@@ -207,7 +215,7 @@ def nine_channels(folder):
 
 def find_clip(folder):
     """The CLIP in `folder`: by default that of runs/clip, else the shipped one."""
-    from ..clip import load_clip
+    from ..networks.clip import load_clip
 
     places = [Path(folder)] if folder else [Path("runs/clip/export"), WEIGHTS / "tinyworld-clip"]
     for place in places:

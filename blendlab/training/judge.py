@@ -1,6 +1,6 @@
 """Train the judge on truth masks, seen through the autoencoder, blur, noise and changed light.
 
-It must be right on what the methods make: reconstructions, soft estimates, blends. Read next: ../judge.py.
+It must be right on what the methods make: reconstructions, soft estimates, blends. Read next: ../networks/judge.py.
 """
 
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..judge import Judge, per_object
+from ..networks.judge import Judge, per_object
 from .harness import Job, Pool, copy_weights, find_autoencoder
 from .pictures import from_bytes, sheet, to_bytes
 

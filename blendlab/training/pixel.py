@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..patches import Patches
+from ..networks.patches import Patches
 from . import dense
 from .diffusion import levels, noised, scheduler
 from .harness import WEIGHTS, Job, Pool, copy_weights

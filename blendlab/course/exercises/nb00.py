@@ -1,0 +1,73 @@
+"""Checkers of notebook 00, start here."""
+
+from collections.abc import Callable
+
+import torch
+
+from ...blend import blend
+from ...noise import Noise
+from ...sampler import Prediction, last, sample
+from ...schedule import Schedule
+from .common import close, say, tried
+
+
+def check_00_1(add_noise: Callable) -> None:
+    """add_noise(x0, t, noise, schedule) -> x_t."""
+    schedule, (x0, noise) = Schedule.linear(), torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(1))
+    mine = tried(add_noise, x0, 400, noise, schedule)
+    if mine is not None:
+        squares = torch.allclose(mine, x0 * schedule.levels(400)[0] ** 2 + noise * schedule.levels(400)[1] ** 2)
+        hint = (
+            "a and s are amplitudes already, do not square them."
+            if squares
+            else "x_t is a of the picture plus s of the noise."
+        )
+        say(
+            close(mine, schedule.add_noise(x0, 400, noise)), "the picture and its noise add up to variance one.", hint
+        )
+
+
+def check_00_2(move: Callable) -> None:
+    """move(x, x0_hat, t, t_next, schedule) -> the state at t_next."""
+    schedule = Schedule.linear()
+    x, x0_hat = torch.randn(2, 5, 2, generator=torch.Generator().manual_seed(2))
+    right = next(sample(lambda x, t: Prediction(x0_hat), x, schedule, [600, 580])).x
+    mine = tried(move, x, x0_hat, 600, 580, schedule)
+    if mine is not None:
+        stayed = close(mine, x)
+        hint = (
+            "you came back to level t: rebuild with a_next and s_next."
+            if stayed
+            else "eps is what is left of x after a * x0_hat."
+        )
+        say(close(mine, right), "that is DDIM's whole move.", hint)
+
+
+def check_00_3(my_blend: Callable) -> None:
+    """my_blend(mask, edit, keep) for a soft mask."""
+    mask, edit, keep = torch.tensor([[0.0, 0.3, 1.0]]), torch.tensor([[4.0, 4.0, 4.0]]), torch.tensor([[2.0, 2.0, 2.0]])
+    mine = tried(my_blend, mask, edit, keep)
+    if mine is not None:
+        hint = (
+            "1 is edit here, not keep."
+            if close(mine, blend(1 - mask, edit, keep))
+            else "three tenths of the edit and seven of the rest."
+        )
+        say(close(mine, blend(mask, edit, keep)), "a soft mask mixes, and 0 and 1 still choose.", hint)
+
+
+def check_00_4(estimate: Callable) -> None:
+    """estimate(x, t, m, sd, schedule) -> the mean of x0 given x, for x0 normal with mean m and deviation sd."""
+    schedule, m, sd = Schedule.scaled_linear(), 2.0, 0.5
+    noise = Noise(0, 2000, "initial")((1,))
+    if tried(estimate, noise, 500, m, sd, schedule) is None:
+        return
+    denoise = lambda x, t: Prediction(estimate(x, t, m, sd, schedule))  # noqa: E731
+    end = last(sample(denoise, noise, schedule, schedule.timesteps(250)))
+    mean, deviation = end.mean().item(), end.std().item()
+    found = f"mean {mean:.2f} and deviation {deviation:.2f} came out, {m} and {sd} went in"
+    say(
+        abs(mean - m) < 0.1 and abs(deviation - sd) < 0.05,
+        f"{found}.",
+        f"{found}; the trust is a * sd^2 over a^2 * sd^2 + s^2.",
+    )

@@ -1,0 +1,98 @@
+"""Checkers of notebook 03, latent blending."""
+
+from collections.abc import Callable
+
+import torch
+
+from ...blend import blend
+from ...masks import dilate
+from ...noise import Noise
+from ...sampler import Prediction, sample
+from ...schedule import Schedule
+from .common import advise, close, say, tried
+
+
+def check_03_1(left_over: Callable) -> None:
+    """left_over(schedule, timesteps, level) -> std of the noise outside the mask of the final latent."""
+    schedule = Schedule.scaled_linear()
+    timesteps = schedule.timesteps(25, spacing="trailing")
+    mine = tried(left_over, schedule, timesteps, "t")
+    if mine is not None:
+        late, on_time = float(mine), left_over(schedule, timesteps, "t_next")
+        (a, s), first = schedule.levels(timesteps[-2]), schedule.levels(timesteps[0])[1]
+        wrong = {
+            "levels returns (a, s): a is the picture's part, s the noise's.": abs(late - a) < 1e-6,
+            "that is the first move; the final latent comes from the last one.": abs(late - first) < 1e-6,
+            "s is a standard deviation already, do not square it.": abs(late - s**2) < 1e-6,
+            "which level has the state just left when it arrives at -1?": abs(late - s) > 1e-6,
+            "level -1 is the clean one: no noise there.": on_time != 0,
+        }
+        advise(wrong, "one level late is all of that noise; on time there is none.")
+
+
+def check_03_2(my_stages: Callable) -> None:
+    """my_stages(mask_small, steps) -> a mask for each move, one cell wider for the first half of them."""
+    mask = torch.zeros(1, 1, 8, 8)
+    mask[..., 3:5, 2:5] = 1
+    mine = tried(my_stages, mask, 7)
+    if mine is not None:
+        if len(mine) != 7:
+            return say(False, "", f"7 moves want 7 masks, you made {len(mine)}.")
+        areas = [int(m.sum()) for m in mine]
+        wrong = {
+            "early masks are the wider ones, yours are narrower.": areas[0] < areas[-1],
+            "the last mask has to be the one that was asked for.": not close(mine[-1], mask),
+            "one cell wider on each side: masks.dilate(mask_small, 1).": not close(mine[0], dilate(mask, 1)),
+            "half of the moves, rounded down, then the mask itself.": areas != [20] * 3 + [6] * 4,
+        }
+        advise(wrong, "wide first, and exactly what was asked for at the end.")
+
+
+def check_03_3(my_body: Callable) -> None:
+    """my_body(step, mask, source, schedule) -> the state, rebuilt from the blended estimate."""
+    schedule, mask, source = Schedule.scaled_linear(), torch.eye(4)[None, None], torch.full((1, 2, 4, 4), -1.0)
+    (step,) = sample(lambda x, t: Prediction(0.3 * x), Noise(3, 1, "initial")((2, 4, 4)), schedule, [700, 300])
+    mine = tried(my_body, step, mask, source, schedule)
+    if mine is not None:
+        (a, s), (a_late, s_late) = schedule.levels(step.t_next), schedule.levels(step.t)
+        x0 = blend(mask, edit=step.x0_hat, keep=source)
+        swapped = blend(mask, edit=source, keep=step.x0_hat)
+        wrong = {
+            "that is the estimate; the state is a * that + s * step.eps.": close(mine, x0),
+            "blend x0_hat, not the state: the state has noise.": close(mine, blend(mask, step.x, source)),
+            "that is level t; the state belongs on step.t_next.": close(mine, a_late * x0 + s_late * step.eps),
+            "1 is edit: x0_hat inside, the source outside.": close(mine, a * swapped + s * step.eps),
+            "a * (the blended estimate) + s * step.eps.": not close(mine, a * x0 + s * step.eps),
+        }
+        advise(wrong, "one blend, no fresh noise, and the end is clean by itself.")
+
+
+def check_03_4(my_body: Callable) -> None:
+    """my_body(step, mask, at) -> the new state, by a rule of your own; at(t) is the source on level t."""
+    schedule, mask, source = Schedule.scaled_linear(), torch.zeros(1, 1, 8, 8), torch.full((1, 4, 8, 8), -1.0)
+    mask[..., 2:6, 2:6] = 1
+    noise = Noise(4, 1, "background")((4, 8, 8))
+    at = lambda t: schedule.add_noise(source, t, noise)  # noqa: E731
+
+    def run(body):
+        states, timesteps = [], schedule.timesteps(20, skip=0.25)
+        for step in sample(lambda x, t: Prediction(torch.ones_like(x)), at(timesteps[0]), schedule, timesteps):
+            step.x = body(step, mask, at)
+            if step.x is None:
+                return None
+            states.append(step.x)
+        return torch.cat(states)  # (moves,4,8,8)
+
+    mine = tried(run, my_body)
+    if mine is not None:
+        inside = (mine[-1:] * mask).sum() / (4 * mask.sum())  # the denoiser wants 1 there, the source has -1
+        wrong = {
+            "outside the mask the end is not the source: look at the last move.": not close(
+                blend(mask, source, mine[-1:]), source
+            ),
+            "inside the mask too little of the edit is left.": inside.item() < 0.5,
+            "that is blending as we know it: try another rule.": close(
+                mine, run(lambda step, mask, at: blend(mask, step.x, at(step.t_next)))
+            ),
+        }
+        advise(wrong, "outside the source, inside the edit, and a way there that is your own.")

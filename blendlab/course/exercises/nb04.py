@@ -1,0 +1,101 @@
+"""Checkers of notebook 04, decoder tuning."""
+
+from collections.abc import Callable
+
+import torch
+
+from ...noise import Noise
+from .common import advise, close, tried
+
+
+def check_04_1(my_loss: Callable) -> None:
+    """my_loss(picture, target, image, mask, lam) -> section 4.2's loss, as means over the whole picture."""
+    picture, target, image = Noise(10, 3, "initial")((3, 6, 6)).split(1)
+    mask = torch.zeros(1, 1, 6, 6)
+    mask[..., :2] = 1
+    mine = tried(my_loss, picture, target, image, mask, 100.0)
+    if mine is not None:
+        inside, outside = (mask * (picture - target)).square(), ((1 - mask) * (picture - image)).square()
+        swapped = ((1 - mask) * (picture - target)).square().mean() + 100 * (mask * (picture - image)).square().mean()
+        wrong = {
+            "1 is edit: the target inside, the image outside.": close(mine, swapped),
+            "lam weighs the outside.": close(mine, 100 * inside.mean() + outside.mean()),
+            "squares, then means: an L1 loss lets faces blur.": close(
+                mine, inside.sqrt().mean() + 100 * outside.sqrt().mean()
+            ),
+            "means, not sums, or the size of the picture weighs too.": close(mine, inside.sum() + 100 * outside.sum()),
+            "the mean of the squares inside, plus lam times that outside.": not close(
+                mine, inside.mean() + 100 * outside.mean()
+            ),
+        }
+        advise(wrong, "the edit stays, and the background comes back a hundred times as eagerly.")
+
+
+def check_04_2(safely: Callable) -> None:
+    """safely(net, work): runs work(), which changes the weights of net and may raise; net is as before, in any case."""
+    net = torch.nn.Linear(2, 2)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+
+    def spoil():
+        with torch.no_grad():
+            for weight in net.parameters():
+                weight.add_(1)
+
+    def interrupted():
+        spoil()
+        raise KeyboardInterrupt
+
+    there = lambda: all(torch.equal(value, before[name]) for name, value in net.state_dict().items())  # noqa: E731
+    try:
+        safely(net, spoil)
+    except NotImplementedError as hint:
+        return print(f"○ Not done yet: {hint}")
+    restored, through = there(), False
+    net.load_state_dict(before)
+    try:
+        safely(net, interrupted)
+    except KeyboardInterrupt:
+        through = True
+    wrong = {
+        "the weights are still the changed ones; did you clone them first?": not restored,
+        "after an interrupt the weights are not back: put that into `finally`.": not there(),
+        "the interrupt got lost: `finally` lets it through, `except` does not.": not through,
+    }
+    advise(wrong, "whatever happens, the network is as it was.")
+
+
+def check_04_3(soft_paste: Callable) -> None:
+    """soft_paste(mask, edit, image, width) -> the source outside; inside the edit, fading in over width pixels."""
+    mask, edit, image = torch.zeros(1, 1, 16, 16), torch.ones(1, 3, 16, 16), -torch.ones(1, 3, 16, 16)
+    mask[..., 3:13, 3:13] = 1
+    mine = tried(soft_paste, mask, edit, image, 3)
+    if mine is not None:
+        shaped = isinstance(mine, torch.Tensor) and mine.shape == edit.shape
+        row = mine[0, 0, 8] if shaped else None
+        wrong = {
+            "a picture (1,3,H,W) has to come out.": not shaped,
+            "outside the mask it is not the source any more: fade inside.": shaped
+            and not torch.equal(mine * (1 - mask), image * (1 - mask)),
+            "in the middle of the mask the edit has to be whole.": shaped and row[8] < 0.99,
+            "that is the hard paste: the first pixels inside are a mixture.": shaped and row[3] > 0.9,
+            "the further inside, the more of the edit.": shaped and (row[3:8].diff() < -1e-6).any().item(),
+        }
+        advise(wrong, "no edge to see, and not one pixel outside has changed.")
+
+
+def check_04_4(my_choice: Callable) -> None:
+    """my_choice({name: tensor}) -> the names of the weights to tune, at most a third of all numbers."""
+    sizes = {"conv_in.weight": 9, "mid.conv.weight": 30, "up.0.conv.weight": 30, "up.0.norm.bias": 3,
+             "up.1.conv.weight": 20, "up.1.norm.bias": 3, "conv_norm_out.weight": 2, "conv_out.weight": 8}  # fmt: skip
+    weights = {f"decoder.{name}": torch.zeros(size) for name, size in sizes.items()}
+    mine = tried(my_choice, weights)
+    if mine is not None:
+        mine = list(mine)
+        known = set(mine) <= set(weights)
+        share = sum(weights[name].numel() for name in mine) / sum(sizes.values()) if known else 0
+        wrong = {
+            "names of weights, as they are in the dictionary.": not known,
+            "choose at least one.": not mine,
+            f"that is {share:.0%} of the numbers: at most a third.": share > 1 / 3,
+        }
+        advise(wrong, f"{share:.0%} of the numbers. What background do they reach?")

@@ -1,0 +1,89 @@
+"""Tendency (initial image editing, 2305.03382, section 3): the same noise puts things at the same places.
+
+Whatever the words are; and the attention of the first step foretells where. Next: layout.py, which makes use of it.
+"""
+
+import re
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..edit import memory_advice
+from .inversion import Ready, admit, latent_shape, picture_size, settled, split
+from .layout import Arranging, Reader
+
+
+@dataclass
+class Landing:
+    """Where the things of one word of a prompt appear, noise by noise, and where the word looked before."""
+
+    prompt: str
+    word: str
+    place: Tensor  # (n,2) x and y of the middle of the largest one, in fractions; nan where the judge finds none
+    attention: Tensor  # (n,h,w) of the first step
+
+    def foretold(self) -> Tensor:
+        """(m,) for each noise with such a thing: the share of other noises that look there less. Chance: 0.5."""
+        there = ~self.place.isnan().any(1)
+        maps, side = self.attention[there], torch.tensor(self.attention.shape[:0:-1])  # w, h
+        x, y = (self.place[there] * side).long().minimum(side - 1).unbind(1)
+        at = maps[:, y, x].T  # (m,m): at the place of thing i, what the map of noise j says
+        own = at.diagonal()[:, None]
+        return _share_of_others((own > at).float() + 0.5 * (own == at))
+
+
+def agreement(one: Landing, other: Landing) -> Tensor:
+    """(m,) for each noise with both things: the share of other noises whose `other` is further off. Chance: 0.5."""
+    there = ~(one.place + other.place).isnan().any(1)
+    gaps = torch.cdist(one.place[there], other.place[there])  # (m,m)
+    own = gaps.diagonal()[:, None]
+    return _share_of_others((own < gaps).float() + 0.5 * (own == gaps))
+
+
+@torch.no_grad()
+def tendency(
+    pipe, judge, said, *, n=16, seed=0, w=None, steps=None, layers=None, batch=None, **options,
+) -> list[Landing]:  # fmt: skip
+    """Make pictures of several prompts from the same n noises, and see where each thing lands (section 3).
+
+    judge: bl.load("tinyworld-judge"), or whatever has its `kinds` and `found`
+    said:  prompts; each of their words that the judge knows gives a Landing, in their order
+    layers: whose attention is read, see Arranging. w, steps, options: see inversion.Drawing; with eta above 0 every
+            prompt draws fresh noise of its own, and only the initial noise is shared
+    """
+    how = settled(Arranging, "layout", pipe, dict(w=w, steps=steps, layers=layers) | options)
+    said = [said] if isinstance(said, str) else list(said)
+    *_, n = admit(pipe, said, None, None, n, how)
+    readers, at_once, landings = {}, batch or n, []
+    for prompt in said:
+        nouns = [word for word in dict.fromkeys(re.findall(r"[\w'-]+", prompt.lower())) if word in judge.kinds]
+        if not nouns:
+            raise ValueError(f"the judge knows no word of {prompt!r}; it knows {', '.join(judge.kinds)}")
+        readers[prompt] = nouns, Reader.of(pipe, prompt, nouns, latent_shape(pipe), how.layers)
+
+    with memory_advice(at_once):
+        for prompt, (nouns, reader) in readers.items():
+            ready = Ready.of(pipe, prompt, "", picture_size(pipe), how)
+            z = ready.start(None, None, n, seed)
+            maps = [reader.looks(ready, z[at], ready.timesteps[0]) for at in split(n, at_once)]
+            _, tensor = ready.pictures(z, f"{seed}/{prompt}", range(n), at_once)
+            found = judge.found(tensor)
+            for word, heat in zip(nouns, torch.cat(maps).unbind(1), strict=True):
+                landings.append(Landing(prompt, word, torch.stack([middle_of(things, word) for things in found]), heat))
+    return landings
+
+
+def middle_of(things, kind):
+    """(2,) the middle of the first, which is the largest, of a kind; nan without one."""
+    boxes = [thing.box for thing in things if thing.kind == kind]
+    if not boxes:
+        return torch.full((2,), torch.nan)
+    x0, y0, x1, y1 = boxes[0]
+    return torch.tensor([x0 + x1, y0 + y1]) / 2
+
+
+def _share_of_others(wins):
+    """The mean of each row of (m,m) without the diagonal."""
+    m = len(wins)
+    return (wins.sum(1) - wins.diagonal()) / max(1, m - 1)
