@@ -1,8 +1,10 @@
 """`python -m blendlab.training NAME`: the same as `blendlab train NAME`."""
 
 import argparse
+import sys
 
 from . import JOBS, main, settings
+from .harness import with_jemalloc
 
 parser = argparse.ArgumentParser(prog="python -m blendlab.training", description=main.__doc__.split("\n")[0])
 parser.add_argument("name", choices=JOBS)
@@ -18,5 +20,6 @@ parser.add_argument("--cpu", action="store_true", help="leave the GPU alone")
 parser.add_argument("--autoencoder", help="folder of the autoencoder that judge and latent use")
 parser.add_argument("--export", dest="export_to", help="train nothing: write the run's averaged weights to this folder")
 parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="of the job, as in --set rung=tokens")
+with_jemalloc(["-m", "blendlab.training", *sys.argv[1:]])
 given = {key: value for key, value in vars(parser.parse_args()).items() if value is not None}
 print(main(**settings(given.pop("set")), **given))

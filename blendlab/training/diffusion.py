@@ -3,6 +3,9 @@
 v as in arXiv 2202.00512, appendix D. Read next: pixel.py, the shortest of latent, pixel and exemplar.
 """
 
+import re
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
@@ -35,3 +38,18 @@ def scheduler(**betas):
         clip_sample=False,
         set_alpha_to_one=True,
     )
+
+
+def begin(unet, folder: Path) -> None:
+    """Take over what the network in `folder` has in the same place, counted from the middle, and in the same size."""
+    from diffusers import UNet2DConditionModel
+
+    if not folder.is_dir():
+        raise ValueError(f"there is no text-to-image model in {folder.parent} to begin with; name one: latent=FOLDER")
+    known, mine = UNet2DConditionModel.from_pretrained(folder).float(), unet.state_dict()
+    deeper = len(unet.down_blocks) - len(known.down_blocks)
+    for key, value in known.state_dict().items():
+        key = re.sub(r"(?<=down_blocks\.)\d+", lambda level: str(int(level[0]) + deeper), key)
+        if key in mine and mine[key].shape == value.shape:
+            mine[key] = value
+    unet.load_state_dict(mine)

@@ -7,7 +7,6 @@ so it learns slowly, and knows the simple world only: eight kinds, no patterns. 
 
 import copy
 import json
-import re
 from pathlib import Path
 
 import torch
@@ -15,7 +14,7 @@ from torch import nn
 
 from ..patches import Patches
 from . import dense
-from .diffusion import levels, noised, scheduler
+from .diffusion import begin, levels, noised, scheduler
 from .harness import WEIGHTS, Job, Pool, copy_weights
 from .pictures import closer_looks, crop, from_bytes, middles, sheet, to_bytes
 
@@ -126,18 +125,3 @@ class Pixel(Job):
 
     def config(self):
         return {"widths": self.net["unet"].config.block_out_channels, "pool": self.pool_size}
-
-
-def begin(unet, folder: Path) -> None:
-    """Take over what the network in `folder` has in the same place, counted from the middle, and in the same size."""
-    from diffusers import UNet2DConditionModel
-
-    if not folder.is_dir():
-        raise ValueError(f"there is no text-to-image model in {folder.parent} to begin with; name one: latent=FOLDER")
-    known, mine = UNet2DConditionModel.from_pretrained(folder).float(), unet.state_dict()
-    deeper = len(unet.down_blocks) - len(known.down_blocks)
-    for key, value in known.state_dict().items():
-        key = re.sub(r"(?<=down_blocks\.)\d+", lambda level: str(int(level[0]) + deeper), key)
-        if key in mine and mine[key].shape == value.shape:
-            mine[key] = value
-    unet.load_state_dict(mine)
