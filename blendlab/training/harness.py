@@ -63,6 +63,11 @@ class Job:
         """Take the weights of an exported folder."""
         raise NotImplementedError
 
+    @classmethod
+    def sizes_of(cls, folder: Path) -> dict:
+        """The arguments that make a job whose network has the sizes of an exported folder."""
+        return {}
+
     def config(self) -> dict:
         """Sizes and settings worth writing down beside the weights."""
         return {}
@@ -262,7 +267,7 @@ def with_jemalloc(argv: list[str]) -> None:
         return
     library = ctypes.util.find_library("jemalloc")
     if library is None:
-        print("jemalloc is not installed, training is about a fifth slower (Debian and Ubuntu: libjemalloc2)", flush=True)
+        print("no jemalloc found: training is a fifth slower (Debian and Ubuntu: libjemalloc2)", flush=True)
         return
     more = {"LD_PRELOAD": library, "MALLOC_CONF": "dirty_decay_ms:-1,muzzy_decay_ms:-1"}
     os.execve(sys.executable, [sys.executable, *argv], os.environ | more)

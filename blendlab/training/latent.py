@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from . import dense
 from .diffusion import begin, levels, noised, scheduler
 from .harness import Job, Pool, copy_weights, find_autoencoder
-from .pictures import crop, sheet
+from .pictures import crop, enlarged, looks, one_object, sheet
 from .tokenizer import LENGTH, load_tokenizer, save_tokenizer, tokenize
 
 FACTOR = 4  # pixels a side of a cell: what the autoencoder divides by
@@ -25,7 +25,6 @@ DENSE = 0.05  # what it counts that the middle of the UNet says what stands wher
 # Stable Diffusion's noise schedule.
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 VARIANTS = 4  # captions kept for each scene
-CLOSER = 4  # one of so many pictures is a closer look, as edits of a crop around the mask see it
 # Recommended values: the middle of the sweep in data/results/settings.json, from which no other choice stands out; the
 # rate of decoder tuning is the best of three on this autoencoder.
 SETTINGS = {
@@ -197,18 +196,17 @@ class Latent(Job):
         copy_weights(self.net["unet"], UNet2DConditionModel.from_pretrained(folder / "unet"), folder)
         copy_weights(self.net["text_encoder"], read_text_encoder(folder), folder)
 
+    @classmethod
+    def sizes_of(cls, folder):
+        config = json.loads((Path(folder) / "unet" / "config.json").read_text())
+        return {"size": config["sample_size"] * FACTOR, "widths": tuple(config["block_out_channels"])}
+
     def identity(self):  # the autoencoder, known by its scaling factor, must not change either
         return super().identity() | {"scaling_factor": self.vae.config.scaling_factor}
 
     def config(self):
         sizes = {"size": self.size, "widths": self.net["unet"].config.block_out_channels, "pool": self.pool_size}
         return sizes | {"scaling_factor": self.vae.config.scaling_factor, "words": len(self.words)}
-
-
-def one_object(scenes, seed: int) -> Tensor:
-    """The slot (B,) of one object of each scene, drawn from the seed; 0 where there is none."""
-    slot = torch.randint(2**20, (len(scenes),), generator=torch.Generator().manual_seed(seed))
-    return slot.to(scenes.kind.device) % scenes.count.clamp(min=1)
 
 
 def captions(scenes, slot: Tensor, seed: int) -> list[list[str]]:
@@ -221,34 +219,6 @@ def captions(scenes, slot: Tensor, seed: int) -> list[list[str]]:
     plain = [world.captions(scenes, seed=seed + i, rich=0.3 * (i == 2)) for i in range(VARIANTS - 1)]
     alone = world.describe(scenes, slot)
     return [*plain, [other if one == "nothing" else one for one, other in zip(alone, plain[0], strict=True)]]
-
-
-def looks(scenes, slot: Tensor, start: int) -> tuple[Tensor, Tensor]:
-    """Windows (n,4) in fractions, and which of them (n,) are closer looks at the object in `slot`.
-
-    A closer look is a square 1.3 to 3 times as large as the object, placed so that it is not always in the middle.
-    """
-    from .. import world
-
-    n, g = len(scenes), torch.Generator().manual_seed(start)
-    box = world.render(scenes, size=32).boxes.cpu()[torch.arange(n), slot.cpu()]  # (n,4)
-    closer = ((torch.arange(start, start + n) % CLOSER) == CLOSER - 1) & (box[:, 2] > box[:, 0])
-    larger = (box[:, 2:] - box[:, :2]).amax(1, keepdim=True)
-    side = (larger * (1.3 + 1.7 * torch.rand(n, 1, generator=g))).clamp(0.2, 1)
-    room = (side - larger).clamp(min=0)
-    corner = (box[:, :2] + box[:, 2:] - side) / 2 + room * (torch.rand(n, 2, generator=g) - 0.5) * 0.8
-    corner = corner.clamp(min=0).minimum(1 - side)
-    window = torch.cat([corner, corner + side], dim=1)
-    whole = torch.tensor([0.0, 0.0, 1.0, 1.0])
-    window = torch.where(closer[:, None], window, whole)
-    return window.to(scenes.kind.device), closer.to(scenes.kind.device)
-
-
-def enlarged(image: Tensor, closer: Tensor, start: int) -> Tensor:
-    """Pictures (n,3,S,S), of which every other closer look is blurred, as a crop of a picture is once enlarged."""
-    blurred = F.interpolate(F.avg_pool2d(image, 2), scale_factor=2.0, mode="bilinear")
-    every_other = torch.arange(start, start + len(image), device=image.device) // CLOSER % 2 == 0
-    return torch.where((closer & every_other)[:, None, None, None], blurred, image)
 
 
 def read_text_encoder(folder):
