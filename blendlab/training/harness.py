@@ -99,7 +99,7 @@ class Options:
     compile: bool = False  # torch.compile: a third faster after minutes of compiling, so for runs of hours
     checkpoint_minutes: float = 3.0
     sheet_minutes: float | None = 5.0  # None: no sample sheets
-    log_seconds: float = 20.0
+    log_seconds: float = 60.0
 
 
 class Pool:
@@ -179,8 +179,6 @@ def train(job: Job, out, options: Options, accelerator=None) -> Path:
     """Train `job` in the folder `out`, from the checkpoint there if any; returns the folder `out`/export."""
     accelerator = accelerator or make_accelerator(options.precision)
     out, main = Path(out), accelerator.is_main_process
-    if options.minutes and accelerator.num_processes > 1:  # their clocks would not stop at the same step
-        raise ValueError("minutes is for one process; on several GPUs pass steps")
     net = job.net.to(job.device).train()
     optimizer = make_optimizer(net, options)
     ema = EMA(net, job.ema)
@@ -200,7 +198,7 @@ def train(job: Job, out, options: Options, accelerator=None) -> Path:
         job.fill(step)
         clock = time.monotonic() - state["seconds"]  # rendering the pool is not training time
     log = Log(job, options, accelerator, step) if main else None
-    while (share := _share(step, time.monotonic() - clock, options)) < 1 and not stop:
+    while (share := _agreed(_share(step, time.monotonic() - clock, options), accelerator)) < 1 and not stop:
         for group in optimizer.param_groups:
             group["lr"] = options.lr * cosine(step, share, options.warmup)
         with fast_attention(job.device):
@@ -298,6 +296,15 @@ def cosine(step: int, share: float, warmup: int) -> float:
 def _share(step: int, seconds: float, options: Options) -> float:
     """How much of the run is over, in [0, 1]: by steps or by time, whichever is further."""
     return max(step / options.steps, seconds / (options.minutes * 60) if options.minutes else 0.0)
+
+
+def _agreed(share: float, accelerator) -> float:
+    """The share of the first process: every process stops at the same step, whatever its own clock says."""
+    if accelerator.num_processes == 1:
+        return share
+    from accelerate.utils import broadcast
+
+    return broadcast(torch.tensor(share, device=accelerator.device)).item()
 
 
 def checkpoint(out, job, ema, optimizer, accelerator, step, seconds) -> None:
