@@ -183,14 +183,14 @@ def test_the_latent_model_is_a_stable_diffusion_pipeline(runs):
     pipe = StableDiffusionPipeline.from_pretrained(runs["latent"])
     pipe.set_progress_bar_config(disable=True)
     image = pipe("a red mushroom", num_inference_steps=2, output_type="pt").images
-    assert image.shape == (1, 3, 64, 64)
+    assert image.shape == (1, 3, 128, 128)
     config = pipe.scheduler.config
     assert (config.prediction_type, config.set_alpha_to_one, config.clip_sample) == (
         "v_prediction",
         True,
         False,
     )
-    assert json.loads((runs["latent"] / "blendlab.json").read_text())["size"] == 64
+    assert json.loads((runs["latent"] / "blendlab.json").read_text())["size"] == 128
     # transformers 4 starts from random weights without this prefix
     keys = load_file(runs["latent"] / "text_encoder" / "model.safetensors").keys()
     assert all(key.startswith("text_model.") for key in keys)
@@ -239,16 +239,17 @@ def test_a_warp_that_does_nothing_changes_nothing_and_the_ground_comes_in_from_o
 def test_the_pixel_model_is_a_diffusers_pipeline_without_words(runs):
     pipe = bl.load(runs["pixel"], device="cpu")
     assert type(pipe).__name__ == "DDIMPipeline" and pipe.unet.dtype == torch.float32
-    assert pipe.scheduler.config.prediction_type == "v_prediction" and pipe.unet.patch == 2
+    assert pipe.scheduler.config.prediction_type == "sample" and pipe.unet.patch == 4
     images = pipe(batch_size=2, num_inference_steps=2, output_type="np").images
-    assert images.shape == (2, 64, 64, 3)
+    assert images.shape == (2, 128, 128, 3)
 
 
 def test_the_pixel_job_continues_from_the_weights_that_ship():
     from blendlab.training.pixel import Pixel
 
-    job, pipe = Pixel(pool=16), bl.load("tinyworld-pixel", device="cpu")
-    job.load(training.shipped("pixel"))
+    folder, pipe = training.shipped("pixel"), bl.load("tinyworld-pixel", device="cpu")
+    job = Pixel(pool=16, **Pixel.sizes_of(folder))
+    job.load(folder)
     assert job.scheduler.config.prediction_type == pipe.scheduler.config.prediction_type == "v_prediction"
     x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -294,10 +295,10 @@ def test_each_rung_of_the_exemplar_learns_from_what_the_paper_says(runs, rung, t
     job = Exemplar(rung=rung, pool=32, batch_size=100, **start)
     job.fill(0)
     batch = job.batch(0)
-    assert batch["beside"].shape == (100, 5, 16, 16) and set(batch["beside"][:, 4].unique().tolist()) == {0.0, 1.0}
+    assert batch["beside"].shape == (100, 5, 32, 32) and set(batch["beside"][:, 4].unique().tolist()) == {0.0, 1.0}
     assert (~batch["said"]).float().mean().item() == pytest.approx(without, abs=0.12)  # three standard errors
     crops = job.batch(1)
-    assert crops["z0"].shape == (300, 4, 8, 8)
+    assert crops["z0"].shape == (300, 4, 16, 16)
     torch.testing.assert_close(job.batch(1)["reference"], crops["reference"], rtol=0, atol=0)
     few = {key: value[:2] for key, value in batch.items()}
     assert job.loss(few)["loss"].isfinite() and job.pipeline().encoder(few["reference"]).shape[1] == tokens
@@ -306,7 +307,7 @@ def test_each_rung_of_the_exemplar_learns_from_what_the_paper_says(runs, rung, t
     other = silent | {"reference": -few["reference"]}
     assert job.loss(silent)["loss"] == job.loss(other)["loss"] != job.loss(few)["loss"]
     job.whole = 1  # whole pictures in every step
-    assert job.batch(1)["z0"].shape == (100, 4, 16, 16)
+    assert job.batch(1)["z0"].shape == (100, 4, 32, 32)
     with pytest.raises(ValueError, match="whole is 0; take 1"):
         Exemplar(whole=0, **start)
     with pytest.raises(ValueError, match="rung is 'top'; choose tokens, augmented, full"):

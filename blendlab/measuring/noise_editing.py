@@ -281,7 +281,7 @@ def fine_tuned(weight):
     from ..training import shipped
     from ..training.latent import Latent
 
-    job = Latent(batch_size=16, pool=1024)
+    job = Latent(batch_size=16, pool=1024, **Latent.sizes_of(shipped("latent")))
     job.load(shipped("latent"))
     job.fill(0)
     unet = job.net["unet"]

@@ -87,6 +87,7 @@ def main(
         raise ValueError(f"there are no weights in {start} to start from; give 'shipped' or the folder of an export")
     accelerator = harness.make_accelerator(precision, cpu)
     kind = job_class(name)
+    sizes = (kind.sizes_of(start) if start else {}) | sizes
     place = {"device": accelerator.device, "rank": accelerator.process_index}
     job = kind(seed=seed, batch_size=batch, **place, **sizes)
     out = Path(out or f"runs/{name}")

@@ -16,12 +16,12 @@ from .. import world
 from ..warps import warp
 from . import dense
 from .harness import Job, Pool, copy_weights
-from .latent import one_object
-from .pictures import from_bytes, sheet, to_bytes
+from .pictures import from_bytes, one_object, sheet, to_bytes
 from .tokenizer import LENGTH, load_tokenizer, save_tokenizer, tokenize
 
 MEAN = STD = (0.5, 0.5, 0.5)  # what open_clip takes off pictures in [0,1]: the network sees [-1,1]
 SCENE, RICH, OBJECT, RICH_OBJECT, WORD = range(5)  # the captions of one picture; the last is a single word
+SIDE = 64  # of the pictures that it takes; those of a pool are twice as large, so that a box can be enlarged
 PATCH = 8
 DENSE = 0.3  # what it counts that the patches say what stands where
 # What the class token of one object's picture has to say; exemplars pass on what it holds, captions seldom name all.
@@ -46,7 +46,7 @@ class ClipJob(Job):
         self.sizes = {
             "embed_dim": 128,
             # A plain patch embedding, so that transformers' CLIPVisionModel can take the tower over.
-            "vision_cfg": {"image_size": 64, "patch_size": PATCH, "width": width, "head_width": 32, "layers": layers},
+            "vision_cfg": {"image_size": SIDE, "patch_size": PATCH, "width": width, "head_width": 32, "layers": layers},
             "text_cfg": {
                 "context_length": LENGTH,
                 "vocab_size": len(self.tokenizer),
@@ -72,7 +72,7 @@ class ClipJob(Job):
         more = (torch.arange(start, start + n, device=self.device) % SIGNS == 0) & (kind >= 0)
         kind = torch.where(more, sign, kind)
         scenes = world.changed(scenes, slot, kind=kind)
-        view = world.render(scenes, size=64)
+        view = world.render(scenes, size=2 * SIDE)
         box = view.boxes[torch.arange(n), slot]  # (n,4), zeros where there is no object
         scene = world.captions(scenes, seed=start)
         texts = {
@@ -96,27 +96,27 @@ class ClipJob(Job):
         g, B = self.generator(step), self.batch_size
         data = self.pool.draw(B, step, g)
         draw = lambda *shape: torch.rand(B, *shape, generator=g).to(self.device)  # noqa: E731
-        image, box = from_bytes(data["image"]), data["box"]  # (B,3,64,64) and (B,4)
+        image, box = from_bytes(data["image"]), data["box"]  # (B,3,2*SIDE,2*SIDE) and (B,4)
         there = box[:, 2] > 0
         choice = draw()
         cut, enlarged = (choice > 0.45) & there, (choice < 0.2) & there
 
         low, high = box[:, :2] - 0.12 * draw(2), box[:, 2:] + 0.12 * draw(2)  # some margin, as hands draw masks
-        at = (torch.arange(64, device=self.device) + 0.5) / 64
-        inside = [(at > low[:, i, None]) & (at < high[:, i, None]) for i in (0, 1)]  # columns, rows: (B,64) each
-        mask = (inside[1][:, :, None] & inside[0][:, None, :])[:, None] | ~cut[:, None, None, None]  # (B,1,64,64)
+        at = (torch.arange(2 * SIDE, device=self.device) + 0.5) / (2 * SIDE)
+        inside = [(at > low[:, i, None]) & (at < high[:, i, None]) for i in (0, 1)]  # columns, rows
+        mask = (inside[1][:, :, None] & inside[0][:, None, :])[:, None] | ~cut[:, None, None, None]
         ground = -(draw(1, 1, 1) < 0.5).float()  # black as in ranking, or grey as in guidance
         image, planes = torch.where(mask, image, ground), data["planes"] / 255 * mask
 
-        blurred = F.interpolate(F.avg_pool2d(image, 4), image.shape[-2:], mode="bilinear")
+        blurred = F.interpolate(F.avg_pool2d(image, 8), image.shape[-2:], mode="bilinear")
         image = torch.lerp(image, blurred, (draw(1, 1, 1) * 2 - 1).clamp(0))
-        noise = torch.randn(image.shape, generator=g).to(self.device)
-        image = image + 0.15 * (draw(1, 1, 1) * 2 - 1).clamp(0) * noise
         frame = torch.where(enlarged[:, None], torch.cat([low, high], dim=1), box.new_tensor([0.0, 0.0, 1.0, 1.0]))
         both, none = torch.cat([image, planes], dim=1), torch.zeros_like(planes[..., :1, :1])
         both = warped(both, draw(6), torch.cat([ground.expand(-1, 3, -1, -1), none], dim=1), frame)
-        image, planes = both.split([3, world.SLOTS], dim=1)
-        seen = dense.labels(planes, data["kind"], data["colour"], 64 // PATCH)
+        image, planes = F.avg_pool2d(both, 2).split([3, world.SLOTS], dim=1)  # (B,3 and SLOTS,SIDE,SIDE)
+        noise = torch.randn(image.shape, generator=g).to(self.device)
+        image = image + 0.15 * (draw(1, 1, 1) * 2 - 1).clamp(0) * noise
+        seen = dense.labels(planes, data["kind"], data["colour"], SIDE // PATCH)
 
         # A cat and a sign that says cat share a caption now and then: so words on signs come to mean something.
         rich, word = draw() < torch.where(enlarged, 0.6, 0.4), (draw() < torch.where(data["sign"], 0.6, 0.15)) & cut
@@ -136,7 +136,7 @@ class ClipJob(Job):
         target = same / same.sum(1, keepdim=True)
         loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
         right = same.gather(1, logits.argmax(1, keepdim=True)).mean()
-        patches = seen[0][:, 1:].mT.unflatten(2, (64 // PATCH, -1))  # (B,width,8,8)
+        patches = seen[0][:, 1:].mT.unflatten(2, (SIDE // PATCH, -1))  # (B,width,8,8)
         said = dense.dense_loss(self.net["dense"](patches), batch["kind"], batch["colour"])
         logits = self.net["token"](seen[0][:, 0]).float().split(list(SAID.values()), dim=1)
         token = sum(F.cross_entropy(*pair) for pair in zip(logits, batch["named"].unbind(1), strict=True))
@@ -149,7 +149,8 @@ class ClipJob(Job):
         scenes = world.sample(200, seed=world.HELD_OUT, device=self.device)
         texts = world.captions(scenes)
         first = sorted({text: i for i, text in reversed(list(enumerate(texts)))}.values())[:100]
-        pictures = self.net["clip"].encode_image(world.render(scenes[first], size=64).image, normalize=True)
+        shown = F.avg_pool2d(world.render(scenes[first], size=2 * SIDE).image, 2)
+        pictures = self.net["clip"].encode_image(shown, normalize=True)
         ids = tokenize(self.tokenizer, [texts[i] for i in first]).to(self.device)
         words = self.net["clip"].encode_text(ids, normalize=True)
         right = ((pictures @ words.T).argmax(1).cpu() == torch.arange(len(first))).float().mean().item()

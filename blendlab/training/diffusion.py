@@ -1,7 +1,11 @@
 """What every diffusion model here is trained on: a level for each sample, the noised sample, its target and weight.
 
-v as in arXiv 2202.00512, appendix D. Read next: pixel.py, the shortest of latent, pixel and exemplar.
+v as in arXiv 2202.00512, appendix D; predicting the picture itself with the loss of v as in arXiv 2511.13720.
+Read next: pixel.py, the shortest of latent, pixel and exemplar.
 """
+
+import re
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -13,25 +17,43 @@ def levels(B: int, g: torch.Generator) -> Tensor:
 
 
 def noised(scheduler, x0: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """x0 (B,C,H,W) on levels t (B,), the v to predict there, and what an error of it counts, (B,1,1,1).
+    """x0 (B,C,H,W) on levels t (B,), what to predict there (v or x0), and the weight (B,1,1,1) of its squared error.
 
-    An error of x0_hat counts SNR + 1 times, as v weighs it; at most 6 times, as in min-SNR-5 (arXiv 2303.09556), or
-    little noise drowns what much noise has to decide.
+    An error of x0_hat weighs SNR + 1, as the loss of v has it, but at most 6, as in min-SNR-5 (arXiv 2303.09556):
+    else the levels of little noise drown those of much noise.
     """
     abar = scheduler.alphas_cumprod.to(t.device)[t][:, None, None, None]
     a, s = abar.sqrt(), (1 - abar).sqrt()
-    return a * x0 + s * noise, a * noise - s * x0, (6 * (1 - abar)).clamp(max=1)
+    x = a * x0 + s * noise
+    if scheduler.config.prediction_type == "sample":
+        return x, x0, (1 / s**2).clamp(max=6)
+    return x, a * noise - s * x0, (6 * s**2).clamp(max=1)  # an error of v is one of x0_hat over s
 
 
-def scheduler(**betas):
+def scheduler(prediction_type="v_prediction", **betas):
     """A DDIMScheduler of these betas, with a clean end."""
     from diffusers import DDIMScheduler
 
     return DDIMScheduler(
         **betas,
-        prediction_type="v_prediction",
+        prediction_type=prediction_type,
         timestep_spacing="trailing",
         steps_offset=1,  # unused by trailing; diffusers warns about any other value
         clip_sample=False,
         set_alpha_to_one=True,
     )
+
+
+def begin(unet, folder: Path) -> None:
+    """Take over what the network in `folder` has in the same place, counted from the middle, and in the same size."""
+    from diffusers import UNet2DConditionModel
+
+    if not folder.is_dir():
+        raise ValueError(f"there is no text-to-image model in {folder.parent} to begin with; name one: latent=FOLDER")
+    known, mine = UNet2DConditionModel.from_pretrained(folder).float(), unet.state_dict()
+    deeper = len(unet.down_blocks) - len(known.down_blocks)
+    for key, value in known.state_dict().items():
+        key = re.sub(r"(?<=down_blocks\.)\d+", lambda level: str(int(level[0]) + deeper), key)
+        if key in mine and mine[key].shape == value.shape:
+            mine[key] = value
+    unet.load_state_dict(mine)

@@ -26,16 +26,14 @@ from ..networks.exemplar import (
 from ..papers.exemplar import exemplar
 from .diffusion import levels, noised, scheduler
 from .harness import WEIGHTS, Job, Pool, copy_weights, find_autoencoder
-from .latent import BETAS, one_object
-from .pictures import crop, from_bytes, sheet, to_bytes
+from .latent import BETAS, FACTOR
+from .pictures import crop, enlarged, from_bytes, looks, one_object, sheet, to_bytes
 
-SIZE = 64
 # The ladder of the paper's ablation (table 3): what CLIP passes on, whether the reference is augmented, and the share
 # of samples that get the null vector (ddpm.py:914).
 RUNGS = {"tokens": ("all", False, 0.0), "augmented": ("all", True, 0.0), "full": ("class", True, 0.2)}
 SETTINGS = {"w": 2.0, "steps": 25, "skip": 0.0, "eta": 0.0}  # the published weight, 5, spoils the background here
 EMPHASIS = 4.0  # how much more a cell in the hole counts in the loss than one that is given
-CROP = 8  # side of a crop in cells: the hole and a little around it
 
 
 class Exemplar(Job):
@@ -61,6 +59,8 @@ class Exemplar(Job):
         self.rung, self.null_per, (tokens, self.augment, self.null_share) = rung, null_per, RUNGS[rung]
         latent = Path(latent or WEIGHTS / "tinyworld")
         self.vae, unet = find_autoencoder(latent / "vae", self.device), nine_channels(latent / "unet")
+        self.size = unet.config.sample_size * FACTOR
+        self.crop = unet.config.sample_size // 2  # side of a crop in cells: the hole and a little around it
         self.clip = find_clip(clip)
         self.tower = vision_tower(self.clip.model.visual).to(self.device)
         self.tower.config.tokens = tokens
@@ -83,27 +83,29 @@ class Exemplar(Job):
         from .. import world
 
         scenes = world.sample(n, seed=self.world_seed(), start=start, device=self.device)
-        view = world.render(scenes, size=SIZE)
-        box = view.boxes[torch.arange(n), one_object(scenes, start)]  # (n,4)
+        slot = one_object(scenes, start)
+        window, closer = looks(scenes, slot, start)
+        view = world.render(scenes, size=self.size, window=window)
+        box = view.boxes[torch.arange(n), slot]  # (n,4)
         seen = (box[:, 2] > box[:, 0]).nonzero()[:, 0]
         rows = seen[torch.arange(n, device=self.device) % len(seen)]
-        image, box = view.image[rows], box[rows]
+        image, box = enlarged(view.image, closer, start)[rows], box[rows]
 
         g = torch.Generator().manual_seed(start)
         u, shake = (torch.rand(shape, generator=g).to(self.device) for shape in ((n, 9), (n, 4, 18)))
-        mask = hole(box, u, shake, SIZE)  # (n,1,64,64), 1 = edit
+        mask = hole(box, u, shake, self.size)  # (n,1,S,S), 1 = edit
         whole, holed = (self.encode(x) for x in (image, image * (1 - mask)))
         keep = F.interpolate(1 - mask, whole.shape[-2:])  # nearest, as exemplar() does it
         middle = (box[:, [1, 0]] + box[:, [3, 2]]) / 2 * whole.shape[-1]  # (n,2): y, x
         return {
-            "maps": torch.cat([whole, holed[:, :4], keep], dim=1).half(),  # (n,4+4+4+1,16,16)
-            "reference": to_bytes(cut(image, box, SIZE)),
+            "maps": torch.cat([whole, holed[:, :4], keep], dim=1).half(),  # (n,4+4+4+1,h,w)
+            "reference": to_bytes(cut(image, box, self.clip.size)),
             "middle": middle.to(torch.int16),
         }
 
     def encode(self, image):
-        """Mean and deviation of the scaled latents, (n,4+4,16,16)."""
-        posteriors = [self.vae.encode(part).latent_dist for part in image.split(64)]
+        """Mean and deviation of the scaled latents, (n,4+4,h,w)."""
+        posteriors = [self.vae.encode(part).latent_dist for part in image.split(16)]
         return self.vae.config.scaling_factor * torch.cat([torch.cat([p.mean, p.std], dim=1) for p in posteriors])
 
     def batch(self, step):
@@ -114,8 +116,9 @@ class Exemplar(Job):
         rand = lambda *shape: torch.rand(*shape, generator=g).to(self.device)  # noqa: E731
         maps = data["maps"].float()
         if crops:
-            y, x = (data["middle"].long() + (3 * rand(B, 2)).long() - 1).unbind(1)
-            maps = crop(maps, y, x, CROP)
+            reach = self.crop // 8
+            y, x = (data["middle"].long() + ((2 * reach + 1) * rand(B, 2)).long() - reach).unbind(1)
+            maps = crop(maps, y, x, self.crop)
         mean, std, holed, keep = maps.split([4, 4, 4, 1], dim=1)
         posterior, noise = (torch.randn(mean.shape, generator=g).to(self.device) for _ in range(2))
         t = levels(B, g)
@@ -157,14 +160,15 @@ class Exemplar(Job):
         from .. import world
 
         scenes = world.sample(24, seed=world.HELD_OUT, device=self.device)
-        view = world.render(scenes, size=SIZE)
+        view = world.render(scenes, size=self.size)
         box = view.boxes[torch.arange(24), one_object(scenes, 0)]
         rows = (box[:, 2] > box[:, 0]).nonzero()[:16, 0]
         image, box, n = view.image[rows], box[rows], len(rows)
-        mask = hole(box, torch.zeros(n, 9, device=self.device), torch.full((n, 4, 18), 0.5, device=self.device), SIZE)
-        reference = cut(image, box, SIZE).roll(1, 0)
+        still, straight = torch.zeros(n, 9).to(box), torch.full((n, 4, 18), 0.5).to(box)
+        mask = hole(box, still, straight, self.size)
+        reference = cut(image, box, self.clip.size).roll(1, 0)
         edit = exemplar(self.pipeline(), image, mask, reference, n=n, **self.settings())
-        columns = [image * (1 - mask), reference, edit.tensor.to(image)]
+        columns = [image * (1 - mask), F.interpolate(reference, image.shape[-2:]), edit.tensor.to(image)]
         return sheet([row for half in (slice(0, 8), slice(8, 16)) for row in (column[half] for column in columns)])
 
     def pipeline(self):
@@ -180,7 +184,7 @@ class Exemplar(Job):
     def export(self, folder: Path):
         copy.deepcopy(self.pipeline()).to(dtype=torch.float16).save_pretrained(folder)
         if not (folder / "blendlab.json").exists():  # it may hold measured settings
-            card = {"size": SIZE, "settings": {"exemplar": self.settings()}}
+            card = {"size": self.size, "settings": {"exemplar": self.settings()}}
             (folder / "blendlab.json").write_text(json.dumps(card, indent=2) + "\n")
 
     def load(self, folder: Path):

@@ -7,13 +7,14 @@ not. Read next: autoencoder.py, the shortest job; __init__.py, which starts them
 """
 
 import copy
+import ctypes.util
 import json
 import math
 import os
 import signal
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -62,6 +63,11 @@ class Job:
         """Take the weights of an exported folder."""
         raise NotImplementedError
 
+    @classmethod
+    def sizes_of(cls, folder: Path) -> dict:
+        """The arguments that make a job whose network has the sizes of an exported folder."""
+        return {}
+
     def config(self) -> dict:
         """Sizes and settings worth writing down beside the weights."""
         return {}
@@ -90,9 +96,10 @@ class Options:
     weight_decay: float = 0.01
     clip: float = 1.0
     precision: str = "auto"  # "auto", "bf16", "fp16" or "no"
+    compile: bool = False  # torch.compile: a third faster after minutes of compiling, so for runs of hours
     checkpoint_minutes: float = 3.0
     sheet_minutes: float | None = 5.0  # None: no sample sheets
-    log_seconds: float = 20.0
+    log_seconds: float = 60.0
 
 
 class Pool:
@@ -172,12 +179,12 @@ def train(job: Job, out, options: Options, accelerator=None) -> Path:
     """Train `job` in the folder `out`, from the checkpoint there if any; returns the folder `out`/export."""
     accelerator = accelerator or make_accelerator(options.precision)
     out, main = Path(out), accelerator.is_main_process
-    if options.minutes and accelerator.num_processes > 1:  # their clocks would not stop at the same step
-        raise ValueError("minutes is for one process; on several GPUs pass steps")
     net = job.net.to(job.device).train()
-    optimizer = torch.optim.AdamW(net.parameters(), options.lr, betas=(0.9, 0.99), weight_decay=options.weight_decay)
+    optimizer = make_optimizer(net, options)
     ema = EMA(net, job.ema)
     model, optimizer = accelerator.prepare(_Loss(job), optimizer)
+    if options.compile:
+        model = torch.compile(model, dynamic=False)
     state = _resume(out, job, ema, optimizer, accelerator)
     if main:
         out.mkdir(parents=True, exist_ok=True)
@@ -191,11 +198,12 @@ def train(job: Job, out, options: Options, accelerator=None) -> Path:
         job.fill(step)
         clock = time.monotonic() - state["seconds"]  # rendering the pool is not training time
     log = Log(job, options, accelerator, step) if main else None
-    while (share := _share(step, time.monotonic() - clock, options)) < 1 and not stop:
+    while (share := _agreed(_share(step, time.monotonic() - clock, options), accelerator)) < 1 and not stop:
         for group in optimizer.param_groups:
             group["lr"] = options.lr * cosine(step, share, options.warmup)
-        losses = model(job.batch(step))
-        accelerator.backward(losses["loss"])
+        with fast_attention(job.device):
+            losses = model(job.batch(step))
+            accelerator.backward(losses["loss"])
         accelerator.clip_grad_norm_(net.parameters(), options.clip)
         optimizer.step()
         optimizer.zero_grad()
@@ -235,6 +243,34 @@ class _Loss(nn.Module):
         return self.job[0].loss(batch)
 
 
+def make_optimizer(net: nn.Module, options: Options):
+    """AdamW in one pass over the weights."""
+    decay = options.weight_decay
+    return torch.optim.AdamW(net.parameters(), options.lr, betas=(0.9, 0.99), weight_decay=decay, fused=True)
+
+
+def fast_attention(device: torch.device):
+    """On a CPU the plain formula of attention: the fused kernel's backward pass is several times slower there."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
+
+
+def with_jemalloc(argv: list[str]) -> None:
+    """Start this program again with jemalloc, if it is installed: fresh pages are dear, and it keeps them.
+
+    Returns where there is nothing to do: on a GPU, where it is loaded already, or where it is not found.
+    """
+    if torch.cuda.is_available() or sys.platform != "linux" or "jemalloc" in os.environ.get("LD_PRELOAD", ""):
+        return
+    library = ctypes.util.find_library("jemalloc")
+    if library is None:
+        print("no jemalloc found: training is a fifth slower (Debian and Ubuntu: libjemalloc2)", flush=True)
+        return
+    more = {"LD_PRELOAD": library, "MALLOC_CONF": "dirty_decay_ms:-1,muzzy_decay_ms:-1"}
+    os.execve(sys.executable, [sys.executable, *argv], os.environ | more)
+
+
 def make_accelerator(precision="auto", cpu=False):
     """The accelerator of this machine; `precision` "auto": bf16 where the chip has it, fp16 on older GPUs."""
     from accelerate import Accelerator
@@ -260,6 +296,15 @@ def cosine(step: int, share: float, warmup: int) -> float:
 def _share(step: int, seconds: float, options: Options) -> float:
     """How much of the run is over, in [0, 1]: by steps or by time, whichever is further."""
     return max(step / options.steps, seconds / (options.minutes * 60) if options.minutes else 0.0)
+
+
+def _agreed(share: float, accelerator) -> float:
+    """The share of the first process: every process stops at the same step, whatever its own clock says."""
+    if accelerator.num_processes == 1:
+        return share
+    from accelerate.utils import broadcast
+
+    return broadcast(torch.tensor(share, device=accelerator.device)).item()
 
 
 def checkpoint(out, job, ema, optimizer, accelerator, step, seconds) -> None:

@@ -37,15 +37,17 @@ class JudgeJob(Job):
         from .. import world
 
         scenes = world.sample(n, seed=self.world_seed(), start=start, device=self.device)
-        view = world.render(scenes, size=64)
-        labels = {
-            "kinds": view.kinds().to(torch.uint8),
-            "colours": view.colours().to(torch.uint8),
-        }  # (n,64,64)
+        view = world.render(scenes, size=128)
+        half = world.View(F.avg_pool2d(view.image, 2), F.avg_pool2d(view.masks, 2), scenes)
+        # What the judge will see: pictures of 128x128 behind the autoencoder, and now and then smaller ones.
+        decoded = F.avg_pool2d(reconstruct(self.vae, view.image), 2)
+        few = slice(0, n // 4)
+        decoded[few] = reconstruct(self.vae, half.image[few])
         return {
-            "image": to_bytes(view.image),
-            "decoded": to_bytes(reconstruct(self.vae, view.image)),
-            **labels,
+            "image": to_bytes(half.image),
+            "decoded": to_bytes(decoded),
+            "kinds": half.kinds().to(torch.uint8),  # (n,64,64)
+            "colours": half.colours().to(torch.uint8),
         }
 
     def batch(self, step):
@@ -75,18 +77,20 @@ class JudgeJob(Job):
         from .. import world
 
         scenes = world.sample(256, seed=world.HELD_OUT, device=self.device)
-        view = world.render(scenes, size=64)
+        view = world.render(scenes, size=128)
+        masks = F.avg_pool2d(view.masks, 2)
         for what, images in (("renders", view.image), ("reconstructions", reconstruct(self.vae, view.image))):
-            total = per_object(self.net, images, view.masks, scenes.kind, scenes.colour)
+            total = per_object(self.net, images, masks, scenes.kind, scenes.colour)
             n = max(1, total["objects"])
             print(
                 f"judge on {what}: class {total['kind'] / n:.3f}, colour {total['colour'] / n:.3f}, n {n}",
                 flush=True,
             )
+        view = world.View(F.avg_pool2d(images, 2), masks, scenes)
         verdict, few = self.net(images[:12]), slice(0, 12)
         maps = [view.kinds()[few], verdict.kinds(), view.colours()[few], verdict.colours()]
         shades = [(m[:, None].expand(-1, 3, -1, -1) / len(world.KINDS) * 2 - 1) for m in maps]
-        return sheet([images[few], *shades])
+        return sheet([view.image[few], *shades])
 
     def export(self, folder: Path):
         self.net.save(folder)
@@ -104,7 +108,7 @@ class JudgeJob(Job):
 @torch.no_grad()
 def reconstruct(vae, images: Tensor) -> Tensor:
     """Through the autoencoder and back, (B,3,H,W) to the same."""
-    return torch.cat([vae.decode(vae.encode(x).latent_dist.mode()).sample for x in images.split(64)]).clamp(-1, 1)
+    return torch.cat([vae.decode(vae.encode(x).latent_dist.mode()).sample for x in images.split(16)]).clamp(-1, 1)
 
 
 def blur(image: Tensor) -> Tensor:

@@ -14,17 +14,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import dense
-from .diffusion import levels, noised, scheduler
+from .diffusion import begin, levels, noised, scheduler
 from .harness import Job, Pool, copy_weights, find_autoencoder
-from .pictures import crop, sheet
+from .pictures import crop, enlarged, looks, one_object, sheet
 from .tokenizer import LENGTH, load_tokenizer, save_tokenizer, tokenize
 
+FACTOR = 4  # pixels a side of a cell: what the autoencoder divides by
 EMPHASIS = 4.0  # how much more a cell full of object counts in the loss than an empty one
 DENSE = 0.05  # what it counts that the middle of the UNet says what stands where
 # Stable Diffusion's noise schedule.
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 VARIANTS = 4  # captions kept for each scene
-CROP = 8  # side of a crop in cells: one object and a little around it
 # Recommended values: the middle of the sweep in data/results/settings.json, from which no other choice stands out; the
 # rate of decoder tuning is the best of three on this autoencoder.
 SETTINGS = {
@@ -39,7 +39,14 @@ class Latent(Job):
     lr = 8e-4
     ema = 0.999
 
-    def __init__(self, widths=(80, 160), text_width=128, text_layers=2, pool=None, autoencoder=None, **kwargs):
+    def __init__(
+        self, size=128, widths=(32, 80, 160), text_width=128, text_layers=2, inner=None, pool=None,
+        autoencoder=None, **kwargs,
+    ):  # fmt: skip
+        """size: side of the pictures. widths: of the levels, from the latents inwards.
+
+        inner: folder of a text-to-image model whose text encoder and inner levels to begin with.
+        """
         super().__init__(**kwargs)
         from .. import world
 
@@ -48,12 +55,16 @@ class Latent(Job):
         self.tokenizer = load_tokenizer(self.words)
         self.net = nn.ModuleDict({
             "text_encoder": text_encoder(self.tokenizer, text_width, text_layers),
-            "unet": unet(widths, text_width),
+            "unet": unet(widths, text_width, size // FACTOR),
             "dense": dense.head(widths[-1]),
         })  # fmt: skip
         self.vae = find_autoencoder(autoencoder, self.device)
-        self.scheduler = scheduler(**BETAS)
-        self.pool_size = pool or (65536 if self.device.type == "cuda" else 8192)
+        self.smaller = 2 ** (len(widths) - 1)  # how much smaller the innermost maps are
+        self.scheduler, self.size, self.crop = scheduler(**BETAS), size, size // FACTOR // 2
+        self.pool_size = pool or (65536 if self.device.type == "cuda" else 4096)
+        if inner:
+            begin(self.net["unet"], Path(inner) / "unet")
+            self.net["text_encoder"].load_state_dict(read_text_encoder(inner).state_dict())
 
     def fill(self, step):
         renew = 256 if self.device.type == "cuda" else 4
@@ -68,16 +79,18 @@ class Latent(Job):
         from .. import world
 
         scenes = world.sample(n, seed=self.world_seed(), start=start, device=self.device)
-        view = world.render(scenes, size=64)
-        posteriors = [self.vae.encode(x).latent_dist for x in view.image.split(64)]
+        slot = one_object(scenes, start)
+        window, closer = looks(scenes, slot, start)
+        view = world.render(scenes, size=self.size, window=window)
+        posteriors = [self.vae.encode(x).latent_dist for x in enlarged(view.image, closer, start).split(16)]
         scale = self.vae.config.scaling_factor
-        mean = scale * torch.cat([p.mean for p in posteriors])  # (n,4,16,16)
+        mean = scale * torch.cat([p.mean for p in posteriors])  # (n,4,h,w)
         std = scale * torch.cat([p.std for p in posteriors])
         shown = dense.shown(view)
-        shown["planes"] = F.interpolate(view.masks, mean.shape[-2:], mode="area").half()  # (n,SLOTS,16,16)
-        slot = one_object(scenes, start)
+        shown["planes"] = F.interpolate(view.masks, mean.shape[-2:], mode="area").half()  # (n,SLOTS,h,w)
         texts = captions(scenes, slot, start)
         ids = torch.stack([tokenize(self.tokenizer, c) for c in texts], dim=1)  # (n,VARIANTS,LENGTH)
+        ids = torch.where(closer.cpu()[:, None, None], ids[:, -1:], ids)  # others may be out of sight
         x0, y0, x1, y1 = view.boxes[torch.arange(n), slot].unbind(1)
         middle = torch.stack([y0 + y1, x0 + x1], dim=1) / 2 * mean.shape[-1]  # (n,2)
         return {
@@ -99,15 +112,16 @@ class Latent(Job):
         variant = draw(VARIANTS, B)
         mean, std, planes = (data[key].float() for key in ("mean", "std", "planes"))  # (B,4,h,w) each
         if crops:
-            y, x = (data["middle"].long() + draw(3, B, 2) - 1).unbind(1)
-            mean, std, planes = (crop(maps, y, x, CROP) for maps in (mean, std, planes))
+            reach = self.crop // 8
+            y, x = (data["middle"].long() + draw(2 * reach + 1, B, 2) - reach).unbind(1)
+            mean, std, planes = (crop(maps, y, x, self.crop) for maps in (mean, std, planes))
             variant = torch.full_like(variant, VARIANTS - 1)
         posterior, noise = (torch.randn(mean.shape, generator=g).to(self.device) for _ in range(2))
         t = levels(B, g)
         ids = data["ids"][torch.arange(B, device=self.device), variant].long()
         # No caption in one of ten (arXiv 2207.12598).
         ids = torch.where(draw(10, B, 1) == 0, tokenize(self.tokenizer, [""]).to(self.device), ids)
-        kind, colour = dense.labels(planes, data["kind"], data["colour"], mean.shape[-1] // 2)
+        kind, colour = dense.labels(planes, data["kind"], data["colour"], mean.shape[-1] // self.smaller)
         drawn = {"z0": mean + std * posterior, "noise": noise, "t": t.to(self.device), "ids": ids}
         return drawn | {"objects": planes.sum(1, keepdim=True), "kind": kind, "colour": colour}
 
@@ -138,7 +152,7 @@ class Latent(Job):
         ]
         prompts += world.captions(world.sample(16, seed=world.HELD_OUT))
         g = torch.Generator().manual_seed(0)
-        z = torch.randn(len(prompts), 4, 16, 16, generator=g).to(self.device)
+        z = torch.randn(len(prompts), 4, *2 * [self.size // FACTOR], generator=g).to(self.device)
         images = pipe(prompts, latents=z, num_inference_steps=25, guidance_scale=3.0, output_type="pt").images
         return sheet(list((images * 2 - 1).split(8)))
 
@@ -172,29 +186,27 @@ class Latent(Job):
             file.unlink()
         save_tokenizer(folder / "tokenizer", self.words)
         if not (folder / "blendlab.json").exists():  # it may hold measured settings
-            card = {"size": 64, "settings": SETTINGS, "words": self.words}
+            card = {"size": self.size, "settings": SETTINGS, "words": self.words}
             (folder / "blendlab.json").write_text(json.dumps(card, indent=2) + "\n")
 
     def load(self, folder: Path):
         from diffusers import UNet2DConditionModel
-        from transformers import CLIPTextModel
 
         folder = Path(folder)
         copy_weights(self.net["unet"], UNet2DConditionModel.from_pretrained(folder / "unet"), folder)
-        copy_weights(self.net["text_encoder"], CLIPTextModel.from_pretrained(folder / "text_encoder"), folder)
+        copy_weights(self.net["text_encoder"], read_text_encoder(folder), folder)
+
+    @classmethod
+    def sizes_of(cls, folder):
+        config = json.loads((Path(folder) / "unet" / "config.json").read_text())
+        return {"size": config["sample_size"] * FACTOR, "widths": tuple(config["block_out_channels"])}
 
     def identity(self):  # the autoencoder, known by its scaling factor, must not change either
         return super().identity() | {"scaling_factor": self.vae.config.scaling_factor}
 
     def config(self):
-        sizes = {"widths": self.net["unet"].config.block_out_channels, "pool": self.pool_size}
+        sizes = {"size": self.size, "widths": self.net["unet"].config.block_out_channels, "pool": self.pool_size}
         return sizes | {"scaling_factor": self.vae.config.scaling_factor, "words": len(self.words)}
-
-
-def one_object(scenes, seed: int) -> Tensor:
-    """The slot (B,) of one object of each scene, drawn from the seed; 0 where there is none."""
-    slot = torch.randint(2**20, (len(scenes),), generator=torch.Generator().manual_seed(seed))
-    return slot.to(scenes.kind.device) % scenes.count.clamp(min=1)
 
 
 def captions(scenes, slot: Tensor, seed: int) -> list[list[str]]:
@@ -209,22 +221,29 @@ def captions(scenes, slot: Tensor, seed: int) -> list[list[str]]:
     return [*plain, [other if one == "nothing" else one for one, other in zip(alone, plain[0], strict=True)]]
 
 
-def unet(widths, text_width):
-    """Convolutions at 16x16, self- and cross-attention at 8x8: at 16x16 it would double a step's time."""
+def read_text_encoder(folder):
+    from transformers import CLIPTextModel
+
+    return CLIPTextModel.from_pretrained(Path(folder) / "text_encoder").float()
+
+
+def unet(widths, text_width, cells):
+    """A UNet for latents of cells x cells; self- and cross-attention on the innermost level only: it is dear."""
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
-        sample_size=16,
+        sample_size=cells,
         in_channels=4,
         out_channels=4,
         block_out_channels=widths,
         layers_per_block=1,
-        down_block_types=["DownBlock2D", "CrossAttnDownBlock2D"],
-        up_block_types=["CrossAttnUpBlock2D", "UpBlock2D"],
+        down_block_types=["DownBlock2D"] * (len(widths) - 1) + ["CrossAttnDownBlock2D"],
+        up_block_types=["CrossAttnUpBlock2D"] + ["UpBlock2D"] * (len(widths) - 1),
         cross_attention_dim=text_width,
         attention_head_dim=4,  # the number of heads, in spite of its name
         addition_embed_type="text",  # the caption as a whole joins the time embedding, as in SDXL: colours come sooner
         addition_embed_type_num_heads=4,
+        time_embedding_dim=4 * widths[-2],  # a narrow outer level is no reason to know less of time and words
         norm_num_groups=16,
     )
 

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+CLOSER = 4  # one of so many pictures is a closer look, as edits of a crop around the mask see it
+
 
 def to_bytes(image: Tensor) -> Tensor:
     """(B,3,H,W) in [-1,1] to uint8: a quarter of the memory."""
@@ -52,3 +54,37 @@ def sheet(rows: list[Tensor]):
     width = max(strip.shape[-1] for strip in strips)
     page = torch.cat([F.pad(strip, (0, width - strip.shape[-1]), value=1) for strip in strips], dim=-2)
     return Image.fromarray(((page.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy())
+
+
+def one_object(scenes, seed: int) -> Tensor:
+    """The slot (B,) of one object of each scene, drawn from the seed; 0 where there is none."""
+    slot = torch.randint(2**20, (len(scenes),), generator=torch.Generator().manual_seed(seed))
+    return slot.to(scenes.kind.device) % scenes.count.clamp(min=1)
+
+
+def looks(scenes, slot: Tensor, start: int) -> tuple[Tensor, Tensor]:
+    """Windows (n,4) in fractions, and which of them (n,) are closer looks at the object in `slot`.
+
+    A closer look is a square 1.3 to 3 times as large as the object, placed so that it is not always in the middle.
+    """
+    from .. import world
+
+    n, g = len(scenes), torch.Generator().manual_seed(start)
+    box = world.render(scenes, size=32).boxes.cpu()[torch.arange(n), slot.cpu()]  # (n,4)
+    closer = ((torch.arange(start, start + n) % CLOSER) == CLOSER - 1) & (box[:, 2] > box[:, 0])
+    larger = (box[:, 2:] - box[:, :2]).amax(1, keepdim=True)
+    side = (larger * (1.3 + 1.7 * torch.rand(n, 1, generator=g))).clamp(0.2, 1)
+    room = (side - larger).clamp(min=0)
+    corner = (box[:, :2] + box[:, 2:] - side) / 2 + room * (torch.rand(n, 2, generator=g) - 0.5) * 0.8
+    corner = corner.clamp(min=0).minimum(1 - side)
+    window = torch.cat([corner, corner + side], dim=1)
+    whole = torch.tensor([0.0, 0.0, 1.0, 1.0])
+    window = torch.where(closer[:, None], window, whole)
+    return window.to(scenes.kind.device), closer.to(scenes.kind.device)
+
+
+def enlarged(image: Tensor, closer: Tensor, start: int) -> Tensor:
+    """Pictures (n,3,S,S), of which every other closer look is blurred, as a crop of a picture is once enlarged."""
+    blurred = F.interpolate(F.avg_pool2d(image, 2), scale_factor=2.0, mode="bilinear")
+    every_other = torch.arange(start, start + len(image), device=image.device) // CLOSER % 2 == 0
+    return torch.where((closer & every_other)[:, None, None, None], blurred, image)

@@ -7,7 +7,7 @@ so it learns slowly, and knows the simple world only: eight kinds, no patterns. 
 
 import copy
 import json
-import re
+import math
 from pathlib import Path
 
 import torch
@@ -15,13 +15,12 @@ from torch import nn
 
 from ..networks.patches import Patches
 from . import dense
-from .diffusion import levels, noised, scheduler
+from .diffusion import begin, levels, noised, scheduler
 from .harness import WEIGHTS, Job, Pool, copy_weights
-from .pictures import closer_looks, crop, from_bytes, middles, sheet, to_bytes
+from .pictures import crop, enlarged, from_bytes, looks, middles, one_object, sheet, to_bytes
 
 # Recommended values: the middle of the sweep `pixel_settings`, which no other row beats.
 SETTINGS = {"blended": {"scale": 300.0, "augmentations": 4, "steps": 25, "skip": 0.1, "eta": 1.0}}
-CROP = 32  # side of a crop around an object, in pixels
 DENSE = 0.05  # what it counts that the middle of the network says what stands where
 EMPHASIS = 1.0  # how much more a pixel of an object counts in the loss than one of the ground
 
@@ -32,17 +31,17 @@ class Pixel(Job):
     lr = 6e-4
     ema = 0.999
 
-    def __init__(self, widths=(48, 80, 160), patch=2, latent=None, pool=None, **kwargs):
-        """patch: side of the squares of pixels that are one cell to the network (patches.py). With 2 a step costs less
-        than with 1; with 4 samples stayed blocky. latent: folder of the text-to-image model whose convolutions the
-        inner levels begin with (default the shipped one).
+    def __init__(self, size=128, widths=(48, 80, 160), patch=4, prediction="sample", latent=None, pool=None, **kwargs):
+        """size: side of the pictures. patch: side of the squares of pixels that are one cell to the network
+        (patches.py). prediction: "sample" (the picture) or "v_prediction". latent: folder of the text-to-image
+        model whose convolutions the inner levels begin with (default the shipped one).
         """
         super().__init__(**kwargs)
         from diffusers import UNet2DModel
 
         torch.manual_seed(self.seed)
         unet = UNet2DModel(
-            sample_size=64 // patch,
+            sample_size=size // patch,
             in_channels=3 * patch**2,
             out_channels=3 * patch**2,
             block_out_channels=widths,
@@ -53,9 +52,10 @@ class Pixel(Job):
             norm_num_groups=8 if widths[0] % 16 else 16,  # 16: as in the latent model
         )
         begin(unet, Path(latent or WEIGHTS / "tinyworld") / "unet")
+        self.size, self.cell = size, patch * 2 ** (len(widths) - 1)  # pixels a side of an innermost cell
         self.net = nn.ModuleDict({"unet": Patches(unet), "dense": dense.head(widths[-1])})
         # The cosine schedule (2102.09672) suits small pictures.
-        self.scheduler = scheduler(beta_schedule="squaredcos_cap_v2")
+        self.scheduler = scheduler(beta_schedule="squaredcos_cap_v2", prediction_type=prediction)
         self.pool_size = pool or (32768 if self.device.type == "cuda" else 4096)
 
     def fill(self, step):
@@ -67,20 +67,20 @@ class Pixel(Job):
         from .. import world
 
         scenes = world.simple(world.sample(n, seed=self.world_seed(), start=start, device=self.device))
-        window = closer_looks(start, n, smallest=0.5).to(self.device)
-        view = world.render(scenes, size=64, window=window)
-        return {"image": to_bytes(view.image)} | dense.shown(view)
+        window, closer = looks(scenes, one_object(scenes, start), start)
+        view = world.render(scenes, size=self.size, window=window)
+        return {"image": to_bytes(enlarged(view.image, closer, start))} | dense.shown(view)
 
     def batch(self, step):
         """Whole pictures, and in every other step crops around objects, four for one: as many pixels."""
         g, crops = self.generator(step), step % 4
         B = self.batch_size * (4 if crops else 1)
         data = self.pool.draw(B, step, g)
-        image, planes = from_bytes(data["image"]), data["planes"].float() / 255  # (B,3,64,64), (B,SLOTS,64,64)
+        image, planes = from_bytes(data["image"]), data["planes"].float() / 255  # (B,3,S,S), (B,SLOTS,S,S)
         if crops:
             place = middles(planes.sum(1, keepdim=True) > 0.5, g)
-            image, planes = (crop(maps, *place, CROP) for maps in (image, planes))  # 32x32 each
-        kind, colour = dense.labels(planes, data["kind"], data["colour"], image.shape[-1] // 8)
+            image, planes = (crop(maps, *place, self.size // 2) for maps in (image, planes))
+        kind, colour = dense.labels(planes, data["kind"], data["colour"], image.shape[-1] // self.cell)
         noise = torch.randn(image.shape, generator=g).to(self.device)
         t = levels(B, g)
         drawn = {"image": image, "noise": noise, "t": t.to(self.device)}
@@ -104,7 +104,7 @@ class Pixel(Job):
         from ..schedule import Schedule
 
         schedule = Schedule.from_scheduler(self.scheduler)
-        x = torch.randn(32, 3, 64, 64, generator=torch.Generator().manual_seed(0)).to(self.device)
+        x = torch.randn(32, 3, self.size, self.size, generator=torch.Generator().manual_seed(0)).to(self.device)
         net = denoiser(self.net["unet"], schedule, self.scheduler.config.prediction_type)
         steps = sample(net, x, schedule, schedule.timesteps(50))
         return sheet(list(last(steps).split(8)))
@@ -116,7 +116,7 @@ class Pixel(Job):
         unet = copy.deepcopy(self.net["unet"].unet).half()
         DDIMPipeline(unet=unet, scheduler=self.scheduler).save_pretrained(folder)
 
-        card = {"size": 64, "world": "simple", "perceptual": "tinyworld", "settings": SETTINGS}
+        card = {"size": self.size, "world": "simple", "perceptual": "tinyworld", "settings": SETTINGS}
         (folder / "blendlab.json").write_text(json.dumps(card, indent=2) + "\n")
 
     def load(self, folder: Path):
@@ -124,20 +124,13 @@ class Pixel(Job):
 
         copy_weights(self.net["unet"].unet, UNet2DModel.from_pretrained(Path(folder) / "unet"), folder)
 
+    @classmethod
+    def sizes_of(cls, folder):
+        unet = json.loads((Path(folder) / "unet" / "config.json").read_text())
+        said = json.loads((Path(folder) / "scheduler" / "scheduler_config.json").read_text())["prediction_type"]
+        patch = math.isqrt(unet["in_channels"] // 3)
+        size = unet["sample_size"] * patch
+        return {"size": size, "patch": patch, "widths": tuple(unet["block_out_channels"]), "prediction": said}
+
     def config(self):
         return {"widths": self.net["unet"].config.block_out_channels, "pool": self.pool_size}
-
-
-def begin(unet, folder: Path) -> None:
-    """Take over what the network in `folder` has in the same place, counted from the middle, and in the same size."""
-    from diffusers import UNet2DConditionModel
-
-    if not folder.is_dir():
-        raise ValueError(f"there is no text-to-image model in {folder.parent} to begin with; name one: latent=FOLDER")
-    known, mine = UNet2DConditionModel.from_pretrained(folder).float(), unet.state_dict()
-    deeper = len(unet.down_blocks) - len(known.down_blocks)
-    for key, value in known.state_dict().items():
-        key = re.sub(r"(?<=down_blocks\.)\d+", lambda level: str(int(level[0]) + deeper), key)
-        if key in mine and mine[key].shape == value.shape:
-            mine[key] = value
-    unet.load_state_dict(mine)
