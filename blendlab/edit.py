@@ -46,10 +46,14 @@ def memory_advice(at_once: int):
 
 
 def one_or_n(n: int, counts: dict[str, int]):
-    """Refuse batches that hold neither one that serves all n edits nor one for each; counts: {name: how many}."""
+    """Refuse batches that hold neither one that serves all n edits nor one for each; counts: {name:
+    how many}.
+    """
     for name, given in counts.items():
         if given not in (1, n):
-            raise ValueError(f"{name} holds {given} for n={n} edits: pass one that serves all, or n={given}")
+            raise ValueError(
+                f"{name} holds {given} for n={n} edits: pass one that serves all, or n={given}"
+            )
 
 
 def take(value, rows: range):

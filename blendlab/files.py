@@ -1,4 +1,5 @@
-"""Where blendlab's own files are: data/ lies beside the package in a clone and inside it in a wheel.
+"""Where blendlab's own files are: data/ lies beside the package in a clone and inside it in a
+wheel.
 
 No paper. Read next: images.py, the door that pictures come in through.
 """
@@ -9,7 +10,9 @@ PACKAGE = Path(__file__).parent
 
 
 def data(name: str = "") -> Path:
-    """Path of a file of data/, as in data("scenes/meadow.png"); ValueError names the files there are."""
+    """Path of a file of data/, as in data("scenes/meadow.png"); ValueError names the files there
+    are.
+    """
     folder = next(place for place in (PACKAGE / "data", PACKAGE.parent / "data") if place.is_dir())
     path = folder / name
     if not path.exists():

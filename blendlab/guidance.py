@@ -1,7 +1,8 @@
 """What the network predicts: from a network to a denoiser, and from a denoiser to a guided one.
 
 Each function here returns a function. The contract is in sampler.py: `denoise(x, t) -> Prediction`.
-Classifier-free guidance: 2207.12598; guidance by a gradient: 2105.05233, section 4. Next: papers/blended_latent.py.
+Classifier-free guidance: 2207.12598; guidance by a gradient: 2105.05233, section 4. Next:
+papers/blended_latent.py.
 """
 
 import torch
@@ -14,7 +15,8 @@ def denoiser(unet, schedule, prediction="epsilon", timesteps=None):
     """Turn a network into `net(x, t, cond=None) -> Prediction`.
 
     prediction: what the network was trained to say, as in a diffusers scheduler's prediction_type.
-    cond: text (1 or B, L, d), or a dict of the UNet's keyword arguments; rows are repeated to the batch.
+    cond: text (1 or B, L, d), or a dict of the UNet's keyword arguments; rows are repeated to the
+          batch.
     timesteps: needed only to use a learned variance, because that depends on the level moved to.
     The network runs in its own precision; what comes back has the precision of x.
     """
@@ -26,7 +28,13 @@ def denoiser(unet, schedule, prediction="epsilon", timesteps=None):
         a, s = schedule.levels(t)
         dtype = getattr(unet, "dtype", x.dtype)
         cond = _rows(cond, len(x), dtype)
-        kwargs = cond if isinstance(cond, dict) else {} if cond is None else {"encoder_hidden_states": cond}
+        kwargs = (
+            cond
+            if isinstance(cond, dict)
+            else {}
+            if cond is None
+            else {"encoder_hidden_states": cond}
+        )
         levels = torch.full((len(x),), t, device=x.device)
         out = unet(x.to(dtype), levels, **kwargs)
         out = getattr(out, "sample", out).to(x.dtype)  # (B, C or 2C, H, W)
@@ -50,7 +58,8 @@ def denoiser(unet, schedule, prediction="epsilon", timesteps=None):
 def cfg(net, text, null, w):
     """Classifier-free guidance, u + w * (c - u), in ONE call of the network per step.
 
-    net: `net(x, t, cond) -> Prediction`; text, null: what it takes as cond. w=1 is the conditional model.
+    net: `net(x, t, cond) -> Prediction`; text, null: what it takes as cond. w=1 is the conditional
+         model.
     """
     if w == 1:
         return lambda x, t: net(x, t, text)
@@ -68,7 +77,8 @@ def loss_guided(denoise, loss, schedule=None, scale=0.0):
 
     loss: `loss(x0_hat, x, t)`, a scalar or (B,), one value per sample.
     The shift of the mean is then the reader's line `step.x = step.x - scale * step.var * step.grad`
-    (Blended Diffusion, 2111.14818, algorithm 2). With a `scale` (and a schedule) x0_hat itself moves, by
+    (Blended Diffusion, 2111.14818, algorithm 2). With a `scale` (and a schedule) x0_hat itself
+    moves, by
     -scale * s^2/a * grad: the form for DDIM (2105.05233, algorithm 2).
     """
 

@@ -1,8 +1,9 @@
-"""The one door for pictures and masks: they are checked here, once, and bad ones get a sentence with the fix.
+"""The one door for pictures and masks: they are checked here, once, and bad ones get a sentence
+with the fix.
 
-Nothing is resized, inverted, clipped or rounded on the way in: what needs that is refused, and `fit` and
-`fit_mask` resize when you ask. Pictures are float32 (B,3,H,W) in [-1, 1]; masks are float32 (B or 1,1,H,W)
-in {0, 1}, 1 (white) = edit. Next: masks.py takes a mask to latent size.
+Nothing is resized, inverted, clipped or rounded on the way in: what needs that is refused, and
+`fit` and `fit_mask` resize when you ask. Pictures are float32 (B,3,H,W) in [-1, 1]; masks are
+float32 (B or 1,1,H,W) in {0, 1}, 1 (white) = edit. Next: masks.py takes a mask to latent size.
 """
 
 import os
@@ -18,9 +19,12 @@ from torch import Tensor
 def image(x, size_multiple: int | None = None, name: str = "image") -> Tensor:
     """Bring a picture in as a float32 tensor (B,3,H,W) in [-1, 1].
 
-    x: a PIL picture, a path, or a float tensor (B,3,H,W) in [-1, 1] (it keeps its device and its gradient).
-    EXIF rotation is applied; palettes and greys become RGB exactly; alpha must be opaque everywhere.
-    size_multiple: the model's factor, which must divide width and height. name: what an error calls x.
+    x: a PIL picture, a path, or a float tensor (B,3,H,W) in [-1, 1] (it keeps its device and its
+       gradient).
+    EXIF rotation is applied; palettes and greys become RGB exactly; alpha must be opaque
+    everywhere.
+    size_multiple: the model's factor, which must divide width and height. name: what an error calls
+                   x.
     Raises ValueError, TypeError, FileNotFoundError or IsADirectoryError, with the fix.
     """
     if isinstance(x, Tensor):
@@ -37,10 +41,13 @@ def image(x, size_multiple: int | None = None, name: str = "image") -> Tensor:
 def mask(x, like: Tensor | None = None, soft=False, allow_full=False, name: str = "mask") -> Tensor:
     """Bring a mask in as a float32 tensor (B or 1,1,H,W) in {0, 1}; 1 (white) = edit.
 
-    x: a PIL picture or a path (black and white; one channel or three equal ones), or a float or bool tensor.
-    A see-through picture is refused, as its alpha or its colour may be the mask: pass the channel you mean.
+    x: a PIL picture or a path (black and white; one channel or three equal ones), or a float or
+       bool tensor.
+    A see-through picture is refused, as its alpha or its colour may be the mask: pass the channel
+    you mean.
     like: the picture (B,3,H,W) that the mask must fit, whose device it goes to.
-    soft: let greys pass, in [0, 1]. allow_full: let a mask pass that is white everywhere; black never does.
+    soft: let greys pass, in [0, 1]. allow_full: let a mask pass that is white everywhere; black
+          never does.
     Raises ValueError, TypeError, FileNotFoundError or IsADirectoryError, with the fix.
     """
     if isinstance(x, Tensor):
@@ -53,13 +60,16 @@ def mask(x, like: Tensor | None = None, soft=False, allow_full=False, name: str 
 
 
 def to_pil(x: Tensor) -> list[Image.Image]:
-    """Turn pictures (B,3,H,W) in [-1, 1] into RGB, or masks (B,1,H,W) in [0, 1] into greys, of 8 bits.
+    """Turn pictures (B,3,H,W) in [-1, 1] into RGB, or masks (B,1,H,W) in [0, 1] into greys, of 8
+    bits.
 
-    The way out, for looking and saving: values past the range are clamped, as a decoder overshoots a little.
-    Undoes `image` and `mask` exactly. Raises ValueError for NaN and for latents.
+    The way out, for looking and saving: values past the range are clamped, as a decoder overshoots
+    a little. Undoes `image` and `mask` exactly. Raises ValueError for NaN and for latents.
     """
     if x.ndim != 4 or x.shape[1] not in (1, 3):
-        raise ValueError(f"to_pil takes (B,3,H,W) pictures or (B,1,H,W) masks, not {_shape(x)}: decode first")
+        raise ValueError(
+            f"to_pil takes (B,3,H,W) pictures or (B,1,H,W) masks, not {_shape(x)}: decode first"
+        )
     _check_finite(x, "the picture")
     x = x.detach().float()
     x = (x + 1) * 127.5 if x.shape[1] == 3 else x * 255
@@ -68,9 +78,11 @@ def to_pil(x: Tensor) -> list[Image.Image]:
 
 
 def fit(picture, size: int | tuple[int, int], name: str = "image") -> Image.Image:
-    """Cut the largest centred piece of that shape out of a picture and resize it to `size`, as a PIL picture.
+    """Cut the largest centred piece of that shape out of a picture and resize it to `size`, as a
+    PIL picture.
 
-    picture: PIL, a path, or a tensor with one picture. size: one side, or (width, height) as in PIL.
+    picture: PIL, a path, or a tensor with one picture. size: one side, or (width, height) as in
+             PIL.
     """
     pixels = _rgb(_one_picture(picture, name), name, _flatten(name))
     return ImageOps.fit(Image.fromarray(pixels), _pair(size), Image.Resampling.LANCZOS)
@@ -91,7 +103,8 @@ def _one_picture(x, name):
     if isinstance(x, Tensor):
         if x.shape[0] != 1:
             raise ValueError(
-                f"{name} is {_shape(x)} and fit takes one picture: pass {name}[:1], {name}[1:2], ..."
+                f"{name} is {_shape(x)} and fit takes one picture: pass {name}[:1], "
+                f"{name}[1:2], ..."
             )
         (x,) = to_pil(x)
     return _open(x, name)
@@ -114,7 +127,9 @@ def _open(x, name):
 
 def _read(path, name):
     if not os.path.exists(path):  # path.exists() raises for a prompt given as a path
-        raise FileNotFoundError(f"there is no {name} at {path.absolute()}: check the name and the folder")
+        raise FileNotFoundError(
+            f"there is no {name} at {path.absolute()}: check the name and the folder"
+        )
     if path.is_dir():
         raise IsADirectoryError(f"{name} is the folder {path}: pass one picture in it")
     if path.stat().st_size == 0:
@@ -123,7 +138,9 @@ def _read(path, name):
         picture = Image.open(path)
         frames = getattr(picture, "n_frames", 1)
     except Exception as error:  # decoders raise almost anything
-        raise ValueError(f"{name} {path} cannot be read ({error}): save it as PNG or JPEG") from error
+        raise ValueError(
+            f"{name} {path} cannot be read ({error}): save it as PNG or JPEG"
+        ) from error
     with picture:
         if (
             frames > 1 and picture.format != "MPO"
@@ -134,14 +151,19 @@ def _read(path, name):
 
 
 def _upright(picture, name):
-    # Pillow halves 16-bit colours as it loads them, and only the tiles that still wait to be loaded tell.
-    if re.search(";16[BLN]", str(getattr(picture, "tile", ""))) and not picture.mode.startswith("I"):
+    # Pillow halves 16-bit colours as it loads them, and only the tiles that still wait to be loaded
+    # tell.
+    if re.search(";16[BLN]", str(getattr(picture, "tile", ""))) and not picture.mode.startswith(
+        "I"
+    ):
         fix = f"Image.open(path).convert('{picture.mode}') keeps the upper 8"
         raise ValueError(f"{name} has 16 bits a channel, not 8: {fix}")
     try:
         picture.load()
     except Exception as error:
-        raise ValueError(f"{name} is damaged ({error}): get the file again, or save it anew") from error
+        raise ValueError(
+            f"{name} is damaged ({error}): get the file again, or save it anew"
+        ) from error
     return ImageOps.exif_transpose(picture)
 
 
@@ -149,7 +171,9 @@ def _rgb(picture, name, alpha_fix):
     """The pixels (H,W,3) in uint8 of a picture that 8-bit RGB holds exactly."""
     if picture.mode.startswith("I") or picture.mode == "F":
         fix = f"from 16 bits with Image.fromarray((np.asarray({name}) // 256).astype('uint8'))"
-        raise ValueError(f"{name} holds more than 8 bits (mode {picture.mode}): scale it to 0..255, {fix}")
+        raise ValueError(
+            f"{name} holds more than 8 bits (mode {picture.mode}): scale it to 0..255, {fix}"
+        )
     if picture.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
         fix = f"convert it with {name}.convert('RGB') and look at the colours"
         raise ValueError(f"{name} is in {picture.mode}, which no one formula turns into RGB: {fix}")
@@ -166,7 +190,8 @@ def _flatten(name):
 
 def _strokes(name):
     return (
-        f"pass the channel you mean, {name}.convert('RGBA').getchannel('A') if the strokes are to be edited"
+        f"pass the channel you mean, {name}.convert('RGBA').getchannel('A') if the strokes "
+        "are to be edited"
     )
 
 
@@ -208,13 +233,19 @@ def _check_image_tensor(x, name):
             fix = "a picture has three channels, red, green and blue"
     _check_shape(x, fix, "(B,3,H,W)", name)
     if not x.is_floating_point():
-        raise ValueError(f"{name} holds {x.dtype}: pass floats in [-1, 1], {name} / 127.5 - 1 for 0..255")
+        raise ValueError(
+            f"{name} holds {x.dtype}: pass floats in [-1, 1], {name} / 127.5 - 1 for 0..255"
+        )
     _check_finite(x, name)
     low, high = x.min().item(), x.max().item()
     if low < -1 or high > 1:
         eight_bits = low >= 0 and 2 < high <= 255
-        fix = f"{name} / 127.5 - 1" if eight_bits else f"{name}.clamp(-1, 1) if nothing is lost by it"
-        raise ValueError(f"{name} has values from {low:.4g} to {high:.4g}, not in [-1, 1]: pass {fix}")
+        fix = (
+            f"{name} / 127.5 - 1" if eight_bits else f"{name}.clamp(-1, 1) if nothing is lost by it"
+        )
+        raise ValueError(
+            f"{name} has values from {low:.4g} to {high:.4g}, not in [-1, 1]: pass {fix}"
+        )
 
 
 def _check_mask_tensor(x, soft, name):
@@ -253,7 +284,8 @@ def _check_shape(x, fix, want, name):
 def _check_finite(x, name):
     if not torch.isfinite(x).all():
         raise ValueError(
-            f"{name} has NaN or infinite values: make it in torch.float32 if half precision did that"
+            f"{name} has NaN or infinite values: make it in torch.float32 if half precision "
+            "did that"
         )
 
 
@@ -265,22 +297,33 @@ def _check_multiple(x, multiple, name):
     if height % multiple or width % multiple:
         w, h = (max(multiple, round(side / multiple) * multiple) for side in (width, height))
         fix = f"the nearest is {w}x{h}, bl.images.fit({name}, ({w}, {h}))"
-        raise ValueError(f"{name} is {width}x{height} (width x height), not multiples of {multiple}: {fix}")
+        raise ValueError(
+            f"{name} is {width}x{height} (width x height), not multiples of {multiple}: {fix}"
+        )
 
 
 def _check_filled(x, allow_full, name):
     area = x.flatten(1)  # (B,HW)
     if (area.amax(1) == 0).any():
-        raise ValueError(f"{name} is black everywhere, so nothing is edited: paint the area to edit white")
+        raise ValueError(
+            f"{name} is black everywhere, so nothing is edited: paint the area to edit white"
+        )
     if not allow_full and (area.amin(1) == 1).any():
-        raise ValueError(f"{name} is white everywhere, so nothing is kept: paint black what should stay")
+        raise ValueError(
+            f"{name} is white everywhere, so nothing is kept: paint black what should stay"
+        )
 
 
 def _matched(x, like, name):
     (height, width), (h, w) = like.shape[-2:], x.shape[-2:]
     if (height, width) != (h, w):
-        fix = f"paint it on this image, or resize it with bl.images.fit_mask({name}, ({width}, {height}))"
-        raise ValueError(f"{name} is {w}x{h} and the image {width}x{height} (width x height): {fix}")
+        fix = (
+            f"paint it on this image, or resize it with bl.images.fit_mask({name}, "
+            f"({width}, {height}))"
+        )
+        raise ValueError(
+            f"{name} is {w}x{h} and the image {width}x{height} (width x height): {fix}"
+        )
     if 1 not in (len(x), len(like)) and len(x) != len(like):
         raise ValueError(
             f"{x.shape[0]} masks for {like.shape[0]} images: pass one {name}, or one for each image"

@@ -1,9 +1,10 @@
 """Joins of a whole edited picture and its source: Laplacian pyramids, and the gradient domain.
 
-Blended Diffusion (2111.14818) is compared with pyramids (Burt and Adelson, 1983), Blended Latent Diffusion
-(2206.02779, section 4.2) with gradient-domain blending (Perez et al. 2003): the edit's differences inside the mask, the
-source outside it; no seam, but the edit takes the colours of what surrounds it. Its code uses OpenCV's seamlessClone,
-which is unsafe for a mask at the border (general_utils/seamless_cloning.py:5-31). Next: papers/decoder.py.
+Blended Diffusion (2111.14818) is compared with pyramids (Burt and Adelson, 1983), Blended Latent
+Diffusion (2206.02779, section 4.2) with gradient-domain blending (Perez et al. 2003): the edit's
+differences inside the mask, the source outside it; no seam, but the edit takes the colours of what
+surrounds it. Its code uses OpenCV's seamlessClone, which is unsafe for a mask at the border
+(general_utils/seamless_cloning.py:5-31). Next: papers/decoder.py.
 """
 
 import numpy as np
@@ -15,12 +16,14 @@ from torch import Tensor
 
 
 def pyramid(mask: Tensor, edit: Tensor, keep: Tensor, levels: int | None = None) -> Tensor:
-    """Join a whole edited picture and its source band by band; coarse bands cross the border slowly, fine ones fast.
+    """Join a whole edited picture and its source band by band; coarse bands cross the border
+    slowly, fine ones fast.
 
-    Burt and Adelson, "A multiresolution spline" (1983). mask: (1 or B,1,H,W) in [0,1], 1 = edit; edit, keep:
-    (1 or B,3,H,W). levels: how often to halve; None: while the shorter side stays 8 pixels or more. Returns
-    (B,3,H,W), not clamped: the edit itself where the mask is 1 far around, and what to keep, bit for bit, where it
-    is 0 far around. How far is far doubles with each level.
+    Burt and Adelson, "A multiresolution spline" (1983). mask: (1 or B,1,H,W) in [0,1], 1 = edit;
+    edit, keep: (1 or B,3,H,W). levels: how often to halve; None: while the shorter side stays 8
+                pixels or more. Returns
+    (B,3,H,W), not clamped: the edit itself where the mask is 1 far around, and what to keep, bit
+    for bit, where it is 0 far around. How far is far doubles with each level.
     """
     sides = [min(mask.shape[-2:])]
     while sides[-1] > 2:  # the reflected margin needs three pixels
@@ -30,7 +33,8 @@ def pyramid(mask: Tensor, edit: Tensor, keep: Tensor, levels: int | None = None)
         most = f"a shorter side of {sides[0]} pixels can be halved 0 to {len(sides) - 1} times"
         raise ValueError(f"levels is {levels}; {most}")
 
-    # Every step is linear, so the bands of the difference do for those of both: m A + (1 - m) B = B + m (A - B).
+    # Every step is linear, so the bands of the difference do for those of both: m A + (1 - m) B = B
+    # + m (A - B).
     x, bands = edit - keep, []
     for _ in range(levels):
         small = halve(x)
@@ -43,12 +47,16 @@ def pyramid(mask: Tensor, edit: Tensor, keep: Tensor, levels: int | None = None)
 
 
 def halve(x: Tensor) -> Tensor:
-    """(B,C,H,W) blurred by 1 4 6 4 1, and every second row and column of it: (B,C,ceil(H/2),ceil(W/2))."""
+    """(B,C,H,W) blurred by 1 4 6 4 1, and every second row and column of it:
+    (B,C,ceil(H/2),ceil(W/2)).
+    """
     return _blur(x)[..., ::2, ::2]
 
 
 def double(x: Tensor, size) -> Tensor:
-    """The way back to `size` (H,W): zeros between the pixels, and the same blur, four times as strong."""
+    """The way back to `size` (H,W): zeros between the pixels, and the same blur, four times as
+    strong.
+    """
     spread = x.new_zeros(*x.shape[:2], *size)
     spread[..., ::2, ::2] = 4 * x
     return _blur(spread)
@@ -66,39 +74,56 @@ def _blur(x):
 
 
 def poisson(mask: Tensor, edit: Tensor, keep: Tensor) -> Tensor:
-    """`keep` outside the mask, bit for bit; inside, the picture whose neighbours differ as the edit's do.
+    """`keep` outside the mask, bit for bit; inside, the picture whose neighbours differ as the
+    edit's do.
 
     mask: (1 or B,1,H,W) in {0,1}, 1 = edit, of any shape and in any number of parts; a 0 in each.
-    edit, keep: (1 or B,C,H,W). Returns (B,C,H,W) in the edit's dtype, solved in float64, not clamped.
+    edit, keep: (1 or B,C,H,W). Returns (B,C,H,W) in the edit's dtype, solved in float64, not
+                clamped.
 
-    At each masked pixel p, summed over its neighbours q: sum (f_p - f_q) = sum (edit_p - edit_q), with f_q = keep_q
-    where q is not masked. Pixels at the border of the picture just have fewer neighbours (Neumann).
+    At each masked pixel p, summed over its neighbours q: sum (f_p - f_q) = sum (edit_p - edit_q),
+    with f_q = keep_q where q is not masked. Pixels at the border of the picture just have fewer
+    neighbours (Neumann).
     """
     B = max(len(mask), len(edit), len(keep))
     edit, keep = edit.expand(B, -1, -1, -1), keep.expand(B, -1, -1, -1)
     if len(mask) == 1:
         solved = edit + _membrane(mask[0, 0] == 1, keep - edit)
     else:
-        solved = torch.cat([edit[[b]] + _membrane(mask[b, 0] == 1, (keep - edit)[[b]]) for b in range(B)])
+        solved = torch.cat(
+            [edit[[b]] + _membrane(mask[b, 0] == 1, (keep - edit)[[b]]) for b in range(B)]
+        )
     return torch.where(mask == 1, solved, keep)
 
 
 def _membrane(inside: Tensor, values: Tensor) -> Tensor:
-    """The values (B,C,H,W) outside, and between them inside (H,W) the smoothest sheet that they hold up."""
+    """The values (B,C,H,W) outside, and between them inside (H,W) the smoothest sheet that they
+    hold up.
+    """
     from scipy.sparse.linalg import splu
 
-    inside, sheet = inside.flatten().cpu().numpy(), values.flatten(0, 1).flatten(1).T.cpu().double().numpy()  # (HW,BC)
+    inside, sheet = (
+        inside.flatten().cpu().numpy(),
+        values.flatten(0, 1).flatten(1).T.cpu().double().numpy(),
+    )  # (HW,BC)
     rows = _laplacian(*values.shape[-2:])[inside]
     # Symmetric and positive, as every masked pixel is connected to one that is not.
-    matrix, options = rows[:, inside].tocsc(), dict(permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0)
-    solution = splu(matrix, options={"SymmetricMode": True}, **options).solve(-rows[:, ~inside] @ sheet[~inside])
+    matrix, options = (
+        rows[:, inside].tocsc(),
+        dict(permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0),
+    )
+    solution = splu(matrix, options={"SymmetricMode": True}, **options).solve(
+        -rows[:, ~inside] @ sheet[~inside]
+    )
     sheet = sheet.copy()
     sheet[inside] = solution
     return torch.from_numpy(sheet.T.copy()).reshape(values.shape).to(values)
 
 
 def _laplacian(height: int, width: int):
-    """The matrix (HW,HW) that sums at each pixel how much it exceeds its neighbours in the picture."""
+    """The matrix (HW,HW) that sums at each pixel how much it exceeds its neighbours in the
+    picture.
+    """
     from scipy import sparse
 
     def line(n):

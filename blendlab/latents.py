@@ -1,7 +1,9 @@
-"""Between pixels and latents: the autoencoder's two directions (latent diffusion, 2112.10752, section 3.1).
+"""Between pixels and latents: the autoencoder's two directions (latent diffusion, 2112.10752,
+section 3.1).
 
-Latents here are scaled as the diffusion model wants them, and float32 whatever the autoencoder's precision.
-What it loses is lost everywhere in the picture, also outside a mask. Next: papers/blended_latent.py.
+Latents here are scaled as the diffusion model wants them, and float32 whatever the autoencoder's
+precision. What it loses is lost everywhere in the picture, also outside a mask. Next:
+papers/blended_latent.py.
 """
 
 from contextlib import contextmanager
@@ -12,9 +14,11 @@ from torch import Tensor
 
 @torch.no_grad()
 def encode(vae, image: Tensor, noise: Tensor | None = None) -> Tensor:
-    """Pictures (B,3,H,W) in [-1,1] to latents (B,C,H/f,W/f): the mode of the posterior, or a sample of it.
+    """Pictures (B,3,H,W) in [-1,1] to latents (B,C,H/f,W/f): the mode of the posterior, or a sample
+    of it.
 
-    noise: standard normal, of the latents' shape; given, it draws the sample, as BLD's LDM code does.
+    noise: standard normal, of the latents' shape; given, it draws the sample, as BLD's LDM code
+           does.
     """
     with _precise(vae):
         posterior = vae.encode(image.to(vae.dtype)).latent_dist
@@ -45,11 +49,14 @@ def _precise(vae):
 
 @contextmanager
 def tuned(vae, delta=None):
-    """Add `delta` to the weights of an autoencoder, in float32, for the length of a `with`; then put all back.
+    """Add `delta` to the weights of an autoencoder, in float32, for the length of a `with`; then
+    put all back.
 
-    delta: {name: tensor} as decoder.tune_weights returns it, for as many of the weights as it names; None: nothing.
-    The body gets the autoencoder frozen and in inference mode, and may do to its weights, gradients and modes
-    what it likes: they are copies. Afterwards the old ones are there, with their precision, bit for bit.
+    delta: {name: tensor} as decoder.tune_weights returns it, for as many of the weights as it
+           names; None: nothing.
+    The body gets the autoencoder frozen and in inference mode, and may do to its weights, gradients
+    and modes what it likes: they are copies. Afterwards the old ones are there, with their
+    precision, bit for bit.
     """
     named = [*vae.named_parameters(), *vae.named_buffers()]
     before = [(x, x.data, x.grad, x.requires_grad) for _, x in named]

@@ -1,8 +1,9 @@
-"""Masks at latent size: four ways down, dilation, shrinking, boxes (BLD, arXiv 2206.02779, section 4.3).
+"""Masks at latent size: four ways down, dilation, shrinking, boxes (BLD, arXiv 2206.02779, section
+4.3).
 
-A latent cell stands for a block of pixels, so a thin stroke may fall between the cells. Masks are float
-(B or 1,1,H,W), 1 = edit; `mask_small` is a mask at latent size; sizes are (height, width), as in torch.
-Next: papers/blended_latent.py blends with them, step by step.
+A latent cell stands for a block of pixels, so a thin stroke may fall between the cells. Masks are
+float (B or 1,1,H,W), 1 = edit; `mask_small` is a mask at latent size; sizes are (height, width), as
+in torch. Next: papers/blended_latent.py blends with them, step by step.
 """
 
 import numpy as np
@@ -14,18 +15,24 @@ from torch import Tensor
 RULES = ("corner", "centre", "area", "any")
 
 
-def to_latent(mask: Tensor, size: tuple[int, int], rule: str = "centre", allow_empty: bool = False) -> Tensor:
+def to_latent(
+    mask: Tensor, size: tuple[int, int], rule: str = "centre", allow_empty: bool = False
+) -> Tensor:
     """Bring a mask (B,1,H,W) to latent size (B,1,h,w) by a named rule for the cells.
 
     corner: the pixel in the cell's first corner (torch nearest, as diffusers does).
-    centre: the pixel in the cell's middle (PIL nearest, as the official BLD code); thin strokes can vanish.
-    area: the white share of the cell, a soft mask in [0, 1]. any: white where one pixel is; nothing vanishes.
+    centre: the pixel in the cell's middle (PIL nearest, as the official BLD code); thin strokes can
+            vanish.
+    area: the white share of the cell, a soft mask in [0, 1]. any: white where one pixel is; nothing
+          vanishes.
     Raises ValueError where a mask vanishes altogether, unless allow_empty.
     """
     if rule == "corner":
         small = F.interpolate(mask, size, mode="nearest")
     elif rule == "centre":
-        small = mask[..., _centres(mask.shape[-2], size[0]), :][..., _centres(mask.shape[-1], size[1])]
+        small = mask[..., _centres(mask.shape[-2], size[0]), :][
+            ..., _centres(mask.shape[-1], size[1])
+        ]
     elif rule == "area":
         small = F.interpolate(mask, size, mode="area")
     elif rule == "any":
@@ -34,12 +41,16 @@ def to_latent(mask: Tensor, size: tuple[int, int], rule: str = "centre", allow_e
         raise ValueError(f"there is no mask rule '{rule}': choose one of {', '.join(RULES)}")
     if not allow_empty and (small.flatten(1).amax(1) == 0).any():
         fix = "paint it thicker, or choose the rule 'any'"
-        raise ValueError(f"the mask vanishes at latent size {size[1]}x{size[0]} by the rule '{rule}': {fix}")
+        raise ValueError(
+            f"the mask vanishes at latent size {size[1]}x{size[0]} by the rule '{rule}': {fix}"
+        )
     return small
 
 
 def _centres(full, small):
-    """The pixels that PIL's nearest picks: ask PIL, whose rounding at exact ties follows no short formula."""
+    """The pixels that PIL's nearest picks: ask PIL, whose rounding at exact ties follows no short
+    formula.
+    """
     row = Image.fromarray(np.arange(full, dtype=np.int32)[None])
     return torch.from_numpy(np.array(row.resize((small, 1), Image.Resampling.NEAREST))[0]).long()
 
@@ -52,18 +63,21 @@ def survival(mask: Tensor, size: tuple[int, int], rule: str = "centre") -> float
 
 
 def dilate(mask: Tensor, radius: int) -> Tensor:
-    """Grow the white by `radius` pixels on each side: a square of side 2*radius+1, as two 1-D max-pools."""
+    """Grow the white by `radius` pixels on each side: a square of side 2*radius+1, as two 1-D
+    max-pools.
+    """
     side = 2 * radius + 1
     rows = F.max_pool2d(mask, (side, 1), stride=1, padding=(radius, 0))
     return F.max_pool2d(rows, (1, side), stride=1, padding=(0, radius))
 
 
 def stages(mask_small: Tensor, steps: int, radii: tuple[int, ...] = (3, 2, 1)) -> list[Tensor]:
-    """Progressive mask shrinking (BLD section 4.3): one mask per step, widest first, the mask itself last.
+    """Progressive mask shrinking (BLD section 4.3): one mask per step, widest first, the mask
+    itself last.
 
-    The steps fall into equal parts, one for each radius and one for the mask. The default is the paper's
-    squares of 7, 5 and 3 cells. Every stage is reached, which the official schedule does not promise: with
-    50 steps and 9 dilations its last mask is still a dilated one.
+    The steps fall into equal parts, one for each radius and one for the mask. The default is the
+    paper's squares of 7, 5 and 3 cells. Every stage is reached, which the official schedule does
+    not promise: with 50 steps and 9 dilations its last mask is still a dilated one.
     """
     masks = [dilate(mask_small, radius) for radius in sorted(radii, reverse=True)] + [mask_small]
     if steps < len(masks):
@@ -86,17 +100,23 @@ def box(mask: Tensor) -> tuple[float, float, float, float]:
 
 
 def from_box(box: tuple[float, float, float, float], size: tuple[int, int]) -> Tensor:
-    """The mask (1,1,H,W) of a box (x0, y0, x1, y1) in fractions: white where a pixel's centre lies inside."""
+    """The mask (1,1,H,W) of a box (x0, y0, x1, y1) in fractions: white where a pixel's centre lies
+    inside.
+    """
     x0, y0, x1, y1 = box
     if max(box) > 1 or min(box) < 0:
         fix = "corners are fractions of the picture, so divide x by its width and y by its height"
         raise ValueError(f"the box {tuple(box)} leaves the picture: {fix}")
     if not (x0 < x1 and y0 < y1):
-        raise ValueError(f"the box {tuple(box)} is empty: give left, top, right, bottom, with 0 at the top")
+        raise ValueError(
+            f"the box {tuple(box)} is empty: give left, top, right, bottom, with 0 at the top"
+        )
     ys, xs = ((torch.arange(side) + 0.5) / side for side in size)
     inside = ((ys >= y0) & (ys < y1))[:, None] & ((xs >= x0) & (xs < x1))  # (H,W)
     if not inside.any():
-        raise ValueError(f"the box {tuple(box)} holds no pixel of {size[1]}x{size[0]}: make it larger")
+        raise ValueError(
+            f"the box {tuple(box)} holds no pixel of {size[1]}x{size[0]}: make it larger"
+        )
     return inside[None, None].float()
 
 
@@ -104,11 +124,15 @@ def corners(box) -> tuple:
     """A box as a tuple of its four numbers, or a sentence about how many it has."""
     box = tuple(box)
     if len(box) != 4:
-        raise ValueError(f"the box {box} has {len(box)} numbers: give left, top, right, bottom in fractions")
+        raise ValueError(
+            f"the box {box} has {len(box)} numbers: give left, top, right, bottom in fractions"
+        )
     return box
 
 
 def rms(difference: Tensor, where: Tensor) -> Tensor:
-    """(B,) root mean square of (B,C,H,W) over all channels of the places in `where` (B or 1,1,H,W)."""
+    """(B,) root mean square of (B,C,H,W) over all channels of the places in `where` (B or
+    1,1,H,W).
+    """
     squares = difference.square().mean(1, keepdim=True) * where  # (B,1,H,W)
     return (squares.sum((1, 2, 3)) / where.sum((1, 2, 3))).sqrt()

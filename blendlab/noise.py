@@ -1,7 +1,7 @@
 """Randomness with a name: one stream per seed, sample and purpose.
 
-Sample 3 draws the same whatever the batch is, and "with and without augmentation, same seed" means what it
-says. Drawn on the CPU, so that a seed gives the same picture on every machine.
+Sample 3 draws the same whatever the batch is, and "with and without augmentation, same seed" means
+what it says. Drawn on the CPU, so that a seed gives the same picture on every machine.
 """
 
 import hashlib
@@ -10,7 +10,8 @@ import torch
 
 
 class Noise:
-    """`noise(shape) -> (n, *shape)` float32, standard normal; a further call draws further on in the streams.
+    """`noise(shape) -> (n, *shape)` float32, standard normal; a further call draws further on in
+    the streams.
 
     seed: int. n: samples. purpose: "initial", "step", "background", "augment" or any other word.
     start: the number of the first sample, so that a batch can begin in the middle.
@@ -30,4 +31,6 @@ class Noise:
 
 def _stream(name):
     digest = hashlib.sha256(name.encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))  # torch reads 32 bits of it
+    return torch.Generator().manual_seed(
+        int.from_bytes(digest[:4], "big")
+    )  # torch reads 32 bits of it

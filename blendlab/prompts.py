@@ -1,7 +1,7 @@
 """What becomes of the words: refused when the model cannot read them, else encoded for the UNet.
 
-Works for one text encoder (Stable Diffusion 1.x and 2.x, tinyworld) and for two (SDXL, 2307.01952). Next:
-guidance.py, whose `cfg` takes the text and the null that `encode` returns.
+Works for one text encoder (Stable Diffusion 1.x and 2.x, tinyworld) and for two (SDXL, 2307.01952).
+Next: guidance.py, whose `cfg` takes the text and the null that `encode` returns.
 """
 
 import re
@@ -14,14 +14,21 @@ SMALL = 5000  # a vocabulary below this holds whole words and no others; CLIP's 
 
 
 def check(pipe, prompt: str):
-    """Refuse a prompt with words that the model never saw, or too long for its encoder, naming the words."""
+    """Refuse a prompt with words that the model never saw, or too long for its encoder, naming the
+    words.
+    """
     name = re.split(r"[/\\]", str(pipe.name_or_path or "this model"))[-1]
     known_words(prompt, _known(pipe), name)
 
     for tokenizer in _tokenizers(pipe):
-        ids, room = tokenizer(prompt, truncation=False, verbose=False).input_ids, tokenizer.model_max_length
+        ids, room = (
+            tokenizer(prompt, truncation=False, verbose=False).input_ids,
+            tokenizer.model_max_length,
+        )
         if len(ids) > room:
-            dropped = tokenizer.decode(ids[room - 1 : -1]).strip()  # the end token takes the last place
+            dropped = tokenizer.decode(
+                ids[room - 1 : -1]
+            ).strip()  # the end token takes the last place
             raise ValueError(
                 f"the prompt has {len(ids) - 2} tokens and the text encoder room for {room - 2}, "
                 f"so it would drop '{dropped}': shorten it"
@@ -30,11 +37,15 @@ def check(pipe, prompt: str):
 
 @torch.no_grad()
 def encode(pipe, prompts: list[str], negative: str = "", size: tuple[int, int] = (512, 512)):
-    """(text, null) as `cfg` takes them: tensors (B, L, d), or for SDXL dicts of the UNet's arguments.
+    """(text, null) as `cfg` takes them: tensors (B, L, d), or for SDXL dicts of the UNet's
+    arguments.
 
-    negative: what to steer away from, in the null's place. size: (H, W) of the picture, which SDXL is told.
+    negative: what to steer away from, in the null's place. size: (H, W) of the picture, which SDXL
+              is told.
     """
-    device = pipe._execution_device  # where the networks run, also when they wait on the CPU for their turn
+    device = (
+        pipe._execution_device
+    )  # where the networks run, also when they wait on the CPU for their turn
     encoded = pipe.encode_prompt(
         prompts,
         device=device,
@@ -45,7 +56,8 @@ def encode(pipe, prompts: list[str], negative: str = "", size: tuple[int, int] =
     if not hasattr(pipe, "text_encoder_2"):
         return encoded  # text, null
 
-    # SDXL also hears a pooled embedding, and the sizes: of the original, of the crop's corner, of the target.
+    # SDXL also hears a pooled embedding, and the sizes: of the original, of the crop's corner, of
+    # the target.
     text, null, pooled, null_pooled = encoded
     time_ids = torch.tensor([[*size, 0, 0, *size]], dtype=torch.float32, device=device)  # (1,6)
 
@@ -57,7 +69,9 @@ def encode(pipe, prompts: list[str], negative: str = "", size: tuple[int, int] =
 
 
 def known_words(text: str, known, who: str) -> None:
-    """Refuse a text with words outside `known` (None: all are), naming them and those that `who` knows."""
+    """Refuse a text with words outside `known` (None: all are), naming them and those that `who`
+    knows.
+    """
     strange = [word for word in re.findall(r"[\w'-]+", text.lower()) if known and word not in known]
     if strange:
         listed = ", ".join(sorted(word for word in known if len(word) > 1 and word.isalpha()))

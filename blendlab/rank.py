@@ -1,7 +1,9 @@
-"""Which of several edits shows the prompt best: CLIP's word for it, as BD and BLD rank their results.
+"""Which of several edits shows the prompt best: CLIP's word for it, as BD and BLD rank their
+results.
 
-Blended Diffusion (2111.14818), BLD (2206.02779). CLIP is asked without augmentations, and it also likes
-partial objects and written words. Next: papers/blended_latent.py, which ranks when given clip=.
+Blended Diffusion (2111.14818), BLD (2206.02779). CLIP is asked without augmentations, and it also
+likes partial objects and written words. Next: papers/blended_latent.py, which ranks when given
+clip=.
 """
 
 from dataclasses import replace
@@ -22,15 +24,18 @@ def rank(images, prompt: str, clip, mask=None, view: str = "mask", normalised: b
 
     images: (n,3,H,W) in [-1,1], or a list of PIL pictures or paths. mask: (1 or n,1,H,W), 1 = edit.
     clip: an object with model, tokenizer, size, mean and std, as bl.load("tinyworld-clip") returns.
-    view: "mask" shows CLIP the edit on black (BLD, image_editor.py:331-357), "image" the whole picture,
-    "both" means the two distances. normalised=False: CLIP is shown pictures as they are, without its mean and
-    deviation, which BD's code forgets (image_editor.py:123-128).
+    view: "mask" shows CLIP the edit on black (BLD, image_editor.py:331-357), "image" the whole
+          picture,
+    "both" means the two distances. normalised=False: CLIP is shown pictures as they are, without
+    its mean and deviation, which BD's code forgets (image_editor.py:123-128).
     scores are cosine distances, 0 to 2: the smallest is the best.
     """
     if view not in VIEWS:
         raise ValueError(f"view is {view!r}; choose mask, image or both")
     if mask is None and view != "image":
-        raise ValueError(f"view='{view}' shows CLIP what is inside the mask: pass mask=, or view='image'")
+        raise ValueError(
+            f"view='{view}' shows CLIP what is inside the mask: pass mask=, or view='image'"
+        )
     several = isinstance(images, list | tuple)
     pictures = torch.cat([door.image(x) for x in images]) if several else door.image(images)
     pictures = (pictures + 1) / 2  # (n,3,H,W) in [0,1]: 0 is black
@@ -48,20 +53,30 @@ def rank(images, prompt: str, clip, mask=None, view: str = "mask", normalised: b
 
 
 def fit(clip, pictures: Tensor) -> Tensor:
-    """Pictures (n,3,H,W) at the size that a CLIP takes, (n,3,size,size); values may overshoot a little."""
+    """Pictures (n,3,H,W) at the size that a CLIP takes, (n,3,size,size); values may overshoot a
+    little.
+    """
     size = (clip.size, clip.size)
-    return pictures if pictures.shape[-2:] == size else F.interpolate(pictures, size, mode="bicubic", antialias=True)
+    return (
+        pictures
+        if pictures.shape[-2:] == size
+        else F.interpolate(pictures, size, mode="bicubic", antialias=True)
+    )
 
 
 def look(clip, pictures: Tensor) -> Tensor:
     """CLIP's unit vectors (n,d) for pictures (n,3,size,size) in [0,1]."""
-    mean, std = (torch.tensor(v, device=pictures.device).view(3, 1, 1) for v in (clip.mean, clip.std))
+    mean, std = (
+        torch.tensor(v, device=pictures.device).view(3, 1, 1) for v in (clip.mean, clip.std)
+    )
     return F.normalize(clip.model.encode_image((pictures - mean) / std), dim=-1)
 
 
 @torch.no_grad()
 def read(clip, texts: list[str]) -> Tensor:
-    """CLIP's unit vectors (n,d) for texts, on the model's device; words that it never saw are refused."""
+    """CLIP's unit vectors (n,d) for texts, on the model's device; words that it never saw are
+    refused.
+    """
     for text in texts:
         known_words(text, getattr(clip, "words", None), "this CLIP")
     device = next(clip.model.parameters()).device

@@ -1,7 +1,8 @@
 """The one loop. Every method in this package is a line in its body, or a wrapper around `denoise`.
 
 DDIM (2010.02502, equations 12 and 16): eta 0 is deterministic, eta 1 is DDPM (2006.11239).
-Next: guidance.py for what the network predicts, papers/blended_latent.py for what the state is afterwards.
+Next: guidance.py for what the network predicts, papers/blended_latent.py for what the state is
+afterwards.
 """
 
 import math
@@ -17,36 +18,44 @@ from torch import Tensor
 class Prediction:
     """What a denoiser returns: `denoise(x, t) -> Prediction`, for x (B,C,H,W) on level t."""
 
-    x0_hat: Tensor                  # (B,C,H,W) its estimate of the clean picture
-    var: Tensor | None = None       # (B,C,H,W) a learned variance of the step, for eta > 0
-    grad: Tensor | None = None      # (B,C,H,W) gradient of a guidance loss at x
+    x0_hat: Tensor  # (B,C,H,W) its estimate of the clean picture
+    var: Tensor | None = None  # (B,C,H,W) a learned variance of the step, for eta > 0
+    grad: Tensor | None = None  # (B,C,H,W) gradient of a guidance loss at x
 
 
 @dataclass
 class Step:
     """One move of the loop. Assign to `step.x` to steer: the next move starts from there."""
 
-    i: int                          # position: 0 is the first move
-    t: int                          # level that the network saw
-    t_next: int                     # level that x is on now; -1 is clean
-    x: Tensor                       # (B,C,H,W) the state, on level t_next
-    x0_hat: Tensor                  # (B,C,H,W) the clean estimate, from level t
-    eps: Tensor                     # (B,C,H,W) the noise that x0_hat leaves in the state, from level t
-    var: float | Tensor             # variance of the fresh noise of this move
-    grad: Tensor | None             # (B,C,H,W) the guidance gradient, if the denoiser gave one
+    i: int  # position: 0 is the first move
+    t: int  # level that the network saw
+    t_next: int  # level that x is on now; -1 is clean
+    x: Tensor  # (B,C,H,W) the state, on level t_next
+    x0_hat: Tensor  # (B,C,H,W) the clean estimate, from level t
+    eps: Tensor  # (B,C,H,W) the noise that x0_hat leaves in the state, from level t
+    var: float | Tensor  # variance of the fresh noise of this move
+    grad: Tensor | None  # (B,C,H,W) the guidance gradient, if the denoiser gave one
 
 
 @torch.no_grad()  # a decorator, not a `with`: gradients stay enabled in the reader's loop body
 def sample(
-    denoise: Callable[[Tensor, int], Prediction], x: Tensor, schedule, timesteps, eta=0.0, noise=None
+    denoise: Callable[[Tensor, int], Prediction],
+    x: Tensor,
+    schedule,
+    timesteps,
+    eta=0.0,
+    noise=None,
 ) -> Iterator[Step]:
     """Yield one Step per move down `timesteps`; whatever is left in `step.x` feeds the next one.
 
-    x: (B,C,H,W) on level timesteps[0]; the state is float32 whatever the network's precision (float64 stays).
+    x: (B,C,H,W) on level timesteps[0]; the state is float32 whatever the network's precision
+       (float64 stays).
     noise: a function that draws fresh noise of x's shape; needed when eta > 0.
     """
     if eta and noise is None:
-        raise ValueError(f"eta is {eta}, so moves need fresh noise: pass noise=, a function that draws it")
+        raise ValueError(
+            f"eta is {eta}, so moves need fresh noise: pass noise=, a function that draws it"
+        )
     x = x if x.dtype == torch.float64 else x.float()
 
     for i, (t, t_next) in enumerate(pairwise(timesteps)):
@@ -57,11 +66,14 @@ def sample(
         x0_hat = seen.x0_hat
         eps = (x - a * x0_hat) / s
 
-        # Move: rebuild the state on the next level, exchanging a share of the noise for fresh noise.
+        # Move: rebuild the state on the next level, exchanging a share of the noise for fresh
+        # noise.
         var = eta**2 * (s_next / s) ** 2 * (s**2 - (a / a_next) ** 2 * s_next**2)
         x = a_next * x0_hat + math.sqrt(max(s_next**2 - var, 0.0)) * eps
         if eta and seen.var is not None:
-            var = seen.var  # a learned variance sets the fresh noise, not the mean (2102.09672, section 3.1)
+            var = (
+                seen.var
+            )  # a learned variance sets the fresh noise, not the mean (2102.09672, section 3.1)
         if eta and s_next > 0:
             x = x + var**0.5 * noise()
 

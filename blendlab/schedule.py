@@ -1,7 +1,7 @@
 """How much picture and how much noise a level holds: x_t = a_t * x0 + s_t * noise.
 
-The variance-preserving schedule of DDPM (2006.11239, section 2): a = sqrt(abar), s = sqrt(1 - abar).
-Level -1 is the clean picture. Next: sampler.py, the loop that walks down these levels.
+The variance-preserving schedule of DDPM (2006.11239, section 2): a = sqrt(abar), s = sqrt(1 -
+abar). Level -1 is the clean picture. Next: sampler.py, the loop that walks down these levels.
 """
 
 import math
@@ -15,8 +15,10 @@ from torch import Tensor
 class Schedule:
     """A noise schedule, and the places on it where a sampler stops.
 
-    abar:    (T,) float64 on the CPU, decreasing: the share of the picture's variance left at level t
-    final:   what level -1 is: "clean" (a=1, s=0), or "first" (abar[0]: set_alpha_to_one=False, SD 1.x)
+    abar:    (T,) float64 on the CPU, decreasing: the share of the picture's variance left at level
+             t
+    final:   what level -1 is: "clean" (a=1, s=0), or "first" (abar[0]: set_alpha_to_one=False, SD
+             1.x)
     spacing: how `timesteps` picks levels: "leading", "trailing" or "linspace" (2305.08891, table 2)
     offset:  added to every "leading" level; 1 in Stable Diffusion
     """
@@ -34,39 +36,47 @@ class Schedule:
         return math.sqrt(abar), math.sqrt(1 - abar)
 
     def add_noise(self, x0, t, noise):
-        """The picture x0 as it looks at level t. At the clean level it is x0 itself, bit for bit."""
+        """The picture x0 as it looks at level t. At the clean level it is x0 itself, bit for
+        bit.
+        """
         a, s = self.levels(t)
         return a * x0 + s * noise
 
     def timesteps(self, steps, skip=0.0, spacing=None, offset=None):
         """Levels from noisy to clean, as a list of ints that ends with -1.
 
-        `skip` is the share of `steps` left out at the noisy end; int(steps * skip) of them, as BLD's
-        text_editing_SD2.py. The list holds one more entry than the moves that are kept.
+        `skip` is the share of `steps` left out at the noisy end; int(steps * skip) of them, as
+        BLD's text_editing_SD2.py. The list holds one more entry than the moves that are kept.
         """
         T = len(self.abar)
         spacing, offset = spacing or self.spacing, self.offset if offset is None else offset
         if not 1 <= steps <= T:
             raise ValueError(f"steps is {steps}; this schedule takes 1 to {T}")
         if not 0 <= skip < 1:
-            raise ValueError(f"skip is {skip}; it is a share of the steps, 0.25 leaves out a quarter of them")
+            raise ValueError(
+                f"skip is {skip}; it is a share of the steps, 0.25 leaves out a quarter of them"
+            )
 
         if spacing == "leading":
             ratio = T // steps
-            ts = [i * ratio + min(offset, T - 1 - (steps - 1) * ratio) for i in reversed(range(steps))]
+            ts = [
+                i * ratio + min(offset, T - 1 - (steps - 1) * ratio) for i in reversed(range(steps))
+            ]
         elif spacing == "trailing":
             ts = [round(T - i * T / steps) - 1 for i in range(steps)]
         elif spacing == "linspace":
             ts = [round(i * (T - 1) / max(steps - 1, 1)) for i in reversed(range(steps))]
         else:
             raise ValueError(f"spacing is {spacing!r}; choose leading, trailing or linspace")
-        return ts[int(steps * skip + 1e-9):] + [-1]
+        return ts[int(steps * skip + 1e-9) :] + [-1]
 
     @classmethod
     def from_scheduler(cls, scheduler):
         """Read the levels of any diffusers scheduler with betas; the stepping stays ours."""
         if not hasattr(scheduler, "alphas_cumprod"):
-            raise ValueError(f"{type(scheduler).__name__} has no betas: use a pipeline trained with betas")
+            raise ValueError(
+                f"{type(scheduler).__name__} has no betas: use a pipeline trained with betas"
+            )
         config = scheduler.config
         return cls(
             scheduler.alphas_cumprod.detach().cpu().double(),

@@ -1,6 +1,7 @@
 """Projective warps: how copies of a picture are turned, moved and tilted before CLIP sees them.
 
-The extending augmentations of Blended Diffusion (2111.14818, section 3.3). Next: papers/clip_guidance.py.
+The extending augmentations of Blended Diffusion (2111.14818, section 3.3). Next:
+papers/clip_guidance.py.
 """
 
 import torch
@@ -11,9 +12,9 @@ from torch import Tensor
 def warps(u: Tensor, unwarped: int = 0) -> Tensor:
     """Projective maps (B*N,3,3) of [-1,1]^2 onto itself from numbers u (B,N,12) in [0,1).
 
-    As augmentations.py:12-15 of the official code draws them: turned by up to 15 degrees and moved by up to a
-    tenth of the side (in 7 of 10), then each corner pulled in by up to 0.7 of half the side (in 7 of 10). Of
-    the copies of each picture the first `unwarped` stay as they are.
+    As augmentations.py:12-15 of the official code draws them: turned by up to 15 degrees and moved
+    by up to a tenth of the side (in 7 of 10), then each corner pulled in by up to 0.7 of half the
+    side (in 7 of 10). Of the copies of each picture the first `unwarped` stay as they are.
     """
     B, N, _ = u.shape
     u = u.reshape(B * N, 12)
@@ -28,22 +29,32 @@ def warps(u: Tensor, unwarped: int = 0) -> Tensor:
 
     # The projective part: solve for the map that takes the pulled-in corners back to the corners.
     corners = u.new_tensor([[-1, -1], [1, -1], [1, 1], [-1, 1]])
-    pulled = corners * (1 - 0.7 * torch.where(perspective, u[:, 4:12], 0.0)).view(-1, 4, 2)  # (BN,4,2)
+    pulled = corners * (1 - 0.7 * torch.where(perspective, u[:, 4:12], 0.0)).view(
+        -1, 4, 2
+    )  # (BN,4,2)
     px, py = pulled.unbind(-1)
     cx, cy = corners.expand_as(pulled).unbind(-1)  # (BN,4)
     one, none = torch.ones_like(px), torch.zeros_like(px)
     rows_x = torch.stack([px, py, one, none, none, none, -px * cx, -py * cx], dim=-1)
     rows_y = torch.stack([none, none, none, px, py, one, -px * cy, -py * cy], dim=-1)
-    solved = torch.linalg.solve(torch.cat([rows_x, rows_y], dim=1), torch.cat([cx, cy], dim=1))  # (BN,8)
+    solved = torch.linalg.solve(
+        torch.cat([rows_x, rows_y], dim=1), torch.cat([cx, cy], dim=1)
+    )  # (BN,8)
     tilt = torch.cat([solved, one[:, :1]], dim=1).view(-1, 3, 3)
     return turn @ tilt
 
 
 def warp(pictures: Tensor, maps: Tensor) -> Tensor:
-    """Warp pictures (B,3,H,W); maps (B,3,3) say where in [-1,1]^2 each place comes from. Outside is 0."""
+    """Warp pictures (B,3,H,W); maps (B,3,3) say where in [-1,1]^2 each place comes from. Outside is
+    0.
+    """
     H, W = pictures.shape[-2:]
     like = {"device": pictures.device, "dtype": pictures.dtype}
-    y, x = torch.meshgrid(*((torch.arange(n, **like) + 0.5) / n * 2 - 1 for n in (H, W)), indexing="ij")
-    places = torch.stack([x, y, torch.ones_like(x)], dim=-1).view(1, H * W, 3) @ maps.to(x).mT  # (B,HW,3)
+    y, x = torch.meshgrid(
+        *((torch.arange(n, **like) + 0.5) / n * 2 - 1 for n in (H, W)), indexing="ij"
+    )
+    places = (
+        torch.stack([x, y, torch.ones_like(x)], dim=-1).view(1, H * W, 3) @ maps.to(x).mT
+    )  # (B,HW,3)
     grid = (places[..., :2] / places[..., 2:].clamp(min=1e-3)).view(-1, H, W, 2)
     return F.grid_sample(pictures, grid, align_corners=False)

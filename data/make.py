@@ -1,13 +1,16 @@
-"""Make data/ again: scenes of tinyworld to edit, a mask and a prompt for each, the truth; and the README's pictures.
+"""Make data/ again: scenes of tinyworld to edit, a mask and a prompt for each, the truth; and the
+README's pictures.
 
-    python data/make.py             # scenes, masks, truth, edits.json, at the size of the shipped model
-    python data/make.py pictures    # pictures/, with the shipped model
-    python data/make.py covers      # the picture that each notebook opens with, out of its own outputs
-    python data/make.py thirty      # thirty edits by exemplar, to look at: pictures/exemplars.png
-    python data/make.py card        # the figures of MODEL_CARD.md, from the tables in results/
-    python data/make.py ship tinyworld-pixel runs/pixel/export    # a trained network becomes a shipped one
+    python data/make.py             # scenes, masks, truth, edits.json, at the size of the shipped
+    model python data/make.py pictures    # pictures/, with the shipped model
+    python data/make.py covers      # the picture that each notebook opens with, out of its own
+    outputs python data/make.py thirty      # thirty edits by exemplar, to look at:
+    pictures/exemplars.png python data/make.py card        # the figures of MODEL_CARD.md, from the
+    tables in results/ python data/make.py ship tinyworld-pixel runs/pixel/export    # a trained
+    network becomes a shipped one
 
-Each truth is the same scene with the object really in it. The masks are the objects' boxes, a little wider.
+Each truth is the same scene with the object really in it. The masks are the objects' boxes, a
+little wider.
 """
 
 import base64
@@ -60,10 +63,17 @@ def scenes():
         x0, y0, x1, y1 = truth.boxes[0, 1].tolist()
         box = (max(x0 - 0.03, 0), max(y0 - 0.03, 0), min(x1 + 0.03, 1), min(y1 + 0.03, 1))
         mask = bl.masks.from_box(box, (size, size))
-        for folder, tensor in (("scenes", world.render(before, size).image), ("masks", mask), ("truth", truth.image)):
+        for folder, tensor in (
+            ("scenes", world.render(before, size).image),
+            ("masks", mask),
+            ("truth", truth.image),
+        ):
             (HERE / folder).mkdir(exist_ok=True)
             bl.images.to_pil(tensor)[0].save(HERE / folder / f"{name}.png")
-        edits[name] = {"prompt": world.describe(after, 1)[0], "caption": world.captions(before, setting=1.0)[0]}
+        edits[name] = {
+            "prompt": world.describe(after, 1)[0],
+            "caption": world.captions(before, setting=1.0)[0],
+        }
     (HERE / "edits.json").write_text(json.dumps(edits, indent=2) + "\n")
 
 
@@ -71,14 +81,18 @@ def pictures():
     """pictures/: what the README and notebook 00 open with. First results of seed 0, not chosen."""
     pipe = bl.load("tinyworld")
     (HERE / "pictures").mkdir(exist_ok=True)
-    prompts = {name: edit["prompt"] for name, edit in json.loads((HERE / "edits.json").read_text()).items()}
+    prompts = {
+        name: edit["prompt"] for name, edit in json.loads((HERE / "edits.json").read_text()).items()
+    }
     above, below, said = [], [], []
     for name in ("meadow", "street", "beach", "winter", "harbour", "starlight"):
         image, mask = bl.data(f"scenes/{name}.png"), bl.data(f"masks/{name}.png")
         above.append(bl.viz.overlay(image, mask))
         below.append(bl.blended_latent(pipe, image, mask, prompts[name], seed=0).images[0])
         said.append(prompts[name])
-    bl.viz.show([*above, *below], [""] * len(said) + said, columns=len(said)).save(HERE / "pictures/edits.png")
+    bl.viz.show([*above, *below], [""] * len(said) + said, columns=len(said)).save(
+        HERE / "pictures/edits.png"
+    )
 
     image, mask = bl.data("scenes/meadow.png"), bl.data("masks/meadow.png")
     words = ["a red mushroom", "a blue house", "an orange cat", "a yellow flower"]
@@ -89,12 +103,17 @@ def pictures():
 
 
 def growing(pipe):
-    """The scene of notebook 03, four of the estimates on the way to its edit, and the edit: seed 0."""
+    """The scene of notebook 03, four of the estimates on the way to its edit, and the edit: seed
+    0.
+    """
     house = dict(kind="house", colour="orange", x=0.28, y=0.5, size=0.24)
     size = cards.card(pipe)["size"]
     image = world.render(world.scene("stone", "sunset", [house], seed=9, horizon=0.52), size).image
     mask, prompt = bl.masks.from_box((0.5, 0.5, 0.99, 0.95), (size, size)), "a blue bus"
-    how, schedule = cards.settings(pipe, "blended_latent"), bl.Schedule.from_scheduler(pipe.scheduler)
+    how, schedule = (
+        cards.settings(pipe, "blended_latent"),
+        bl.Schedule.from_scheduler(pipe.scheduler),
+    )
     timesteps = schedule.timesteps(how["steps"], how["skip"])
     source = latents.encode(pipe.vae, image)
     small = bl.masks.to_latent(mask, source.shape[-2:])
@@ -102,7 +121,12 @@ def growing(pipe):
     shape = source.shape[1:]
 
     text, null = prompts.encode(pipe, [prompt])
-    denoise = bl.cfg(bl.denoiser(pipe.unet, schedule, pipe.scheduler.config.prediction_type), text, null, how["w"])
+    denoise = bl.cfg(
+        bl.denoiser(pipe.unet, schedule, pipe.scheduler.config.prediction_type),
+        text,
+        null,
+        how["w"],
+    )
     z, film = schedule.add_noise(source, timesteps[0], draw["initial"](shape)), []
     for step in bl.sample(denoise, z, schedule, timesteps, how["eta"], lambda: draw["step"](shape)):
         behind = schedule.add_noise(source, step.t_next, draw["background"](shape))
@@ -115,7 +139,9 @@ def growing(pipe):
 
 
 def thirty():
-    """pictures/exemplars.png: the first thirty tasks of the table exemplars, not chosen; each above its reference."""
+    """pictures/exemplars.png: the first thirty tasks of the table exemplars, not chosen; each above
+    its reference.
+    """
     pipe = bl.load("tinyworld-exemplar")
     tasks, _, reference, *_ = exemplars.references(30, tables.side(pipe))
     made = exemplars.painted(pipe, tasks, reference, "thirty")
@@ -124,7 +150,9 @@ def thirty():
         pictures += [*made[some], *reference[some]]
         masks += [*tasks.mask[some], *none]
         titles += [*tasks.prompts[some], *[""] * 6]
-    bl.viz.show(pictures, titles, 6, masks).quantize(256).save(HERE / "pictures/exemplars.png", optimize=True)
+    bl.viz.show(pictures, titles, 6, masks).quantize(256).save(
+        HERE / "pictures/exemplars.png", optimize=True
+    )
 
 
 # notebook: the heading, and which picture below it
@@ -199,14 +227,19 @@ LIMIT = 45e6  # bytes, all shipped networks together
 
 
 def ship(name, export):
-    """Put a trained network into the package, without what others lend it, and note who lends what."""
+    """Put a trained network into the package, without what others lend it, and note who lends
+    what.
+    """
     target = cards.WEIGHTS / name
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(export, target, copy_function=shutil.copyfile)
     if name == "tinyworld-exemplar":
         shutil.rmtree(target / "vae")
         file = target / "image_encoder/model.safetensors"
-        save_file({key: value for key, value in load_file(file).items() if not key.startswith("model.")}, file)
+        save_file(
+            {key: value for key, value in load_file(file).items() if not key.startswith("model.")},
+            file,
+        )
         card = json.loads((target / "blendlab.json").read_text()) | {"lent": cards.lent()}
         (target / "blendlab.json").write_text(json.dumps(card, indent=2) + "\n")
     total = sum(file.stat().st_size for file in cards.WEIGHTS.rglob("*.*"))

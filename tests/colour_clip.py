@@ -1,4 +1,6 @@
-"""A CLIP whose answers are known: a picture is its mean colour, a prompt the colour that it names."""
+"""A CLIP whose answers are known: a picture is its mean colour, a prompt the colour that it
+names.
+"""
 
 from dataclasses import dataclass
 

@@ -3,7 +3,9 @@
 import os
 import socket
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported, so before any test module is
+os.environ["HF_HUB_OFFLINE"] = (
+    "1"  # read when huggingface_hub is imported, so before any test module is
+)
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.pop("BLENDLAB_MODEL", None)  # tests are about tinyworld
 
@@ -33,7 +35,9 @@ def tiny():
 
 @pytest.fixture(scope="module")
 def sd():
-    """Stable Diffusion 1.x with random weights; cross-attention at the latents' own size and at half of it."""
+    """Stable Diffusion 1.x with random weights; cross-attention at the latents' own size and at
+    half of it.
+    """
     import checkpoints
 
     return checkpoints.sd1()

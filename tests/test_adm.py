@@ -1,7 +1,9 @@
-"""guided-diffusion checkpoints: converted, they compute what the equations of 2105.05233's network say.
+"""guided-diffusion checkpoints: converted, they compute what the equations of 2105.05233's network
+say.
 
-`Original` is that network written from its equations. Its first run draws the weights that it asks for and names
-them as guided-diffusion does, so the small checkpoint of a test and its reference are one thing.
+`Original` is that network written from its equations. Its first run draws the weights that it asks
+for and names them as guided-diffusion does, so the small checkpoint of a test and its reference are
+one thing.
 """
 
 import hashlib
@@ -23,7 +25,9 @@ from blendlab.schedule import Schedule
 
 @dataclass
 class Original:
-    """The UNet of guided-diffusion. mults: widths of the levels / width; attends: levels; head: channels of a head."""
+    """The UNet of guided-diffusion. mults: widths of the levels / width; attends: levels; head:
+    channels of a head.
+    """
 
     width: int = 32
     mults: tuple = (1, 2)
@@ -47,15 +51,22 @@ class Original:
             elif len(shape) == 1:
                 self.state[name] = 0.3 * torch.randn(shape, generator=spread)
             else:
-                self.state[name] = torch.randn(shape, generator=spread) / math.prod(shape[1:]) ** 0.5
+                self.state[name] = (
+                    torch.randn(shape, generator=spread) / math.prod(shape[1:]) ** 0.5
+                )
         return self.state[name].to(self.dtype)
 
     def conv(self, name, x, out, side=3, stride=1):
-        weight, bias = self.get(f"{name}.weight", out, x.shape[1], side, side), self.get(f"{name}.bias", out)
+        weight, bias = (
+            self.get(f"{name}.weight", out, x.shape[1], side, side),
+            self.get(f"{name}.bias", out),
+        )
         return F.conv2d(x, weight, bias, stride, side // 2)
 
     def dense(self, name, x, out):
-        """A layer on the second axis of (B,C) or (B,C,HW); the latter is a convolution over one axis."""
+        """A layer on the second axis of (B,C) or (B,C,HW); the latter is a convolution over one
+        axis.
+        """
         shape = (out, x.shape[1], 1) if x.ndim == 3 else (out, x.shape[1])
         weight, bias = self.get(f"{name}.weight", *shape), self.get(f"{name}.bias", out)
         y = torch.einsum("oc,bc...->bo...", weight.flatten(1), x)
@@ -73,13 +84,17 @@ class Original:
         h = resize(F.silu(self.norm(f"{name}.in_layers.0", x)))
         x = resize(x)
         h = self.conv(f"{name}.in_layers.2", h, out)
-        say = self.dense(f"{name}.emb_layers.1", F.silu(emb), 2 * out if self.scale_shift else out)[..., None, None]
+        say = self.dense(f"{name}.emb_layers.1", F.silu(emb), 2 * out if self.scale_shift else out)[
+            ..., None, None
+        ]
         if self.scale_shift:
             h = self.norm(f"{name}.out_layers.0", h) * (1 + say[:, :out]) + say[:, out:]
         else:
             h = self.norm(f"{name}.out_layers.0", h + say)
         h = self.conv(f"{name}.out_layers.3", F.silu(h), out)
-        return h + (x if x.shape[1] == out else self.conv(f"{name}.skip_connection", x, out, side=1))
+        return h + (
+            x if x.shape[1] == out else self.conv(f"{name}.skip_connection", x, out, side=1)
+        )
 
     def attention(self, name, x):
         flat = x.flatten(2)  # (B,C,HW)
@@ -107,7 +122,9 @@ class Original:
     def __call__(self, x, t, y=None):
         self.dtype, names = x.dtype, iter(range(10**6))
         half = self.width // 2
-        angle = t[:, None].float() * torch.exp(-math.log(10000) * torch.arange(half, device=x.device) / half)
+        angle = t[:, None].float() * torch.exp(
+            -math.log(10000) * torch.arange(half, device=x.device) / half
+        )
         emb = torch.cat([angle.cos(), angle.sin()], 1).to(x.dtype)  # float32 until here, as there
         emb = F.silu(self.dense("time_embed.0", emb, 4 * self.width))
         emb = self.dense("time_embed.2", emb, 4 * self.width)
@@ -143,8 +160,13 @@ class Original:
 
 
 def example(side=16, dtype=torch.float32, batch=2):
-    x = torch.randn(batch, 3, *((side, side) if isinstance(side, int) else side), dtype=torch.float64,
-                    generator=torch.Generator().manual_seed(1))
+    x = torch.randn(
+        batch,
+        3,
+        *((side, side) if isinstance(side, int) else side),
+        dtype=torch.float64,
+        generator=torch.Generator().manual_seed(1),
+    )
     return x.to(dtype), torch.tensor([981, 3])[:batch]
 
 
@@ -156,17 +178,22 @@ def small():
     return original
 
 
-# -- The numbers ---------------------------------------------------------------------------------------------
+# -- The numbers
+# ---------------------------------------------------------------------------------------------
 
 LAYOUTS = {
     "unconditional": dict(),
     "with classes": dict(classes=5),
     "new order": dict(legacy=False),
     "new order, with classes": dict(legacy=False, classes=3, blocks=2),
-    "as 64: three blocks, all but the first attend": dict(mults=(1, 2, 3), blocks=3, attends=(1, 2), head=32),
+    "as 64: three blocks, all but the first attend": dict(
+        mults=(1, 2, 3), blocks=3, attends=(1, 2), head=32
+    ),
     "as 128: a number of heads": dict(mults=(1, 2, 3), attends=(1, 2), heads=4),
     "as 256: widths repeat": dict(mults=(1, 1, 2, 2), blocks=2, attends=(2, 3), head=32, classes=4),
-    "as 512: the first level is half as wide": dict(width=64, mults=(0.5, 1, 1), attends=(2,), head=32),
+    "as 512: the first level is half as wide": dict(
+        width=64, mults=(0.5, 1, 1), attends=(2,), head=32
+    ),
     "narrow heads, attention everywhere": dict(attends=(0, 1), head=4),
     "one head": dict(attends=(0, 1), heads=1),
     "attention in the middle only": dict(attends=()),
@@ -206,7 +233,9 @@ def test_every_step_number_agrees_also_between_levels():
     x = example()[0][:1].expand(6, -1, -1, -1)
     t = torch.tensor([0.0, 1.0, 10.1, 499.5, 747.0, 999.0])
     expected = original(x, t)
-    torch.testing.assert_close(adm.convert(original.state, head_channels=16)(x, t).sample, expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        adm.convert(original.state, head_channels=16)(x, t).sample, expected, rtol=0, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("wrong", [dict(legacy=False), dict(head_channels=32), dict(heads=1)])
@@ -217,43 +246,80 @@ def test_what_a_checkpoint_does_not_tell_changes_the_output(wrong):
     assert (unet(x, t).sample - expected).abs().max() > 1e-2
 
 
-@pytest.mark.parametrize("name, layout, size", [
-    ("64", dict(width=192, mults=(1, 2, 3, 4), blocks=3, attends=(1, 2, 3), classes=1000), 64),
-    ("128", dict(width=256, mults=(1, 1, 2, 3, 4), blocks=2, attends=(2, 3, 4), heads=4, classes=1000), 128),
-    ("256", dict(width=256, mults=(1, 1, 2, 2, 4, 4), blocks=2, attends=(3, 4, 5), classes=1000), 256),
-    ("512", dict(width=256, mults=(0.5, 1, 1, 2, 2, 4, 4), blocks=2, attends=(4, 5, 6), classes=1000), 512)])
+@pytest.mark.parametrize(
+    "name, layout, size",
+    [
+        ("64", dict(width=192, mults=(1, 2, 3, 4), blocks=3, attends=(1, 2, 3), classes=1000), 64),
+        (
+            "128",
+            dict(
+                width=256, mults=(1, 1, 2, 3, 4), blocks=2, attends=(2, 3, 4), heads=4, classes=1000
+            ),
+            128,
+        ),
+        (
+            "256",
+            dict(width=256, mults=(1, 1, 2, 2, 4, 4), blocks=2, attends=(3, 4, 5), classes=1000),
+            256,
+        ),
+        (
+            "512",
+            dict(
+                width=256, mults=(0.5, 1, 1, 2, 2, 4, 4), blocks=2, attends=(4, 5, 6), classes=1000
+            ),
+            512,
+        ),
+    ],
+)
 def test_the_official_layouts_are_recognised(name, layout, size):
     original = Original(**layout, head=64, device="meta")
-    original(torch.empty(1, 3, size, size, device="meta"), torch.zeros(1, device="meta"),
-             torch.zeros(1, dtype=torch.long, device="meta"))
+    original(
+        torch.empty(1, 3, size, size, device="meta"),
+        torch.zeros(1, device="meta"),
+        torch.zeros(1, dtype=torch.long, device="meta"),
+    )
     unet = adm.convert(original.state, heads=original.heads)
     assert unet.config.sample_size == size and unet.config.num_class_embeds == 1000
-    assert unet.config.block_out_channels == [int(mult * layout["width"]) for mult in layout["mults"]]
+    assert unet.config.block_out_channels == [
+        int(mult * layout["width"]) for mult in layout["mults"]
+    ]
     assert [name.startswith("Attn") for name in unet.config.down_block_types] == [
-        level in layout["attends"] for level in range(len(layout["mults"]))]
+        level in layout["attends"] for level in range(len(layout["mults"]))
+    ]
 
 
 def test_adm_256_has_the_published_number_of_weights():
-    original = Original(256, (1, 1, 2, 2, 4, 4), blocks=2, attends=(3, 4, 5), head=64, device="meta")
+    original = Original(
+        256, (1, 1, 2, 2, 4, 4), blocks=2, attends=(3, 4, 5), head=64, device="meta"
+    )
     original(torch.empty(1, 3, 256, 256, device="meta"), torch.zeros(1, device="meta"))
     assert len(original.state) == 566  # as the published file
     assert sum(weight.numel() for weight in adm.convert(original.state).parameters()) == 552_814_086
 
 
-# -- The keys ------------------------------------------------------------------------------------------------
+# -- The keys
+# ------------------------------------------------------------------------------------------------
+
 
 def test_every_weight_arrives_once(small):
     theirs = torch.cat([weight.flatten() for weight in small.state.values()]).sort().values
-    ours = torch.cat([weight.flatten() for weight in adm.convert(small.state).parameters()]).sort().values
+    ours = (
+        torch.cat([weight.flatten() for weight in adm.convert(small.state).parameters()])
+        .sort()
+        .values
+    )
     assert torch.equal(theirs, ours)
 
 
 def test_layers_get_the_weights_of_their_part(small):
     ours, theirs = adm.convert(small.state).state_dict(), small.state
-    for new, old in {"time_embedding.linear_2.weight": "time_embed.2.weight", "conv_in.bias": "input_blocks.0.0.bias",
-                     "down_blocks.0.downsamplers.0.conv1.weight": "input_blocks.2.0.in_layers.2.weight",
-                     "up_blocks.0.upsamplers.0.norm2.bias": "output_blocks.1.2.out_layers.0.bias",
-                     "mid_block.attentions.0.group_norm.weight": "middle_block.1.norm.weight"}.items():
+    for new, old in {
+        "time_embedding.linear_2.weight": "time_embed.2.weight",
+        "conv_in.bias": "input_blocks.0.0.bias",
+        "down_blocks.0.downsamplers.0.conv1.weight": "input_blocks.2.0.in_layers.2.weight",
+        "up_blocks.0.upsamplers.0.norm2.bias": "output_blocks.1.2.out_layers.0.bias",
+        "mid_block.attentions.0.group_norm.weight": "middle_block.1.norm.weight",
+    }.items():
         assert torch.equal(ours[new], theirs[old]), old
 
 
@@ -263,13 +329,25 @@ def test_each_missing_key_is_refused_by_name(layout):
     original(*example())
     for key in original.state:
         with pytest.raises(ValueError, match=f"missing in this state dict: {key};"):
-            adm.convert({name: value for name, value in original.state.items() if name != key}, head_channels=16)
+            adm.convert(
+                {name: value for name, value in original.state.items() if name != key},
+                head_channels=16,
+            )
 
 
-@pytest.mark.parametrize("key", [
-    "input_blocks.1.0.skip_connection.weight", "input_blocks.1.1.qkv_norm.weight",
-    "output_blocks.4.0.in_layers.0.weight", "middle_block.3.in_layers.0.weight",
-    "label_emb.bias", "out.3.weight", "low_res.weight", "epoch"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "input_blocks.1.0.skip_connection.weight",
+        "input_blocks.1.1.qkv_norm.weight",
+        "output_blocks.4.0.in_layers.0.weight",
+        "middle_block.3.in_layers.0.weight",
+        "label_emb.bias",
+        "out.3.weight",
+        "low_res.weight",
+        "epoch",
+    ],
+)
 def test_an_unknown_key_is_refused_by_name(small, key):
     with pytest.raises(ValueError, match=f"unknown in this state dict: {key}"):
         adm.convert(small.state | {key: torch.zeros(1)})
@@ -281,7 +359,9 @@ def test_many_unknown_keys_are_counted(small):
 
 
 def test_other_networks_are_refused(small):
-    classifier = {key: value for key, value in small.state.items() if not key.startswith("output_blocks")}
+    classifier = {
+        key: value for key, value in small.state.items() if not key.startswith("output_blocks")
+    }
     for state in (classifier, {}, {"state_dict": small.state, "epoch": 3}):
         with pytest.raises(ValueError, match="no output_blocks.0.0 .* guided-diffusion"):
             adm.convert(state)
@@ -289,11 +369,16 @@ def test_other_networks_are_refused(small):
 
 @pytest.mark.parametrize("options", [dict(head_channels=48), dict(heads=7)])
 def test_heads_that_do_not_fit_are_refused(small, options):
-    with pytest.raises(ValueError, match="do not fit into attention 64 channels wide; give head_channels= or heads="):
+    with pytest.raises(
+        ValueError,
+        match="do not fit into attention 64 channels wide; give head_channels= or heads=",
+    ):
         adm.convert(small.state, **options)
 
 
-# -- A file, and the pipeline --------------------------------------------------------------------------------
+# -- A file, and the pipeline
+# --------------------------------------------------------------------------------
+
 
 @pytest.fixture
 def file(small, tmp_path):
@@ -305,7 +390,11 @@ def test_a_local_file_loads_to_a_frozen_pipeline_and_fetches_nothing(file, small
     monkeypatch.setattr(adm, "fetch", None)
     for name in (file, str(file)):
         pipe = load(name, device="cpu")
-        assert type(pipe).__name__ == "DDPMPipeline" and pipe.unet.dtype == torch.float32 and not pipe.unet.training
+        assert (
+            type(pipe).__name__ == "DDPMPipeline"
+            and pipe.unet.dtype == torch.float32
+            and not pipe.unet.training
+        )
         assert not any(weight.requires_grad for weight in pipe.unet.parameters())
         x, t = example()
         torch.testing.assert_close(pipe.unet(x, t).sample, small(x, t), rtol=0, atol=1e-4)
@@ -320,9 +409,15 @@ def test_weights_come_in_the_type_asked_for_and_without_a_word(file, caplog, cap
 def test_the_scheduler_is_the_one_of_the_official_code(file):
     scheduler = load(file, device="cpu").scheduler
     config = scheduler.config
-    assert (config.prediction_type, config.variance_type, config.clip_sample) == ("epsilon", "learned_range", False)
+    assert (config.prediction_type, config.variance_type, config.clip_sample) == (
+        "epsilon",
+        "learned_range",
+        False,
+    )
     schedule = Schedule.from_scheduler(scheduler)
-    torch.testing.assert_close(schedule.abar, Schedule.linear().abar, rtol=1e-4, atol=0)  # betas are float32 there
+    torch.testing.assert_close(
+        schedule.abar, Schedule.linear().abar, rtol=1e-4, atol=0
+    )  # betas are float32 there
     timesteps = schedule.timesteps(100, skip=0.25)
     assert timesteps[:2] == [747, 737] and timesteps[-3:] == [10, 0, -1]  # as respace.py for "100"
     scheduler.set_timesteps(100)
@@ -330,8 +425,12 @@ def test_the_scheduler_is_the_one_of_the_official_code(file):
 
 
 def test_the_pipeline_makes_pictures_with_its_learned_variance(file):
-    pictures = load(file, device="cpu")(batch_size=2, num_inference_steps=3, output_type="np",
-                                        generator=torch.Generator().manual_seed(0)).images
+    pictures = load(file, device="cpu")(
+        batch_size=2,
+        num_inference_steps=3,
+        output_type="np",
+        generator=torch.Generator().manual_seed(0),
+    ).images
     assert pictures.shape == (2, 16, 16, 3) and pictures.std() > 0.01
 
 
@@ -359,7 +458,9 @@ def test_classes_are_a_condition_of_the_denoiser():
     seen = denoiser(pipe.unet, schedule)(x, 500, {"class_labels": torch.tensor([4])})
     eps = original(x, torch.tensor([500, 500]), torch.tensor([4, 4]))[:, :3]
     a, s = schedule.levels(500)
-    torch.testing.assert_close(seen.x0_hat, (x - s * eps) / a, rtol=0, atol=1e-3)  # divided by a = 0.28
+    torch.testing.assert_close(
+        seen.x0_hat, (x - s * eps) / a, rtol=0, atol=1e-3
+    )  # divided by a = 0.28
 
 
 def test_a_fixed_variance_is_the_large_one():
@@ -378,9 +479,13 @@ def test_a_saved_folder_opens_to_the_same_network(file, tmp_path):
     assert again.scheduler.config.variance_type == "learned_range"
 
 
-@pytest.mark.parametrize("layout, options", [
-    (dict(width=64, mults=(0.5, 1), head=32), dict(head_channels=32)),
-    (dict(mults=(1, 2, 3), attends=(1, 2), heads=4), dict(heads=4))])
+@pytest.mark.parametrize(
+    "layout, options",
+    [
+        (dict(width=64, mults=(0.5, 1), head=32), dict(head_channels=32)),
+        (dict(mults=(1, 2, 3), attends=(1, 2), heads=4), dict(heads=4)),
+    ],
+)
 def test_a_network_that_a_folder_would_change_is_not_saved(layout, options, tmp_path):
     original = Original(**layout)
     original(*example())
@@ -390,15 +495,20 @@ def test_a_network_that_a_folder_would_change_is_not_saved(layout, options, tmp_
 
 def test_official_files_are_known_by_name(tmp_path):
     x, t = example()
-    for name, layout in {"64x64_diffusion.pt": dict(legacy=False, head=64),
-                         "128x128_diffusion.pt": dict(heads=4)}.items():
+    for name, layout in {
+        "64x64_diffusion.pt": dict(legacy=False, head=64),
+        "128x128_diffusion.pt": dict(heads=4),
+    }.items():
         original = Original(**layout)
         expected = original(x, t)
         torch.save(original.state, tmp_path / name)
         pipe = load(tmp_path / name, device="cpu")
         torch.testing.assert_close(pipe.unet(x, t).sample, expected, rtol=0, atol=1e-4)
         assert (pipe.scheduler.config.beta_schedule == "linear") == (name != "64x64_diffusion.pt")
-    assert adm.load(tmp_path / "64x64_diffusion.pt", betas="linear").scheduler.config.beta_schedule == "linear"
+    assert (
+        adm.load(tmp_path / "64x64_diffusion.pt", betas="linear").scheduler.config.beta_schedule
+        == "linear"
+    )
 
 
 class Trap:
@@ -406,7 +516,9 @@ class Trap:
         return print, ("code from a file ran",)
 
 
-@pytest.mark.parametrize("content", [Trap(), {"input_blocks.0.0.weight": Trap()}, b"", b"<html>404</html>"])
+@pytest.mark.parametrize(
+    "content", [Trap(), {"input_blocks.0.0.weight": Trap()}, b"", b"<html>404</html>"]
+)
 def test_a_file_that_is_not_weights_alone_is_refused_and_runs_nothing(tmp_path, capfd, content):
     file = tmp_path / "bad.pt"
     file.write_bytes(content) if isinstance(content, bytes) else torch.save(content, file)
@@ -423,7 +535,9 @@ def test_a_file_of_one_tensor_or_no_file_is_refused(tmp_path):
         load("nowhere.pt")
 
 
-# -- The download --------------------------------------------------------------------------------------------
+# -- The download
+# --------------------------------------------------------------------------------------------
+
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
@@ -457,7 +571,9 @@ def test_half_a_download_is_never_taken_for_the_whole(hub, file):
 
 
 def test_offline_one_sentence_says_what_to_do(hub):
-    with pytest.raises(OSError, match="connect to the internet, or get that file elsewhere and give its path"):
+    with pytest.raises(
+        OSError, match="connect to the internet, or get that file elsewhere and give its path"
+    ):
         adm.fetch((hub / "gone.pt").as_uri(), "")
 
 

@@ -1,4 +1,6 @@
-"""Cross-attention maps: that looking changes nothing, that each map is what its label says, and where words are."""
+"""Cross-attention maps: that looking changes nothing, that each map is what its label says, and
+where words are.
+"""
 
 import checkpoints
 import pytest
@@ -9,7 +11,10 @@ import blendlab as bl
 from blendlab import prompts
 from blendlab.attention import Maps, capture, centre, tokens
 
-DOWN, MID = "down_blocks.1.attentions.0.transformer_blocks.0.attn2", "mid_block.attentions.0.transformer_blocks.0.attn2"
+DOWN, MID = (
+    "down_blocks.1.attentions.0.transformer_blocks.0.attn2",
+    "mid_block.attentions.0.transformer_blocks.0.attn2",
+)
 
 
 def noise(n, h=8, w=8, seed=0):
@@ -22,11 +27,15 @@ def text(n, width=32, length=77, seed=1):
 
 def state(unet):
     """Everything that an observer could have left in a network: its processors and hooks."""
-    hooks = [m._forward_pre_hooks | m._forward_hooks | m._forward_pre_hooks_with_kwargs for m in unet.modules()]
+    hooks = [
+        m._forward_pre_hooks | m._forward_hooks | m._forward_pre_hooks_with_kwargs
+        for m in unet.modules()
+    ]
     return {name: id(processor) for name, processor in unet.attn_processors.items()}, hooks
 
 
-# --- looking changes nothing --------------------------------------------------------------------------
+# --- looking changes nothing
+# --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("layout", ["tiny", "sd1", "sd2", "sdxl"])
@@ -44,9 +53,14 @@ def test_the_output_is_the_same_bit_for_bit_and_no_map_comes_twice(layout, tiny)
     layers = [name for name, _ in pipe.unet.named_modules() if name.endswith("attn2")]
     assert sorted(m.layer for m in maps) == sorted(layers) and {m.step for m in maps} == {0}
     for m in maps:
-        assert m.weights.dtype == torch.float32 and m.weights.shape[-1] == pipe.tokenizer.model_max_length
+        assert (
+            m.weights.dtype == torch.float32
+            and m.weights.shape[-1] == pipe.tokenizer.model_max_length
+        )
         # float32 rounds each of up to 77 weights by 6e-8
-        torch.testing.assert_close(m.weights.sum(-1), torch.ones(m.weights.shape[:-1]), rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            m.weights.sum(-1), torch.ones(m.weights.shape[:-1]), rtol=0, atol=1e-5
+        )
 
 
 def test_the_weights_are_those_that_the_layer_applies_to_its_values(sd):
@@ -58,7 +72,9 @@ def test_the_weights_are_those_that_the_layer_applies_to_its_values(sd):
     assert maps[0].size == (2, 8)
     heads = attn.to_v(cond).unflatten(-1, (attn.heads, -1)).transpose(1, 2)  # (B,heads,tokens,d)
     by_hand = maps[0].weights.flatten(2, 3) @ heads  # (B,heads,cells,d)
-    torch.testing.assert_close(attn.to_out[0](by_hand.transpose(1, 2).flatten(2)), out, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        attn.to_out[0](by_hand.transpose(1, 2).flatten(2)), out, rtol=0, atol=1e-5
+    )
 
 
 class Wrapped(torch.nn.Module):
@@ -132,11 +148,16 @@ def test_half_precision_gives_float32_maps(dtype, atol):
         pipe.unet(noise(2).to(dtype), 10, text(2).to(dtype))
     for m, n in zip(full, half, strict=True):
         assert n.weights.dtype == torch.float32
-        torch.testing.assert_close(n.weights.sum(-1), torch.ones(n.weights.shape[:-1]), rtol=0, atol=1e-5)
-        torch.testing.assert_close(n.weights, m.weights, rtol=0, atol=atol)  # what the features lost
+        torch.testing.assert_close(
+            n.weights.sum(-1), torch.ones(n.weights.shape[:-1]), rtol=0, atol=1e-5
+        )
+        torch.testing.assert_close(
+            n.weights, m.weights, rtol=0, atol=atol
+        )  # what the features lost
 
 
-# --- branches -----------------------------------------------------------------------------------------
+# --- branches
+# -----------------------------------------------------------------------------------------
 
 
 def test_branch_picks_its_half_of_cfgs_batch(sd):
@@ -181,7 +202,8 @@ def test_one_noise_with_two_prompts_needs_both(sd):
     assert {len(m.weights) for m in maps} == {2}
 
 
-# --- labels -------------------------------------------------------------------------------------------
+# --- labels
+# -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("h, w", [(8, 8), (6, 10), (10, 6), (4, 16), (7, 9), (5, 3)])
@@ -218,8 +240,14 @@ def test_layers_are_chosen_by_parts_of_their_names(tiny):
             tiny.unet(noise(1, 16, 16), 10, text(1, 128, 32))
         return [m.layer for m in maps]
 
-    assert len(layers(None)) == 4 and layers("down") == [DOWN] and layers(["mid", "down"]) == [DOWN, MID]
-    with pytest.raises(ValueError, match=rf"no cross-attention layer has 'encoder' in its name; they are: {DOWN}, "):
+    assert (
+        len(layers(None)) == 4
+        and layers("down") == [DOWN]
+        and layers(["mid", "down"]) == [DOWN, MID]
+    )
+    with pytest.raises(
+        ValueError, match=rf"no cross-attention layer has 'encoder' in its name; they are: {DOWN}, "
+    ):
         layers("encoder")
 
 
@@ -232,8 +260,12 @@ def test_a_tokens_mask_counts_as_it_does_in_the_network(sd):
         assert torch.equal(sd.unet(noise(2), 10, **arguments).sample, plain)
     for m in maps:
         assert m.weights[0, ..., 40:].max() == 0 and m.weights[1, ..., 10:].max() == 0
-        torch.testing.assert_close(m.weights.sum(-1), torch.ones(m.weights.shape[:-1]), rtol=0, atol=1e-5)
-    with capture(sd.unet) as short:  # a mask is the same as not having the tokens, in the first layer
+        torch.testing.assert_close(
+            m.weights.sum(-1), torch.ones(m.weights.shape[:-1]), rtol=0, atol=1e-5
+        )
+    with capture(
+        sd.unet
+    ) as short:  # a mask is the same as not having the tokens, in the first layer
         sd.unet(noise(2), 10, text(2)[:, :10])
     torch.testing.assert_close(maps[0].weights[1, ..., :10], short[0].weights[1], rtol=0, atol=1e-5)
 
@@ -251,30 +283,41 @@ def test_at_is_the_mean_over_heads_and_over_layers_of_one_size(sd):
 def test_at_says_what_there_is(sd):
     with capture(sd.unet, ["down", "mid"]) as maps:
         sd.unet(noise(1), 10, text(1))
-    with pytest.raises(ValueError, match=r"size is None; these maps have \(4, 4\), \(8, 8\) cells: choose one"):
+    with pytest.raises(
+        ValueError, match=r"size is None; these maps have \(4, 4\), \(8, 8\) cells: choose one"
+    ):
         maps.at()
-    with pytest.raises(ValueError, match=r"size is \(16, 16\); these maps have \(4, 4\), \(8, 8\) cells"):
+    with pytest.raises(
+        ValueError, match=r"size is \(16, 16\); these maps have \(4, 4\), \(8, 8\) cells"
+    ):
         maps.at(size=(16, 16))
-    with pytest.raises(ValueError, match=r"no map is of step 3 and layers 'up'; there are steps \[0\] of down.*mid"):
+    with pytest.raises(
+        ValueError, match=r"no map is of step 3 and layers 'up'; there are steps \[0\] of down.*mid"
+    ):
         maps.at(3, "up")
     with pytest.raises(ValueError, match="there are steps"):
         Maps().at()
 
 
-@pytest.mark.parametrize("wrong, says", [({"branch": "text"}, "choose cond, uncond, both"), ({"steps": 0}, r"\(0,\)")])
+@pytest.mark.parametrize(
+    "wrong, says", [({"branch": "text"}, "choose cond, uncond, both"), ({"steps": 0}, r"\(0,\)")]
+)
 def test_wrong_options_are_refused_before_the_network_runs(sd, wrong, says):
     with pytest.raises(ValueError, match=says), capture(sd.unet, **wrong):
         pass
 
 
-# --- words --------------------------------------------------------------------------------------------
+# --- words
+# --------------------------------------------------------------------------------------------
 
 
 def test_words_of_tinyworld_have_places(tiny):
     prompt = "a red cat and a blue cat on grass at night"
     assert tokens(tiny, prompt, "cat") == [3, 7] and tokens(tiny, prompt, "Grass") == [9]
     assert tokens(tiny, prompt, "a") == [1, 5] and tokens(tiny, prompt, "red cat") == [2, 3]
-    with pytest.raises(ValueError, match="'dog' is not in the prompt; its words are: a, red, cat, and, blue, on, g"):
+    with pytest.raises(
+        ValueError, match="'dog' is not in the prompt; its words are: a, red, cat, and, blue, on, g"
+    ):
         tokens(tiny, prompt, "dog")
     with pytest.raises(ValueError, match="does not know 'dragon'"):
         tokens(tiny, "a dragon", "dragon")
@@ -286,24 +329,31 @@ def test_words_of_several_pieces_have_several_places(sd):
     for word in ("bobcat", "Gryffindorian", "naïve", "zebra-fish", "a Gryffindorian bus"):
         places = tokens(sd, prompt, word)
         assert [ids[i] for i in places] == sd.tokenizer(word).input_ids[1:-1]
-        assert places == list(range(places[0], places[-1] + 1)) and (len(places) > 1 or word == "bobcat")
+        assert places == list(range(places[0], places[-1] + 1)) and (
+            len(places) > 1 or word == "bobcat"
+        )
     assert len(tokens(sd, prompt, "cat")) == 1 and len(tokens(sd, prompt, "a")) == 2
 
 
 @pytest.mark.parametrize("word", ["", "  ", "cats", "ca", "at"])
 def test_what_is_no_word_of_the_prompt_is_refused(sd, word):
-    with pytest.raises(ValueError, match="is not in the prompt; its words are: a, red, cat, bobcatt$"):
+    with pytest.raises(
+        ValueError, match="is not in the prompt; its words are: a, red, cat, bobcatt$"
+    ):
         tokens(sd, "a red cat, a bobcatt", word)
 
 
 def test_places_are_those_of_the_embeddings_that_the_unet_gets(sd):
     with_cat, _ = prompts.encode(sd, ["a red cat"])
     with_dog, _ = prompts.encode(sd, ["a red dog"])
-    first = (with_cat != with_dog).any(-1)[0].nonzero()[0].item()  # the text encoder looks only back
+    first = (
+        (with_cat != with_dog).any(-1)[0].nonzero()[0].item()
+    )  # the text encoder looks only back
     assert [first] == tokens(sd, "a red cat", "cat") == tokens(sd, "a red dog", "dog")
 
 
-# --- where a map points -------------------------------------------------------------------------------
+# --- where a map points
+# -------------------------------------------------------------------------------
 
 
 def test_one_cell_has_its_centre_in_fractions_of_the_picture():
@@ -318,7 +368,9 @@ def test_mass_and_peak_are_two_things():
     heat = F.pad(torch.ones(1, 2, 2), (0, 6, 0, 6)) + 1.0  # a bright corner on an even background
     heat[0, 1, 1] += 1e-3
     torch.testing.assert_close(centre(heat, "peak"), torch.tensor([[1.5 / 8, 1.5 / 8]]))
-    torch.testing.assert_close(centre(heat)[0, 0].item(), (64 * 0.5 + 4 * 1 / 8) / 68, rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        centre(heat)[0, 0].item(), (64 * 0.5 + 4 * 1 / 8) / 68, rtol=0, atol=1e-4
+    )
     torch.testing.assert_close(centre(heat - 2, "peak"), torch.tensor([[1.5 / 8, 1.5 / 8]]))
 
 

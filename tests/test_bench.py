@@ -16,7 +16,9 @@ import torch
 import blendlab
 from blendlab.measuring import results
 
-SPEC = importlib.util.spec_from_file_location("bench", Path(__file__).parent.parent / "bench" / "bench.py")
+SPEC = importlib.util.spec_from_file_location(
+    "bench", Path(__file__).parent.parent / "bench" / "bench.py"
+)
 bench = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(bench)
 
@@ -26,12 +28,18 @@ def pipe():
     return checkpoints.sd1()
 
 
-def test_the_program_prints_its_table_and_saves_all_that_was_measured(pipe, monkeypatch, tmp_path, capsys):
+def test_the_program_prints_its_table_and_saves_all_that_was_measured(
+    pipe, monkeypatch, tmp_path, capsys
+):
     monkeypatch.setattr(bench, "tinyworld", lambda: pipe)
     bench.main(["--quick", "--pairs", "3", "--out", str(tmp_path / "new" / "results.json")])
     saved = json.loads((tmp_path / "new" / "results.json").read_text())
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["results.json"]
-    assert saved["versions"]["blendlab"] == blendlab.__version__ and saved["device"] and saved["n"] == 3
+    assert (
+        saved["versions"]["blendlab"] == blendlab.__version__
+        and saved["device"]
+        and saved["n"] == 3
+    )
 
     # Every ratio is that of the seconds beside it, and both contestants asked the UNet as often.
     assert len(saved["rows"]) == 2 * len(bench.RATIOS)  # n=1 and n=4
@@ -56,18 +64,24 @@ def test_the_networks_alone_are_called_as_the_edit_calls_them(pipe):
     runs = bench.latent_edits(pipe, n=3, steps=4)
     edit, alone = (bench.network_calls(pipe, runs[name]) for name in ("edit", "networks"))
     assert [call[:2] for call in edit] == [call[:2] for call in alone]
-    assert Counter(call[:2] for call in edit)["unet", "forward"] == 3  # a quarter of the four levels is skipped
+    assert (
+        Counter(call[:2] for call in edit)["unet", "forward"] == 3
+    )  # a quarter of the four levels is skipped
     for (_, _, args, kwargs), (_, _, again, kwargs_again) in zip(edit, alone, strict=True):
         torch.testing.assert_close(list(args), list(again))
         torch.testing.assert_close(kwargs, kwargs_again)
-    assert "forward" not in vars(pipe.unet) and "encode" not in vars(pipe.vae)  # nothing is left behind
+    assert "forward" not in vars(pipe.unet) and "encode" not in vars(
+        pipe.vae
+    )  # nothing is left behind
 
 
 def test_contestants_take_turns_there_and_back():
     heard = []
     runs = {name: lambda name=name: heard.append(name) for name in "abc"}
     taken = bench.take_turns(runs, pairs=3)
-    assert "".join(heard) == "abccbaabc" and {name: len(times) for name, times in taken.items()} == dict(a=3, b=3, c=3)
+    assert "".join(heard) == "abccbaabc" and {
+        name: len(times) for name, times in taken.items()
+    } == dict(a=3, b=3, c=3)
 
 
 def test_the_interval_of_the_median_holds_it_and_shrinks_with_more_pairs():
@@ -76,7 +90,10 @@ def test_the_interval_of_the_median_holds_it_and_shrinks_with_more_pairs():
     assert bench.median(few)[0] == bench.median(many)[0] == 1.5
     # of 101 values, the 41st and the 61st bound the median in 95% of cases (binomial)
     assert bench.median(many)[1:] == pytest.approx([1.4, 1.6], abs=0.03)
-    assert bench.median(few)[1] < bench.median(many)[1] and bench.median(few)[2] > bench.median(many)[2]
+    assert (
+        bench.median(few)[1] < bench.median(many)[1]
+        and bench.median(few)[2] > bench.median(many)[2]
+    )
 
 
 def test_without_diffusers_pipeline_its_row_is_left_out_with_a_sentence(pipe, monkeypatch):
@@ -85,27 +102,40 @@ def test_without_diffusers_pipeline_its_row_is_left_out_with_a_sentence(pipe, mo
     monkeypatch.setitem(sys.modules, "diffusers", old)
     contest = bench.Contest("small", lambda: pipe, bench.latent_edits, counts=(1,), steps=2)
     result = bench.measure([contest], 1, "")
-    assert [row["label"] for row in result["rows"]] == [f"small, n=1, 2 UNet calls: {bench.RATIOS[0][2]}"]
+    assert [row["label"] for row in result["rows"]] == [
+        f"small, n=1, 2 UNet calls: {bench.RATIOS[0][2]}"
+    ]
     assert "left out" in result["notes"][0] and result["notes"][0] in bench.markdown(result)
 
 
 def test_the_large_networks_have_stable_diffusions_size():
     networks = bench.sd15_networks("meta")
-    sizes = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
-    assert sizes == {"unet": 859_520_964, "vae": 83_653_863, "text_encoder": 123_060_480}  # as in the published files
+    sizes = {
+        name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()
+    }
+    assert sizes == {
+        "unet": 859_520_964,
+        "vae": 83_653_863,
+        "text_encoder": 123_060_480,
+    }  # as in the published files
 
 
 def test_the_large_pipeline_edits_in_half_precision_and_is_called_random(monkeypatch):
-    # The parts are small here; and the autoencoder is one that our edit runs in float32, diffusers in float16.
+    # The parts are small here; and the autoencoder is one that our edit runs in float32, diffusers
+    # in float16.
     small = checkpoints.sd1()
-    parts = dict(unet=small.unet, text_encoder=small.text_encoder, vae=checkpoints.autoencoder(0.18, True))
+    parts = dict(
+        unet=small.unet, text_encoder=small.text_encoder, vae=checkpoints.autoencoder(0.18, True)
+    )
     monkeypatch.setattr(bench, "sd15_networks", lambda device: parts)
     chosen = bench.contests(quick=True, large=True)
     assert [contest.load for contest in chosen] == [bench.tinyworld, bench.sd15_sized]
     pipe = chosen[1].load()
     assert pipe.tokenizer.model_max_length == 77
     pipe.to(torch.float16)
-    result = bench.measure([bench.Contest(chosen[1].label, lambda: pipe, bench.latent_edits, (1,), 1)], 1, "")
+    result = bench.measure(
+        [bench.Contest(chosen[1].label, lambda: pipe, bench.latent_edits, (1,), 1)], 1, ""
+    )
     assert len(result["rows"]) == 2 and "random weights" in result["rows"][0]["label"]
     assert "not for pictures" in bench.markdown(result)
 
@@ -118,7 +148,10 @@ def test_no_pairs_are_refused(capsys):
 
 def test_the_page_shows_the_committed_table():
     folder = Path(bench.__file__).parent
-    saved, page = json.loads((folder / "results.json").read_text()), (folder / "README.md").read_text()
+    saved, page = (
+        json.loads((folder / "results.json").read_text()),
+        (folder / "README.md").read_text(),
+    )
     assert saved["command"] in page and saved["device"]
     shown = re.findall(r"\| (\S+ \[\S+ \S+\]) \|$", page, re.MULTILINE)
     ratios = [results.text(row["A/B (ratio)"], "A/B (ratio)") for row in saved["rows"]]

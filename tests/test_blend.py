@@ -13,11 +13,15 @@ def test_one_is_edit_and_zero_is_keep_bit_for_bit():
 
 def test_a_ruined_edit_does_not_leak_out_of_the_mask():
     keep = torch.randn(1, 3, 4, 4)
-    assert torch.equal(blend(torch.zeros(1, 1, 4, 4), edit=torch.full_like(keep, torch.nan), keep=keep), keep)
+    assert torch.equal(
+        blend(torch.zeros(1, 1, 4, 4), edit=torch.full_like(keep, torch.nan), keep=keep), keep
+    )
 
 
 def test_a_soft_mask_mixes():
-    out = blend(torch.full((1, 1, 1, 1), 0.25), edit=torch.ones(1, 3, 2, 2), keep=torch.zeros(1, 3, 2, 2))
+    out = blend(
+        torch.full((1, 1, 1, 1), 0.25), edit=torch.ones(1, 3, 2, 2), keep=torch.zeros(1, 3, 2, 2)
+    )
     assert (out == 0.25).all()
 
 

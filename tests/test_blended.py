@@ -1,4 +1,6 @@
-"""Blended Diffusion in pixels: what algorithm 2 promises, on a small network and a CLIP whose answers are known."""
+"""Blended Diffusion in pixels: what algorithm 2 promises, on a small network and a CLIP whose
+answers are known.
+"""
 
 from dataclasses import replace
 
@@ -50,15 +52,23 @@ QUICK = dict(scale=5.0, augmentations=2, steps=6, skip=0.25)
 # What is promised
 
 
-def test_outside_the_mask_is_the_source_bit_for_bit_and_inside_follows_the_words(model, clip, image, mask):
+def test_outside_the_mask_is_the_source_bit_for_bit_and_inside_follows_the_words(
+    model, clip, image, mask
+):
     inside = []
     for colour in COLOURS:
         edit = bl.blended(model, clip, image, mask, colour, **(QUICK | dict(scale=100.0)), seed=3)
         outside = mask.expand_as(image) == 0
         assert torch.equal(edit.tensor[outside], image[outside]) and edit.latents is None
-        assert edit.tensor.abs().max() == 1  # this network's states leave [-1,1] by far, pictures never do
+        assert (
+            edit.tensor.abs().max() == 1
+        )  # this network's states leave [-1,1] by far, pictures never do
         inside.append((edit.tensor * mask).sum((0, 2, 3)) / mask.sum())
-    assert torch.stack(inside).argmax(0).tolist() == [0, 1, 2]  # most of each colour where it was asked for
+    assert torch.stack(inside).argmax(0).tolist() == [
+        0,
+        1,
+        2,
+    ]  # most of each colour where it was asked for
 
 
 def test_without_guidance_it_is_plain_blending(clip, image, mask):
@@ -84,7 +94,10 @@ def test_with_a_mask_of_ones_it_is_plain_guided_sampling(clip, image):
     ones = torch.ones(1, 1, 16, 16)
     ours = bl.blended(model, clip, image, ones, "red", **QUICK, seed=3)
     schedule, denoiser = read_model(model)
-    ts, how = schedule.timesteps(6, 0.25), Guiding(scale=5.0, augmentations=2, shift="mean", eta=1.0)
+    ts, how = (
+        schedule.timesteps(6, 0.25),
+        Guiding(scale=5.0, augmentations=2, shift="mean", eta=1.0),
+    )
     draw = {name: bl.Noise(3, 1, name) for name in ("initial", "step", "augment")}
     loss = clip_loss(torch.tensor([COLOURS["red"]]), ones, clip, how, schedule, draw["augment"])
     x = schedule.add_noise(image, ts[0], draw["initial"](image.shape[1:]))
@@ -120,7 +133,9 @@ def test_every_guided_step_runs_the_network_once(clip, image, mask):
 @pytest.mark.parametrize("through", [True, False])
 @pytest.mark.parametrize("shift", ["mean", "epsilon"])
 def test_each_way_to_guide_comes_closer_to_the_words(model, clip, image, mask, shift, through):
-    how = dict(steps=10, skip=0.25, augmentations=2, shift=shift, through_network=through, eta=1.0, seed=2)
+    how = dict(
+        steps=10, skip=0.25, augmentations=2, shift=shift, through_network=through, eta=1.0, seed=2
+    )
     inside = {}
     for scale in (0.0, 100.0):
         edit = bl.blended(model, clip, image, mask, "green", scale=scale, **how)
@@ -155,7 +170,9 @@ def test_a_learned_variance_is_used(clip, image, mask):
 
 def test_the_presets_run_and_differ(model, clip, image, mask):
     results = [
-        bl.blended(model, clip, image, mask, "red", preset=name, scale=5.0, steps=6, n=2, ranking=None).tensor
+        bl.blended(
+            model, clip, image, mask, "red", preset=name, scale=5.0, steps=6, n=2, ranking=None
+        ).tensor
         for name in PRESETS
     ]
     assert (results[0] - results[1]).abs().max() > 0.01
@@ -194,7 +211,9 @@ def test_warps_leave_the_first_copies_alone_and_follow_their_numbers():
     assert maps.shape == (6, 3, 3)
     for row in (0, 3):
         torch.testing.assert_close(maps[row], torch.eye(3), atol=1e-6, rtol=0)
-    assert ((maps[[1, 2, 4, 5]] - torch.eye(3)).abs().amax((1, 2)) > 1e-3).sum() >= 3  # nine in ten are warped
+    assert (
+        (maps[[1, 2, 4, 5]] - torch.eye(3)).abs().amax((1, 2)) > 1e-3
+    ).sum() >= 3  # nine in ten are warped
     picture = torch.rand(6, 3, 16, 16)
     torch.testing.assert_close(warp(picture, maps)[[0, 3]], picture[[0, 3]], atol=1e-5, rtol=0)
 
@@ -229,7 +248,10 @@ def test_augmentations_change_no_other_noise(model, clip, image, mask):
         ({"distance": "taxi"}, "distance is 'taxi'; choose 'cosine' or 'spherical'"),
         ({"shift": "sideways"}, "shift is 'sideways'; choose 'mean' or 'epsilon'"),
         ({"augmentations": 0}, "augmentations is 0; take 1 with unwarped=1 for none"),
-        ({"eta": 0.0, "shift": "mean"}, "shift='mean' moves by the variance, which is 0 with eta=0"),
+        (
+            {"eta": 0.0, "shift": "mean"},
+            "shift='mean' moves by the variance, which is 0 with eta=0",
+        ),
         ({"image": torch.zeros(1, 3, 17, 16)}, "multiple"),
         ({"skip": 1.0}, "skip is 1.0"),
     ],
@@ -254,19 +276,26 @@ def test_a_latent_model_is_refused(clip, image, mask):
 
 def test_the_algorithm_is_a_generator_that_can_be_steered(model, clip, image, mask):
     schedule, denoiser = read_model(model)
-    ts, how = schedule.timesteps(4), Guiding(scale=0.0, augmentations=1, unwarped=1, shift="mean", eta=1.0)
+    ts, how = (
+        schedule.timesteps(4),
+        Guiding(scale=0.0, augmentations=1, unwarped=1, shift="mean", eta=1.0),
+    )
     loss = clip_loss(torch.tensor([COLOURS["red"]]), mask, clip, how, schedule)
     noise = lambda: torch.zeros_like(image)  # noqa: E731
     guided = guided_steps(denoiser(ts), loss, torch.randn_like(image), schedule, ts, how, noise)
     for step in blended_steps(guided, image, mask, schedule, replace(how, level="t"), noise):
         keep = schedule.add_noise(image, step.t, noise())
-        assert torch.equal(step.x[..., 0, 0], keep[..., 0, 0])  # what the published code does: one level too noisy
+        assert torch.equal(
+            step.x[..., 0, 0], keep[..., 0, 0]
+        )  # what the published code does: one level too noisy
 
 
 def test_ddim_from_pure_noise_is_refused_where_its_shift_would_explode(clip, image, mask):
     from diffusers import DDIMScheduler
 
     model = checkpoints.pixel()
-    model.scheduler = DDIMScheduler(beta_schedule="squaredcos_cap_v2", timestep_spacing="trailing")  # first a = 5e-5
+    model.scheduler = DDIMScheduler(
+        beta_schedule="squaredcos_cap_v2", timestep_spacing="trailing"
+    )  # first a = 5e-5
     with pytest.raises(ValueError, match="holds 5e-05 of a picture.*take skip=0.1, or eta=1"):
         bl.blended(model, clip, image, mask, "red", scale=1.0, steps=4, skip=0.0, eta=0.0)

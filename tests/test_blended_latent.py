@@ -61,22 +61,44 @@ class Counted:
 
 
 def test_equals_the_diffusers_inpaint_pipeline(pipe, image, mask, monkeypatch):
-    scheduler = DDIMScheduler(**checkpoints.BETAS, clip_sample=False, set_alpha_to_one=True, steps_offset=1)
+    scheduler = DDIMScheduler(
+        **checkpoints.BETAS, clip_sample=False, set_alpha_to_one=True, steps_offset=1
+    )
     parts = dict(pipe.components) | {"scheduler": scheduler}
     theirs = StableDiffusionInpaintPipeline(**parts, requires_safety_checker=False)
     theirs.set_progress_bar_config(disable=True)
-    monkeypatch.setattr(DiagonalGaussianDistribution, "sample", lambda self, generator=None: self.mode())
+    monkeypatch.setattr(
+        DiagonalGaussianDistribution, "sample", lambda self, generator=None: self.mode()
+    )
 
     noise = Noise(7, 2, "initial")((4, 8, 8))
     wanted = theirs(
-        "a red mushroom", image / 2 + 0.5, mask, strength=1.0, num_inference_steps=10, guidance_scale=7.5,
-        height=64, width=64, num_images_per_prompt=2, latents=noise, output_type="latent",
+        "a red mushroom",
+        image / 2 + 0.5,
+        mask,
+        strength=1.0,
+        num_inference_steps=10,
+        guidance_scale=7.5,
+        height=64,
+        width=64,
+        num_images_per_prompt=2,
+        latents=noise,
+        output_type="latent",
         masked_image_latents=torch.zeros(2, 4, 8, 8),
-    ).images  # fmt: skip
+    ).images
     ours = blended_latent(
-        theirs, image, mask, "a red mushroom", preset="diffusers", posterior="mode", steps=10, n=2, seed=7
+        theirs,
+        image,
+        mask,
+        "a red mushroom",
+        preset="diffusers",
+        posterior="mode",
+        steps=10,
+        n=2,
+        seed=7,
     )
-    # float32: ten steps, a guidance of 7.5 and the division by a = 0.08 magnify the networks' rounding.
+    # float32: ten steps, a guidance of 7.5 and the division by a = 0.08 magnify the networks'
+    # rounding.
     # Measured: 2.5e-5, on latents that reach 25, as the networks are random.
     torch.testing.assert_close(ours.latents, wanted, rtol=0, atol=1e-4)
     assert wanted.std() > 0.1
@@ -103,38 +125,58 @@ def test_the_last_step_of_the_published_scripts_leaves_noise_outside_the_mask(pi
     a, s = schedule.levels(0)
     outside = masks.to_latent(mask, (8, 8)).expand(16, 4, 8, 8) == 0
     left = edit.latents - a * encode(pipe.vae, image)
-    assert s == pytest.approx(0.029, abs=5e-4)  # sqrt(1 - abar_0), the level at which text_editing_SD2.py stops
-    assert left[outside].std().item() == pytest.approx(s, rel=0.05)  # 3072 draws: one standard error is 1.3%
+    assert s == pytest.approx(
+        0.029, abs=5e-4
+    )  # sqrt(1 - abar_0), the level at which text_editing_SD2.py stops
+    assert left[outside].std().item() == pytest.approx(
+        s, rel=0.05
+    )  # 3072 draws: one standard error is 1.3%
 
 
 def test_the_level_t_is_one_move_too_noisy():
-    # A denoiser that answers 0 and a source of 0: what is outside the mask is the background's noise alone.
+    # A denoiser that answers 0 and a source of 0: what is outside the mask is the background's
+    # noise alone.
     schedule = Schedule.scaled_linear()
     source, mask_small, ts = torch.zeros(1, 4, 32, 32), torch.zeros(1, 1, 32, 32), [980, 500, 20]
     for level, t in [("t_next", 20), ("t", 500)]:
         how = Blending(level=level)
-        z = run(lambda x, t: Prediction(0 * x), source, [mask_small] * 2, schedule, ts, how, 0, range(4))
+        z = run(
+            lambda x, t: Prediction(0 * x), source, [mask_small] * 2, schedule, ts, how, 0, range(4)
+        )
         assert z.std().item() == pytest.approx(schedule.levels(t)[1], rel=0.05)  # 16384 draws: 0.6%
 
 
 def test_before_is_after_without_the_last_blend():
-    # Blending before a move at its level is blending after the move before it, at the level it went to.
+    # Blending before a move at its level is blending after the move before it, at the level it went
+    # to.
     schedule, g = Schedule.scaled_linear(), torch.Generator().manual_seed(0)
     source = torch.randn(1, 4, 8, 8, generator=g)
     mask_small = (torch.rand(1, 1, 8, 8, generator=g) > 0.5).float()
-    args = (lambda x, t: Prediction(torch.tanh(x)), source, [mask_small] * 3, schedule, [900, 600, 300, -1])
+    args = (
+        lambda x, t: Prediction(torch.tanh(x)),
+        source,
+        [mask_small] * 3,
+        schedule,
+        [900, 600, 300, -1],
+    )
     before = run(*args, Blending(when="before", noise="initial"), 0, range(2))
     after = run(*args, Blending(when="after", noise="initial"), 0, range(2))
     # the start is already the source noised by that noise, so the first blend changes nothing
     torch.testing.assert_close(before, after, rtol=0, atol=1e-6)
-    left_to_the_network = run(*args, Blending(when="before", noise="initial", final="none"), 0, range(2))
+    left_to_the_network = run(
+        *args, Blending(when="before", noise="initial", final="none"), 0, range(2)
+    )
     outside = mask_small.expand_as(before) == 0
     assert torch.equal(before[~outside], left_to_the_network[~outside])
     assert not torch.isclose(before[outside], left_to_the_network[outside]).any()
 
 
 def test_before_each_move_its_own_mask_is_used():
-    schedule, ts, source = Schedule.scaled_linear(), [900, 600, 300, -1], torch.full((1, 4, 8, 8), 5.0)
+    schedule, ts, source = (
+        Schedule.scaled_linear(),
+        [900, 600, 300, -1],
+        torch.full((1, 4, 8, 8), 5.0),
+    )
     shrinking = [(torch.arange(8) < columns).float().expand(1, 1, 8, 8) for columns in (6, 4, 2)]
     noise, seen = Noise(0, 1, "initial")((4, 8, 8)), []
 
@@ -142,14 +184,24 @@ def test_before_each_move_its_own_mask_is_used():
         seen.append(x)
         return Prediction(0 * x)
 
-    run(denoise, source, shrinking, schedule, ts, Blending(when="before", noise="initial"), 0, range(1))
+    run(
+        denoise,
+        source,
+        shrinking,
+        schedule,
+        ts,
+        Blending(when="before", noise="initial"),
+        0,
+        range(1),
+    )
     for i in (1, 2):  # at 0 everything is the noised source
         kept = (seen[i] == schedule.add_noise(source, ts[i], noise)).all(1, keepdim=True)
         assert torch.equal(kept, shrinking[i] == 0)
 
 
 def test_a_clean_estimate_outside_carries_the_first_noise_along():
-    # x0_hat = source and eta 0: the state outside stays the source plus the noise that it started with.
+    # x0_hat = source and eta 0: the state outside stays the source plus the noise that it started
+    # with.
     schedule, seen = Schedule.scaled_linear(), {}
 
     def denoise(x, t):
@@ -157,7 +209,16 @@ def test_a_clean_estimate_outside_carries_the_first_noise_along():
         return Prediction(torch.tanh(x))
 
     source, mask_small = torch.rand(1, 4, 8, 8), torch.zeros(1, 1, 8, 8)
-    run(denoise, source, [mask_small] * 3, schedule, [900, 600, 300, -1], Blending(when="x0"), 5, range(1))
+    run(
+        denoise,
+        source,
+        [mask_small] * 3,
+        schedule,
+        [900, 600, 300, -1],
+        Blending(when="x0"),
+        5,
+        range(1),
+    )
     expected = schedule.add_noise(source, 300, Noise(5, 1, "initial")((4, 8, 8)))
     torch.testing.assert_close(seen[300], expected, rtol=0, atol=1e-5)
 
@@ -173,7 +234,9 @@ def test_fixed_noise_is_drawn_once_and_shared_noise_for_all():
             seen.append(x / schedule.levels(t)[1])
             return Prediction(0 * x)
 
-        seen.append(run(denoise, source, [mask_small] * 2, schedule, ts, Blending(**options), 0, range(2)))
+        seen.append(
+            run(denoise, source, [mask_small] * 2, schedule, ts, Blending(**options), 0, range(2))
+        )
         return seen[1], seen[2] / schedule.levels(300)[1]
 
     first, second = backgrounds(noise="fixed")
@@ -206,7 +269,9 @@ def test_other_layouts_run_and_keep_the_source(layout, image, mask):
 
 def test_the_prediction_type_comes_from_the_scheduler(image, mask):
     by_v, by_eps = checkpoints.sd2(), checkpoints.sd2(prediction="epsilon")
-    v, eps = (blended_latent(pipe, image, mask, "a dog", **QUICK).latents for pipe in (by_v, by_eps))
+    v, eps = (
+        blended_latent(pipe, image, mask, "a dog", **QUICK).latents for pipe in (by_v, by_eps)
+    )
     assert not torch.isclose(v, eps).all()
 
 
@@ -225,7 +290,8 @@ def test_sample_i_is_the_same_picture_for_any_n_and_batch(pipe, image, mask):
     eight = blended_latent(pipe, image, mask, "a dog", n=8, **options)
     one = blended_latent(pipe, image, mask, "a dog", n=1, **options)
     in_fives = blended_latent(pipe, image, mask, "a dog", n=8, batch=5, **options)
-    # the noise is the same exactly (test_noise.py); networks round differently in another batch size
+    # the noise is the same exactly (test_noise.py); networks round differently in another batch
+    # size
     torch.testing.assert_close(one.latents[0], eight.latents[0], rtol=0, atol=1e-4)
     torch.testing.assert_close(in_fives.latents, eight.latents, rtol=0, atol=1e-4)
     torch.testing.assert_close(in_fives.tensor, eight.tensor, rtol=0, atol=1e-4)
@@ -259,7 +325,9 @@ def test_half_precision_networks_keep_a_float32_state(image, mask, monkeypatch):
     edit = blended_latent(pipe, image, mask, "a dog", n=2, **QUICK)
     assert unet.dtypes == {torch.bfloat16}
     assert edit.latents.dtype == edit.tensor.dtype == torch.float32
-    assert not torch.equal(edit.latents, edit.latents.bfloat16().float())  # not a bfloat16 state in disguise
+    assert not torch.equal(
+        edit.latents, edit.latents.bfloat16().float()
+    )  # not a bfloat16 state in disguise
 
 
 def test_paste_puts_back_the_source_bit_for_bit(pipe, image, mask):
@@ -304,13 +372,17 @@ def test_numbers_come_from_the_caller_then_the_preset_then_the_model_then_BLD(pi
     assert used("official-ldm") == (5.0, 50, 0.0)
     assert used(Blending(w=2.0)) == (2.0, 2, 0.25)
     assert used(Blending(w=2.0), w=1.5, skip=0.0, steps=None) == (1.5, 2, 0.0)
-    assert settle(pipe, "diffusers", {"noise": "fixed"}) == replace(PRESETS["diffusers"], noise="fixed")
+    assert settle(pipe, "diffusers", {"noise": "fixed"}) == replace(
+        PRESETS["diffusers"], noise="fixed"
+    )
 
 
 def test_the_edit_tells_all_that_was_used(pipe, image, mask):
     edit = blended_latent(pipe, image, mask, "a dog", n=2, seed=5, **QUICK)
     assert {f.name for f in fields(Blending)} <= edit.settings.keys()
-    assert edit.settings["seed"] == 5 and edit.settings["prompt"] == ["a dog"] and edit.scores is None
+    assert (
+        edit.settings["seed"] == 5 and edit.settings["prompt"] == ["a dog"] and edit.scores is None
+    )
     assert [picture.size for picture in edit.images] == [(64, 64)] * 2
 
 
@@ -360,8 +432,12 @@ BAD = [
 
 
 @pytest.mark.parametrize("given, sentence", BAD, ids=[sentence for _, sentence in BAD])
-def test_bad_input_is_refused_before_any_network_runs(pipe, image, mask, monkeypatch, given, sentence):
-    networks = [Counted(monkeypatch, part) for part in (pipe.unet, pipe.vae.encoder, pipe.text_encoder)]
+def test_bad_input_is_refused_before_any_network_runs(
+    pipe, image, mask, monkeypatch, given, sentence
+):
+    networks = [
+        Counted(monkeypatch, part) for part in (pipe.unet, pipe.vae.encoder, pipe.text_encoder)
+    ]
     given = dict(image=image, mask=mask, prompt="a dog", skip=0.0) | given
     with pytest.raises(ValueError, match=sentence):
         blended_latent(pipe, **given)

@@ -1,4 +1,6 @@
-"""The command line: what it writes, and that a mistake is answered by one sentence. Small random networks."""
+"""The command line: what it writes, and that a mistake is answered by one sentence. Small random
+networks.
+"""
 
 import subprocess
 import sys
@@ -59,7 +61,10 @@ def test_edit_writes_one_picture_or_numbered_ones(run, sd1, scene, tmp_path):
     words = ["edit", *scene, "--prompt", "a cat", "--model", sd1, "--steps", 2, "--w", 2]
     code, out, err = run(*words, "-o", tmp_path / "one.png")
     assert code == 0, err
-    assert out.split() == [str(tmp_path / "one.png")] and Image.open(tmp_path / "one.png").size == (64, 64)
+    assert out.split() == [str(tmp_path / "one.png")] and Image.open(tmp_path / "one.png").size == (
+        64,
+        64,
+    )
     code, out, err = run(*words, "-o", tmp_path / "new" / "two.png", "-n", 2)
     assert code == 0, err
     assert out.split() == [str(tmp_path / "new" / f"two_{i}.png") for i in (1, 2)]
@@ -123,5 +128,7 @@ def test_a_bug_keeps_its_traceback(run, monkeypatch):
 
 
 def test_it_is_also_a_module():
-    done = subprocess.run([sys.executable, "-m", "blendlab", "--help"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "blendlab", "--help"], capture_output=True, text=True
+    )
     assert done.returncode == 0 and "doctor" in done.stdout

@@ -1,4 +1,6 @@
-"""Algorithm 1: the background is asked for, never exact, and the more it is asked for the better it is kept."""
+"""Algorithm 1: the background is asked for, never exact, and the more it is asked for the better it
+is kept.
+"""
 
 import checkpoints
 import pytest
@@ -43,7 +45,9 @@ def mask():
     return mask
 
 
-def test_the_background_comes_closer_the_more_it_is_asked_for_and_is_never_exact(model, clip, image, mask, distance):
+def test_the_background_comes_closer_the_more_it_is_asked_for_and_is_never_exact(
+    model, clip, image, mask, distance
+):
     error = {}
     for weight in (0.0, 100.0, 3000.0):
         how = dict(background=weight, perceptual=distance, seed=3)
@@ -70,7 +74,9 @@ def test_the_words_are_followed_inside_the_mask(model, clip, image, mask, distan
 
 
 def test_it_can_be_pasted_after_all_and_ranked(model, clip, image, mask, distance):
-    edit = bl.clip_guided(model, clip, image, mask, "red", **QUICK, perceptual=distance, paste=True, n=2, batch=1)
+    edit = bl.clip_guided(
+        model, clip, image, mask, "red", **QUICK, perceptual=distance, paste=True, n=2, batch=1
+    )
     outside = mask.expand_as(image) == 0
     assert all(torch.equal(one[outside[0]], image[outside]) for one in edit.tensor)
     assert edit.scores == sorted(edit.scores) and edit.settings["background"] == 1000.0
@@ -81,7 +87,9 @@ def test_d_bg_is_half_square_half_perceptual_outside_the_mask(mask):
     a[0, :, :4] = 1.0  # a quarter of the picture, all of it outside the mask
     a[:, :, 6:9, 6:9] = -1.0  # inside: not seen
     seen = []
-    far = background_distance(a, b, mask, lambda x, y: seen.append((x, y)) or torch.tensor([0.5, 0.0]))
+    far = background_distance(
+        a, b, mask, lambda x, y: seen.append((x, y)) or torch.tensor([0.5, 0.0])
+    )
     torch.testing.assert_close(far, torch.tensor([(0.25 + 0.5) / 2, 0.0]))
     assert seen[0][0].shape == seen[0][1].shape == (2, 3, 16, 16)
 
@@ -100,12 +108,18 @@ def test_the_encoders_distance_is_zero_for_equal_pictures_and_grows(distance, im
 
 def test_tinyworld_lends_its_autoencoder_and_others_take_lpips(monkeypatch, tmp_path):
     model, asked = checkpoints.pixel(), []
-    monkeypatch.setattr(networks, "load", lambda name, device: asked.append(name) or checkpoints.sd1())
+    monkeypatch.setattr(
+        networks, "load", lambda name, device: asked.append(name) or checkpoints.sd1()
+    )
     monkeypatch.setattr(cards, "card", lambda pipe: {"perceptual": "tinyworld"})
-    assert perceptual_distance(model)(torch.zeros(2, 3, 16, 16), torch.ones(2, 3, 16, 16)).shape == (2,)
+    assert perceptual_distance(model)(
+        torch.zeros(2, 3, 16, 16), torch.ones(2, 3, 16, 16)
+    ).shape == (2,)
     assert asked == ["tinyworld"]
     monkeypatch.setattr(cards, "card", lambda pipe: {})
-    monkeypatch.setattr("blendlab.networks.perceptual.lpips_distance", lambda device: asked.append("lpips"))
+    monkeypatch.setattr(
+        "blendlab.networks.perceptual.lpips_distance", lambda device: asked.append("lpips")
+    )
     perceptual_distance(model)
     assert asked == ["tinyworld", "lpips"]
 
@@ -114,7 +128,9 @@ def test_lpips_is_the_librarys_own(monkeypatch):
     import lpips
 
     network, made = lpips.LPIPS, []
-    monkeypatch.setattr(lpips, "LPIPS", lambda **how: made.append(how) or network(pnet_rand=True, **how))
+    monkeypatch.setattr(
+        lpips, "LPIPS", lambda **how: made.append(how) or network(pnet_rand=True, **how)
+    )
     a, b = torch.rand(2, 3, 64, 64) * 2 - 1, torch.rand(2, 3, 64, 64) * 2 - 1
     torch.manual_seed(0)
     far = lpips_distance("alex")(a, b)
@@ -128,5 +144,7 @@ def test_lpips_without_a_connection_says_what_to_do(monkeypatch):
         raise OSError("no route to host")
 
     monkeypatch.setattr(lpips, "LPIPS", offline)
-    with pytest.raises(OSError, match="LPIPS could not download its vgg network; connect .*or pass perceptual="):
+    with pytest.raises(
+        OSError, match="LPIPS could not download its vgg network; connect .*or pass perceptual="
+    ):
         lpips_distance()

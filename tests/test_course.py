@@ -38,7 +38,9 @@ def write(folder: Path, name: str, *cells: str) -> Path:
 def executed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("course")
     bar = "import sys; sys.stderr.write('half\\rdone\\n')"
-    done = runner.execute(write(folder, "00_good.ipynb", "# A *title*", PICTURE, "## Widget", WIDGET, bar))
+    done = runner.execute(
+        write(folder, "00_good.ipynb", "# A *title*", PICTURE, "## Widget", WIDGET, bar)
+    )
     runner.tidy(done.notebook)
     return done
 
@@ -46,7 +48,11 @@ def executed(tmp_path_factory):
 def test_side_by_side_they_come_back_in_order(tmp_path, monkeypatch):
     monkeypatch.setattr(runner.os, "cpu_count", lambda: 2)
     late = "import os, time; time.sleep(2); print(os.environ['OMP_NUM_THREADS'])"
-    paths = [write(tmp_path, "1.ipynb", late), write(tmp_path, "2.ipynb", FAILS), write(tmp_path, "3.ipynb", PICTURE)]
+    paths = [
+        write(tmp_path, "1.ipynb", late),
+        write(tmp_path, "2.ipynb", FAILS),
+        write(tmp_path, "3.ipynb", PICTURE),
+    ]
     runs = list(runner.execute_all(paths))
     assert [run.path for run in runs] == paths and [len(run.problems) for run in runs] == [0, 1, 0]
     assert runs[0].notebook.cells[0].outputs[0].text == "1\n"  # a core for each
@@ -54,7 +60,11 @@ def test_side_by_side_they_come_back_in_order(tmp_path, monkeypatch):
 
 def test_a_run_says_what_failed(tmp_path):
     done = runner.execute(write(tmp_path, "bad.ipynb", PICTURE, FAILS, PICTURE))
-    assert len(done.problems) == 1 and "the reason" in done.problems[0] and "bad.ipynb" in done.problems[0]
+    assert (
+        len(done.problems) == 1
+        and "the reason" in done.problems[0]
+        and "bad.ipynb" in done.problems[0]
+    )
 
 
 def test_an_error_hidden_in_a_widget_is_found(tmp_path):
@@ -83,13 +93,19 @@ def test_outputs_are_stale_when_code_changed_and_fresh_when_text_did(executed):
 
 def test_the_page_holds_every_picture_under_its_heading(executed):
     sections = page.pictures(executed.notebook)
-    assert [(heading, len(images)) for heading, images in sections] == [("A title", 1), ("Widget", 1)]
+    assert [(heading, len(images)) for heading, images in sections] == [
+        ("A title", 1),
+        ("Widget", 1),
+    ]
     text = page.page([executed])
     assert text.count("<img") == 2 and "http" not in text and "<h2>A title</h2>" in text
 
 
 def test_one_command_leaves_notebooks_and_a_page_and_keeps_going(tmp_path, capsys):
-    paths = [write(tmp_path, "00_bad.ipynb", FAILS), write(tmp_path, "01_good.ipynb", "# Good", PICTURE)]
+    paths = [
+        write(tmp_path, "00_bad.ipynb", FAILS),
+        write(tmp_path, "01_good.ipynb", "# Good", PICTURE),
+    ]
     before = paths[0].read_bytes()
     assert runner.run(paths, tmp_path / "out", save=False) == 1
     assert (tmp_path / "out/notebooks/01_good.ipynb").exists() and paths[0].read_bytes() == before
@@ -102,11 +118,15 @@ def test_saving_in_place_makes_a_notebook_fresh_and_keeps_the_old_one_on_failure
     before = bad.read_bytes()
     assert runner.stale([good, bad]) == 2
     runner.run([good, bad], tmp_path / "out", save=True)
-    assert runner.stale([good, bad]) == 1 and bad.read_bytes() == before and not (tmp_path / "out").exists()
+    assert (
+        runner.stale([good, bad]) == 1
+        and bad.read_bytes() == before
+        and not (tmp_path / "out").exists()
+    )
 
 
 def test_many_large_pictures_are_kept_in_256_colours(tmp_path, monkeypatch):
-    noisy = "import os\nfrom PIL import Image\nImage.frombytes('RGB', (64, 64), os.urandom(64 * 64 * 3))"
+    noisy = "import os\nfrom PIL import Image\nImage.frombytes('RGB', (64, 64), os.urandom(64 * 64 * 3))"  # noqa: E501
     monkeypatch.setattr(runner, "LARGEST", 10_000)
     nb = runner.tidy(runner.execute(write(tmp_path, "large.ipynb", noisy)).notebook)
     png = base64.b64decode(nb.cells[0].outputs[0].data["image/png"])

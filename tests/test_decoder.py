@@ -1,4 +1,6 @@
-"""Background reconstruction, on small random autoencoders, and gradient-domain blending, by its equation."""
+"""Background reconstruction, on small random autoencoders, and gradient-domain blending, by its
+equation.
+"""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -66,10 +68,17 @@ def background(result, image, mask):
 
 
 def test_the_loss_by_hand():
-    picture, edit, image, mask = torch.zeros(1, 3, 2, 2), torch.ones(1, 3, 2, 2), torch.ones(1, 3, 2, 2), None
+    picture, edit, image, mask = (
+        torch.zeros(1, 3, 2, 2),
+        torch.ones(1, 3, 2, 2),
+        torch.ones(1, 3, 2, 2),
+        None,
+    )
     mask = torch.tensor([[1.0, 0.0], [0.0, 0.0]])[None, None]
     # a quarter of the pixels is 1 off the edit, three quarters 1 off the source
-    assert decoder.background_loss(picture, edit, image, mask, lam=100).item() == pytest.approx(0.25 + 100 * 0.75)
+    assert decoder.background_loss(picture, edit, image, mask, lam=100).item() == pytest.approx(
+        0.25 + 100 * 0.75
+    )
 
 
 @pytest.mark.parametrize("method", TUNED[:2])
@@ -84,13 +93,16 @@ def test_lam_0_keeps_the_edit(pipe, edit, image, mask, method):
 def test_a_huge_lam_reaches_the_source_outside(pipe, z, image, mask, method, lr, gain):
     before = background(decode(pipe.vae, z[:1]), image, mask)
     near = reconstruct(pipe, z[:1], image, mask, method=method, lam=1e6, steps=60, lr=lr)
-    assert background(near.tensor, image, mask) > before + gain  # the weights: measured 15 dB, in 60 steps
+    assert (
+        background(near.tensor, image, mask) > before + gain
+    )  # the weights: measured 15 dB, in 60 steps
     assert near.settings["loss"][-1] < 0.8 * near.settings["loss"][0]
 
 
 def test_the_first_term_holds_the_edit(pipe, z, image, mask):
     with_it, without = (
-        reconstruct(pipe, z[:1], image, mask, lam=lam, steps=40, lr=3e-3).tensor for lam in (1.0, 1e6)
+        reconstruct(pipe, z[:1], image, mask, lam=lam, steps=40, lr=3e-3).tensor
+        for lam in (1.0, 1e6)
     )
     was = decode(pipe.vae, z[:1])
     assert metrics.rms(with_it - was, mask) < 0.7 * metrics.rms(without - was, mask)
@@ -109,10 +121,16 @@ def test_two_halves_are_the_whole_decoder(pipe, z, blocks):
 def test_only_the_tuned_part_is_kept(pipe, z, image, mask):
     delta, losses = tune_weights(pipe.vae, z, image, mask, blocks=1, **QUICK)
     parts = {"decoder.up_blocks.3", "decoder.conv_norm_out", "decoder.conv_out"}
-    assert all(any(name.startswith(part) for part in parts) for name in delta) and losses.shape == (4,)
-    assert all(value.dtype == torch.float32 and value.device.type == "cpu" for value in delta.values())
+    assert all(any(name.startswith(part) for part in parts) for name in delta) and losses.shape == (
+        4,
+    )
+    assert all(
+        value.dtype == torch.float32 and value.device.type == "cpu" for value in delta.values()
+    )
     every, _ = tune_weights(pipe.vae, z, image, mask, blocks="all", **QUICK)
-    assert every.keys() == {name for name, _ in pipe.vae.named_parameters() if name.startswith("decoder.")}
+    assert every.keys() == {
+        name for name, _ in pipe.vae.named_parameters() if name.startswith("decoder.")
+    }
 
 
 def test_the_delta_makes_the_result_again_and_decodes_other_things(pipe, edit, z, image, mask):
@@ -131,7 +149,11 @@ def state(vae):
     """Everything that an autoencoder holds."""
     named = dict([*vae.named_parameters(), *vae.named_buffers()])
     tensors = {name: (x, x.dtype, x.requires_grad, x.detach().clone()) for name, x in named.items()}
-    return tensors, {name: x.grad for name, x in named.items()}, [module.training for module in vae.modules()]
+    return (
+        tensors,
+        {name: x.grad for name, x in named.items()},
+        [module.training for module in vae.modules()],
+    )
 
 
 def same(old, new):
@@ -146,7 +168,9 @@ def same(old, new):
 
 
 def odd(dtype):
-    """An autoencoder in an unusual state: training, some weights wanting gradients, one with a gradient, a buffer."""
+    """An autoencoder in an unusual state: training, some weights wanting gradients, one with a
+    gradient, a buffer.
+    """
     vae = checkpoints.autoencoder(0.13025, force_upcast=True).to(dtype).train()
     vae.encoder.requires_grad_(False)
     vae.decoder.conv_out.bias.grad = torch.ones_like(vae.decoder.conv_out.bias)
@@ -203,7 +227,9 @@ def test_an_autoencoder_in_half_precision_is_tuned_in_float32(z, image, mask, dt
     # Adam moves by at most about lr a step, which half precision would round away for most weights
     assert all(d.dtype == torch.float32 and 0 < d.abs().max() < 3e-3 for d in delta.values())
     loss = result.settings["loss"]
-    assert loss[-1] < loss[0] and all(later < sooner for sooner, later in zip(loss, loss[1:], strict=False))
+    assert loss[-1] < loss[0] and all(
+        later < sooner for sooner, later in zip(loss, loss[1:], strict=False)
+    )
 
 
 # Faster, and the same
@@ -211,7 +237,8 @@ def test_an_autoencoder_in_half_precision_is_tuned_in_float32(z, image, mask, dt
 
 def test_computing_the_still_part_once_changes_nothing(pipe, z, image, mask):
     (once, l1), (each, l2) = (
-        tune_weights(pipe.vae, z[:1], image, mask, blocks=2, reuse=reuse, **QUICK) for reuse in (True, False)
+        tune_weights(pipe.vae, z[:1], image, mask, blocks=2, reuse=reuse, **QUICK)
+        for reuse in (True, False)
     )
     assert torch.equal(l1, l2) and all(torch.equal(once[name], each[name]) for name in each)
 
@@ -230,7 +257,9 @@ def test_a_plateau_ends_it(pipe, z, image, mask):
     every = reconstruct(pipe, z[:1], image, mask, steps=25, lr=1e-6, plateau=0.0).settings
     early = reconstruct(pipe, z[:1], image, mask, steps=25, lr=1e-6, plateau=0.5).settings
     assert every["reconstruct"]["taken"] == [25] and early["reconstruct"]["taken"] == [20]
-    assert early["loss"] == every["loss"][:20] and all(type(value) is float for value in every["loss"])
+    assert early["loss"] == every["loss"][:20] and all(
+        type(value) is float for value in every["loss"]
+    )
 
 
 def test_one_by_one_is_each_alone_and_together_is_one_decoder(pipe, edit, z, image, mask):
@@ -242,13 +271,17 @@ def test_one_by_one_is_each_alone_and_together_is_one_decoder(pipe, edit, z, ima
     assert each.settings["loss"] == pytest.approx(means)
     both = reconstruct(pipe, edit, pictures, several, together=True, **QUICK)
     assert len(both.settings["delta"]) == 1 and len(each.settings["delta"]) == 2
-    assert both.settings["loss"][0] == pytest.approx(means[0])  # the mean of the two, before the first step
+    assert both.settings["loss"][0] == pytest.approx(
+        means[0]
+    )  # the mean of the two, before the first step
     assert not torch.isclose(both.tensor, each.tensor).all()
 
 
 def test_latents_are_tuned_alike_one_by_one_and_together(pipe, z, image, mask):
     how = dict(method="latents", steps=4, lr=0.05)
-    each, both = (reconstruct(pipe, z, image, mask, together=together, **how) for together in (False, True))
+    each, both = (
+        reconstruct(pipe, z, image, mask, together=together, **how) for together in (False, True)
+    )
     # Adam divides by the size of the gradient, so half of it is as good
     torch.testing.assert_close(each.tensor, both.tensor, rtol=0, atol=1e-3)
 
@@ -288,14 +321,20 @@ def test_an_edit_in_pixels_can_be_pasted(edit, image, mask):
     pixels = replace(edit, latents=None)
     for method in ("none", "paste", "poisson"):
         result = reconstruct(None, pixels, image, mask, method=method)
-        assert torch.equal(result.tensor[..., 16:48, 8:40], edit.tensor[..., 16:48, 8:40]) == (method != "poisson")
+        assert torch.equal(result.tensor[..., 16:48, 8:40], edit.tensor[..., 16:48, 8:40]) == (
+            method != "poisson"
+        )
     with pytest.raises(ValueError, match="no latents.*method='paste'"):
         reconstruct(None, pixels, image, mask, method="weights")
 
 
-def test_numbers_come_from_the_caller_then_the_preset_then_the_model_then_the_code(pipe, monkeypatch):
+def test_numbers_come_from_the_caller_then_the_preset_then_the_model_then_the_code(
+    pipe, monkeypatch
+):
     def used(of="weights", preset=None, **options):
-        how = decoder._settle(pipe, of, preset, dict(lam=100.0, precision="float32", reuse=True) | options)
+        how = decoder._settle(
+            pipe, of, preset, dict(lam=100.0, precision="float32", reuse=True) | options
+        )
         return how["steps"], how["lr"]
 
     assert used() == (decoder.FALLBACK["weights"]["steps"], decoder.FALLBACK["weights"]["lr"])
@@ -318,7 +357,10 @@ BAD = [
     (dict(mask=torch.zeros(1, 1, 64, 64)), "black everywhere"),
     (dict(mask=torch.ones(1, 1, 64, 64)), "white everywhere"),
     (dict(mask=torch.eye(32)[None, None]), "fit_mask"),
-    (dict(image=torch.zeros(1, 3, 32, 32), mask=torch.eye(32)[None, None]), "image is 32x32 and the edit 64x64"),
+    (
+        dict(image=torch.zeros(1, 3, 32, 32), mask=torch.eye(32)[None, None]),
+        "image is 32x32 and the edit 64x64",
+    ),
     (dict(image=torch.zeros(3, 3, 64, 64)), "image holds 3 for 2 edits"),
     (dict(edit=torch.zeros(1, 3, 64, 64)), "not latents .*pass the Edit"),
     (dict(edit=torch.full((1, 4, 8, 8), torch.nan)), "NaN"),
@@ -335,7 +377,9 @@ BAD = [
 
 
 @pytest.mark.parametrize("given, sentence", BAD, ids=[sentence for _, sentence in BAD])
-def test_bad_input_is_refused_before_any_network_runs(pipe, edit, image, mask, monkeypatch, given, sentence):
+def test_bad_input_is_refused_before_any_network_runs(
+    pipe, edit, image, mask, monkeypatch, given, sentence
+):
     def ran(*args, **kwargs):
         raise AssertionError("a network ran")
 
@@ -377,17 +421,25 @@ def shapes():
     inside, border, corners, stripe = (torch.zeros(1, 1, 24, 20) for _ in range(4))
     inside[..., 5:12, 4:15] = 1
     border[..., :9, 6:20] = 1
-    corners[..., :5, :4] = corners[..., 20:, 17:] = corners[..., 10:13, 8:11] = corners[..., 15, 3] = 1
+    corners[..., :5, :4] = corners[..., 20:, 17:] = corners[..., 10:13, 8:11] = corners[
+        ..., 15, 3
+    ] = 1
     stripe[..., 7:13] = 1
     random = (torch.rand(1, 1, 24, 20, generator=torch.Generator().manual_seed(0)) > 0.3).float()
     nearly = torch.ones(1, 1, 24, 20)
     nearly[..., 11, 0] = 0
-    return dict(inside=inside, border=border, corners=corners, stripe=stripe, random=random, nearly=nearly)
+    return dict(
+        inside=inside, border=border, corners=corners, stripe=stripe, random=random, nearly=nearly
+    )
 
 
 @pytest.fixture(scope="module")
 def pictures():
-    return torch.rand(2, 3, 24, 20, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 2 - 1
+    return (
+        torch.rand(2, 3, 24, 20, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        * 2
+        - 1
+    )
 
 
 def excess(f):
@@ -421,7 +473,9 @@ def test_poisson_forgets_a_colour_that_is_everywhere_the_same(pictures):
 def test_poisson_of_a_flat_edit_is_a_ramp():
     keep = torch.zeros(1, 3, 24, 20)
     keep[..., 13:] = 1
-    f = poisson(shapes()["stripe"], torch.full_like(keep, 0.7), keep)  # from column 6, 0, to column 13, 1
+    f = poisson(
+        shapes()["stripe"], torch.full_like(keep, 0.7), keep
+    )  # from column 6, 0, to column 13, 1
     torch.testing.assert_close(f[..., 6:14], (torch.arange(8) / 7).expand(1, 3, 24, 8))
 
 

@@ -12,7 +12,11 @@ def test_each_line_says_one_thing(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(doctor.report())
     assert lines[0].startswith("blendlab ") and "torch 2" in lines[0] and "open_clip 3" in lines[0]
-    assert lines[1].startswith("device: ") and lines[2].startswith("memory: ") and " GB free of " in lines[2]
+    assert (
+        lines[1].startswith("device: ")
+        and lines[2].startswith("memory: ")
+        and " GB free of " in lines[2]
+    )
     assert all(len(line) < 120 for line in lines)
 
 
@@ -46,7 +50,10 @@ def test_a_missing_package_is_a_word_and_no_error(monkeypatch):
 
 
 def test_no_heavy_import_for_a_version_number():
-    code = ("import sys; from blendlab.course.doctor import report; report(); "
-            "print([name for name in ('diffusers', 'transformers', 'open_clip') if name in sys.modules])")
+    code = (
+        "import sys; from blendlab.course.doctor import report; report(); "
+        "print([name for name in ('diffusers', 'transformers', 'open_clip') if name in "
+        "sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -20,8 +20,13 @@ ARITHMETIC = {"blend"}  # works on states and latents too, inside the loop
 def functions() -> dict:
     """The public functions that take a picture or a mask, by name, with those parameters."""
     public = {name: getattr(bl, name) for name in bl.__all__}
-    ours = {name: f for name, f in public.items() if inspect.isfunction(f) and name not in ARITHMETIC}
-    taking = {name: [p for p in inspect.signature(f).parameters if p in PICTURES] for name, f in ours.items()}
+    ours = {
+        name: f for name, f in public.items() if inspect.isfunction(f) and name not in ARITHMETIC
+    }
+    taking = {
+        name: [p for p in inspect.signature(f).parameters if p in PICTURES]
+        for name, f in ours.items()
+    }
     taking["exemplar"].remove("region")  # there it is a box
     return {name: parameters for name, parameters in taking.items() if parameters}
 
@@ -37,7 +42,13 @@ def call(name: str, **bad):
     """Call a public function with good arguments but for the bad ones."""
     image, mask = torch.zeros(1, 3, 64, 64), torch.zeros(1, 1, 64, 64)
     mask[..., 16:48, 16:48] = 1
-    good = {"image": image, "images": image, "mask": mask, "prompt": "a cat", "pipe": checkpoints.sd1()}
+    good = {
+        "image": image,
+        "images": image,
+        "mask": mask,
+        "prompt": "a cat",
+        "pipe": checkpoints.sd1(),
+    }
     good["model"] = checkpoints.pixel()
     good["edit"] = torch.zeros(1, 4, 8, 8)
     good |= {"changed": "a dog", "boxes": [("cat", (0.1, 0.1, 0.5, 0.5))]}
@@ -56,13 +67,18 @@ def test_there_are_such_functions():
     assert {"blended_latent", "exemplar", "rank"} <= set(functions())
 
 
-@pytest.mark.parametrize("name, parameter", [(name, p) for name, ps in functions().items() for p in ps])
+@pytest.mark.parametrize(
+    "name, parameter", [(name, p) for name, ps in functions().items() for p in ps]
+)
 def test_it_goes_through_the_door(name, parameter, monkeypatch):
     """What the door refuses, the function refuses, with the door's own sentence."""
     door = bl.images.mask if parameter in MASKS else bl.images.image
     if parameter in ("reference", "region"):
         door = partial(door, name=parameter)
-    for bad in (torch.full((1, 1 if parameter in MASKS else 3, 64, 64), torch.nan), "no/such/picture.png"):
+    for bad in (
+        torch.full((1, 1 if parameter in MASKS else 3, 64, 64), torch.nan),
+        "no/such/picture.png",
+    ):
         with pytest.raises((ValueError, OSError)) as expected:
             door(bad)
         with pytest.raises(type(expected.value)) as refused:
@@ -71,7 +87,9 @@ def test_it_goes_through_the_door(name, parameter, monkeypatch):
         assert heart in str(refused.value)
 
 
-@pytest.mark.parametrize("name", ["blended_latent", "blended", "clip_guided", "paint_by_word", "exemplar"])
+@pytest.mark.parametrize(
+    "name", ["blended_latent", "blended", "clip_guided", "paint_by_word", "exemplar"]
+)
 def test_one_picture_takes_a_mask_for_each_edit(name, image):
     masks = torch.zeros(2, 1, 64, 64)
     masks[0, ..., 16:40, 16:40] = masks[1, ..., 8:56, 24:48] = 1
@@ -80,6 +98,8 @@ def test_one_picture_takes_a_mask_for_each_edit(name, image):
         same["clip"] = colour_clip.ColourClip(colour_clip.ColourModel())
     if name == "clip_guided":
         same["perceptual"] = lambda a, b: (a - b).square().mean((1, 2, 3))
-    one, each = (call(name, image=picture, **same) for picture in (image, image.expand(2, -1, -1, -1)))
+    one, each = (
+        call(name, image=picture, **same) for picture in (image, image.expand(2, -1, -1, -1))
+    )
     torch.testing.assert_close(one.tensor, each.tensor, rtol=0, atol=1e-4)
     assert not torch.equal(one.tensor[0], one.tensor[1])

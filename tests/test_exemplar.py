@@ -1,4 +1,6 @@
-"""Paint by Example: equal to diffusers' pipeline, its nine channels in order, and what is kept outside the mask."""
+"""Paint by Example: equal to diffusers' pipeline, its nine channels in order, and what is kept
+outside the mask.
+"""
 
 import inspect
 import json
@@ -27,15 +29,27 @@ from blendlab.schedule import Schedule
 
 
 def build(seed=0, tokens="class", **unet):
-    """The published layout with random weights: a ViT of 5 layers, so that the mapper has one block."""
+    """The published layout with random weights: a ViT of 5 layers, so that the mapper has one
+    block.
+    """
     torch.manual_seed(seed)
     config = CLIPVisionConfig(
-        hidden_size=32, intermediate_size=64, num_hidden_layers=5, num_attention_heads=2, image_size=32, patch_size=8,
-        projection_dim=32, tokens=tokens,
-    )  # fmt: skip
-    scheduler = DDIMScheduler(**checkpoints.BETAS, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=5,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=8,
+        projection_dim=32,
+        tokens=tokens,
+    )
+    scheduler = DDIMScheduler(
+        **checkpoints.BETAS, clip_sample=False, set_alpha_to_one=False, steps_offset=1
+    )
     net = checkpoints.unet(attention_head_dim=8, **{"in_channels": 9, "out_channels": 4} | unet)
-    pipe = ExemplarPipeline(checkpoints.autoencoder(0.18215), net, ExemplarEncoder(config), scheduler)
+    pipe = ExemplarPipeline(
+        checkpoints.autoencoder(0.18215), net, ExemplarEncoder(config), scheduler
+    )
     return pipe.to("cpu", torch.float32)
 
 
@@ -88,14 +102,18 @@ def test_equals_the_diffusers_pipeline(pipe, image, mask, monkeypatch):
         pytest.skip("this diffusers has no PaintByExamplePipeline")
     from transformers import CLIPImageProcessor
 
-    encoder = inspect.getmodule(diffusers.PaintByExamplePipeline).PaintByExampleImageEncoder(pipe.encoder.config)
+    encoder = inspect.getmodule(diffusers.PaintByExamplePipeline).PaintByExampleImageEncoder(
+        pipe.encoder.config
+    )
     take_weights(encoder, pipe.encoder.state_dict())  # every name is theirs
     theirs = diffusers.PaintByExamplePipeline(
         pipe.vae, encoder.eval(), pipe.unet, pipe.scheduler, safety_checker=None,
         feature_extractor=CLIPImageProcessor(), requires_safety_checker=False,
     )  # fmt: skip
     theirs.set_progress_bar_config(disable=True)
-    monkeypatch.setattr(DiagonalGaussianDistribution, "sample", lambda self, generator=None: self.mode())
+    monkeypatch.setattr(
+        DiagonalGaussianDistribution, "sample", lambda self, generator=None: self.mode()
+    )
 
     square = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(2)) * 2 - 1
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (pipe.mean, pipe.std))
@@ -103,24 +121,37 @@ def test_equals_the_diffusers_pipeline(pipe, image, mask, monkeypatch):
         ((square + 1) / 2 - mean) / std, image, mask, num_inference_steps=5, guidance_scale=5.0,
         num_images_per_prompt=2, latents=Noise(7, 2, "initial")((4, 8, 8)), output_type="latent",
     ).images  # fmt: skip
-    ours = exemplar(pipe, image, mask, square, preset="diffusers", posterior="mode", steps=5, n=2, seed=7)
-    # float32: five steps with a guidance of 5 and the division by a = 0.07 magnify the networks' rounding
+    ours = exemplar(
+        pipe, image, mask, square, preset="diffusers", posterior="mode", steps=5, n=2, seed=7
+    )
+    # float32: five steps with a guidance of 5 and the division by a = 0.07 magnify the networks'
+    # rounding
     torch.testing.assert_close(ours.latents, wanted, rtol=0, atol=1e-4)
     assert wanted.std() > 0.1
 
 
-def test_a_saved_checkpoint_comes_back_through_load_with_its_numbers(pipe, image, mask, reference, tmp_path):
+def test_a_saved_checkpoint_comes_back_through_load_with_its_numbers(
+    pipe, image, mask, reference, tmp_path
+):
     replace(pipe, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2)).save_pretrained(tmp_path)
     card = {"size": 64, "settings": {"exemplar": {"w": 2.0, "steps": 2}}}
     (tmp_path / "blendlab.json").write_text(json.dumps(card))
     loaded = bl.load(tmp_path, device="cpu")
-    assert isinstance(loaded, ExemplarPipeline) and (loaded.mean, loaded.std) == ((0.5, 0.4, 0.3), (0.2, 0.2, 0.2))
-    torch.testing.assert_close(loaded.encoder.state_dict(), pipe.encoder.state_dict(), rtol=0, atol=0)
+    assert isinstance(loaded, ExemplarPipeline) and (loaded.mean, loaded.std) == (
+        (0.5, 0.4, 0.3),
+        (0.2, 0.2, 0.2),
+    )
+    torch.testing.assert_close(
+        loaded.encoder.state_dict(), pipe.encoder.state_dict(), rtol=0, atol=0
+    )
     torch.testing.assert_close(loaded.unet.state_dict(), pipe.unet.state_dict(), rtol=0, atol=0)
     assert not any(weight.requires_grad for weight in loaded.unet.parameters())
     edit = exemplar(loaded, image, mask, reference)
     assert (edit.settings["w"], edit.settings["steps"]) == (2.0, 2)
-    assert bl.load(tmp_path, device="cpu", dtype=torch.bfloat16).encoder.uncond_vector.dtype == torch.bfloat16
+    assert (
+        bl.load(tmp_path, device="cpu", dtype=torch.bfloat16).encoder.uncond_vector.dtype
+        == torch.bfloat16
+    )
 
 
 def test_parts_that_a_folder_leaves_out_are_lent_by_others(pipe, tmp_path):
@@ -134,7 +165,11 @@ def test_parts_that_a_folder_leaves_out_are_lent_by_others(pipe, tmp_path):
     save_file({key: value for key, value in weights.items() if not key.startswith("model.")}, file)
     whole = ExemplarPipeline.from_folder(tmp_path / "whole", clip=tmp_path / "nowhere")
     part = ExemplarPipeline.from_folder(tmp_path / "part", tmp_path / "vae", tmp_path / "clip")
-    for mine, theirs in ((part.vae, whole.vae), (part.unet, whole.unet), (part.encoder.mapper, whole.encoder.mapper)):
+    for mine, theirs in (
+        (part.vae, whole.vae),
+        (part.unet, whole.unet),
+        (part.encoder.mapper, whole.encoder.mapper),
+    ):
         torch.testing.assert_close(mine.state_dict(), theirs.state_dict(), rtol=0, atol=0)
     pixels = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
@@ -146,11 +181,15 @@ def test_weights_load_from_bin_files_and_with_the_names_of_any_transformers(pipe
     pipe.save_pretrained(tmp_path)
     weights = tmp_path / "image_encoder" / "model.safetensors"
     weights.unlink()
-    bare = {key.replace("vision_model.", ""): value for key, value in pipe.encoder.state_dict().items()}
+    bare = {
+        key.replace("vision_model.", ""): value for key, value in pipe.encoder.state_dict().items()
+    }
     bare["model.embeddings.position_ids"] = torch.arange(17)[None]
     torch.save(bare, weights.with_name("pytorch_model.bin"))
     loaded = bl.load(tmp_path, device="cpu")
-    torch.testing.assert_close(loaded.encoder.state_dict(), pipe.encoder.state_dict(), rtol=0, atol=0)
+    torch.testing.assert_close(
+        loaded.encoder.state_dict(), pipe.encoder.state_dict(), rtol=0, atol=0
+    )
 
 
 def test_a_repository_is_fetched_part_by_part_and_opened(pipe, tmp_path, monkeypatch):
@@ -165,45 +204,79 @@ def test_a_repository_is_fetched_part_by_part_and_opened(pipe, tmp_path, monkeyp
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     loaded = bl.load("someone/paint-by-example", device="cpu")
-    assert isinstance(loaded, ExemplarPipeline) and loaded.name_or_path == "someone/paint-by-example"
+    assert (
+        isinstance(loaded, ExemplarPipeline) and loaded.name_or_path == "someone/paint-by-example"
+    )
     assert asked[0] == ["model_index.json", "unet/config.json"] and set(asked[1]) == set(files)
 
 
 def test_only_the_parts_that_are_needed_are_fetched():
     from blendlab.networks.load import _parts
 
-    files = ["model_index.json", "README.md", "unet/config.json", "unet/a.bin", "unet/a.safetensors", "vae/a.bin"]
+    files = [
+        "model_index.json",
+        "README.md",
+        "unet/config.json",
+        "unet/a.bin",
+        "unet/a.safetensors",
+        "vae/a.bin",
+    ]
     files += ["safety_checker/a.bin", "unet/a.fp16.safetensors", "image_encoder/config.json"]
-    wanted = {"model_index.json", "unet/config.json", "unet/a.safetensors", "vae/a.bin", "image_encoder/config.json"}
+    wanted = {
+        "model_index.json",
+        "unet/config.json",
+        "unet/a.safetensors",
+        "vae/a.bin",
+        "image_encoder/config.json",
+    }
     assert set(_parts(files)) == wanted
 
 
 # The nine channels
 
 
-def test_the_channels_are_noisy_latent_then_masked_latent_then_mask(pipe, image, mask, reference, monkeypatch):
+def test_the_channels_are_noisy_latent_then_masked_latent_then_mask(
+    pipe, image, mask, reference, monkeypatch
+):
     heard = Heard(monkeypatch, pipe.unet)
     exemplar(pipe, image, mask, reference, seed=3, **QUICK)
     noisy, holed, keep = heard.inputs[0].split([4, 4, 1], dim=1)
     torch.testing.assert_close(noisy[:1], Noise(3, 1, "initial")((4, 8, 8)))
-    torch.testing.assert_close(holed[:1], encode(pipe.vae, image * (1 - mask)))  # the hole is grey, 0
-    torch.testing.assert_close(keep[:1], 1 - masks.to_latent(mask, (8, 8), "corner"))  # inside, 1 = keep
+    torch.testing.assert_close(
+        holed[:1], encode(pipe.vae, image * (1 - mask))
+    )  # the hole is grey, 0
+    torch.testing.assert_close(
+        keep[:1], 1 - masks.to_latent(mask, (8, 8), "corner")
+    )  # inside, 1 = keep
 
 
-@pytest.mark.parametrize("group, follows", [((0, 4), {"seed"}), ((4, 8), {"image", "mask"}), ((8, 9), {"mask"})])
+@pytest.mark.parametrize(
+    "group, follows", [((0, 4), {"seed"}), ((4, 8), {"image", "mask"}), ((8, 9), {"mask"})]
+)
 def test_a_network_that_looks_at_one_group_of_channels_follows_only_what_is_there(
     image, mask, reference, group, follows
 ):
     pipe = build()
     seen = torch.zeros_like(pipe.unet.conv_in.weight)
     seen[:, slice(*group)] = pipe.unet.conv_in.weight[:, slice(*group)]
-    pipe.unet.conv_in.weight.copy_(seen)  # in another order of the channels other inputs would move it
+    pipe.unet.conv_in.weight.copy_(
+        seen
+    )  # in another order of the channels other inputs would move it
     said = []
     pipe.unet.register_forward_hook(lambda net, inputs, result: said.append(result.sample))
     same = dict(image=image, mask=mask, seed=0)
-    for change in (same, same | {"image": image.flip(-1)}, same | {"mask": mask.roll(8, -1)}, same | {"seed": 1}):
+    for change in (
+        same,
+        same | {"image": image.flip(-1)},
+        same | {"mask": mask.roll(8, -1)},
+        same | {"seed": 1},
+    ):
         exemplar(pipe, reference=reference, steps=1, w=1.0, **change)
-    moved = {name for name, output in zip(same, said[1:], strict=True) if not torch.equal(output, said[0])}
+    moved = {
+        name
+        for name, output in zip(same, said[1:], strict=True)
+        if not torch.equal(output, said[0])
+    }
     assert moved == follows
 
 
@@ -217,10 +290,14 @@ def test_the_mask_channel_is_nearest_or_bilinear(pipe, image, reference, monkeyp
 # Guidance
 
 
-def test_w_1_is_the_conditional_prediction_and_w_0_the_null_vectors(pipe, image, mask, reference, monkeypatch):
+def test_w_1_is_the_conditional_prediction_and_w_0_the_null_vectors(
+    pipe, image, mask, reference, monkeypatch
+):
     heard = Heard(monkeypatch, pipe.unet)
     exemplar(pipe, image, mask, reference, steps=3, w=3.0)
-    assert len(heard.inputs) == 3 and len(heard.inputs[0]) == 2  # one call a step, both conditions in it
+    assert (
+        len(heard.inputs) == 3 and len(heard.inputs[0]) == 2
+    )  # one call a step, both conditions in it
     null, said = heard.conditions[0]
     torch.testing.assert_close(null[None], pipe.encoder.uncond_vector)
     x, beside = heard.inputs[0][:1, :4], heard.inputs[0][:1, 4:]
@@ -230,7 +307,9 @@ def test_w_1_is_the_conditional_prediction_and_w_0_the_null_vectors(pipe, image,
     with torch.no_grad():
         c, u = (net(x, 600, condition).x0_hat for condition in (text, nothing))
         for w, wanted in ((1.0, c), (0.0, u), (3.0, u + 3 * (c - u))):
-            torch.testing.assert_close(cfg(net, text, nothing, w)(x, 600).x0_hat, wanted, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(
+                cfg(net, text, nothing, w)(x, 600).x0_hat, wanted, rtol=1e-4, atol=1e-4
+            )
     assert not torch.allclose(c, u)
 
 
@@ -276,20 +355,32 @@ def test_outside_the_mask_is_what_paste_promises(pipe, image, mask, reference):
     assert not torch.isclose(edits["none"].latents[kept], source[kept]).all()
 
 
-def test_numbers_come_from_the_caller_then_the_preset_then_the_published_code(pipe, image, mask, reference):
-    used = exemplar(pipe, image, mask, reference, preset=Painting(steps=2), skip=0.5, w=1.0).settings
+def test_numbers_come_from_the_caller_then_the_preset_then_the_published_code(
+    pipe, image, mask, reference
+):
+    used = exemplar(
+        pipe, image, mask, reference, preset=Painting(steps=2), skip=0.5, w=1.0
+    ).settings
     assert (used["steps"], used["skip"], used["w"], used["eta"]) == (2, 0.5, 1.0, 0.0)
     assert {f.name for f in fields(Painting)} <= used.keys()
-    assert (PRESETS["official"].w, PRESETS["official"].steps, PRESETS["official"].mask_channel) == (5.0, 50, "bilinear")
+    assert (PRESETS["official"].w, PRESETS["official"].steps, PRESETS["official"].mask_channel) == (
+        5.0,
+        50,
+        "bilinear",
+    )
 
 
 # References
 
 
 def test_a_reference_is_squashed_to_the_encoders_square_as_pil_does(reference):
-    (picture,) = bl.images.to_pil(reference / 2)  # less contrast, as PIL clips between its two passes
+    (picture,) = bl.images.to_pil(
+        reference / 2
+    )  # less contrast, as PIL clips between its two passes
     wanted = bl.images.image(picture.resize((32, 32), Image.Resampling.BICUBIC))
-    assert (see(picture, 32) - wanted).abs().max() < 2 / 127.5  # two grey levels: it rounds there too
+    assert (
+        see(picture, 32) - wanted
+    ).abs().max() < 2 / 127.5  # two grey levels: it rounds there too
     tensor = bl.images.image(picture)
     torch.testing.assert_close(see(picture, 32), see(tensor, 32))
     torch.testing.assert_close(see(wanted, 32), wanted, rtol=0, atol=0)
@@ -339,7 +430,9 @@ BAD = [
 
 
 @pytest.mark.parametrize("given, sentence", BAD, ids=[sentence for _, sentence in BAD])
-def test_bad_input_is_refused_before_any_network_runs(pipe, image, mask, reference, monkeypatch, given, sentence):
+def test_bad_input_is_refused_before_any_network_runs(
+    pipe, image, mask, reference, monkeypatch, given, sentence
+):
     def ran(*args, **kwargs):
         raise AssertionError("a network ran")
 
@@ -388,7 +481,9 @@ def test_holes_cover_their_boxes_and_half_of_them_are_not_boxes():
     box = torch.tensor([0.25, 0.25, 0.75, 0.5]).expand(200, 4)
     mask = hole(box, torch.rand(200, 9, generator=g), torch.rand(200, 4, 18, generator=g), 64)
     assert mask[:, 0, 17:31, 17:47].min() == 1 and set(mask.unique().tolist()) == {0.0, 1.0}
-    assert mask[:, :, :9].max() == 0  # 0.25 * 64 = 16 rows above, of which 40% may go, and a pixel of trembling
+    assert (
+        mask[:, :, :9].max() == 0
+    )  # 0.25 * 64 = 16 rows above, of which 40% may go, and a pixel of trembling
     boxes = torch.stack([m.sum() == m.any(1).sum() * m.any(0).sum() for m in mask[:, 0]])
     assert 0.35 < boxes.float().mean() < 0.65
     exact = hole(box[:1], torch.zeros(1, 9), torch.full((1, 4, 18), 0.5), 64)
@@ -398,9 +493,14 @@ def test_holes_cover_their_boxes_and_half_of_them_are_not_boxes():
 def test_augmentations_are_drawn_for_each_reference_alone():
     from blendlab.training.exemplar import augmented
 
-    pieces, g = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)), torch.Generator().manual_seed(1)
+    pieces, g = (
+        torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)),
+        torch.Generator().manual_seed(1),
+    )
     u, bend = torch.full((4, 6), 0.9), torch.randn(4, 2, 4, 4, generator=g)
-    torch.testing.assert_close(augmented(pieces, u, bend), pieces, atol=1e-5, rtol=0)  # nothing is drawn
+    torch.testing.assert_close(
+        augmented(pieces, u, bend), pieces, atol=1e-5, rtol=0
+    )  # nothing is drawn
     u[1, 0] = 0.1
     torch.testing.assert_close(augmented(pieces, u, bend)[1], pieces[1].flip(-1), atol=1e-5, rtol=0)
     for which in (1, 3, 5):  # turned, bent, blurred

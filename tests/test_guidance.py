@@ -21,12 +21,19 @@ class Net:
     def __call__(self, x, t, encoder_hidden_states=None, added_cond_kwargs=None):
         self.calls, self.seen = self.calls + 1, (x.dtype, encoder_hidden_states, added_cond_kwargs)
         self.batches.append(len(x))
-        push = 0 if encoder_hidden_states is None else encoder_hidden_states.mean((1, 2))[:, None, None, None]
+        push = (
+            0
+            if encoder_hidden_states is None
+            else encoder_hidden_states.mean((1, 2))[:, None, None, None]
+        )
         return torch.tanh(x) + push
 
 
 def test_epsilon_v_and_sample_predictions_agree_on_a_known_picture():
-    x0, noise = torch.rand(1, 3, 8, 8, dtype=torch.float64), torch.randn(1, 3, 8, 8, dtype=torch.float64)
+    x0, noise = (
+        torch.rand(1, 3, 8, 8, dtype=torch.float64),
+        torch.randn(1, 3, 8, 8, dtype=torch.float64),
+    )
     for t in (0, 400, 999):
         a, s = schedule.levels(t)
         says = {"epsilon": noise, "v_prediction": a * noise - s * x0, "sample": x0}
@@ -45,12 +52,16 @@ def test_the_same_network_told_as_epsilon_and_as_v_samples_the_same():
     z, ts = x.double(), schedule.timesteps(20)
     by_eps = last(sample(denoiser(lambda x, t: torch.tanh(x), schedule), z, schedule, ts))
     by_v = last(sample(denoiser(v_of_eps, schedule, "v_prediction"), z, schedule, ts))
-    torch.testing.assert_close(by_v, by_eps, rtol=0, atol=1e-12)  # float64; 20 steps that divide by a >= 0.08
+    torch.testing.assert_close(
+        by_v, by_eps, rtol=0, atol=1e-12
+    )  # float64; 20 steps that divide by a >= 0.08
 
 
 def test_cfg_is_one_network_call_per_step():
     unet = Net()
-    last(sample(cfg(denoiser(unet, schedule), text, null, 5.0), x, schedule, schedule.timesteps(10)))
+    last(
+        sample(cfg(denoiser(unet, schedule), text, null, 5.0), x, schedule, schedule.timesteps(10))
+    )
     assert unet.calls == 10 and set(unet.batches) == {4}
 
 
@@ -117,7 +128,9 @@ def test_loss_guided_differentiates_through_the_network():
 def test_loss_guided_runs_the_network_once_per_step_and_leaves_gradients_to_the_body():
     unet = Net()
     guided = loss_guided(denoiser(unet, schedule), lambda x0_hat, x, t: (x0_hat**2).mean())
-    for step in sample(guided, x, schedule, schedule.timesteps(10), 1.0, lambda: torch.zeros_like(x)):
+    for step in sample(
+        guided, x, schedule, schedule.timesteps(10), 1.0, lambda: torch.zeros_like(x)
+    ):
         step.x = step.x - 0.1 * step.var * step.grad  # Blended Diffusion's ancestral shift
     assert unet.calls == 10 and not step.x.requires_grad
 
@@ -133,7 +146,9 @@ def test_guidance_pulls_samples_towards_the_loss():
     bright = lambda x0_hat, x, t: ((x0_hat - 1) ** 2).mean((1, 2, 3))  # noqa: E731
     unit = lambda x, t: Prediction(schedule.levels(t)[0] * x)  # noqa: E731  the denoiser of N(0, 1)
     plain = last(sample(unit, x, schedule, schedule.timesteps(20)))
-    pulled = last(sample(loss_guided(unit, bright, schedule, 100.0), x, schedule, schedule.timesteps(20)))
+    pulled = last(
+        sample(loss_guided(unit, bright, schedule, 100.0), x, schedule, schedule.timesteps(20))
+    )
     assert (pulled - 1).abs().mean() < 0.6 * (plain - 1).abs().mean()
 
 

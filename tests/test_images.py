@@ -1,4 +1,6 @@
-"""The one door: what passes keeps its values exactly, and what is refused gets a sentence whose fix works."""
+"""The one door: what passes keeps its values exactly, and what is refused gets a sentence whose fix
+works.
+"""
 
 import io
 import struct
@@ -13,7 +15,9 @@ from blendlab import images
 
 RNG = np.random.default_rng(0)
 PHOTO = Image.fromarray(RNG.integers(0, 256, (24, 32, 3), dtype=np.uint8))  # 32 wide, 24 high
-MASK = Image.fromarray(np.pad(np.full((8, 8), 255, np.uint8), ((4, 12), (16, 8))))  # of the same size
+MASK = Image.fromarray(
+    np.pad(np.full((8, 8), 255, np.uint8), ((4, 12), (16, 8)))
+)  # of the same size
 LIKE = torch.zeros(1, 3, 24, 32)
 
 
@@ -21,7 +25,9 @@ def png16(kind, channels, shape=(3, 5)):
     """A 16-bit PNG, which Pillow reads but does not write in colour."""
 
     def chunk(name, body):
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        return (
+            struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        )
 
     height, width = shape
     rows = RNG.integers(0, 65536, (height, width * channels)).astype(">u2")
@@ -122,7 +128,8 @@ def test_full_masks_pass_where_they_are_allowed():
     assert images.mask(Image.new("L", (4, 4), 255), allow_full=True).all()
 
 
-# What is refused: pictures. Each row is what a user passes and a piece of the sentence that answers.
+# What is refused: pictures. Each row is what a user passes and a piece of the sentence that
+# answers.
 
 NOT_A_PICTURE = [
     ("nowhere.png", FileNotFoundError, r"there is no image at .*nowhere.png: check the name"),
@@ -159,23 +166,34 @@ def test_files_that_cannot_be_read_are_refused(folder, door, file, error, senten
 
 
 def test_a_picture_that_is_opened_but_cut_short_is_refused(folder):
-    with Image.open(folder / "short.png") as picture, pytest.raises(ValueError, match="image is damaged"):
+    with (
+        Image.open(folder / "short.png") as picture,
+        pytest.raises(ValueError, match="image is damaged"),
+    ):
         images.image(picture)
 
 
 @pytest.mark.parametrize("x", [None, 3, np.zeros((4, 4, 3)), [PHOTO]])
 def test_other_types_are_refused(x):
-    with pytest.raises(TypeError, match=f"image is a {type(x).__name__}: pass PIL, a path or a tensor"):
+    with pytest.raises(
+        TypeError, match=f"image is a {type(x).__name__}: pass PIL, a path or a tensor"
+    ):
         images.image(x)
 
 
 BAD_PICTURES = [
     (with_alpha(128), r"see-through in places \(alpha below 255\): flatten it, on white with"),
     (with_alpha(MASK), "see-through in places"),
-    (PHOTO.convert("CMYK"), r"is in CMYK, which no one formula turns into RGB: .*image.convert\('RGB'\)"),
+    (
+        PHOTO.convert("CMYK"),
+        r"is in CMYK, which no one formula turns into RGB: .*image.convert\('RGB'\)",
+    ),
     (PHOTO.convert("YCbCr"), "is in YCbCr"),
     (PHOTO.convert("HSV"), "is in HSV"),
-    (Image.new("I;16", (4, 4)), r"more than 8 bits \(mode I;16\): scale it to 0..255, from 16 bits with"),
+    (
+        Image.new("I;16", (4, 4)),
+        r"more than 8 bits \(mode I;16\): scale it to 0..255, from 16 bits with",
+    ),
     (Image.new("I", (4, 4)), r"more than 8 bits \(mode I\)"),
     (Image.new("F", (4, 4)), r"more than 8 bits \(mode F\)"),
 ]
@@ -200,14 +218,21 @@ def test_see_through_palettes_and_greys_are_refused():
 
 
 @pytest.mark.parametrize("kind, channels, mode", [(2, 3, "RGB"), (4, 2, "RGBA"), (6, 4, "RGBA")])
-def test_16_bit_colour_is_refused_although_pillow_would_halve_it_in_silence(tmp_path, kind, channels, mode):
+def test_16_bit_colour_is_refused_although_pillow_would_halve_it_in_silence(
+    tmp_path, kind, channels, mode
+):
     (tmp_path / "deep.png").write_bytes(png16(kind, channels))
     fix = rf"16 bits a channel, not 8: Image.open\(path\).convert\('{mode}'\) keeps the upper 8"
     with Image.open(tmp_path / "deep.png") as opened:
         for x in (tmp_path / "deep.png", opened):
             with pytest.raises(ValueError, match=fix):
                 images.image(x)
-        assert images.image(opened.convert(mode).convert("RGB")).shape == (1, 3, 3, 5)  # the fix passes
+        assert images.image(opened.convert(mode).convert("RGB")).shape == (
+            1,
+            3,
+            3,
+            5,
+        )  # the fix passes
 
 
 def test_the_fixes_for_pictures_work(tmp_path):
@@ -217,7 +242,9 @@ def test_the_fixes_for_pictures_work(tmp_path):
     (tmp_path / "deep.png").write_bytes(png16(0, 1))
     image = Image.open(tmp_path / "deep.png")
     grey = Image.fromarray((np.asarray(image) // 256).astype("uint8"))
-    assert np.array_equal(np.asarray(images.to_pil(images.image(grey))[0])[..., 0], np.asarray(image) >> 8)
+    assert np.array_equal(
+        np.asarray(images.to_pil(images.image(grey))[0])[..., 0], np.asarray(image) >> 8
+    )
 
 
 BAD_TENSORS = [
@@ -231,7 +258,10 @@ BAD_TENSORS = [
         torch.zeros(1, 3, 4, 4, dtype=torch.uint8),
         r"holds torch.uint8: pass floats in \[-1, 1\], image / 127.5 - 1",
     ),
-    (torch.full((1, 3, 4, 4), 255.0), r"values from 255 to 255, not in \[-1, 1\]: pass image / 127.5 - 1"),
+    (
+        torch.full((1, 3, 4, 4), 255.0),
+        r"values from 255 to 255, not in \[-1, 1\]: pass image / 127.5 - 1",
+    ),
     (
         torch.full((1, 3, 4, 4), -1.01),
         r"values from -1.01 to -1.01, not in \[-1, 1\]: pass image.clamp\(-1, 1\)",
@@ -247,11 +277,15 @@ def test_picture_tensors_of_the_wrong_kind_are_refused(x, sentence):
         images.image(x)
 
 
-@pytest.mark.parametrize("size, nearest", [((50, 33), (48, 32)), ((3, 70), (8, 72)), ((32, 31), (32, 32))])
+@pytest.mark.parametrize(
+    "size, nearest", [((50, 33), (48, 32)), ((3, 70), (8, 72)), ((32, 31), (32, 32))]
+)
 def test_sizes_that_the_factor_does_not_divide_are_refused_and_the_nearest_named(size, nearest):
     picture, (w, h) = PHOTO.resize(size), nearest
     fix = rf"the nearest is {w}x{h}, bl.images.fit\(image, \({w}, {h}\)\)"
-    with pytest.raises(ValueError, match=rf"image is {size[0]}x{size[1]} .* not multiples of 8: {fix}"):
+    with pytest.raises(
+        ValueError, match=rf"image is {size[0]}x{size[1]} .* not multiples of 8: {fix}"
+    ):
         images.image(picture, size_multiple=8)
     assert images.image(images.fit(picture, nearest), size_multiple=8).shape == (1, 3, h, w)
 
@@ -265,22 +299,40 @@ def stroke(*values):
 
 GREYS = r"make it black and white with mask.convert\('L'\).point\(lambda v: 255 \* \(v > 127\)\)"
 BAD_MASKS = [
-    (Image.new("L", (4, 4), 0), "black everywhere, so nothing is edited: paint the area to edit white"),
-    (Image.new("L", (4, 4), 255), "white everywhere, so nothing is kept: paint black what should stay"),
+    (
+        Image.new("L", (4, 4), 0),
+        "black everywhere, so nothing is edited: paint the area to edit white",
+    ),
+    (
+        Image.new("L", (4, 4), 255),
+        "white everywhere, so nothing is kept: paint black what should stay",
+    ),
     (stroke(0, 1, 1), r"holds 0 and 1, and white is 255: .* mask.point\(lambda v: 255 \* v\)"),
     (stroke(0, 3, 251, 255), r"2 grey pixels \(noise, as JPEG leaves it; PNG does not\): " + GREYS),
     (stroke(0, 3, 90, 255), r"2 grey pixels \(3 for one\): " + GREYS),
     (PHOTO, r"mask has colours \(its channels differ\): " + GREYS),
-    (with_alpha(MASK), r"see-through .* pass the channel you mean, mask.convert\('RGBA'\).getchannel\('A'\)"),
+    (
+        with_alpha(MASK),
+        r"see-through .* pass the channel you mean, mask.convert\('RGBA'\).getchannel\('A'\)",
+    ),
     (Image.new("I;16", (4, 4)), "more than 8 bits"),
     (torch.zeros(4, 4), r"mask is \(4,4\), not \(B,1,H,W\): pass mask\[None, None\]"),
     (torch.zeros(2, 4, 4), r"mask\[:, None\]"),
     (torch.zeros(1, 3, 4, 4), r"mask\[:, :1\] if the three are equal"),
     (torch.zeros(1, 4, 4, 1, 1), "a mask has one channel, 1 = edit"),
-    (torch.full((1, 1, 4, 4), 255, dtype=torch.uint8), r"holds torch.uint8: .* \(mask > 127\).float\(\)"),
+    (
+        torch.full((1, 1, 4, 4), 255, dtype=torch.uint8),
+        r"holds torch.uint8: .* \(mask > 127\).float\(\)",
+    ),
     (torch.ones(1, 1, 4, 4, dtype=torch.long), r"holds torch.int64: .* \(mask > 0\).float\(\)"),
-    (torch.linspace(0, 1, 16).view(1, 1, 4, 4), r"0 to 1, not all 0 or 1: pass \(mask > 0.5\).float\(\)"),
-    (torch.linspace(-1, 1, 16).view(1, 1, 4, 4), r"-1 to 1, not all 0 or 1: pass \(mask > 0\).float\(\)"),
+    (
+        torch.linspace(0, 1, 16).view(1, 1, 4, 4),
+        r"0 to 1, not all 0 or 1: pass \(mask > 0.5\).float\(\)",
+    ),
+    (
+        torch.linspace(-1, 1, 16).view(1, 1, 4, 4),
+        r"-1 to 1, not all 0 or 1: pass \(mask > 0\).float\(\)",
+    ),
     (torch.full((1, 1, 4, 4), 255.0), r"255 to 255, not all 0 or 1: pass \(mask > 127\).float\(\)"),
     (torch.full((1, 1, 4, 4), torch.nan), "NaN or infinite"),
     (torch.zeros(1, 1, 4, 4), "black everywhere"),
@@ -304,14 +356,18 @@ def test_soft_masks_stay_between_0_and_1():
 
 def test_a_mask_of_another_size_is_refused_and_both_sizes_named():
     fix = r"paint it on this image, or resize it with bl.images.fit_mask\(mask, \(32, 24\)\)"
-    with pytest.raises(ValueError, match=r"mask is 20x10 and the image 32x24 \(width x height\): " + fix):
+    with pytest.raises(
+        ValueError, match=r"mask is 20x10 and the image 32x24 \(width x height\): " + fix
+    ):
         images.mask(MASK.resize((20, 10), Image.Resampling.NEAREST), like=LIKE)
 
 
 def test_masks_are_one_or_as_many_as_the_pictures():
     m = images.mask(MASK)
     assert images.mask(m.expand(3, -1, -1, -1), like=LIKE.expand(3, -1, -1, -1)).shape[0] == 3
-    with pytest.raises(ValueError, match="2 masks for 3 images: pass one mask, or one for each image"):
+    with pytest.raises(
+        ValueError, match="2 masks for 3 images: pass one mask, or one for each image"
+    ):
         images.mask(m.expand(2, -1, -1, -1), like=LIKE.expand(3, -1, -1, -1))
 
 

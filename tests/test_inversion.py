@@ -1,4 +1,6 @@
-"""From noise to picture and back: the same picture as diffusers', the way back, and attention that is kept."""
+"""From noise to picture and back: the same picture as diffusers', the way back, and attention that
+is kept.
+"""
 
 from dataclasses import replace
 
@@ -20,7 +22,10 @@ QUICK = dict(steps=4, w=3.0)
 
 def state(unet):
     """Everything that could have been left in a network: its processors and hooks."""
-    hooks = [(m._forward_pre_hooks | m._forward_hooks | m._forward_hooks_with_kwargs) for m in unet.modules()]
+    hooks = [
+        (m._forward_pre_hooks | m._forward_hooks | m._forward_hooks_with_kwargs)
+        for m in unet.modules()
+    ]
     return {name: id(processor) for name, processor in unet.attn_processors.items()}, hooks
 
 
@@ -40,12 +45,22 @@ def toy(steps=20, **how):
 
 
 def test_a_picture_from_noise_is_the_one_that_diffusers_makes(sd):
-    parts = dict(sd.components) | {"scheduler": DDIMScheduler(**checkpoints.BETAS, clip_sample=False, steps_offset=1)}
+    parts = dict(sd.components) | {
+        "scheduler": DDIMScheduler(**checkpoints.BETAS, clip_sample=False, steps_offset=1)
+    }
     theirs = type(sd)(**parts, requires_safety_checker=False)
     theirs.set_progress_bar_config(disable=True)
     noise = bl.Noise(3, 2, "initial")((4, 8, 8))
-    wanted = theirs("a red cat", num_inference_steps=10, guidance_scale=7.5, height=64, width=64, latents=noise,
-                    num_images_per_prompt=2, output_type="latent").images  # fmt: skip
+    wanted = theirs(
+        "a red cat",
+        num_inference_steps=10,
+        guidance_scale=7.5,
+        height=64,
+        width=64,
+        latents=noise,
+        num_images_per_prompt=2,
+        output_type="latent",
+    ).images
     ready = Ready.of(theirs, "a red cat", "", (64, 64), Drawing(w=7.5, steps=10, eta=0.0))
     ours, tensor = ready.pictures(ready.start(None, None, 2, 3), 3, range(2), 1)
     # float32, ten guided steps of random networks: see test_blended_latent.py
@@ -66,7 +81,9 @@ def test_each_move_up_undoes_the_move_down():
 
 def test_more_steps_retrace_better():
     x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)).double()
-    errors = [(r.up(r.down(x, 0, [0])) - x).abs().max() for r in (toy(steps=n) for n in (10, 40, 160))]
+    errors = [
+        (r.up(r.down(x, 0, [0])) - x).abs().max() for r in (toy(steps=n) for n in (10, 40, 160))
+    ]
     assert errors[0] > 2 * errors[1] > 4 * errors[2], errors
 
 
@@ -87,7 +104,9 @@ ROUND_TRIP = 0.15
 @pytest.mark.parametrize("layout", [checkpoints.sd1, checkpoints.sd2, checkpoints.sdxl])
 def test_what_a_network_predicts_does_not_matter(layout, image):
     pipe = layout()  # epsilon, v, and SDXL's arguments
-    ready = Ready.of(pipe, "a red cat", "", (64, 64), Drawing(w=3.0, invert_w=3.0, steps=10, eta=0.0, refine=8))
+    ready = Ready.of(
+        pipe, "a red cat", "", (64, 64), Drawing(w=3.0, invert_w=3.0, steps=10, eta=0.0, refine=8)
+    )
     ready, z = replace(ready, timesteps=[300, 200]), bl.Noise(0, 1, "initial")((4, 8, 8))
     up = ready.up(z)
     torch.testing.assert_close(ready.down(up, 0, [0]), z, rtol=0, atol=1e-3)
@@ -97,7 +116,9 @@ def test_what_a_network_predicts_does_not_matter(layout, image):
 
 def test_pictures_are_inverted_alike_in_any_batch(sd, image):
     several = torch.cat([image, image.flip(-1), image.flip(-2)])
-    together, apart = (invert(sd, several, "a cat", steps=3, w=3.0, batch=batch) for batch in (None, 2))
+    together, apart = (
+        invert(sd, several, "a cat", steps=3, w=3.0, batch=batch) for batch in (None, 2)
+    )
     assert together.shape == (3, 4, 8, 8)
     torch.testing.assert_close(together, apart, rtol=0, atol=1e-4)
 
@@ -111,11 +132,16 @@ def test_rows_look_where_the_rows_before_them_look(sd):
     plain = sd.unet(x, 500, text).sample
     layer = "down_blocks.0.attentions.0.transformer_blocks.0.attn2"
     attn, seen = sd.unet.get_submodule(layer), {}
-    with same_attention(sd.unet, 2, layers="down_blocks.0"), capture(sd.unet, layer, "both") as maps:
+    with (
+        same_attention(sd.unet, 2, layers="down_blocks.0"),
+        capture(sd.unet, layer, "both") as maps,
+    ):
         handle = attn.register_forward_hook(lambda m, args, out: seen.update(out=out))
         changed = sd.unet(x, 500, text).sample
         handle.remove()
-    values = attn.to_v(text[4:]).unflatten(-1, (attn.heads, -1)).transpose(1, 2)  # (B,heads,tokens,d)
+    values = (
+        attn.to_v(text[4:]).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+    )  # (B,heads,tokens,d)
     by_hand = maps[0].weights.flatten(2, 3)[2:4] @ values
     by_hand = attn.to_out[0](by_hand.transpose(1, 2).flatten(2))
     torch.testing.assert_close(seen["out"][4:], by_hand, rtol=0, atol=1e-5)
@@ -146,7 +172,9 @@ def test_kept_for_no_step_it_is_the_changed_prompt_alone(layout, w, tiny):
         _, alone = ready.pictures(ready.start(None, None, 1, 2), 2, [0], 1)
         torch.testing.assert_close(tensor, alone, rtol=0, atol=1e-4)
     torch.testing.assert_close(kept.settings["before"], plain.settings["before"], rtol=0, atol=1e-5)
-    assert (kept.latents - plain.latents).abs().max() > 2e-5  # SDXL's small copy hears little of its words
+    assert (
+        kept.latents - plain.latents
+    ).abs().max() > 2e-5  # SDXL's small copy hears little of its words
 
 
 def test_a_prompt_that_keeps_its_own_attention_stays_the_same(sd):
@@ -155,7 +183,14 @@ def test_a_prompt_that_keeps_its_own_attention_stays_the_same(sd):
 
 
 def test_half_precision_networks_keep_a_float32_state():
-    edit = reword(checkpoints.sd1().to(torch.bfloat16), "a red cat", "a red gryffindorian", n=2, steps=2, w=3.0)
+    edit = reword(
+        checkpoints.sd1().to(torch.bfloat16),
+        "a red cat",
+        "a red gryffindorian",
+        n=2,
+        steps=2,
+        w=3.0,
+    )
     assert edit.latents.dtype == torch.float32 and edit.tensor.isfinite().all()
 
 
@@ -182,7 +217,10 @@ def test_a_word_of_other_length_gets_what_the_old_one_got(sd):
     prompt, changed = "a bobcat on snow", "a gryffindorian on snow"
     old, new = (sd.tokenizer.tokenize(text) for text in (prompt, changed))
     assert len(new) > len(old) == 4
-    for a, b, m in ((old, new, mapped(sd, prompt, changed)), (new, old, mapped(sd, changed, prompt))):
+    for a, b, m in (
+        (old, new, mapped(sd, prompt, changed)),
+        (new, old, mapped(sd, changed, prompt)),
+    ):
         torch.testing.assert_close(m.sum(1), torch.ones(77))  # nothing that was looked at is lost
         extra = len(b) - len(a)
         inside = m[2 : 2 + len(a) - 3, 2 : 2 + len(b) - 3]
@@ -200,11 +238,17 @@ BAD = [
     (dict(steps=0), "1 to 1000"),
     (dict(n=0), "1 or more"),
     (dict(noise=torch.zeros(2, 4, 8, 8)), "noise holds 2 for n=1"),
-    (dict(noise=torch.zeros(4, 8, 8)), r"noise is \(4,8,8\); pass finite numbers of shape \(1 or n,4,h,w\)"),
+    (
+        dict(noise=torch.zeros(4, 8, 8)),
+        r"noise is \(4,8,8\); pass finite numbers of shape \(1 or n,4,h,w\)",
+    ),
     (dict(noise=torch.full((1, 4, 8, 8), torch.nan)), "finite"),
     (dict(image=torch.zeros(1, 3, 60, 60)), "multiples of 8"),
     (dict(image=torch.zeros(1, 3, 64, 64), eta=1.0), "pass eta=0 with image="),
-    (dict(image=torch.zeros(1, 3, 64, 64), noise=torch.zeros(1, 4, 8, 8)), "pass the one to start from"),
+    (
+        dict(image=torch.zeros(1, 3, 64, 64), noise=torch.zeros(1, 4, 8, 8)),
+        "pass the one to start from",
+    ),
 ]
 
 

@@ -22,7 +22,9 @@ def test_blurring_keeps_a_flat_picture_flat_also_at_its_edges(size):
 
 def test_halving_weighs_one_four_six_four_one():
     line = torch.arange(9.0).square().view(1, 1, 1, 9).expand(1, 1, 9, 9)
-    expected = (4 + 4 * 9 + 6 * 16 + 4 * 25 + 36) / 16  # around the fourth pixel: 2, 3, 4, 5, 6 squared
+    expected = (
+        4 + 4 * 9 + 6 * 16 + 4 * 25 + 36
+    ) / 16  # around the fourth pixel: 2, 3, 4, 5, 6 squared
     assert halve(line)[0, 0, 2, 2].item() == pytest.approx(expected)
     corner = (2 * 4 + 2 * 4 * 1) / 16  # reflected: 2, 1, 0, 1, 2 squared
     assert halve(line)[0, 0, 0, 0].item() == pytest.approx(corner)
@@ -36,7 +38,9 @@ def test_the_pyramid_is_the_textbooks(size, levels):
     bands, a, b, m = [], edit, image, mask
     for _ in range(2 if levels is None else levels):
         small_a, small_b = halve(a), halve(b)
-        fine_a, fine_b = (x - double(small, x.shape[-2:]) for x, small in ((a, small_a), (b, small_b)))
+        fine_a, fine_b = (
+            x - double(small, x.shape[-2:]) for x, small in ((a, small_a), (b, small_b))
+        )
         bands.append(m * fine_a + (1 - m) * fine_b)
         a, b, m = small_a, small_b, halve(m)
     x = m * a + (1 - m) * b
@@ -59,12 +63,21 @@ def test_far_from_the_mask_the_image_is_there_bit_for_bit_and_at_its_border_the_
     mask = torch.zeros(1, 1, 64, 64)
     mask[..., :32] = 1  # touches three edges
     joined = pyramid(mask, edit, image, 2)
-    assert torch.equal(joined[..., 52:], image[..., 52:]) and (joined[..., :12] - 0.5).abs().max() < 1e-6
-    assert joined.diff(dim=-1).abs().max() < 0.2 and (joined.diff(dim=-1) <= 1e-6).all()  # no jump of 1, no overshoot
+    assert (
+        torch.equal(joined[..., 52:], image[..., 52:])
+        and (joined[..., :12] - 0.5).abs().max() < 1e-6
+    )
+    assert (
+        joined.diff(dim=-1).abs().max() < 0.2 and (joined.diff(dim=-1) <= 1e-6).all()
+    )  # no jump of 1, no overshoot
 
 
 def test_without_levels_it_is_the_naive_paste():
-    edit, image, mask = pictures(1, 3, 16, 16), pictures(1, 3, 16, 16, seed=1), torch.ones(1, 1, 16, 16)
+    edit, image, mask = (
+        pictures(1, 3, 16, 16),
+        pictures(1, 3, 16, 16, seed=1),
+        torch.ones(1, 1, 16, 16),
+    )
     mask[..., :7] = 0
     torch.testing.assert_close(pyramid(mask, edit, image, 0), blend(mask, edit=edit, keep=image))
 
@@ -72,6 +85,9 @@ def test_without_levels_it_is_the_naive_paste():
 @pytest.mark.parametrize("levels", [-1, 6])
 def test_a_picture_can_be_halved_only_so_often(levels):
     x = torch.zeros(1, 3, 33, 64)
-    with pytest.raises(ValueError, match=f"levels is {levels}; a shorter side of 33 pixels can be halved 0 to 5 times"):
+    with pytest.raises(
+        ValueError,
+        match=f"levels is {levels}; a shorter side of 33 pixels can be halved 0 to 5 times",
+    ):
         pyramid(x[:, :1], x, x, levels)
     pyramid(x[:, :1], x, x, 5)

@@ -1,4 +1,6 @@
-"""The judge's rules, on verdicts painted by hand; its accuracy is a figure of the model card, not a test."""
+"""The judge's rules, on verdicts painted by hand; its accuracy is a figure of the model card, not a
+test.
+"""
 
 import pytest
 import torch
@@ -21,7 +23,9 @@ class Painted(Judge):
 
     def forward(self, images):
         one_hot = torch.nn.functional.one_hot
-        return Verdict(*(one_hot(x, n).movedim(-1, 1).float() for x, n in ((self.kind, 4), (self.colour, 3))))
+        return Verdict(
+            *(one_hot(x, n).movedim(-1, 1).float() for x, n in ((self.kind, 4), (self.colour, 3)))
+        )
 
 
 IMAGE = torch.zeros(1, 3, 64, 64)
@@ -56,7 +60,9 @@ def test_the_judge_is_sure_of_a_patch_of_one_class_and_not_of_a_medley():
     e = torch.tensor(1.0).exp()
     high, low = e / (e + 3), 1 / (e + 3)  # softmax of the logits 1, 0, 0, 0
     medley = (2 * high + low) / 3
-    torch.testing.assert_close(judge.sure(IMAGE.expand(3, -1, -1, -1)), torch.stack([medley, high, torch.tensor(0.0)]))
+    torch.testing.assert_close(
+        judge.sure(IMAGE.expand(3, -1, -1, -1)), torch.stack([medley, high, torch.tensor(0.0)])
+    )
 
 
 def test_agrees_takes_the_most_frequent_class_inside_the_mask_and_its_most_frequent_colour():
@@ -83,11 +89,15 @@ def test_agrees_wants_a_share_of_the_mask():
 def test_a_mask_of_another_size_is_brought_to_the_judges_size():
     judge = Painted()
     judge.paint(slice(0, 32), slice(0, 32), "cat", "red")
-    assert judge.agrees(torch.zeros(1, 3, 128, 128), box(slice(0, 64), slice(0, 64), size=128), "cat").item()
+    assert judge.agrees(
+        torch.zeros(1, 3, 128, 128), box(slice(0, 64), slice(0, 64), size=128), "cat"
+    ).item()
 
 
 def test_unknown_names_get_a_sentence():
-    with pytest.raises(ValueError, match="does not know the class 'dragon'; it knows cat, bus, moon"):
+    with pytest.raises(
+        ValueError, match="does not know the class 'dragon'; it knows cat, bus, moon"
+    ):
         Painted().agrees(IMAGE, torch.ones(1, 1, 64, 64), "dragon")
     with pytest.raises(ValueError, match="colour 'teal'; it knows red, blue"):
         Painted().agrees(IMAGE, torch.ones(1, 1, 64, 64), "cat", "teal")

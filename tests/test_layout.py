@@ -1,4 +1,6 @@
-"""The noise that decides: rules that only permute, fresh noise in a region only, words that look where told."""
+"""The noise that decides: rules that only permute, fresh noise in a region only, words that look
+where told.
+"""
 
 from types import SimpleNamespace
 
@@ -44,7 +46,10 @@ def plain(pipe, prompt, z, **how):
 
 def state(unet):
     """Everything that could have been left in a network: its processors and hooks."""
-    hooks = [(m._forward_pre_hooks | m._forward_hooks | m._forward_pre_hooks_with_kwargs) for m in unet.modules()]
+    hooks = [
+        (m._forward_pre_hooks | m._forward_hooks | m._forward_pre_hooks_with_kwargs)
+        for m in unet.modules()
+    ]
     return {name: id(processor) for name, processor in unet.attn_processors.items()}, hooks
 
 
@@ -52,7 +57,9 @@ def state(unet):
 
 
 def case(g, most=4):
-    """Random maps and disjoint random regions, each with a cell at least: (words,cells), (words,cells)."""
+    """Random maps and disjoint random regions, each with a cell at least: (words,cells),
+    (words,cells).
+    """
     draw = lambda low, high: torch.randint(low, high, (), generator=g).item()  # noqa: E731
     cells, words = draw(8, 40), draw(1, most + 1)
     owner = torch.randint(-1, words, (cells,), generator=g)
@@ -67,7 +74,9 @@ def test_every_rule_is_a_permutation_and_done_twice_it_is_done_once(rule):
         maps, regions = case(g)
         origin = RULES[rule](maps, regions, stream)
         assert torch.equal(origin.sort().values, torch.arange(maps.shape[1]))
-        again = RULES[rule](maps[:, origin], regions, stream)  # what is looked at travels with its block
+        again = RULES[rule](
+            maps[:, origin], regions, stream
+        )  # what is looked at travels with its block
         assert torch.equal(again, torch.arange(maps.shape[1]))
 
 
@@ -77,33 +86,47 @@ def test_blocks_move_as_they_are():
         cells = z[0, 0].numel() // block**2
         origin = torch.stack([torch.randperm(cells) for _ in z])
         moved = move_blocks(z, origin, block)
-        assert torch.equal(moved.flatten().sort().values, z.flatten().sort().values)  # so mean and variance too
+        assert torch.equal(
+            moved.flatten().sort().values, z.flatten().sort().values
+        )  # so mean and variance too
         assert torch.equal(move_blocks(moved, origin.argsort(), block), z)
         assert torch.equal(move_blocks(z, torch.arange(cells).expand(2, -1), block), z)
         (y, x), (top, left) = (divmod(i, 12 // block) for i in (3, origin[1, 3].item()))
         old = z[1, :, top * block : (top + 1) * block, left * block : (left + 1) * block]
-        assert torch.equal(moved[1, :, y * block : (y + 1) * block, x * block : (x + 1) * block], old)
+        assert torch.equal(
+            moved[1, :, y * block : (y + 1) * block, x * block : (x + 1) * block], old
+        )
 
 
 def test_one_word_gets_the_cells_that_it_looks_at_most():
-    maps, regions = torch.rand(1, 30, generator=torch.Generator().manual_seed(0)), torch.zeros(1, 30, dtype=torch.bool)
+    maps, regions = (
+        torch.rand(1, 30, generator=torch.Generator().manual_seed(0)),
+        torch.zeros(1, 30, dtype=torch.bool),
+    )
     regions[0, 4:13] = True
     best = maps[0].topk(9).indices
     for rule in PERMUTING:
         got = RULES[rule](maps, regions, torch.Generator())[4:13]
         missing = set(best.tolist()) - set(got.tolist())
-        # the paper's strict inequalities leave the cell of A_min itself where it is, if that is outside
+        # the paper's strict inequalities leave the cell of A_min itself where it is, if that is
+        # outside
         assert missing <= ({maps[0].argsort()[-9].item()} if rule == "paper" else set())
     origin = RULES["swap"](maps, regions)
     assert torch.equal(origin[origin], torch.arange(30))  # an exchange of pairs
-    assert (origin != torch.arange(30)).sum() == 2 * (~regions[0, best]).sum()  # and no more than has to move
+    assert (origin != torch.arange(30)).sum() == 2 * (
+        ~regions[0, best]
+    ).sum()  # and no more than has to move
     ordered = RULES["arrange"](maps, regions)
     assert torch.equal(ordered[4:13], best)  # row by row in the order of attention
-    assert torch.equal(ordered[~regions[0]], ordered[~regions[0]].sort().values)  # the others close ranks
+    assert torch.equal(
+        ordered[~regions[0]], ordered[~regions[0]].sort().values
+    )  # the others close ranks
 
 
 def published_choice(maps, wanted):
-    """The published code's: each cell to the word with the most attention, then own ones best first, others' worst."""
+    """The published code's: each cell to the word with the most attention, then own ones best
+    first, others' worst.
+    """
     owner = maps.argmax(0)
     own = [(owner == i).nonzero()[:, 0] for i in range(2)]
     own = [cells[maps[i, cells].argsort(descending=True)] for i, cells in enumerate(own)]
@@ -117,14 +140,17 @@ def test_shared_out_is_never_worse_than_the_published_choice_for_two_words():
         if len(maps) == 1:
             continue
         ours, theirs = shared_out(maps, regions), published_choice(maps, regions.sum(1).tolist())
-        total = [sum(m[c].sum() for m, c in zip(maps, cells, strict=True)) for cells in (ours, theirs)]
+        total = [
+            sum(m[c].sum() for m, c in zip(maps, cells, strict=True)) for cells in (ours, theirs)
+        ]
         assert total[0] > total[1] - 1e-5
         better += (total[0] > total[1] + 1e-5).item()
     assert better > 50
 
 
 def test_swap_moves_as_the_published_code_does(monkeypatch):
-    # exchange_map_perfect_match (utils.py:324-360), written as copies from the old noise, for the same choice of cells
+    # exchange_map_perfect_match (utils.py:324-360), written as copies from the old noise, for the
+    # same choice of cells
     g = torch.Generator().manual_seed(2)
     for _ in range(200):
         maps, regions = case(g, most=2)
@@ -159,14 +185,18 @@ def test_the_paper_exchanges_only_across_a_min():
 def test_the_exchange_at_random_is_the_samples_own():
     maps, regions = torch.rand(1, 64), torch.zeros(1, 64, dtype=torch.bool)
     regions[0, :30] = True
-    one, same, other = (RULES["paper"](maps, regions, torch.Generator().manual_seed(s)) for s in (0, 0, 1))
+    one, same, other = (
+        RULES["paper"](maps, regions, torch.Generator().manual_seed(s)) for s in (0, 0, 1)
+    )
     assert torch.equal(one, same) and not torch.equal(one, other)
 
 
 def test_what_several_boxes_claim_goes_to_the_smallest():
     boxes = [(0.0, 0.0, 1.0, 0.5), (0.25, 0.0, 0.75, 1.0), (0.5, 0.0, 1.0, 1.0)]
     a, b, c = claimed("abc", boxes, (4, 4)).long().unbind()
-    assert torch.equal(a + 2 * b + 3 * c, torch.tensor([[1, 1, 1, 1], [1, 1, 1, 1], [0, 2, 2, 3], [0, 2, 2, 3]]))
+    assert torch.equal(
+        a + 2 * b + 3 * c, torch.tensor([[1, 1, 1, 1], [1, 1, 1, 1], [0, 2, 2, 3], [0, 2, 2, 3]])
+    )
     with pytest.raises(ValueError, match="smaller boxes cover all of the box of 'b'"):
         claimed("ab", [(0.0, 0.0, 0.5, 0.5), (0.0, 0.0, 0.5, 0.5)], (4, 4))
 
@@ -175,8 +205,16 @@ def test_what_several_boxes_claim_goes_to_the_smallest():
 
 
 def test_the_published_layer_is_read_by_default():
-    down = [f"down_blocks.{i}.attentions.{j}.transformer_blocks.0.attn2" for i in range(3) for j in range(2)]
-    up = [f"up_blocks.{i}.attentions.{j}.transformer_blocks.0.attn2" for i in (1, 2, 3) for j in range(3)]
+    down = [
+        f"down_blocks.{i}.attentions.{j}.transformer_blocks.0.attn2"
+        for i in range(3)
+        for j in range(2)
+    ]
+    up = [
+        f"up_blocks.{i}.attentions.{j}.transformer_blocks.0.attn2"
+        for i in (1, 2, 3)
+        for j in range(3)
+    ]
     names = [*down, *up, "mid_block.attentions.0.transformer_blocks.0.attn2"]  # Stable Diffusion 1
     unet = SimpleNamespace(named_modules=lambda: [(name, None) for name in names],
                            config=SimpleNamespace(down_block_types=range(4)))  # fmt: skip
@@ -185,7 +223,11 @@ def test_the_published_layer_is_read_by_default():
     published = read()
     assert published.layers == [down[-1]] and published.block == 4 and published.cells == (16, 16)
     assert published.places == [[2], [5]]  # as the authors' notebook has it
-    assert read("mid").block == 8 and read("up_blocks.1").block == 4 and read(("up_blocks.2", "mid")).block == 2
+    assert (
+        read("mid").block == 8
+        and read("up_blocks.1").block == 4
+        and read(("up_blocks.2", "mid")).block == 2
+    )
     assert read("mid", 2).cells == (32, 32)
 
 
@@ -196,8 +238,15 @@ def test_looks_are_the_maps_of_the_first_step(sd):
     found = looks(sd, prompt, ["red cat", "car"], z, layers="up", steps=4)
     places = tokens(sd, prompt, "red cat")
     wanted = maps.at()[..., places].mean(-1)
-    torch.testing.assert_close(found[:, 0], wanted / wanted.mean((1, 2), keepdim=True), rtol=1e-4, atol=0)
-    assert looks(sd, prompt, ["car"], z, layers=("mid", "up"), block=2, steps=4).shape == (2, 1, 4, 4)
+    torch.testing.assert_close(
+        found[:, 0], wanted / wanted.mean((1, 2), keepdim=True), rtol=1e-4, atol=0
+    )
+    assert looks(sd, prompt, ["car"], z, layers=("mid", "up"), block=2, steps=4).shape == (
+        2,
+        1,
+        4,
+        4,
+    )
 
 
 class Wrapped(torch.nn.Module):
@@ -236,11 +285,15 @@ def test_guidance_adds_to_the_logits_in_the_box(sd, masked):
 
 
 def test_the_soft_shape_falls_off_from_the_middle_of_the_box():
-    hard, soft = (shapes_of([(0.25, 0.0, 0.75, 0.5)], (16, 16), guide)[0] for guide in ("mask", "soft"))
+    hard, soft = (
+        shapes_of([(0.25, 0.0, 0.75, 0.5)], (16, 16), guide)[0] for guide in ("mask", "soft")
+    )
     assert hard.sum() == 64 and hard[:8, 4:12].min() == 1
     assert soft.max() == soft[3, 7] and soft.min() > 0 and soft[0, 4] < soft[0, 7] < soft[3, 7]
     y, x = 3.5 / 16 - 0.25, 4.5 / 16 - 0.5
-    assert soft[3, 4].item() == pytest.approx(2.718281828 ** (-(x**2 + y**2) / 2 / 0.25**2), rel=1e-5)
+    assert soft[3, 4].item() == pytest.approx(
+        2.718281828 ** (-(x**2 + y**2) / 2 / 0.25**2), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt])
@@ -275,11 +328,19 @@ def test_layout_carries_blocks_and_makes_the_picture_of_that_noise(layers, tiny)
     pipe = tiny if layers == "tiny" else getattr(checkpoints, layers)()
     edit = layout(pipe, "a red cat and a car", TWO, n=2, seed=4, **QUICK)
     h = pipe.unet.config.sample_size
-    z, moved, origin = bl.Noise(4, 2, "initial")((4, h, h)), edit.settings["noise"], edit.settings["origin"]
-    assert torch.equal(moved, move_blocks(z, origin, edit.settings["block"])) and not torch.equal(moved, z)
+    z, moved, origin = (
+        bl.Noise(4, 2, "initial")((4, h, h)),
+        edit.settings["noise"],
+        edit.settings["origin"],
+    )
+    assert torch.equal(moved, move_blocks(z, origin, edit.settings["block"])) and not torch.equal(
+        moved, z
+    )
     assert edit.settings["attention"].shape[:2] == (2, 2) and edit.settings["cells"].shape[0] == 2
     assert edit.tensor.shape == (2, 3, 64, 64)
-    torch.testing.assert_close(edit.tensor, plain(pipe, "a red cat and a car", moved), rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        edit.tensor, plain(pipe, "a red cat and a car", moved), rtol=0, atol=1e-4
+    )
 
 
 def test_without_a_rule_and_a_guide_nothing_changes(sd):
@@ -293,7 +354,10 @@ def test_without_a_rule_and_a_guide_nothing_changes(sd):
 @pytest.mark.parametrize("w", [3.0, 1.0])
 def test_guides_run_with_every_rule_and_leave_the_network_as_it_was(sd, guide, w):
     before = state(sd.unet)
-    free, led = (layout(sd, "a cat", CAT, rule="paper", guide=g, strength=0.5, steps=2, w=w) for g in (None, guide))
+    free, led = (
+        layout(sd, "a cat", CAT, rule="paper", guide=g, strength=0.5, steps=2, w=w)
+        for g in (None, guide)
+    )
     assert torch.equal(free.settings["noise"], led.settings["noise"])
     assert (free.latents - led.latents).abs().max() > 1e-4
     assert state(sd.unet) == before
@@ -303,7 +367,13 @@ def test_half_precision_networks_keep_a_float32_state():
     pipe = checkpoints.sd1().to(torch.bfloat16)
     edit = layout(pipe, "a cat", CAT, guide="mask", strength=0.5, n=2, steps=2, w=3.0)
     moved = repaint(pipe, "a cat", BOX, steps=2, w=3.0).settings["moved"]["looks"]
-    assert edit.latents.dtype == edit.tensor.dtype == edit.settings["attention"].dtype == moved.dtype == torch.float32
+    assert (
+        edit.latents.dtype
+        == edit.tensor.dtype
+        == edit.settings["attention"].dtype
+        == moved.dtype
+        == torch.float32
+    )
     assert edit.tensor.isfinite().all() and moved.isfinite().all()
 
 
@@ -319,7 +389,8 @@ def test_later_steps_can_carry_blocks_too(sd):
 def test_sample_i_is_the_same_picture_for_any_n_and_batch(sd, options):
     options = dict(eta=1.0, seed=3) | QUICK | options
     five, in_twos, one = (
-        layout(sd, "a red cat and a car", TWO, **how, **options) for how in (dict(n=5), dict(n=5, batch=2), dict(n=1))
+        layout(sd, "a red cat and a car", TWO, **how, **options)
+        for how in (dict(n=5), dict(n=5, batch=2), dict(n=1))
     )
     assert torch.equal(five.settings["origin"], in_twos.settings["origin"])
     torch.testing.assert_close(in_twos.latents, five.latents, rtol=0, atol=1e-4)
@@ -339,22 +410,36 @@ def test_a_real_picture_can_be_laid_out(sd, image):
 def test_only_the_noise_in_the_region_is_fresh(sd):
     edit = repaint(sd, "a cat", BOX, n=2, seed=5, **QUICK)
     new, old = edit.settings["noise"], noise(2, seed=5)
-    assert torch.equal(new[..., 4:], old[..., 4:]) and not torch.isclose(new[..., :4], old[..., :4]).any()
+    assert (
+        torch.equal(new[..., 4:], old[..., 4:])
+        and not torch.isclose(new[..., :4], old[..., :4]).any()
+    )
     torch.testing.assert_close(edit.settings["before"], plain(sd, "a cat", old), rtol=0, atol=1e-5)
     torch.testing.assert_close(edit.tensor, plain(sd, "a cat", new), rtol=0, atol=1e-5)
     assert edit.settings["tries"] == [1, 1] and edit.settings["met"] is None
-    again, other = repaint(sd, "a cat", BOX, seed=5, **QUICK), repaint(sd, "a cat", BOX, seed=5, new_seed=2, **QUICK)
+    again, other = (
+        repaint(sd, "a cat", BOX, seed=5, **QUICK),
+        repaint(sd, "a cat", BOX, seed=5, new_seed=2, **QUICK),
+    )
     assert torch.equal(again.settings["noise"], new[:1])
     assert not torch.isclose(other.settings["noise"][..., :4], new[:1, :, :, :4]).any()
 
 
 def test_how_far_the_rest_moved_is_what_it_says(sd):
-    edit = repaint(sd, "a cat", BOX, n=2, distance=lambda a, b: (a - b).abs().amax((1, 2, 3)), **QUICK)
+    edit = repaint(
+        sd, "a cat", BOX, n=2, distance=lambda a, b: (a - b).abs().amax((1, 2, 3)), **QUICK
+    )
     moved, change = edit.settings["moved"], edit.tensor - edit.settings["before"]
-    torch.testing.assert_close(moved["outside"], change[..., 32:].square().mean((1, 2, 3)).sqrt() / 2)
-    torch.testing.assert_close(moved["inside"], change[..., :32].square().mean((1, 2, 3)).sqrt() / 2)
+    torch.testing.assert_close(
+        moved["outside"], change[..., 32:].square().mean((1, 2, 3)).sqrt() / 2
+    )
+    torch.testing.assert_close(
+        moved["inside"], change[..., :32].square().mean((1, 2, 3)).sqrt() / 2
+    )
     torch.testing.assert_close(moved["looks"], change[..., 32:].abs().amax((1, 2, 3)))
-    features = repaint(sd, "a cat", BOX, **QUICK).settings["moved"]["looks"]  # of the model's own autoencoder
+    features = repaint(sd, "a cat", BOX, **QUICK).settings["moved"][
+        "looks"
+    ]  # of the model's own autoencoder
     assert features.shape == (1,) and 0 < features < 2
 
 
@@ -362,14 +447,20 @@ def test_how_far_the_rest_moved_is_what_it_says(sd):
 def test_other_layouts_are_repainted(layers, tiny):
     pipe = tiny if layers == "tiny" else getattr(checkpoints, layers)()
     edit = repaint(pipe, "a red cat", (0.2, 0.2, 0.7, 0.7), negative="", **QUICK)
-    assert edit.tensor.shape == (1, 3, 64, 64) and edit.settings["moved"]["inside"] > edit.settings["moved"]["outside"]
+    assert (
+        edit.tensor.shape == (1, 3, 64, 64)
+        and edit.settings["moved"]["inside"] > edit.settings["moved"]["outside"]
+    )
 
 
 def test_regions_are_boxes_or_masks(sd):
     two = [(0.0, 0.0, 0.5, 0.5), (0.5, 0.5, 1.0, 1.0)]
     mask = torch.zeros(1, 1, 64, 64)
     mask[..., :32, :32] = mask[..., 32:, 32:] = 1
-    boxes, painted = repaint(sd, "a cat", two, **QUICK), repaint(sd, "a cat", images.to_pil(mask)[0], **QUICK)
+    boxes, painted = (
+        repaint(sd, "a cat", two, **QUICK),
+        repaint(sd, "a cat", images.to_pil(mask)[0], **QUICK),
+    )
     assert torch.equal(boxes.tensor, painted.tensor)
     each = repaint(sd, "a cat", torch.cat([mask, 1 - mask]), n=2, **QUICK)
     same = each.settings["noise"] == noise(2)
@@ -384,7 +475,11 @@ def test_it_tries_until_the_test_is_met_or_the_budget_spent(sd):
         return [len(seen) > 1 and i == 0 for i in range(len(pictures))]
 
     edit = repaint(sd, "a cat", BOX, n=3, new_seed=7, until=until, tries=3, steps=2, w=1.0)
-    assert seen == [3, 3, 2] and edit.settings["tries"] == [2, 3, 3] and edit.settings["met"] == [True, True, False]
+    assert (
+        seen == [3, 3, 2]
+        and edit.settings["tries"] == [2, 3, 3]
+        and edit.settings["met"] == [True, True, False]
+    )
     for row, k in ((0, 1), (1, 2), (2, 2)):  # each shows its last try, which has a seed of its own
         alone = repaint(sd, "a cat", BOX, n=3, new_seed=7 + k, steps=2, w=1.0)
         torch.testing.assert_close(edit.tensor[row], alone.tensor[row], rtol=0, atol=1e-4)
@@ -402,7 +497,9 @@ def test_a_picture_is_repainted_in_its_own_noise(sd, image):
 
 def test_repainted_sample_i_is_the_same_picture_for_any_n_and_batch(sd):
     options = dict(eta=1.0, seed=3, **QUICK)
-    five, in_twos, one = (repaint(sd, "a cat", BOX, **how, **options) for how in (dict(n=5), dict(n=5, batch=2), {}))
+    five, in_twos, one = (
+        repaint(sd, "a cat", BOX, **how, **options) for how in (dict(n=5), dict(n=5, batch=2), {})
+    )
     torch.testing.assert_close(in_twos.latents, five.latents, rtol=0, atol=1e-4)
     torch.testing.assert_close(one.latents, five.latents[:1], rtol=0, atol=1e-4)
 
@@ -432,7 +529,9 @@ def test_tendency_says_where_each_thing_lands_and_where_the_word_looked(sd):
     spots = [divmod(p.mean(0).argmax().item(), 64) for p in pictures]
     torch.testing.assert_close(cat.place, torch.tensor([[x + 0.5, y + 0.5] for y, x in spots]) / 64)
     both = looks(sd, "a cat and a car", ["cat", "car"], z, steps=4)
-    torch.testing.assert_close(torch.stack([cat.attention, car.attention], 1), both, rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        torch.stack([cat.attention, car.attention], 1), both, rtol=0, atol=1e-4
+    )
     assert len(car.foretold()) == 0 and len(cat.foretold()) == 3 and len(agreement(cat, car)) == 0
 
 
@@ -440,7 +539,9 @@ def test_a_noise_agrees_with_itself_and_random_maps_foretell_nothing():
     g = torch.Generator().manual_seed(0)
     one = Landing("", "", torch.rand(20, 2, generator=g), torch.rand(20, 8, 8, generator=g))
     one.place[3], one.place[7] = torch.nan, 1.0
-    assert torch.equal(agreement(one, one), torch.ones(19)) and abs(one.foretold().mean() - 0.5) < 0.2
+    assert (
+        torch.equal(agreement(one, one), torch.ones(19)) and abs(one.foretold().mean() - 0.5) < 0.2
+    )
 
 
 # Bad input: a sentence that names the fix, before any network runs
@@ -449,18 +550,34 @@ THIN = torch.zeros(1, 1, 64, 64)
 THIN[..., 1] = 1
 BAD = [
     (layout, dict(boxes=[]), r"pass \[\('cat'"),
-    (layout, dict(boxes=[("cat", (0.1, 0.1, 0.5))]), "has 3 numbers: give left, top, right, bottom"),
+    (
+        layout,
+        dict(boxes=[("cat", (0.1, 0.1, 0.5))]),
+        "has 3 numbers: give left, top, right, bottom",
+    ),
     (layout, dict(boxes=[("cat", (0.5, 0.5, 1.2, 1.0))]), "leaves the picture"),
     (layout, dict(boxes=[("cat", (0.5, 0.5, 0.4, 1.0))]), "is empty: give left"),
     (layout, dict(boxes=[("cat", (0.5, 0.5, 0.51, 0.51))]), "make it larger"),
     (layout, dict(boxes=[("dog", BOX)]), "'dog' is not in the prompt; its words are: a, red, cat"),
-    (layout, dict(boxes=[("cat", BOX), ("cat", (0.5, 0.0, 1.0, 1.0))]), "by phrases of the prompt, as 'red cat'"),
-    (layout, dict(boxes=[("cat", BOX), ("car", (0.0, 0.0, 0.5, 1.0))]), "cover all of the box of 'car'"),
+    (
+        layout,
+        dict(boxes=[("cat", BOX), ("cat", (0.5, 0.0, 1.0, 1.0))]),
+        "by phrases of the prompt, as 'red cat'",
+    ),
+    (
+        layout,
+        dict(boxes=[("cat", BOX), ("car", (0.0, 0.0, 0.5, 1.0))]),
+        "cover all of the box of 'car'",
+    ),
     (layout, dict(rule="move"), "'swap' or 'arrange' or 'paper' or 'none'"),
     (layout, dict(guide="hard"), "'mask' or 'soft' or 'none'"),
     (layout, dict(layers="encoder"), "they are: down_blocks"),
     (layout, dict(block=3), "blocks of 3 do not tile latents of 8x8: pass block=4"),
-    (layout, dict(noise=torch.zeros(1, 4, 96, 96), layers="up", block=1), "9216 blocks, more than 1024.*pass block=3"),
+    (
+        layout,
+        dict(noise=torch.zeros(1, 4, 96, 96), layers="up", block=1),
+        "9216 blocks, more than 1024.*pass block=3",
+    ),
     (layout, dict(noise=torch.zeros(1, 3, 8, 8)), r"noise is \(1,3,8,8\)"),
     (repaint, dict(region=(0.1, 0.1, 0.5)), "has 3 numbers"),
     (repaint, dict(region=[]), "has 0 numbers"),

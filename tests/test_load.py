@@ -1,4 +1,6 @@
-"""load: the three layouts from a folder, names that lead nowhere, the hub, and what a model recommends."""
+"""load: the three layouts from a folder, names that lead nowhere, the hub, and what a model
+recommends.
+"""
 
 import json
 import shutil
@@ -22,7 +24,9 @@ def saved(tmp_path_factory):
     """One small checkpoint of each layout, {name: (folder, the pipeline that was saved there)}."""
     root = tmp_path_factory.mktemp("checkpoints")
     builders = [checkpoints.sd1, checkpoints.sd2, checkpoints.sdxl]
-    return {build.__name__: (root / build.__name__, build(root / build.__name__)) for build in builders}
+    return {
+        build.__name__: (root / build.__name__, build(root / build.__name__)) for build in builders
+    }
 
 
 @pytest.fixture
@@ -42,21 +46,33 @@ def offline(monkeypatch):
 def one_step(pipe):
     """The network's output for one latent and one prompt, as any loop would ask for it."""
     latent = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    text, _, *pooled = pipe.encode_prompt("a red cat", device="cpu", num_images_per_prompt=1,
-                                          do_classifier_free_guidance=False)
+    text, _, *pooled = pipe.encode_prompt(
+        "a red cat", device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False
+    )
     added = None
     if pooled:  # SDXL: the pooled text, and (original size, crop corner, target size)
-        added = {"text_embeds": pooled[0], "time_ids": torch.tensor([[64., 64., 0., 0., 64., 64.]])}
+        added = {
+            "text_embeds": pooled[0],
+            "time_ids": torch.tensor([[64.0, 64.0, 0.0, 0.0, 64.0, 64.0]]),
+        }
     return pipe.unet(latent, 500, encoder_hidden_states=text, added_cond_kwargs=added).sample
 
 
-# -- Folders -------------------------------------------------------------------------------------------------
+# -- Folders
+# ------------------------------------------------------------
 
-@pytest.mark.parametrize("name, kind, prediction, factor", [
-    ("sd1", StableDiffusionPipeline, "epsilon", 0.18215),
-    ("sd2", StableDiffusionPipeline, "v_prediction", 0.18215),
-    ("sdxl", StableDiffusionXLPipeline, "epsilon", 0.13025)])
-def test_a_folder_of_each_layout_loads_and_runs_one_step(saved, offline, name, kind, prediction, factor):
+
+@pytest.mark.parametrize(
+    "name, kind, prediction, factor",
+    [
+        ("sd1", StableDiffusionPipeline, "epsilon", 0.18215),
+        ("sd2", StableDiffusionPipeline, "v_prediction", 0.18215),
+        ("sdxl", StableDiffusionXLPipeline, "epsilon", 0.13025),
+    ],
+)
+def test_a_folder_of_each_layout_loads_and_runs_one_step(
+    saved, offline, name, kind, prediction, factor
+):
     folder, original = saved[name]
     pipe = load(folder)
     assert type(pipe) is kind
@@ -69,11 +85,20 @@ def test_a_folder_of_each_layout_loads_and_runs_one_step(saved, offline, name, k
 
 def test_the_layouts_differ_where_the_real_ones_do(saved):
     sd1, sd2, sdxl = (saved[name][1] for name in ("sd1", "sd2", "sdxl"))
-    assert sd2.text_encoder.config.hidden_act == "gelu" and sd1.text_encoder.config.hidden_act == "quick_gelu"
+    assert (
+        sd2.text_encoder.config.hidden_act == "gelu"
+        and sd1.text_encoder.config.hidden_act == "quick_gelu"
+    )
     assert sd2.unet.config.use_linear_projection and sd2.unet.config.attention_head_dim == [2, 4]
     assert sdxl.vae.config.force_upcast and sdxl.unet.config.addition_embed_type == "text_time"
     assert sdxl.text_encoder_2.config.projection_dim == 32
-    assert sd1.tokenizer("a red cat").input_ids == [49406, 320, 736, 2368, 49407]  # as open_clip says
+    assert sd1.tokenizer("a red cat").input_ids == [
+        49406,
+        320,
+        736,
+        2368,
+        49407,
+    ]  # as open_clip says
 
 
 def test_a_folder_opens_to_the_same_pipeline_without_blendlab(saved):
@@ -81,7 +106,9 @@ def test_a_folder_opens_to_the_same_pipeline_without_blendlab(saved):
     theirs = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
     ours = load(folder, device="cpu")
     for part in ("unet", "vae", "text_encoder"):
-        pairs = zip(getattr(theirs, part).parameters(), getattr(ours, part).parameters(), strict=True)
+        pairs = zip(
+            getattr(theirs, part).parameters(), getattr(ours, part).parameters(), strict=True
+        )
         assert all(torch.equal(one, other) for one, other in pairs)
     assert theirs.scheduler.config == ours.scheduler.config
     assert theirs.tokenizer("a red cat").input_ids == ours.tokenizer("a red cat").input_ids
@@ -123,7 +150,9 @@ def test_a_folder_with_only_half_precision_files_loads_in_float32(saved, tmp_pat
 def test_the_gpu_gets_half_precision_except_for_shipped_networks(monkeypatch, saved, tmp_path):
     asked = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(networks, "_open", lambda folder, device, dtype: asked.append((device.type, dtype)))
+    monkeypatch.setattr(
+        networks, "_open", lambda folder, device, dtype: asked.append((device.type, dtype))
+    )
     monkeypatch.setattr(networks, "WEIGHTS", tmp_path)
     (tmp_path / "tinyworld").mkdir()
     load(saved["sd1"][0])
@@ -132,17 +161,28 @@ def test_the_gpu_gets_half_precision_except_for_shipped_networks(monkeypatch, sa
     assert asked == [("cuda", torch.float16), ("cuda", torch.float32), ("mps", torch.float32)]
 
 
-# -- Folders and names that are no use -----------------------------------------------------------------------
+# -- Folders and names that are no use
+# ------------------------------------------------------------
+
 
 def test_an_inpainting_checkpoint_is_refused(tmp_path):
     checkpoints.inpainting(tmp_path)
-    with pytest.raises(ValueError, match="UNet takes 9 channels; blending needs a plain text-to-image model"):
+    with pytest.raises(
+        ValueError, match="UNet takes 9 channels; blending needs a plain text-to-image model"
+    ):
         load(tmp_path)
 
 
-@pytest.mark.parametrize("files, message", [
-    ({}, "has no model_index.json"),
-    ({"model_index.json": {"_class_name": "FluxPipeline"}}, "holds a FluxPipeline; blendlab runs Stable")])
+@pytest.mark.parametrize(
+    "files, message",
+    [
+        ({}, "has no model_index.json"),
+        (
+            {"model_index.json": {"_class_name": "FluxPipeline"}},
+            "holds a FluxPipeline; blendlab runs Stable",
+        ),
+    ],
+)
 def test_a_folder_of_another_kind_is_refused_by_name(tmp_path, files, message):
     for name, content in files.items():
         (tmp_path / name).write_text(json.dumps(content))
@@ -165,19 +205,34 @@ def test_a_single_file_says_how_to_convert_it(tmp_path):
         load(str(tmp_path / "v1-5.safetensors"))
 
 
-@pytest.mark.parametrize("name", [
-    "./sd15", "../models/sd15", "/no/such/folder", "~/no-such-folder", "a/b/c", "", "models/sd15",
-    "C:\\models\\sd15", "no such/model", Path("sd15-copy")])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "./sd15",
+        "../models/sd15",
+        "/no/such/folder",
+        "~/no-such-folder",
+        "a/b/c",
+        "",
+        "models/sd15",
+        "C:\\models\\sd15",
+        "no such/model",
+        Path("sd15-copy"),
+    ],
+)
 def test_a_path_that_leads_nowhere_is_never_tried_on_the_hub(name, offline, tmp_path, monkeypatch):
     (tmp_path / "models").mkdir()  # so that "models/sd15" is a folder that was forgotten
     monkeypatch.chdir(tmp_path)
-    with pytest.raises((FileNotFoundError, ValueError), match="there is no folder|model_index.json"):
+    with pytest.raises(
+        (FileNotFoundError, ValueError), match="there is no folder|model_index.json"
+    ):
         load(name)
     assert not offline
 
 
-@pytest.mark.parametrize("name, near", [
-    ("sd1.5", "sd15"), ("SDXL", "sdxl"), ("tinywrld", "tinyworld"), ("qqq", None)])
+@pytest.mark.parametrize(
+    "name, near", [("sd1.5", "sd15"), ("SDXL", "sdxl"), ("tinywrld", "tinyworld"), ("qqq", None)]
+)
 def test_an_unknown_name_gets_the_list_and_the_nearest(name, near):
     with pytest.raises(ValueError, match=f"unknown model '{name}'") as caught:
         load(name)
@@ -186,9 +241,13 @@ def test_an_unknown_name_gets_the_list_and_the_nearest(name, near):
 
 
 @pytest.mark.parametrize("name, command", SHIPPED.items())
-def test_a_network_that_did_not_ship_names_the_command_that_makes_it(monkeypatch, tmp_path, name, command):
+def test_a_network_that_did_not_ship_names_the_command_that_makes_it(
+    monkeypatch, tmp_path, name, command
+):
     monkeypatch.setattr(networks, "WEIGHTS", tmp_path)
-    with pytest.raises(FileNotFoundError, match=f"{name} is not in this copy .*; make it with `{command}`"):
+    with pytest.raises(
+        FileNotFoundError, match=f"{name} is not in this copy .*; make it with `{command}`"
+    ):
         load(name)
 
 
@@ -198,7 +257,9 @@ def test_a_shipped_name_means_the_folder_in_the_package(monkeypatch, saved, tmp_
     assert load("tinyworld").name_or_path == tmp_path / "tinyworld"
 
 
-# -- The hub -------------------------------------------------------------------------------------------------
+# -- The hub
+# ------------------------------------------------------------
+
 
 @pytest.fixture
 def hub(monkeypatch, saved):
@@ -230,9 +291,15 @@ def hub(monkeypatch, saved):
 def test_a_repository_is_downloaded_without_its_filter_and_opened(hub):
     hub.there = {"someone/some-model"}
     pipe = load("someone/some-model")
-    assert hub.asked == [("someone/some-model", "main")] and pipe.name_or_path == "someone/some-model"
-    options, = hub.downloads
-    assert options["use_safetensors"] and options["safety_checker"] is None and options["variant"] is None
+    assert (
+        hub.asked == [("someone/some-model", "main")] and pipe.name_or_path == "someone/some-model"
+    )
+    (options,) = hub.downloads
+    assert (
+        options["use_safetensors"]
+        and options["safety_checker"] is None
+        and options["variant"] is None
+    )
     assert "trust_remote_code" not in options
 
 
@@ -252,7 +319,9 @@ def test_a_mirror_that_is_gone_leads_to_the_next(hub):
 
 
 def test_when_no_mirror_answers_one_sentence_says_what_was_tried_and_what_to_do(hub):
-    with pytest.raises(OSError, match="connect to the internet, or copy the model's folder") as caught:
+    with pytest.raises(
+        OSError, match="connect to the internet, or copy the model's folder"
+    ) as caught:
         load("sd15")
     assert all(repository in str(caught.value) for repository, _ in KNOWN["sd15"].mirrors)
 
@@ -280,7 +349,9 @@ def test_every_known_model_is_complete():
         assert set(entry.settings["blended_latent"]) == {"w", "steps", "skip"}, name
 
 
-# -- What a model recommends ---------------------------------------------------------------------------------
+# -- What a model recommends
+# ------------------------------------------------------------
+
 
 def test_recommended_values_travel_in_the_folder_and_reach_any_pipeline_from_it(saved, tmp_path):
     folder = shutil.copytree(saved["sd1"][0], tmp_path / "copy")
@@ -296,7 +367,9 @@ def test_a_pipeline_built_by_hand_recommends_nothing(saved):
     assert card(saved["sd1"][1]) == {} and settings(saved["sd1"][1], "blended_latent") == {}
 
 
-# -- CLIP ----------------------------------------------------------------------------------------------------
+# -- CLIP
+# ------------------------------------------------------------
+
 
 def test_a_clip_folder_loads_with_its_tokenizer_size_and_normalisation(tmp_path, offline):
     original = checkpoints.open_clip_folder(tmp_path)
@@ -306,7 +379,9 @@ def test_a_clip_folder_loads_with_its_tokenizer_size_and_normalisation(tmp_path,
     assert words.shape == (2, 77)
     torch.testing.assert_close(clip.model.encode_image(picture), original.encode_image(picture))
     torch.testing.assert_close(clip.model.encode_text(words), original.encode_text(words))
-    assert not clip.model.training and not any(weight.requires_grad for weight in clip.model.parameters())
+    assert not clip.model.training and not any(
+        weight.requires_grad for weight in clip.model.parameters()
+    )
     assert not offline
 
 
@@ -319,21 +394,29 @@ def test_clip_never_runs_with_random_weights(tmp_path):
         load_clip("ViT-B-16", pretrained=None)
 
 
-# -- tinyworld -----------------------------------------------------------------------------------------------
+# -- tinyworld
+# ------------------------------------------------------------
+
 
 def test_tinyworld_ships_and_makes_a_picture(offline):
-    pipe = load("tinyworld")  # fails with the command that makes it until the weights are in blendlab/weights
+    pipe = load(
+        "tinyworld"
+    )  # fails with the command that makes it until the weights are in blendlab/weights
     assert type(pipe) is StableDiffusionPipeline and pipe.unet.dtype == torch.float32
     size = card(pipe)["size"]
     assert {"w", "steps", "skip"} <= set(settings(pipe, "blended_latent"))
-    picture = pipe("a red mushroom", height=size, width=size, num_inference_steps=2, output_type="np").images
+    picture = pipe(
+        "a red mushroom", height=size, width=size, num_inference_steps=2, output_type="np"
+    ).images
     assert picture.shape == (1, size, size, 3) and picture.std() > 0.01
     assert not offline
 
 
 def test_tinyworld_opens_without_blendlab():
     ours = load("tinyworld", device="cpu")
-    theirs = StableDiffusionPipeline.from_pretrained(str(WEIGHTS / "tinyworld"), local_files_only=True)
+    theirs = StableDiffusionPipeline.from_pretrained(
+        str(WEIGHTS / "tinyworld"), local_files_only=True
+    )
     text = theirs.tokenizer("a red mushroom", return_tensors="pt").input_ids
     torch.testing.assert_close(theirs.text_encoder.float()(text)[0], ours.text_encoder(text)[0])
 

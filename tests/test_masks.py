@@ -1,4 +1,6 @@
-"""Masks at latent size: each rule is the reference it claims to be, and no stage of a schedule is skipped."""
+"""Masks at latent size: each rule is the reference it claims to be, and no stage of a schedule is
+skipped.
+"""
 
 import numpy as np
 import pytest
@@ -34,7 +36,9 @@ def line(size=64, at=33, thickness=1):
 @pytest.mark.parametrize("full, small", SIZES)
 def test_corner_is_torch_nearest(full, small):
     mask = noise(full)
-    assert torch.equal(masks.to_latent(mask, small, "corner"), F.interpolate(mask, small, mode="nearest"))
+    assert torch.equal(
+        masks.to_latent(mask, small, "corner"), F.interpolate(mask, small, mode="nearest")
+    )
 
 
 @pytest.mark.parametrize("full, small", SIZES)
@@ -82,7 +86,10 @@ def test_any_loses_nothing(full, small):
 
 
 def test_a_vanishing_mask_is_refused_with_the_fix():
-    fix = "vanishes at latent size 16x16 by the rule 'centre': paint it thicker, or choose the rule 'any'"
+    fix = (
+        "vanishes at latent size 16x16 by the rule 'centre': paint it thicker, or choose "
+        "the rule 'any'"
+    )
     with pytest.raises(ValueError, match=fix):
         masks.to_latent(line(at=33), (16, 16))
     with pytest.raises(ValueError, match="vanishes"):  # one of two is enough
@@ -91,7 +98,9 @@ def test_a_vanishing_mask_is_refused_with_the_fix():
 
 
 def test_an_unknown_rule_is_refused_and_the_rules_named():
-    with pytest.raises(ValueError, match="no mask rule 'nearest': choose one of corner, centre, area, any"):
+    with pytest.raises(
+        ValueError, match="no mask rule 'nearest': choose one of corner, centre, area, any"
+    ):
         masks.to_latent(line(), (16, 16), "nearest")
 
 
@@ -125,7 +134,9 @@ def test_every_stage_is_reached_and_the_mask_itself_is_last(steps, count):
 
 @pytest.mark.parametrize("count", [9, 10, 11, 13])
 def test_the_mask_is_reached_where_the_official_schedule_stays_dilated(count):
-    official = max(i // (50 // (count + 1) + 1) for i in range(50))  # ldm/models/diffusion/ddim.py:223-226
+    official = max(
+        i // (50 // (count + 1) + 1) for i in range(50)
+    )  # ldm/models/diffusion/ddim.py:223-226
     assert official < count
     assert torch.equal(masks.stages(dot(), 50, radii=range(1, count + 1))[-1], dot())
 

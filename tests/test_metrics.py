@@ -14,7 +14,9 @@ from blendlab.networks.judge import Judge, Verdict
 
 
 class Oracle(Judge):
-    """A judge that knows the pictures of a view by heart: Judge's own rules on labels that are true."""
+    """A judge that knows the pictures of a view by heart: Judge's own rules on labels that are
+    true.
+    """
 
     def __init__(self, view):
         super().__init__(world.KINDS, world.COLOURS, widths=(8, 8))
@@ -98,7 +100,9 @@ def box(size=32, low=8, high=20):
 
 
 def test_a_ramp_has_no_seam_and_a_step_on_it_has_as_much_of_one_as_it_exceeds_the_ramp():
-    ramp = torch.linspace(-1, 0.24, 32).expand(1, 3, 32, 32)  # jumps of 0.04 along the rows, none down the columns
+    ramp = torch.linspace(-1, 0.24, 32).expand(
+        1, 3, 32, 32
+    )  # jumps of 0.04 along the rows, none down the columns
     mask = torch.zeros(1, 1, 32, 32)
     mask[..., 16:] = 1  # touches three edges: only the border inside the picture counts
     assert metrics.seam(ramp, mask).item() == pytest.approx(1, abs=1e-4)
@@ -127,7 +131,9 @@ def test_a_flat_picture_has_no_seam_and_a_full_mask_no_border():
 
 def test_rows_and_columns_and_pictures_and_masks_are_alike():
     picture = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    mask = torch.cat([box(), box(32, 0, 9), box(32, 20, 32)])  # two of them in corners of the picture
+    mask = torch.cat(
+        [box(), box(32, 0, 9), box(32, 20, 32)]
+    )  # two of them in corners of the picture
     each = metrics.seam(picture, mask)
     torch.testing.assert_close(each, metrics.seam(picture.mT, mask.mT))
     torch.testing.assert_close(each, metrics.seam(picture.flip(-1), 1 - mask.flip(-1)))
@@ -139,7 +145,12 @@ def test_an_object_pasted_from_another_light_shows_a_seam_and_an_untouched_pictu
     assert metrics.seam(tasks.image, tasks.mask).mean().item() == pytest.approx(1, abs=0.15)
     later = {"day": "sunset", "sunset": "night", "night": "day"}
     times = [later[world.TIMES[t]] for t in tasks.scenes.time[:6].tolist()]
-    lit = torch.cat([world.render(world.elsewhere(tasks.scenes[[i]], time=t)).image for i, t in enumerate(times)])
+    lit = torch.cat(
+        [
+            world.render(world.elsewhere(tasks.scenes[[i]], time=t)).image
+            for i, t in enumerate(times)
+        ]
+    )
     mask, image = tasks.mask[:6], tasks.image[:6]
     pasted = metrics.seam(blend(mask, edit=lit, keep=image), mask)
     assert (pasted > 1.5).all(), pasted
@@ -152,7 +163,11 @@ def test_a_task_depends_on_its_seed_and_number_alone(tasks):
     later = metrics.tasks(3, start=15)  # on both sides of a block's edge
     for name in ("image", "mask", "truth", "slot"):
         assert torch.equal(getattr(later, name), getattr(tasks, name)[15:18])
-    assert later.prompts == tasks.prompts[15:18] and later.kind == tasks.kind[15:18] and len(later) == 3
+    assert (
+        later.prompts == tasks.prompts[15:18]
+        and later.kind == tasks.kind[15:18]
+        and len(later) == 3
+    )
     assert metrics.tasks(3, seed=world.HELD_OUT + 1).prompts != tasks.prompts[:3]
 
 

@@ -31,7 +31,9 @@ def test_seeds_samples_purposes_and_draws_are_independent():
 def test_noise_is_standard_normal_float32():
     noise = Noise(3, 4, "initial")((1, 100, 100))
     assert noise.dtype == torch.float32 and noise.shape == (4, 1, 100, 100)
-    assert noise.mean().item() == pytest.approx(0, abs=0.02)  # 40,000 draws: one standard error is 0.005
+    assert noise.mean().item() == pytest.approx(
+        0, abs=0.02
+    )  # 40,000 draws: one standard error is 0.005
     assert noise.std().item() == pytest.approx(1, abs=0.02)
 
 

@@ -1,4 +1,6 @@
-"""Every notebook is executed, once; what is committed is checked: outputs fresh, small and of no machine."""
+"""Every notebook is executed, once; what is committed is checked: outputs fresh, small and of no
+machine.
+"""
 
 import re
 from pathlib import Path
@@ -27,7 +29,12 @@ def texts(nb) -> list[str]:
     """All that a notebook says in words: its cells and the text of their outputs."""
     outputs = [output for cell in nb.cells for output in cell.get("outputs", [])]
     words = [output.get("text", "") for output in outputs]
-    words += [data for output in outputs for kind, data in output.get("data", {}).items() if "text" in kind]
+    words += [
+        data
+        for output in outputs
+        for kind, data in output.get("data", {}).items()
+        if "text" in kind
+    ]
     return [cell.source for cell in nb.cells] + [str(word) for word in words]
 
 
@@ -59,7 +66,9 @@ def test_it_is_committed_with_pictures_and_without_widget_state(path):
     nbformat.validate(nb)
     assert page.pictures(nb), "no picture is saved in it"
     assert set(nb.metadata) == {"kernelspec", "language_info", "blendlab"}
-    assert not any(output.output_type == "error" for cell in runner.code(nb) for output in cell.outputs)
+    assert not any(
+        output.output_type == "error" for cell in runner.code(nb) for output in cell.outputs
+    )
     assert path.stat().st_size <= 1e6, f"{path.stat().st_size / 1e6:.1f} MB: save smaller pictures"
 
 
@@ -83,7 +92,9 @@ def test_it_begins_with_its_own_badge(path):
 
 @every_notebook
 def test_the_pictures_that_its_text_shows_are_there(path):
-    links = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", "\n".join(cell.source for cell in read(path).cells))
+    links = re.findall(
+        r"!\[[^\]]*\]\(([^)]*)\)", "\n".join(cell.source for cell in read(path).cells)
+    )
     assert not [link for link in links if "://" not in link and not (path.parent / link).is_file()]
 
 

@@ -22,7 +22,9 @@ PRESETS = {"naples": Baking(oven="wood", minutes=1.5)}
 
 @pytest.fixture
 def choose(monkeypatch):
-    monkeypatch.setattr(cards, "settings", lambda model, method: {"minutes": model.minutes} if model.minutes else {})
+    monkeypatch.setattr(
+        cards, "settings", lambda model, method: {"minutes": model.minutes} if model.minutes else {}
+    )
 
     def choose(preset=None, minutes_of_model=None, **asked):
         model = SimpleNamespace(minutes=minutes_of_model)

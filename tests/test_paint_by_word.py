@@ -46,10 +46,13 @@ def colour(pictures, mask):
 
 def test_inside_the_mask_the_words_are_followed(pipe, clip, image, mask):
     inside = [
-        colour(paint_by_word(pipe, clip, image, mask, word, steps=6, augmentations=2).tensor, mask) for word in COLOURS
+        colour(paint_by_word(pipe, clip, image, mask, word, steps=6, augmentations=2).tensor, mask)
+        for word in COLOURS
     ]
     inside = torch.cat(inside)  # (3 words,3 channels)
-    assert (inside.argmax(0) == torch.arange(3)).all(), inside  # most of each colour where it was asked for
+    assert (inside.argmax(0) == torch.arange(3)).all(), (
+        inside
+    )  # most of each colour where it was asked for
 
 
 def test_outside_the_mask_the_latents_are_the_sources_exactly(pipe, clip, image, mask):
@@ -61,13 +64,17 @@ def test_outside_the_mask_the_latents_are_the_sources_exactly(pipe, clip, image,
 
 
 def test_a_paste_puts_the_source_back_bit_for_bit(pipe, clip, image, mask):
-    plain, pasted = (paint_by_word(pipe, clip, image, mask, "red", **QUICK, paste=p) for p in (False, True))
+    plain, pasted = (
+        paint_by_word(pipe, clip, image, mask, "red", **QUICK, paste=p) for p in (False, True)
+    )
     assert torch.equal(pasted.tensor, bl.blend(mask, edit=plain.tensor, keep=image))
     assert not torch.equal(plain.tensor, pasted.tensor)
 
 
 def test_a_step_is_adams_on_the_distance_of_the_warped_copies(pipe, clip, image, mask):
-    """By hand, with the streams that the package promises; Adam's first step is lr * sign of the gradient."""
+    """By hand, with the streams that the package promises; Adam's first step is lr * sign of the
+    gradient.
+    """
     from blendlab.papers.clip_guidance import Guiding, clip_distance
 
     edit = paint_by_word(pipe, clip, image, mask, "red", steps=1, lr=0.25, augmentations=2, seed=7)
@@ -127,8 +134,14 @@ def test_the_autoencoder_is_put_back_also_after_an_exception(clip, image, mask, 
 
 
 def test_numbers_come_from_the_call_else_the_preset_else_the_paper(pipe, clip, image, mask):
-    assert (PRESETS["paper"].steps, PRESETS["paper"].lr, PRESETS["paper"].augmentations) == (500, 0.1, 16)
-    used = paint_by_word(pipe, clip, image, mask, "red", preset="paper", steps=1, augmentations=1, unwarped=1).settings
+    assert (PRESETS["paper"].steps, PRESETS["paper"].lr, PRESETS["paper"].augmentations) == (
+        500,
+        0.1,
+        16,
+    )
+    used = paint_by_word(
+        pipe, clip, image, mask, "red", preset="paper", steps=1, augmentations=1, unwarped=1
+    ).settings
     assert (used["steps"], used["lr"], used["augmentations"], used["paste"]) == (1, 0.1, 1, False)
     assert used["prompt"] == "red" and used["distance"] == "cosine"
 
@@ -149,10 +162,15 @@ def test_numbers_come_from_the_call_else_the_preset_else_the_paper(pipe, clip, i
         ({"image": torch.zeros(1, 3, 60, 64)}, "not multiples of 8"),
         ({"image": torch.full((1, 3, 64, 64), torch.nan)}, "image has NaN"),
         ({"mask": torch.zeros(1, 1, 64, 64)}, "black everywhere"),
-        ({"mask": torch.eye(64)[None, None] * (torch.arange(64) == 1)}, "the mask vanishes at latent size 8x8"),
+        (
+            {"mask": torch.eye(64)[None, None] * (torch.arange(64) == 1)},
+            "the mask vanishes at latent size 8x8",
+        ),
     ],
 )
-def test_bad_input_gets_a_sentence_before_any_network_runs(pipe, clip, image, mask, bad, sentence, monkeypatch):
+def test_bad_input_gets_a_sentence_before_any_network_runs(
+    pipe, clip, image, mask, bad, sentence, monkeypatch
+):
     clip.model.encode_image = clip.model.encode_text = lambda *_: pytest.fail("a network ran")
     monkeypatch.setattr(pipe.vae, "encode", clip.model.encode_image)
     good = dict(image=image, mask=mask, prompt="red") | QUICK
@@ -163,5 +181,7 @@ def test_bad_input_gets_a_sentence_before_any_network_runs(pipe, clip, image, ma
 def test_an_unknown_option_and_a_model_of_pixels_are_refused(pipe, clip, image, mask):
     with pytest.raises(TypeError, match="no option 'sharpness'; it has steps, lr"):
         paint_by_word(pipe, clip, image, mask, "red", sharpness=3)
-    with pytest.raises(ValueError, match="pass a pipeline with an autoencoder.*blended is for pixels"):
+    with pytest.raises(
+        ValueError, match="pass a pipeline with an autoencoder.*blended is for pixels"
+    ):
         paint_by_word(checkpoints.pixel(), clip, image, mask, "red", **QUICK)

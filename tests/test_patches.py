@@ -12,17 +12,30 @@ from blendlab.networks.patches import Patches, in_patches
 def network(patch=2):
     torch.manual_seed(0)
     channels = 3 * patch**2
-    return UNet2DModel(sample_size=8, in_channels=channels, out_channels=channels, layers_per_block=1,
-                       block_out_channels=(8, 16), down_block_types=["DownBlock2D", "AttnDownBlock2D"],
-                       up_block_types=["AttnUpBlock2D", "UpBlock2D"], attention_head_dim=8,
-                       norm_num_groups=8).eval().requires_grad_(False)  # fmt: skip
+    return (
+        UNet2DModel(
+            sample_size=8,
+            in_channels=channels,
+            out_channels=channels,
+            layers_per_block=1,
+            block_out_channels=(8, 16),
+            down_block_types=["DownBlock2D", "AttnDownBlock2D"],
+            up_block_types=["AttnUpBlock2D", "UpBlock2D"],
+            attention_head_dim=8,
+            norm_num_groups=8,
+        )
+        .eval()
+        .requires_grad_(False)
+    )
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A DDIMPipeline folder of patches, as diffusers writes it."""
     path = tmp_path_factory.mktemp("patches")
-    DDIMPipeline(network(), DDIMScheduler(clip_sample=False, prediction_type="sample")).save_pretrained(path)
+    DDIMPipeline(
+        network(), DDIMScheduler(clip_sample=False, prediction_type="sample")
+    ).save_pretrained(path)
     return path
 
 
@@ -60,7 +73,9 @@ def test_a_learned_variance_is_not_taken_for_patches():
 
 def test_a_folder_of_patches_opens_as_a_model_of_pixels(folder):
     pipe = bl.load(folder, device="cpu")
-    assert isinstance(pipe.unet, Patches) and not any(p.requires_grad for p in pipe.unet.parameters())
+    assert isinstance(pipe.unet, Patches) and not any(
+        p.requires_grad for p in pipe.unet.parameters()
+    )
     x = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     cells = torch.nn.functional.pixel_unshuffle(x, 2)
     plain = DDIMPipeline.from_pretrained(folder, local_files_only=True).unet(cells, 5).sample

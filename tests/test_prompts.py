@@ -19,7 +19,9 @@ class Pipe:
 
 @pytest.fixture
 def small(tmp_path):
-    """A tokenizer with a handful of whole words, each merged from its letters from left to right."""
+    """A tokenizer with a handful of whole words, each merged from its letters from left to
+    right.
+    """
     letters = [*"abcdefghijklmnopqrstuvwxyz,."]
     merges = {}  # in the order that they are made
     for word in WORDS:
@@ -35,7 +37,10 @@ def small(tmp_path):
 def test_unknown_words_are_refused_with_the_known_ones(small):
     with pytest.raises(ValueError) as refused:
         prompts.check(Pipe(small, Path("/somewhere/tinyworld")), "A red dragon, on snow")
-    assert str(refused.value) == "tinyworld does not know 'dragon'; it knows dog, mushroom, on, red, snow"
+    assert (
+        str(refused.value)
+        == "tinyworld does not know 'dragon'; it knows dog, mushroom, on, red, snow"
+    )
 
 
 def test_known_words_pass_in_any_case_and_punctuation(small):

@@ -12,7 +12,9 @@ MEAN, STD = (0.1, 0.2, 0.3), (0.5, 0.25, 0.2)
 
 
 class ColourModel(torch.nn.Module):
-    """A CLIP whose right answer is known: a picture is its mean colour, a prompt the colour that it names."""
+    """A CLIP whose right answer is known: a picture is its mean colour, a prompt the colour that it
+    names.
+    """
 
     def __init__(self):
         super().__init__()
@@ -20,7 +22,9 @@ class ColourModel(torch.nn.Module):
         self.shown = None
 
     def encode_image(self, x):
-        self.shown = x * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)  # back to [0,1]
+        self.shown = x * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(
+            3, 1, 1
+        )  # back to [0,1]
         return self.shown.mean((2, 3))
 
     def encode_text(self, tokens):
@@ -65,7 +69,8 @@ def mask():
 def test_the_mask_view_sees_the_edit_on_black(pictures, mask, clip):
     order, scores = rank(pictures, "blue", clip, mask)
     assert order[0] == 2
-    # blue alone is at distance 0, red or green alone at 1; resizing mixes the border with black only
+    # blue alone is at distance 0, red or green alone at 1; resizing mixes the border with black
+    # only
     assert scores == pytest.approx([0.0, 1.0, 1.0], abs=1e-5)
     assert (clip.model.shown[..., 10:].abs() < 1e-2).all()
 
@@ -92,7 +97,9 @@ def test_scores_are_best_first_and_ties_keep_their_order(pictures, mask, clip):
 
 def test_pil_pictures_and_masks_come_through_the_door(pictures, mask, clip):
     order, scores = rank(images.to_pil(pictures), "green", clip, images.to_pil(mask)[0])
-    assert order[0] == 1 and scores == pytest.approx(rank(pictures, "green", clip, mask)[1], abs=1e-6)
+    assert order[0] == 1 and scores == pytest.approx(
+        rank(pictures, "green", clip, mask)[1], abs=1e-6
+    )
     with pytest.raises(ValueError, match="fit_mask"):
         rank(pictures, "green", clip, Image.new("L", (8, 8), 255))
 
@@ -106,6 +113,10 @@ def test_bad_views_are_refused_with_the_fix(pictures, mask, clip):
 
 def test_without_normalisation_clip_is_shown_the_picture_as_it_is(clip, pictures, mask):
     rank(pictures, "red", clip, mask, normalised=False)
-    as_it_is = clip.model.shown[:, :, 0, 0]  # the model undoes its mean and deviation, which were not taken off
-    wrong = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]]) * torch.tensor(STD) + torch.tensor(MEAN)
+    as_it_is = clip.model.shown[
+        :, :, 0, 0
+    ]  # the model undoes its mean and deviation, which were not taken off
+    wrong = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]]) * torch.tensor(STD) + torch.tensor(
+        MEAN
+    )
     torch.testing.assert_close(as_it_is, wrong, atol=1e-5, rtol=0)

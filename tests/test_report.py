@@ -1,4 +1,6 @@
-"""The tables of phenomena: their tasks and their arithmetic, on networks that know nothing; and the page."""
+"""The tables of phenomena: their tasks and their arithmetic, on networks that know nothing; and the
+page.
+"""
 
 import checkpoints
 import pytest
@@ -6,7 +8,15 @@ import torch
 
 from blendlab import cards, files, world
 from blendlab.course import viz
-from blendlab.measuring import exemplars, latent_blending, metrics, pixel_blending, report, results, tables
+from blendlab.measuring import (
+    exemplars,
+    latent_blending,
+    metrics,
+    pixel_blending,
+    report,
+    results,
+    tables,
+)
 from blendlab.networks import load as loading
 from blendlab.networks.clip import load_clip
 from blendlab.networks.judge import Judge
@@ -20,13 +30,19 @@ def networks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clip")
     checkpoints.open_clip_folder(folder)
     judge = Judge(world.KINDS, world.COLOURS, widths=(8, 8)).eval().requires_grad_(False)
-    return {"tinyworld": checkpoints.sd1(), "tinyworld-judge": judge, "tinyworld-clip": load_clip(folder)}
+    return {
+        "tinyworld": checkpoints.sd1(),
+        "tinyworld-judge": judge,
+        "tinyworld-clip": load_clip(folder),
+    }
 
 
 @pytest.fixture
 def quick(networks, monkeypatch):
     monkeypatch.setattr(loading, "load", lambda name, device=None: networks[name])
-    monkeypatch.setattr(cards, "settings", lambda pipe, method: dict(w=3.0, steps=4, skip=0.0, eta=0.0))
+    monkeypatch.setattr(
+        cards, "settings", lambda pipe, method: dict(w=3.0, steps=4, skip=0.0, eta=0.0)
+    )
 
 
 # Tables, with random weights
@@ -42,7 +58,9 @@ def test_a_smaller_table_is_the_beginning_of_a_larger_one(quick, name, rows):
 def test_thin_masks_are_thin_outlines_of_thin_things():
     tasks = latent_blending.thin(6, 64)
     assert set(tasks.kind) == {"lamp", "fence", "lightning"}
-    narrow = torch.nn.functional.max_pool2d(1 - tasks.mask, 7, 1, 3)  # 0 only in the middle of squares of 7 pixels
+    narrow = torch.nn.functional.max_pool2d(
+        1 - tasks.mask, 7, 1, 3
+    )  # 0 only in the middle of squares of 7 pixels
     assert ((1 - narrow) * tasks.mask).sum() == 0 < tasks.mask.sum()
     changed = (tasks.image != tasks.truth).any(1, keepdim=True)
     assert (changed | (tasks.mask == 0)).all()
@@ -90,7 +108,9 @@ def test_references_show_the_same_thing_in_another_light():
     tasks, box, reference, pasted, truths, where = exemplars.references(6, 64)
     outside = metrics.box_mask(box, 64) == 0
     assert torch.equal(pasted[outside.expand_as(pasted)], tasks.image[outside.expand_as(pasted)])
-    assert ((pasted != tasks.image).any(1, keepdim=True) <= (where > 0)).all() and (where[outside] == 0).all()
+    assert ((pasted != tasks.image).any(1, keepdim=True) <= (where > 0)).all() and (
+        where[outside] == 0
+    ).all()
     assert reference.shape == (6, 3, 128, 128) and not torch.equal(pasted, tasks.truth)
     assert [torch.equal(truths[i % 3, i], tasks.truth[i]) for i in range(6)] == [True] * 6
 
@@ -98,7 +118,9 @@ def test_references_show_the_same_thing_in_another_light():
 def test_a_frame_maps_the_square_onto_a_box():
     frame = exemplars.frame(torch.tensor([[0.0, 0.5, 0.5, 1.0]]))  # the lower left quarter
     corners = torch.tensor([[-1.0, -1.0, 1.0], [1.0, 1.0, 1.0]])
-    torch.testing.assert_close((frame[0] @ corners.T).T[:, :2], torch.tensor([[-1.0, 0.0], [0.0, 1.0]]))
+    torch.testing.assert_close(
+        (frame[0] @ corners.T).T[:, :2], torch.tensor([[-1.0, 0.0], [0.0, 1.0]])
+    )
 
 
 def test_signs_and_things_stand_at_the_same_place():
@@ -115,18 +137,34 @@ def test_signs_and_things_stand_at_the_same_place():
 
 
 def test_the_page_says_of_each_phenomenon_whether_it_is_there(monkeypatch):
-    section = report.Section("Twos are more", "toy", ("two", "share"), ("one", "share"), "It is {more}, not {less}.")
+    section = report.Section(
+        "Twos are more", "toy", ("two", "share"), ("one", "share"), "It is {more}, not {less}."
+    )
     rows = [{"label": "one", "share": [0.2, 0.1, 0.3]}, {"label": "two", "share": [0.5, 0.4, 0.6]}]
-    made = {"what": "Toys.", "n": 9, "command": "blendlab results toy", "seconds": 1, "device": "x", "rows": rows}
+    made = {
+        "what": "Toys.",
+        "n": 9,
+        "command": "blendlab results toy",
+        "seconds": 1,
+        "device": "x",
+        "rows": rows,
+    }
     monkeypatch.setattr(report, "SECTIONS", (section,))
     monkeypatch.setattr(results, "load", lambda name: made)
-    assert "## 1. Twos are more: there\n\nIt is **50% [40, 60]**, not **20% [10, 30]**." in report.page()
+    assert (
+        "## 1. Twos are more: there\n\nIt is **50% [40, 60]**, not **20% [10, 30]**."
+        in report.page()
+    )
     rows[1]["share"] = [0.5, 0.25, 0.6]
     assert "Twos are more: not there" in report.page() and "There: 0 of 1" in report.page()
-    monkeypatch.setattr(report, "SECTIONS", (report.Section("A", "toy", ("one", "share"), 0.05, "{more}, {less}"),))
+    monkeypatch.setattr(
+        report, "SECTIONS", (report.Section("A", "toy", ("one", "share"), 0.05, "{more}, {less}"),)
+    )
     assert "A: there\n\n**20% [10, 30]**, **5%**" in report.page()
 
 
 def test_the_saved_page_is_that_of_the_saved_tables():
     saved = files.data() / "phenomena.md"
-    assert saved.read_text(encoding="utf-8") == report.page(), "make it again with `blendlab results phenomena`"
+    assert saved.read_text(encoding="utf-8") == report.page(), (
+        "make it again with `blendlab results phenomena`"
+    )

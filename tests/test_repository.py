@@ -1,4 +1,6 @@
-"""Promises about the repository itself: one list of dependencies, nothing of one machine, a light import."""
+"""Promises about the repository itself: one list of dependencies, nothing of one machine, a light
+import.
+"""
 
 import ast
 import json
@@ -24,8 +26,9 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PYTHON = sorted((ROOT / "blendlab").rglob("*.py"))
 
-# What Colab ships (its frozen list of June 2026), as far as we ask for it. A floor above one of these would
-# make pip replace that package, and mixed builds of PyTorch and torchvision do not load.
+# What Colab ships (its frozen list of June 2026), as far as we ask for it. A floor above one of
+# these would make pip replace that package, and mixed builds of PyTorch and torchvision do not
+# load.
 COLAB = {
     "torch": "2.11.0",
     "torchvision": "0.26.0",
@@ -39,8 +42,15 @@ COLAB = {
     "ipywidgets": "7.7.1",
 }
 CONDA = {"pytorch": "torch", "open-clip-torch": "open_clip_torch"}  # conda-forge's name: ours
-MODULES = {"PIL": "pillow", "open_clip": "open_clip_torch", "yaml": "pyyaml"}  # import name: package
-UNSEEN = {"accelerate", "torchvision"}  # used by diffusers and transformers: fast loading, image processors
+MODULES = {
+    "PIL": "pillow",
+    "open_clip": "open_clip_torch",
+    "yaml": "pyyaml",
+}  # import name: package
+UNSEEN = {
+    "accelerate",
+    "torchvision",
+}  # used by diffusers and transformers: fast loading, image processors
 
 MACHINE = r"/(home|work|root|farm|Users)/|/tmp/(bash_jobs|w/|ipykernel|tmp)"
 HOSTS = r"pypi\.org|python[h]osted|registry\.npmjs|deb\.debian|conda\.anaconda|files\.pytorch"
@@ -48,36 +58,54 @@ HOSTS = r"pypi\.org|python[h]osted|registry\.npmjs|deb\.debian|conda\.anaconda|f
 
 def requirements(*extras: str) -> list[Requirement]:
     """The core's dependencies and those of the extras."""
-    lists = [PROJECT["dependencies"], *(PROJECT["optional-dependencies"][extra] for extra in extras)]
+    lists = [
+        PROJECT["dependencies"],
+        *(PROJECT["optional-dependencies"][extra] for extra in extras),
+    ]
     return [Requirement(text) for texts in lists for text in texts]
 
 
 def pins() -> dict:
     """The pins of constraints.txt by canonical name."""
-    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
-    return {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+    lines = [
+        line
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if not line.startswith("#")
+    ]
+    return {
+        canonicalize_name(name): version for name, version in (line.split("==") for line in lines)
+    }
 
 
 def repository_files() -> list[Path]:
     """What git tracks, and what it would on `git add .`."""
     listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    names = subprocess.run(
+        listing, cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split("\0")
     return [ROOT / name for name in names if name and (ROOT / name).is_file()]
 
 
 def imports(path: Path) -> set[str]:
-    """Top names of the modules that a file or notebook imports, at any depth; "" is the package itself."""
+    """Top names of the modules that a file or notebook imports, at any depth; "" is the package
+    itself.
+    """
     text = path.read_text()
     if path.suffix == ".ipynb":
-        cells = [cell["source"] for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+        cells = [
+            cell["source"] for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"
+        ]
         text = re.sub(r"(?m)^( *)[%!].*", r"\1pass", "\n".join("".join(source) for source in cells))
     nodes = list(ast.walk(ast.parse(text)))
     plain = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
-    froms = ["" if node.level else node.module for node in nodes if isinstance(node, ast.ImportFrom)]
+    froms = [
+        "" if node.level else node.module for node in nodes if isinstance(node, ast.ImportFrom)
+    ]
     return {name.split(".")[0] for name in plain + froms}
 
 
-# --- dependencies -------------------------------------------------------------------------------------
+# --- dependencies
+# -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("extra", ["lab", "test", "site"])
@@ -89,7 +117,9 @@ def test_dependencies_have_floors_and_no_upper_bounds(extra):
 def test_colab_keeps_its_own_packages():
     for requirement in requirements():
         shipped = COLAB.get(requirement.name)
-        assert shipped is None or shipped in requirement.specifier, f"{requirement}, and Colab has {shipped}"
+        assert shipped is None or shipped in requirement.specifier, (
+            f"{requirement}, and Colab has {shipped}"
+        )
 
 
 def test_constraints_pin_every_dependency_plainly():
@@ -99,7 +129,9 @@ def test_constraints_pin_every_dependency_plainly():
     for name, version in pins().items():
         assert re.fullmatch(r"[a-z0-9-]+", name) and str(Version(version)), f"{name}=={version}"
         assert "+" not in version, f"{name}=={version} is a build that only one index has"
-        assert not re.match("nvidia|cuda|pip$|setuptools$", name), f"{name} comes with PyTorch or Python"
+        assert not re.match("nvidia|cuda|pip$|setuptools$", name), (
+            f"{name} comes with PyTorch or Python"
+        )
 
 
 def test_environment_yml_says_the_same_as_pyproject():
@@ -116,20 +148,39 @@ def test_environment_yml_says_the_same_as_pyproject():
 
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
-    imported = set().union(*(imports(path) for path in [*PYTHON, *runner.notebooks(ROOT / "notebooks")]))
-    imported -= {*sys.stdlib_module_names, "", "blendlab", "google", "IPython"}  # the last two: in the kernel
+    imported = set().union(
+        *(imports(path) for path in [*PYTHON, *runner.notebooks(ROOT / "notebooks")])
+    )
+    imported -= {
+        *sys.stdlib_module_names,
+        "",
+        "blendlab",
+        "google",
+        "IPython",
+    }  # the last two: in the kernel
     packages = {canonicalize_name(MODULES.get(name, name)) for name in imported}
     declared = {canonicalize_name(one.name) for one in requirements()}
-    lab = {canonicalize_name(one.name) for one in requirements("lab")}  # only runner.py runs notebooks
+    lab = {
+        canonicalize_name(one.name) for one in requirements("lab")
+    }  # only runner.py runs notebooks
     assert packages - lab <= declared, f"declare {packages - lab - declared} in pyproject.toml"
     assert declared <= packages | UNSEEN, f"nothing imports {declared - packages - UNSEEN}"
 
 
-# --- the package --------------------------------------------------------------------------------------
+# --- the package
+# --------------------------------------------------------------------------------------
 
 
 def test_importing_blendlab_loads_none_of_the_heavy_libraries():
-    heavy = {"diffusers", "transformers", "accelerate", "torchvision", "open_clip", "kornia", "lpips"}
+    heavy = {
+        "diffusers",
+        "transformers",
+        "accelerate",
+        "torchvision",
+        "open_clip",
+        "kornia",
+        "lpips",
+    }
     heavy |= {"scipy", "matplotlib", "ipywidgets", "typer"}
     program = f"import sys, blendlab; print(*sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
@@ -138,26 +189,38 @@ def test_importing_blendlab_loads_none_of_the_heavy_libraries():
 
 @pytest.mark.parametrize("path", PYTHON, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_every_module_says_what_it_is(path):
-    assert ast.get_docstring(ast.parse(path.read_text())), "say what it is, which paper, what to read next"
+    assert ast.get_docstring(ast.parse(path.read_text())), (
+        "say what it is, which paper, what to read next"
+    )
 
 
 def test_weights_load_safely_and_no_remote_code_runs():
     for path in PYTHON:
-        for call in [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]:
+        for call in [
+            node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)
+        ]:
             given = {word.arg: ast.unparse(word.value) for word in call.keywords}
             assert given.get("trust_remote_code", "False") == "False", f"{path.name}:{call.lineno}"
             if ast.unparse(call.func) == "torch.load":
-                assert given.get("weights_only") == "True", f"{path.name}:{call.lineno} may run a file's code"
+                assert given.get("weights_only") == "True", (
+                    f"{path.name}:{call.lineno} may run a file's code"
+                )
 
 
 def test_shipped_weights_stay_small():
-    sizes = [path.stat().st_size for path in (ROOT / "blendlab" / "weights").rglob("*") if path.is_file()]
+    sizes = [
+        path.stat().st_size for path in (ROOT / "blendlab" / "weights").rglob("*") if path.is_file()
+    ]
     assert sizes and sum(sizes) <= 45e6 and max(sizes) <= 16 * 2**20
 
 
 def test_the_exemplar_model_was_trained_with_the_networks_that_lend_it_parts():
-    card = json.loads((ROOT / "blendlab" / "weights" / "tinyworld-exemplar" / "blendlab.json").read_text())
-    assert card["lent"] == cards.lent(), "train it on with the new CLIP: blendlab train exemplar --from shipped"
+    card = json.loads(
+        (ROOT / "blendlab" / "weights" / "tinyworld-exemplar" / "blendlab.json").read_text()
+    )
+    assert card["lent"] == cards.lent(), (
+        "train it on with the new CLIP: blendlab train exemplar --from shipped"
+    )
 
 
 def test_the_model_card_says_what_the_tables_say():
@@ -167,7 +230,8 @@ def test_the_model_card_says_what_the_tables_say():
     assert made == make["figures"]().strip(), "make it again: python data/make.py card"
 
 
-# --- the repository -----------------------------------------------------------------------------------
+# --- the repository
+# -----------------------------------------------------------------------------------
 
 
 def test_ruff_finds_nothing():
@@ -186,7 +250,8 @@ def test_no_file_names_this_machine_or_a_package_host():
     for path in repository_files():
         data = path.read_bytes()
         if path.suffix == ".ipynb" or b"\0" in data[:8000]:
-            continue  # a picture in a notebook may spell anything; test_notebooks looks at their text
+            # a picture in a notebook may spell anything; test_notebooks looks at their text
+            continue
         for number, line in enumerate(data.decode("utf-8").splitlines(), 1):
             found = re.search(f"{MACHINE}|{HOSTS}", line)
             assert not found, f"{path.relative_to(ROOT)}:{number} names {found.group()}"
@@ -205,24 +270,34 @@ def test_the_version_is_the_same_everywhere():
 def test_citation_names_the_four_papers():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     papers = {paper["identifiers"][0]["value"] for paper in citation["references"]}
-    assert papers == {"arXiv:2111.14818", "arXiv:2206.02779", "arXiv:2211.13227", "arXiv:2305.03382"}
+    assert papers == {
+        "arXiv:2111.14818",
+        "arXiv:2206.02779",
+        "arXiv:2211.13227",
+        "arXiv:2305.03382",
+    }
 
 
 def test_the_readme_names_the_commands_and_every_notebook():
     readme = (ROOT / "README.md").read_text()
     names = [path.name for path in (ROOT / "notebooks").glob("*.ipynb")]
-    missing = [wanted for wanted in ["make run", "make test", "make lab", *names] if wanted not in readme]
+    missing = [
+        wanted for wanted in ["make run", "make test", "make lab", *names] if wanted not in readme
+    ]
     assert not missing
 
 
-# --- what CI runs -------------------------------------------------------------------------------------
+# --- what CI runs
+# -------------------------------------------------------------------------------------
 
 
 def run_ci(folder: Path, cases: str, status: int) -> subprocess.CompletedProcess:
     """Run .ci/run in a folder where `make test` is a stand-in that reports these test cases."""
     (folder / ".ci").mkdir()
     (folder / ".ci" / "run").write_bytes((ROOT / ".ci" / "run").read_bytes())
-    suites = ET.tostring(ET.fromstring(f"<testsuites><testsuite {cases}/></testsuites>"), encoding="unicode")
+    suites = ET.tostring(
+        ET.fromstring(f"<testsuites><testsuite {cases}/></testsuites>"), encoding="unicode"
+    )
     recipe = f"@mkdir -p out; echo '{suites}' > out/tests.xml; exit {status}"
     (folder / "Makefile").write_text(f"test:\n\t{recipe}\n")
     return subprocess.run(["bash", ".ci/run"], cwd=folder, capture_output=True, text=True)
@@ -230,7 +305,11 @@ def run_ci(folder: Path, cases: str, status: int) -> subprocess.CompletedProcess
 
 def test_ci_runs_make_test_and_passes_with_it(tmp_path):
     done = run_ci(tmp_path, 'tests="5" skipped="1" failures="0" errors="0"', 0)
-    assert done.returncode == 0 and "make test" in done.stdout and "4 tests passed, 1 skipped" in done.stdout
+    assert (
+        done.returncode == 0
+        and "make test" in done.stdout
+        and "4 tests passed, 1 skipped" in done.stdout
+    )
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,15 @@ import pytest
 import torch
 
 from blendlab import cards, cli, files, world
-from blendlab.measuring import exemplars, latent_blending, metrics, noise_editing, results, sweeps, tables
+from blendlab.measuring import (
+    exemplars,
+    latent_blending,
+    metrics,
+    noise_editing,
+    results,
+    sweeps,
+    tables,
+)
 from blendlab.networks import load as loading
 from blendlab.networks.clip import load_clip
 from blendlab.networks.judge import Found, Judge
@@ -44,7 +52,10 @@ def toy(quick, monkeypatch):
         Not shown.
         """
         i = torch.arange(n)
-        return {"one": {"even": i % 2 == 0, "i (steps)": i.double()}, "two": {"time (s)": (2.0, 1.5, 2.5)}}
+        return {
+            "one": {"even": i % 2 == 0, "i (steps)": i.double()},
+            "two": {"time (s)": (2.0, 1.5, 2.5)},
+        }
 
     monkeypatch.setattr(results, "TABLES", {"toy": tables.Recipe(toy, 20, ())})
     return quick
@@ -79,7 +90,8 @@ def test_blending_measures_what_is_left_of_the_source(quick, networks):
     made = results.measure("blending", n=2)["rows"]
     rows = {row["label"]: row["left in the latent (rms)"][0] for row in made}
     assert rows["default"] == rows["start='noise'"] == rows["preset='diffusers'"] == 0
-    # The last level of the published scripts is t = 0: a little noise, and a slightly darker source.
+    # The last level of the published scripts is t = 0: a little noise, and a slightly darker
+    # source.
     s = (1 - networks["tinyworld"].scheduler.alphas_cumprod[0].item()) ** 0.5
     assert rows["level='t', final='noised'"] > 0.5 * s and rows["preset='official-sd2'"] > 0
 
@@ -87,7 +99,9 @@ def test_blending_measures_what_is_left_of_the_source(quick, networks):
 def test_the_judge_is_measured_on_objects(quick):
     renders, reconstructions = results.measure("judge", n=5)["rows"]
     assert renders["label"] == "renders" and 0 <= renders["class"][0] <= 1
-    assert 0 < renders["class"][2] - renders["class"][1] < 0.5  # a whole block of scenes, so over 15 objects
+    assert (
+        0 < renders["class"][2] - renders["class"][1] < 0.5
+    )  # a whole block of scenes, so over 15 objects
 
 
 def test_words_are_judged_by_every_object_that_they_name():
@@ -125,7 +139,9 @@ def test_settings_are_chosen_on_tasks_that_no_other_table_reports(quick, monkeyp
 
 
 def test_the_autoencoder_is_measured_on_pictures(quick, networks, monkeypatch):
-    monkeypatch.setattr(tables, "reconstructed", lambda pipe, images: images + 0.02)  # 1% of the range
+    monkeypatch.setattr(
+        tables, "reconstructed", lambda pipe, images: images + 0.02
+    )  # 1% of the range
     (row,) = results.measure("autoencoder", n=34)["rows"]
     assert row["PSNR (dB)"] == pytest.approx([40, 40, 40], abs=1e-3)
     assert row["objects (dB)"][0] == pytest.approx(40, abs=1e-3)
@@ -141,14 +157,28 @@ def test_every_table_says_what_it_measures():
 @pytest.mark.parametrize("name", SAVED)
 def test_saved_tables_are_of_the_weights_that_ship(name):
     saved = results.load(name)
-    assert saved["weights"] == {model: results.fingerprint(model) for model in results.TABLES[name].needs}, (
-        f"make it again with `{saved['command']}`"
-    )
+    assert saved["weights"] == {
+        model: results.fingerprint(model) for model in results.TABLES[name].needs
+    }, f"make it again with `{saved['command']}`"
 
 
-# A few tasks of each saved table, measured here: seconds each, and so few that one may differ in rounding.
-FEW = {"judge": 60, "autoencoder": 8, "clip": 100, "signs": 16, "losses": 8, "tendency": 12, "exemplars": 3,
-       "pixel": 8, "exemplar_masks": 6, "exemplar_sizes": 3, "repainting": 6, "tendency_eta": 12, "which_layer": 12}
+# A few tasks of each saved table, measured here: seconds each, and so few that one may differ in
+# rounding.
+FEW = {
+    "judge": 60,
+    "autoencoder": 8,
+    "clip": 100,
+    "signs": 16,
+    "losses": 8,
+    "tendency": 12,
+    "exemplars": 3,
+    "pixel": 8,
+    "exemplar_masks": 6,
+    "exemplar_sizes": 3,
+    "repainting": 6,
+    "tendency_eta": 12,
+    "which_layer": 12,
+}
 
 
 @pytest.mark.parametrize("name", SAVED)
@@ -168,9 +198,16 @@ def test_saved_tables_come_out_again(name, monkeypatch):
         results.reproduces(saved, live, differ=1)
         return
     rows = {row["label"]: row for row in saved["rows"]}
-    for row in live["rows"]:  # counted over all objects at once: the saved share lies in the small sample's interval
-        for column, (_, low, high) in ((key, value) for key, value in row.items() if key != "label"):
-            assert low - 0.02 <= rows[row["label"]][column][0] <= high + 0.02, (row["label"], column)
+    for row in live[
+        "rows"
+    ]:  # counted over all objects at once: the saved share lies in the small sample's interval
+        for column, (_, low, high) in (
+            (key, value) for key, value in row.items() if key != "label"
+        ):
+            assert low - 0.02 <= rows[row["label"]][column][0] <= high + 0.02, (
+                row["label"],
+                column,
+            )
 
 
 # Making and saving
@@ -178,9 +215,13 @@ def test_saved_tables_come_out_again(name, monkeypatch):
 
 def test_a_table_is_saved_with_all_that_made_it(toy):
     made = results.run("toy")
-    assert results.load("toy") == made and [p.name for p in (toy / "results").iterdir()] == ["toy.json"]
+    assert results.load("toy") == made and [p.name for p in (toy / "results").iterdir()] == [
+        "toy.json"
+    ]
     assert made["what"] == "Numbers that are <known>." and made["n"] == 20
-    assert made["command"] == "blendlab results toy" and made["versions"]["torch"] == torch.__version__
+    assert (
+        made["command"] == "blendlab results toy" and made["versions"]["torch"] == torch.__version__
+    )
     one, two = made["rows"]
     assert one["even"] == pytest.approx(metrics.proportion(10, 20), rel=1e-4)
     assert one["i (steps)"] == pytest.approx(metrics.mean(range(20)), rel=1e-4)
@@ -233,7 +274,9 @@ def test_another_outcome_is_named(toy, column, outcome):
     saved, live = results.run("toy"), results.measure("toy", n=6)
     assert results.reproduces(saved, live).startswith("12 of 12 outcomes")
     live["rows"][0]["first"][column] = outcome + live["rows"][0]["first"][column][1:]
-    with pytest.raises(AssertionError, match=f"1 of 12 .*one, {column.split()[0]}.*, task 0: .* was saved"):
+    with pytest.raises(
+        AssertionError, match=f"1 of 12 .*one, {column.split()[0]}.*, task 0: .* was saved"
+    ):
         results.reproduces(saved, live)
     assert results.reproduces(saved, live, differ=1).startswith("11 of 12")
 

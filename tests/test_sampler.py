@@ -17,7 +17,10 @@ def toy(x, t, **_):
 def matched(scheduler_class, **config):
     """A diffusers scheduler and our schedule with the same float64 alphas."""
     theirs, schedule = scheduler_class(clip_sample=False, **config), Schedule.scaled_linear()
-    theirs.alphas_cumprod, theirs.final_alpha_cumprod = schedule.abar, torch.tensor(1.0, dtype=torch.float64)
+    theirs.alphas_cumprod, theirs.final_alpha_cumprod = (
+        schedule.abar,
+        torch.tensor(1.0, dtype=torch.float64),
+    )
     theirs.one = theirs.final_alpha_cumprod
     return theirs, schedule
 
@@ -26,8 +29,9 @@ def start(dtype=torch.float64):
     return torch.randn(2, 3, 8, 8, dtype=dtype, generator=torch.Generator().manual_seed(0))
 
 
-# Both sides compute the same float64 formula in a different order: 50 steps of a few roundings of 1e-16, on
-# values up to about 10; the first division, by a = 0.07, magnifies them 15 times. 1e-12 leaves two digits.
+# Both sides compute the same float64 formula in a different order: 50 steps of a few roundings of
+# 1e-16, on values up to about 10; the first division, by a = 0.07, magnifies them 15 times. 1e-12
+# leaves two digits.
 TOLERANCE = dict(rtol=0, atol=1e-12)
 
 
@@ -49,8 +53,12 @@ def test_eta_1_equals_DDPM_step_for_step(n):
     ours_noise, their_noise = (torch.Generator().manual_seed(1) for _ in range(2))
     x = start()
     draw = lambda: torch.randn(x.shape, dtype=x.dtype, generator=ours_noise)  # noqa: E731
-    for step in sample(denoiser(toy, schedule), x, schedule, schedule.timesteps(n), eta=1.0, noise=draw):
-        x = theirs.step(toy(x, torch.tensor([step.t])), step.t, x, generator=their_noise).prev_sample
+    for step in sample(
+        denoiser(toy, schedule), x, schedule, schedule.timesteps(n), eta=1.0, noise=draw
+    ):
+        x = theirs.step(
+            toy(x, torch.tensor([step.t])), step.t, x, generator=their_noise
+        ).prev_sample
         torch.testing.assert_close(step.x, x, **TOLERANCE)
 
 
@@ -64,7 +72,9 @@ def test_a_learned_variance_equals_DDPM_with_a_learned_range():
     x, ts = start(), schedule.timesteps(50)
     draw = lambda: torch.randn(x.shape, dtype=x.dtype, generator=ours_noise)  # noqa: E731
     for step in sample(denoiser(net, schedule, timesteps=ts), x, schedule, ts, eta=1.0, noise=draw):
-        x = theirs.step(net(x, torch.tensor([step.t])), step.t, x, generator=their_noise).prev_sample
+        x = theirs.step(
+            net(x, torch.tensor([step.t])), step.t, x, generator=their_noise
+        ).prev_sample
         torch.testing.assert_close(step.x, x, **TOLERANCE)
         assert step.var.shape == x.shape
 
@@ -74,7 +84,9 @@ def test_eta_in_between_equals_DDIM():
     theirs.set_timesteps(20)
     x, fresh, ts = start(), start(), schedule.timesteps(20)
     for step in sample(denoiser(toy, schedule), x, schedule, ts, eta=0.5, noise=lambda: fresh):
-        x = theirs.step(toy(x, torch.tensor([step.t])), step.t, x, eta=0.5, variance_noise=fresh).prev_sample
+        x = theirs.step(
+            toy(x, torch.tensor([step.t])), step.t, x, eta=0.5, variance_noise=fresh
+        ).prev_sample
         torch.testing.assert_close(step.x, x, **TOLERANCE)
 
 
@@ -124,7 +136,12 @@ def test_what_the_reader_assigns_to_x_feeds_the_next_step():
 def test_steps_tell_where_they_are():
     schedule = Schedule.linear()
     steps = list(sample(lambda x, t: Prediction(x), start(), schedule, schedule.timesteps(4)))
-    assert [(s.i, s.t, s.t_next) for s in steps] == [(0, 750, 500), (1, 500, 250), (2, 250, 0), (3, 0, -1)]
+    assert [(s.i, s.t, s.t_next) for s in steps] == [
+        (0, 750, 500),
+        (1, 500, 250),
+        (2, 250, 0),
+        (3, 0, -1),
+    ]
     assert torch.equal(steps[-1].x, steps[-1].x0_hat)  # the clean level: all picture, no noise
 
 
@@ -146,7 +163,9 @@ def test_gradients_stay_enabled_in_the_loop_body_but_the_network_builds_no_graph
 def test_the_state_is_float32_and_float64_stays():
     schedule = Schedule.linear()
     for given in (torch.float16, torch.float32, torch.float64):
-        out = last(sample(lambda x, t: Prediction(x), start(given), schedule, schedule.timesteps(3)))
+        out = last(
+            sample(lambda x, t: Prediction(x), start(given), schedule, schedule.timesteps(3))
+        )
         assert out.dtype == (torch.float64 if given == torch.float64 else torch.float32)
 
 

@@ -15,7 +15,9 @@ def test_levels_are_variance_preserving_and_minus_one_is_clean():
 def test_final_first_ends_at_the_first_level():
     schedule = Schedule(Schedule.scaled_linear().abar, final="first")
     assert schedule.levels(-1) == schedule.levels(0)
-    assert schedule.levels(-1)[1] == pytest.approx(0.0292, abs=1e-4)  # the noise that is left, sqrt(0.00085)
+    assert schedule.levels(-1)[1] == pytest.approx(
+        0.0292, abs=1e-4
+    )  # the noise that is left, sqrt(0.00085)
 
 
 def test_add_noise_at_the_clean_level_returns_the_picture_exactly():
@@ -26,8 +28,12 @@ def test_add_noise_at_the_clean_level_returns_the_picture_exactly():
 def test_noised_pictures_have_the_mean_and_the_spread_of_the_formula():
     schedule, x0 = Schedule.linear(), torch.full((1, 1, 500, 500), 0.5)
     a, s = schedule.levels(300)
-    x = schedule.add_noise(x0, 300, torch.randn(x0.shape, generator=torch.Generator().manual_seed(0)))
-    assert x.mean().item() == pytest.approx(0.5 * a, abs=5 * s / 500)  # 250,000 draws: five standard errors
+    x = schedule.add_noise(
+        x0, 300, torch.randn(x0.shape, generator=torch.Generator().manual_seed(0))
+    )
+    assert x.mean().item() == pytest.approx(
+        0.5 * a, abs=5 * s / 500
+    )  # 250,000 draws: five standard errors
     assert x.std().item() == pytest.approx(s, rel=0.01)
 
 
@@ -35,8 +41,12 @@ def test_noised_pictures_have_the_mean_and_the_spread_of_the_formula():
 def test_levels_equal_diffusers(kind):
     # diffusers builds its alphas in float32: 1000 products of numbers near 1, each off by 6e-8
     betas = dict(linear=(1e-4, 0.02), scaled_linear=(0.00085, 0.012))[kind]
-    theirs = DDIMScheduler(beta_start=betas[0], beta_end=betas[1], beta_schedule=kind).alphas_cumprod
-    torch.testing.assert_close(getattr(Schedule, kind)().abar, theirs.double(), rtol=1e-4, atol=1e-7)
+    theirs = DDIMScheduler(
+        beta_start=betas[0], beta_end=betas[1], beta_schedule=kind
+    ).alphas_cumprod
+    torch.testing.assert_close(
+        getattr(Schedule, kind)().abar, theirs.double(), rtol=1e-4, atol=1e-7
+    )
 
 
 @pytest.mark.parametrize("steps", [1, 7, 25, 50, 999])
@@ -57,7 +67,9 @@ def test_skip_leaves_out_the_noisy_end():
 
 
 def test_every_level_can_be_visited():
-    assert Schedule.from_scheduler(DDIMScheduler(steps_offset=1)).timesteps(1000) == list(range(999, -2, -1))
+    assert Schedule.from_scheduler(DDIMScheduler(steps_offset=1)).timesteps(1000) == list(
+        range(999, -2, -1)
+    )
 
 
 def test_from_scheduler_reads_betas_final_level_spacing_and_offset():

@@ -29,7 +29,7 @@ class Toy(harness.Job):
         torch.manual_seed(0)
         self.net, self.pause = torch.nn.Linear(3, 3), pause
     def fill(self, step):
-        make = lambda start, n: {"x": (torch.arange(start, start + n)[:, None] / 100 + torch.eye(3)[0]).sin()}
+        make = lambda start, n: {"x": (torch.arange(start, start + n)[:, None] / 100 + torch.eye(3)[0]).sin()}  # noqa: E501
         self.pool = harness.Pool(make, 16, 2, step, chunk=4)
     def batch(self, step):
         time.sleep(self.pause)
@@ -137,8 +137,17 @@ TINY = {"steps": 2, "batch": 2, "precision": "no", "cpu": True}
 def runs(tmp_path_factory):
     """Every network after two steps: {name: exported folder}."""
     out = tmp_path_factory.mktemp("runs")
-    folder = {"autoencoder": training.main("autoencoder", out=out / "a", widths=(8, 8, 8), pool=16, **TINY)}
-    rest = {"autoencoder": folder["autoencoder"], "pool": 16, "options": {"sheet_minutes": None}, **TINY}
+    folder = {
+        "autoencoder": training.main(
+            "autoencoder", out=out / "a", widths=(8, 8, 8), pool=16, **TINY
+        )
+    }
+    rest = {
+        "autoencoder": folder["autoencoder"],
+        "pool": 16,
+        "options": {"sheet_minutes": None},
+        **TINY,
+    }
     folder["judge"] = training.main("judge", out=out / "j", widths=(8, 8), **rest)
     sizes = {"widths": (16, 16), "text_width": 16, "text_layers": 1}
     folder["latent"] = training.main("latent", out=out / "l", **sizes, **rest)
@@ -157,7 +166,11 @@ def test_every_network_writes_weights_in_half_precision_with_its_seed_and_config
 
     for name, folder in runs.items():
         notes = json.loads((folder / f"training-{name}.json").read_text())
-        assert notes["seed"] == 0 and notes["step"] == 2 and notes["versions"]["torch"] == torch.__version__
+        assert (
+            notes["seed"] == 0
+            and notes["step"] == 2
+            and notes["versions"]["torch"] == torch.__version__
+        )
         assert (folder.parent / "config.json").exists()
         for file in folder.rglob("*.safetensors"):
             dtype = torch.float32 if file.parent.name == "text_encoder" else torch.float16
@@ -202,7 +215,11 @@ def test_the_clip_is_an_open_clip_folder_with_its_own_words(runs):
     model = open_clip.create_model(f"local-dir:{runs['clip']}")
     tokenizer = open_clip.get_tokenizer(f"local-dir:{runs['clip']}")
     assert tokenizer(["a red cat"]).shape == (1, 32) and tokenizer(["a red cat"])[0].argmax() == 4
-    assert model.visual.image_size in (64, (64, 64)) and tuple(model.visual.image_mean) == (0.5, 0.5, 0.5)
+    assert model.visual.image_size in (64, (64, 64)) and tuple(model.visual.image_mean) == (
+        0.5,
+        0.5,
+        0.5,
+    )
     clip = bl.clip.load_clip(runs["clip"])
     torch.testing.assert_close(dict(clip.model.named_parameters()), dict(model.named_parameters()))
 
@@ -214,10 +231,15 @@ def test_the_clip_learns_what_a_mask_leaves_of_an_object(runs):
     job.fill(0)
     batch = job.batch(3)
     assert batch["image"].shape == (64, 3, 64, 64) and batch["image"].abs().max() <= 1
-    corner = batch["image"][:, :, 0, 0]  # (64,3): most objects are cut out on black (-1) or on grey (0, with noise)
+    corner = batch["image"][
+        :, :, 0, 0
+    ]  # (64,3): most objects are cut out on black (-1) or on grey (0, with noise)
     plain = ((corner - corner[:, :1]).abs().amax(1) < 1e-3).float().mean()
     assert 0.15 < plain < 0.9
-    same = {**batch, "ids": batch["ids"][:1].expand(64, -1)}  # all words alike: nothing can be told apart
+    same = {
+        **batch,
+        "ids": batch["ids"][:1].expand(64, -1),
+    }  # all words alike: nothing can be told apart
     assert job.loss(same)["right"] == 1
 
 
@@ -228,9 +250,15 @@ def test_a_warp_that_does_nothing_changes_nothing_and_the_ground_comes_in_from_o
     still = torch.tensor([0.5, (1 - 0.06 / 0.28) / 2, 0.5, 0.5, 0.5, 0.5]).expand(2, 6)
     whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(2, 4)
     torch.testing.assert_close(warped(image, still, ground, whole), image, atol=1e-5, rtol=0)
-    quarter = warped(image, still, ground, torch.tensor([[0.5, 0.0, 1.0, 0.5]]).expand(2, 4))  # top right
+    quarter = warped(
+        image, still, ground, torch.tensor([[0.5, 0.0, 1.0, 0.5]]).expand(2, 4)
+    )  # top right
     larger = torch.nn.functional.interpolate(image[..., :8, 8:], scale_factor=2, mode="bilinear")
-    inside = (..., slice(1, -1), slice(1, -1))  # at the edge its neighbours outside the frame show through
+    inside = (
+        ...,
+        slice(1, -1),
+        slice(1, -1),
+    )  # at the edge its neighbours outside the frame show through
     torch.testing.assert_close(quarter[inside], larger[inside], atol=1e-5, rtol=0)
     moved = warped(image, torch.tensor([0.5, 0.0, 1.0, 0.5, 0.5, 0.5]).expand(2, 6), ground, whole)
     torch.testing.assert_close(moved[:, :, 8, -1], ground[:, 0, 0].expand(2, 3))
@@ -250,7 +278,11 @@ def test_the_pixel_job_continues_from_the_weights_that_ship():
     folder, pipe = training.shipped("pixel"), bl.load("tinyworld-pixel", device="cpu")
     job = Pixel(pool=16, **Pixel.sizes_of(folder))
     job.load(folder)
-    assert job.scheduler.config.prediction_type == pipe.scheduler.config.prediction_type == "v_prediction"
+    assert (
+        job.scheduler.config.prediction_type
+        == pipe.scheduler.config.prediction_type
+        == "v_prediction"
+    )
     x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(job.net["unet"](x, 500).sample, pipe.unet(x, 500).sample)
@@ -267,7 +299,9 @@ def test_the_pixel_model_begins_with_the_convolutions_of_the_latent_model(runs):
     mine, conv = net.state_dict(), "resnets.0.conv1.weight"
     for key in ("mid_block", "up_blocks.0", "up_blocks.1"):
         assert torch.equal(mine[f"{key}.{conv}"], known[f"{key}.{conv}"])
-    assert torch.equal(mine[f"down_blocks.2.{conv}"], known[f"down_blocks.1.{conv}"])  # one level deeper
+    assert torch.equal(
+        mine[f"down_blocks.2.{conv}"], known[f"down_blocks.1.{conv}"]
+    )  # one level deeper
     assert mine["conv_in.weight"].shape != known["conv_in.weight"].shape
     with pytest.raises(ValueError, match="text-to-image model"):
         Pixel(latent=runs["latent"] / "nowhere", pool=16)
@@ -287,7 +321,9 @@ def test_the_exemplar_model_has_the_published_layout_and_starts_blind_to_its_new
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("rung, tokens, without", [("tokens", 65, 0), ("augmented", 65, 0), ("full", 1, 0.2)])
+@pytest.mark.parametrize(
+    "rung, tokens, without", [("tokens", 65, 0), ("augmented", 65, 0), ("full", 1, 0.2)]
+)
 def test_each_rung_of_the_exemplar_learns_from_what_the_paper_says(runs, rung, tokens, without):
     from blendlab.training.exemplar import Exemplar
 
@@ -295,13 +331,20 @@ def test_each_rung_of_the_exemplar_learns_from_what_the_paper_says(runs, rung, t
     job = Exemplar(rung=rung, pool=32, batch_size=100, **start)
     job.fill(0)
     batch = job.batch(0)
-    assert batch["beside"].shape == (100, 5, 32, 32) and set(batch["beside"][:, 4].unique().tolist()) == {0.0, 1.0}
-    assert (~batch["said"]).float().mean().item() == pytest.approx(without, abs=0.12)  # three standard errors
+    assert batch["beside"].shape == (100, 5, 32, 32) and set(
+        batch["beside"][:, 4].unique().tolist()
+    ) == {0.0, 1.0}
+    assert (~batch["said"]).float().mean().item() == pytest.approx(
+        without, abs=0.12
+    )  # three standard errors
     crops = job.batch(1)
     assert crops["z0"].shape == (300, 4, 16, 16)
     torch.testing.assert_close(job.batch(1)["reference"], crops["reference"], rtol=0, atol=0)
     few = {key: value[:2] for key, value in batch.items()}
-    assert job.loss(few)["loss"].isfinite() and job.pipeline().encoder(few["reference"]).shape[1] == tokens
+    assert (
+        job.loss(few)["loss"].isfinite()
+        and job.pipeline().encoder(few["reference"]).shape[1] == tokens
+    )
     # with the null vector for all, the reference says nothing
     silent = few | {"said": torch.zeros(2, dtype=torch.bool)}
     other = silent | {"reference": -few["reference"]}
@@ -317,9 +360,13 @@ def test_each_rung_of_the_exemplar_learns_from_what_the_paper_says(runs, rung, t
     if rung == "full":
         job.load(runs["exemplar"])
         trained = bl.load(runs["exemplar"], device="cpu")
-        torch.testing.assert_close(job.net["unet"].state_dict(), trained.unet.state_dict(), rtol=0, atol=0)
+        torch.testing.assert_close(
+            job.net["unet"].state_dict(), trained.unet.state_dict(), rtol=0, atol=0
+        )
         encoder, saved = job.pipeline().encoder.state_dict(), trained.encoder.state_dict()
-        torch.testing.assert_close(encoder, saved, atol=1e-3, rtol=1e-3)  # the tower was rounded when it was saved
+        torch.testing.assert_close(
+            encoder, saved, atol=1e-3, rtol=1e-3
+        )  # the tower was rounded when it was saved
         by_batch = Exemplar(pool=32, batch_size=100, null_per="batch", **start)
         by_batch.pool = job.pool
         assert {by_batch.batch(step)["said"].unique().numel() for step in range(4)} == {1}
@@ -344,13 +391,23 @@ def test_crops_lie_around_the_cells_that_were_asked_for():
 
 @pytest.mark.parametrize("name", ["autoencoder", "latent", "pixel"])
 def test_every_other_step_is_made_of_crops_around_objects(name, runs):
-    sizes = {"latent": {"widths": (16, 16), "text_width": 16, "text_layers": 1, "autoencoder": runs["autoencoder"]}}
+    sizes = {
+        "latent": {
+            "widths": (16, 16),
+            "text_width": 16,
+            "text_layers": 1,
+            "autoencoder": runs["autoencoder"],
+        }
+    }
     small = {"autoencoder": {"widths": (8, 8, 8)}, "pixel": {"widths": (8, 16, 32)}, **sizes}[name]
     job = training.job_class(name)(batch_size=4, pool=32, **small)
     job.fill(0)
     key = {"latent": "z0"}.get(name, "image")
     whole, crops = job.batch(0)[key], job.batch(1)[key]
-    assert crops.shape[-1] == whole.shape[-1] // 2 and crops.shape[0] in (3 * len(whole), 4 * len(whole))
+    assert crops.shape[-1] == whole.shape[-1] // 2 and crops.shape[0] in (
+        3 * len(whole),
+        4 * len(whole),
+    )
     torch.testing.assert_close(job.batch(1)[key], crops, rtol=0, atol=0)
 
 
@@ -363,10 +420,19 @@ def test_from_shipped_continues_from_the_shipped_weights(runs, tmp_path, monkeyp
     (shipped / "tinyworld-judge").symlink_to(runs["judge"])
     monkeypatch.setattr(harness, "WEIGHTS", shipped)
     monkeypatch.chdir(tmp_path)  # no runs/autoencoder here, so the shipped autoencoder is found
-    sizes = {"judge": {"widths": (8, 8)}, "latent": {"widths": (16, 16), "text_width": 16, "text_layers": 1}}
+    sizes = {
+        "judge": {"widths": (8, 8)},
+        "latent": {"widths": (16, 16), "text_width": 16, "text_layers": 1},
+    }
     for name, more in sizes.items():
         continued = training.main(
-            name, source="shipped", lr=1e-9, pool=16, options={"sheet_minutes": None}, **more, **TINY
+            name,
+            source="shipped",
+            lr=1e-9,
+            pool=16,
+            options={"sheet_minutes": None},
+            **more,
+            **TINY,
         )
         for file in continued.rglob("*.safetensors"):
             before = load_file(runs[name] / file.relative_to(continued))
@@ -375,7 +441,9 @@ def test_from_shipped_continues_from_the_shipped_weights(runs, tmp_path, monkeyp
 
 def test_a_running_job_can_be_exported_from_its_checkpoint(runs, tmp_path):
     out = runs["autoencoder"].parent
-    folder = training.main("autoencoder", out=out, export_to=tmp_path / "now", widths=(8, 8, 8), **TINY)
+    folder = training.main(
+        "autoencoder", out=out, export_to=tmp_path / "now", widths=(8, 8, 8), **TINY
+    )
     weights = "diffusion_pytorch_model.safetensors"
     assert (folder / weights).read_bytes() == (runs["autoencoder"] / weights).read_bytes()
 
@@ -385,7 +453,10 @@ def test_a_running_job_can_be_exported_from_its_checkpoint(runs, tmp_path):
     [
         ({"name": "dragon"}, "cannot train 'dragon'; it can train autoencoder"),
         ({"name": "autoencoder", "seed": 7}, "holds a run with seed 0, not 7"),
-        ({"name": "autoencoder", "out": "elsewhere", "export_to": "x"}, "no checkpoint in elsewhere"),
+        (
+            {"name": "autoencoder", "out": "elsewhere", "export_to": "x"},
+            "no checkpoint in elsewhere",
+        ),
         ({"name": "judge", "autoencoder": "nowhere"}, "no autoencoder in nowhere; train it first"),
     ],
 )
@@ -403,7 +474,9 @@ def test_what_only_one_job_knows_is_set_by_name():
 
 def test_weights_of_another_size_are_refused_with_a_sentence(runs, tmp_path):
     with pytest.raises(ValueError, match="other sizes than this network"):
-        training.main("autoencoder", out=tmp_path, source=runs["autoencoder"], widths=(16, 16, 16), **TINY)
+        training.main(
+            "autoencoder", out=tmp_path, source=runs["autoencoder"], widths=(16, 16, 16), **TINY
+        )
 
 
 # The tokenizer
@@ -415,10 +488,15 @@ def test_every_known_word_is_one_token_and_captions_survive_the_round_trip():
         assert len(tokenizer(word).input_ids) == 3, word  # start, word, end
     for caption in world.captions(world.sample(50), rich=0.5):
         assert (
-            tokenizer.decode(tokenizer(caption).input_ids, skip_special_tokens=True).replace(" ,", ",")
+            tokenizer.decode(tokenizer(caption).input_ids, skip_special_tokens=True).replace(
+                " ,", ","
+            )
             == caption
         )
-    assert len(tokenizer) < 500 and tokenizer.pad_token_id == tokenizer.eos_token_id == len(tokenizer) - 1
+    assert (
+        len(tokenizer) < 500
+        and tokenizer.pad_token_id == tokenizer.eos_token_id == len(tokenizer) - 1
+    )
 
 
 def test_a_later_word_never_changes_how_an_earlier_one_is_encoded():
@@ -440,7 +518,9 @@ def test_no_caption_is_longer_than_the_text_encoder():
 
 
 def test_a_start_that_is_not_there_is_named_before_anything_is_loaded(tmp_path):
-    with pytest.raises(ValueError, match="there are no weights in .*nowhere to start from; give 'shipped' or"):
+    with pytest.raises(
+        ValueError, match="there are no weights in .*nowhere to start from; give 'shipped' or"
+    ):
         training.main("pixel", steps=1, out=tmp_path / "run", source=tmp_path / "nowhere")
 
 
@@ -448,11 +528,20 @@ def test_cells_are_named_by_what_covers_them_most():
     from blendlab import world
     from blendlab.training import dense
 
-    scenes = world.scene("grass", "day", [dict(kind="ball", colour="red", x=0.25, y=0.25, size=0.2),
-                                          dict(kind="bus", colour="blue", x=0.7, y=0.7, size=0.25)])  # fmt: skip
+    scenes = world.scene(
+        "grass",
+        "day",
+        [
+            dict(kind="ball", colour="red", x=0.25, y=0.25, size=0.2),
+            dict(kind="bus", colour="blue", x=0.7, y=0.7, size=0.25),
+        ],
+    )
     kept = dense.shown(world.render(scenes, 64))
     kind, colour = dense.labels(kept["planes"] / 255, kept["kind"], kept["colour"], 8)
-    named = {(world.KINDS[k - 1], world.COLOURS[c - 1]) for k, c in zip(kind[kind > 0], colour[kind > 0], strict=True)}
+    named = {
+        (world.KINDS[k - 1], world.COLOURS[c - 1])
+        for k, c in zip(kind[kind > 0], colour[kind > 0], strict=True)
+    }
     assert named == {("ball", "red"), ("bus", "blue")} and (kind == 0).sum() > 32
     assert world.KINDS[kind[0, 2, 2] - 1] == "ball" and world.KINDS[kind[0, 5, 5] - 1] == "bus"
 

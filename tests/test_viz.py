@@ -31,7 +31,9 @@ def pixels(picture):
 
 def kilobytes(figure):
     file = io.BytesIO()
-    figure.save(file, "PNG") if isinstance(figure, Image.Image) else figure.savefig(file, bbox_inches="tight")
+    figure.save(file, "PNG") if isinstance(figure, Image.Image) else figure.savefig(
+        file, bbox_inches="tight"
+    )
     return len(file.getvalue()) / 1000
 
 
@@ -58,19 +60,25 @@ def test_large_pictures_are_scaled_down_to_the_column():
 
 def test_titles_are_written_above_and_wrapped():
     bare, short = viz.show(pictures(2)), viz.show(pictures(2), ["before", "after"])
-    long = viz.show(pictures(2), ["before", "a blue cat and a green bus on sand at sunset, seen from afar"])
+    long = viz.show(
+        pictures(2), ["before", "a blue cat and a green bus on sand at sunset, seen from afar"]
+    )
     assert bare.width == short.width == long.width
     assert bare.height < short.height < long.height
     head = short.height - bare.height
     assert np.array_equal(pixels(short)[head:], pixels(bare))
-    assert pixels(short)[:head].min() < 100 and pixels(short)[0].min() == 255  # ink, not cut off above
+    assert (
+        pixels(short)[:head].min() < 100 and pixels(short)[0].min() == 255
+    )  # ink, not cut off above
 
 
 def test_anything_that_is_a_picture_can_be_shown(tmp_path):
     x = pictures(1)
     (picture,) = images.to_pil(x)
     picture.save(tmp_path / "x.png")
-    grid = pixels(viz.show([x, x[0], picture, str(tmp_path / "x.png"), tmp_path / "x.png"], columns=5))
+    grid = pixels(
+        viz.show([x, x[0], picture, str(tmp_path / "x.png"), tmp_path / "x.png"], columns=5)
+    )
     assert all(np.array_equal(grid[:, i * 136 : i * 136 + 128], grid[:, :128]) for i in range(5))
     assert viz.show(square()).getpixel((70, 70)) == (255, 255, 255)
     assert viz.show(square()[0, 0].bool()).getpixel((70, 70)) == (255, 255, 255)
@@ -113,7 +121,8 @@ def test_overlay_tints_the_mask_and_only_the_mask():
     x, grey = pictures(1), torch.zeros(1, 3, 64, 64)
     plain, tinted = pixels(viz.show(x)), pixels(viz.overlay(x, square()))
     assert (
-        np.array_equal(plain[140:], tinted[140:]) and (plain[64:128, 64:128] != tinted[64:128, 64:128]).any()
+        np.array_equal(plain[140:], tinted[140:])
+        and (plain[64:128, 64:128] != tinted[64:128, 64:128]).any()
     )
     red, green, _ = pixels(viz.overlay(grey, square()))[100, 100]
     assert red > 150 > 100 > green
@@ -146,7 +155,10 @@ def test_plots_are_small_and_hold_what_was_measured():
     assert kilobytes(figure) < 60
 
     figure = viz.intervals([("a", 0.5, 0.4, 0.6), ("b", 0.25, 0.2, 0.31)], "precision")
-    assert [t.get_text() for t in figure.axes[0].texts] == ["0.50   [0.40, 0.60]", "0.25   [0.20, 0.31]"]
+    assert [t.get_text() for t in figure.axes[0].texts] == [
+        "0.50   [0.40, 0.60]",
+        "0.25   [0.20, 0.31]",
+    ]
     assert kilobytes(figure) < 60
 
 

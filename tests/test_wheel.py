@@ -26,11 +26,12 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def installed(wheel, tmp_path_factory):
-    """run(program, *arguments): call a program of an environment that has this wheel and not the clone.
+    """run(program, *arguments): call a program of an environment that has this wheel and not the
+    clone.
 
-    The dependencies are lent by the environment that runs the tests (a second copy of PyTorch is 6 GB). Its
-    folders come after the new environment's own, and through a .pth file, which reads no further .pth files:
-    so the clone, which `pip install -e` put there with one, stays out of sight.
+    The dependencies are lent by the environment that runs the tests (a second copy of PyTorch is 6
+    GB). Its folders come after the new environment's own, and through a .pth file, which reads no
+    further .pth files: so the clone, which `pip install -e` put there with one, stays out of sight.
     """
     folder = tmp_path_factory.mktemp("installed")
     venv.create(folder / "env", with_pip=False)
@@ -54,8 +55,13 @@ def installed(wheel, tmp_path_factory):
 def test_the_wheel_holds_weights_and_data_and_nothing_beside_the_package(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     for folder in ("blendlab/weights", "data"):
-        files = [path for path in (ROOT / folder).rglob("*.*") if path.is_file() and path.name[0] != "."]
-        inside = {f"blendlab/{path.relative_to(ROOT).as_posix().removeprefix('blendlab/')}" for path in files}
+        files = [
+            path for path in (ROOT / folder).rglob("*.*") if path.is_file() and path.name[0] != "."
+        ]
+        inside = {
+            f"blendlab/{path.relative_to(ROOT).as_posix().removeprefix('blendlab/')}"
+            for path in files
+        }
         assert inside and inside <= set(names), inside - set(names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {"blendlab"}
     assert "blendlab/cli.py" in names and not any("__pycache__" in name for name in names)
@@ -74,5 +80,7 @@ def test_an_installed_wheel_makes_an_edit_outside_the_clone(installed, tmp_path)
     before, after = Image.open(scene).convert("RGB"), Image.open(tmp_path / "out.png")
     assert after.mode == "RGB" and after.size == before.size
     inside = np.asarray(Image.open(mask).convert("L")) > 127  # (H,W)
-    change = np.abs(np.asarray(after, float) - np.asarray(before, float)).mean(-1)  # (H,W), 0 to 255
+    change = np.abs(np.asarray(after, float) - np.asarray(before, float)).mean(
+        -1
+    )  # (H,W), 0 to 255
     assert change[inside].mean() > 2 * change[~inside].mean()

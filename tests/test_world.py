@@ -1,4 +1,6 @@
-"""tinyworld keeps its promises: one scene whatever the batch, true masks and boxes, counterfactuals."""
+"""tinyworld keeps its promises: one scene whatever the batch, true masks and boxes,
+counterfactuals.
+"""
 
 import pytest
 import torch
@@ -16,7 +18,10 @@ def test_a_scene_depends_only_on_its_seed_and_number():
 def test_a_picture_does_not_depend_on_the_batch_or_the_chunk():
     scenes = world.sample(9, seed=5)
     whole = world.render(scenes, 32)
-    for view, rows in ((world.render(scenes, 32, chunk=2), slice(None)), (world.render(scenes[4:6], 32), slice(4, 6))):
+    for view, rows in (
+        (world.render(scenes, 32, chunk=2), slice(None)),
+        (world.render(scenes[4:6], 32), slice(4, 6)),
+    ):
         assert torch.equal(view.image, whole.image[rows])
         assert torch.equal(view.masks, whole.masks[rows])
 
@@ -51,14 +56,22 @@ def test_every_kind_colour_ground_and_time_turns_up():
 
 @pytest.mark.parametrize("kind", world.KINDS)
 def test_each_kind_fills_a_fair_part_of_its_square(kind):
-    view = world.render(world.scene("grass", "day", [dict(kind=kind, colour="red", x=0.5, y=0.5, size=0.4)]), 64)
+    view = world.render(
+        world.scene("grass", "day", [dict(kind=kind, colour="red", x=0.5, y=0.5, size=0.4)]), 64
+    )
     x0, y0, x1, y1 = view.boxes[0, 0].tolist()
     assert 0.05 <= x0 and x1 <= 0.95 and 0.05 <= y0 and y1 <= 0.95, "it leaves its square"
     assert (x1 - x0) > 0.2 and (y1 - y0) > 0.2
     mask = view.masks[0, 0] > 0.5
-    worn = -torch.nn.functional.max_pool2d(-mask[None].float(), 7, stride=1, padding=3)  # three pixels off every side
+    worn = -torch.nn.functional.max_pool2d(
+        -mask[None].float(), 7, stride=1, padding=3
+    )  # three pixels off every side
     left = (worn.sum() / mask.sum()).item()
-    assert (left < 0.05) if kind in world.FAMILIES["thin"] else (left > 0.15 and mask.float().mean() > 0.12)
+    assert (
+        (left < 0.05)
+        if kind in world.FAMILIES["thin"]
+        else (left > 0.15 and mask.float().mean() > 0.12)
+    )
 
 
 def test_labels_follow_the_masks_and_boxes_hold_them():
@@ -88,7 +101,8 @@ def test_taking_an_object_out_changes_nothing_but_it_and_its_shadow():
     before, after = world.render(scenes, 64), world.render(world.without(scenes, 0), 64)
     assert torch.equal(after.scenes.count, scenes.count - 1)
     assert (before.image - after.image).abs().flatten(1).amax(1).min() > 0.05
-    # Adding it again by hand gives the first picture back (for scenes of one object, where order does not matter).
+    # Adding it again by hand gives the first picture back (for scenes of one object, where order
+    # does not matter).
     one = scenes.count == 1
     fields = {
         f: getattr(scenes, f)[one, 0]
@@ -110,7 +124,10 @@ def test_changing_the_colour_leaves_the_rest_alone():
 
 def test_another_time_keeps_every_mask():
     scenes = world.sample(8, seed=10)
-    assert torch.equal(world.render(scenes, 32).masks, world.render(world.elsewhere(scenes, time="night"), 32).masks)
+    assert torch.equal(
+        world.render(scenes, 32).masks,
+        world.render(world.elsewhere(scenes, time="night"), 32).masks,
+    )
 
 
 def test_an_added_object_is_drawn_where_there_is_room():
@@ -126,7 +143,9 @@ def test_an_added_object_is_drawn_where_there_is_room():
 
 def test_night_is_darker_and_shadows_fall_on_the_ground():
     scenes = world.sample(32, seed=13)
-    light = [world.render(world.elsewhere(scenes, time=t), 32).image.mean() for t in ("day", "night")]
+    light = [
+        world.render(world.elsewhere(scenes, time=t), 32).image.mean() for t in ("day", "night")
+    ]
     assert light[0] > light[1] + 0.4
     ball = dict(kind="ball", colour="red", x=0.5, y=0.7, size=0.15)
     with_ball = world.render(world.scene("snow", "day", [ball]), 64)
@@ -155,11 +174,15 @@ def test_captions_name_what_is_there_in_both_orders():
 
 
 def test_rich_captions_say_what_plain_ones_leave_out():
-    apple = dict(kind="ball", colour="red", accent="green", pattern="striped", x=0.5, y=0.6, size=0.2)
+    apple = dict(
+        kind="ball", colour="red", accent="green", pattern="striped", x=0.5, y=0.6, size=0.2
+    )
     scenes = world.scene("grass", "night", [apple])
     assert world.captions(scenes, setting=0.0) == ["a red ball"]
     assert world.captions(scenes, rich=1.0, setting=0.0) == ["a striped red ball with green"]
-    board = world.scene("sand", "day", [dict(kind="sign", colour="blue", word="stop", x=0.5, y=0.5, size=0.3)])
+    board = world.scene(
+        "sand", "day", [dict(kind="sign", colour="blue", word="stop", x=0.5, y=0.5, size=0.3)]
+    )
     assert world.captions(board, rich=1.0, setting=0.0) == ["a blue sign that says stop"]
     assert world.describe(board, 0) == ["a blue sign"] and world.describe(board, 1) == ["nothing"]
     assert world.describe(board, 0, rich=True) == ["a blue sign that says stop"]
@@ -174,7 +197,10 @@ def test_captions_use_known_words_only():
 
 def test_a_caption_does_not_depend_on_the_batch():
     scenes = world.sample(6, seed=16)
-    assert world.captions(scenes)[3:] != [] and world.captions(scenes[:3]) == world.captions(scenes)[:3]
+    assert (
+        world.captions(scenes)[3:] != []
+        and world.captions(scenes[:3]) == world.captions(scenes)[:3]
+    )
 
 
 def test_signs_are_legible_and_never_mirrored():
@@ -191,9 +217,18 @@ def test_signs_are_legible_and_never_mirrored():
     [
         (lambda: world.scene("lava"), "tinyworld has no ground 'lava'; it has grass"),
         (lambda: world.scene("sand", "noon"), "tinyworld has no time 'noon'"),
-        (lambda: world.scene("sand", "day", [dict(kind="dragon", colour="red")]), "tinyworld has no kind 'dragon'"),
-        (lambda: world.scene("sand", "day", [dict(kind="cat", color="red")]), "objects have no 'color'"),
-        (lambda: world.scene("sand", "day", [dict(kind="cat", colour="red")] * 5), "at most 4 objects"),
+        (
+            lambda: world.scene("sand", "day", [dict(kind="dragon", colour="red")]),
+            "tinyworld has no kind 'dragon'",
+        ),
+        (
+            lambda: world.scene("sand", "day", [dict(kind="cat", color="red")]),
+            "objects have no 'color'",
+        ),
+        (
+            lambda: world.scene("sand", "day", [dict(kind="cat", colour="red")] * 5),
+            "at most 4 objects",
+        ),
         (lambda: world.added(world.sample(60, seed=1)), "at most 4 objects"),
     ],
 )

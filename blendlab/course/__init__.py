@@ -1,1 +1,3 @@
-"""The course around the package: exercises, the notebook runner, plots, the doctor. Next: runner.py."""
+"""The course around the package: exercises, the notebook runner, plots, the doctor. Next:
+runner.py.
+"""

@@ -1,4 +1,5 @@
-"""What a user should know before the first picture: versions, device, memory, networks; `blendlab doctor`.
+"""What a user should know before the first picture: versions, device, memory, networks; `blendlab
+doctor`.
 
 `check()` is the last line of the set-up cell of every notebook. Read next: ../cards.py.
 """
@@ -9,12 +10,18 @@ from importlib.metadata import PackageNotFoundError, version
 
 from ..cards import CONVERTED, KNOWN, SHIPPED, WEIGHTS
 
-PACKAGES = {"torch": "torch", "diffusers": "diffusers", "transformers": "transformers",
-            "open_clip": "open_clip_torch"}
+PACKAGES = {
+    "torch": "torch",
+    "diffusers": "diffusers",
+    "transformers": "transformers",
+    "open_clip": "open_clip_torch",
+}
 
 
 def check():
-    """Print one readable line each: versions, device and free memory, networks that are there or missing."""
+    """Print one readable line each: versions, device and free memory, networks that are there or
+    missing.
+    """
     print("\n".join(report()))
 
 
@@ -24,9 +31,14 @@ def report():
 
     packages = ", ".join(f"{name} {_version(package)}" for name, package in PACKAGES.items())
     listed = KNOWN | CONVERTED
-    return [f"blendlab {blendlab_version}, Python {platform.python_version()}, {packages}",
-            _device(), _memory(), *(_network(name) for name in SHIPPED),
-            "to download: " + ", ".join(f"{name} ({entry.gigabytes} GB)" for name, entry in listed.items())]
+    return [
+        f"blendlab {blendlab_version}, Python {platform.python_version()}, {packages}",
+        _device(),
+        _memory(),
+        *(_network(name) for name in SHIPPED),
+        "to download: "
+        + ", ".join(f"{name} ({entry.gigabytes} GB)" for name, entry in listed.items()),
+    ]
 
 
 def _version(package):
@@ -46,7 +58,10 @@ def _device():
     if "google.colab" in sys.modules:
         return f"{cores}; for a GPU choose Runtime -> Change runtime type -> T4"
     if torch.backends.mps.is_available():
-        return f"{cores}; bl.load(name, device='mps') uses this Mac's GPU, whose numbers differ slightly"
+        return (
+            f"{cores}; bl.load(name, device='mps') uses this Mac's GPU, whose numbers "
+            "differ slightly"
+        )
     return f"{cores}; enough for tinyworld, the models to download want a GPU"
 
 
@@ -60,7 +75,11 @@ def _memory():
 def _network(name):
     """Say how large a shipped network is, or which command makes it."""
     size = sum(file.stat().st_size for file in (WEIGHTS / name).rglob("*") if file.is_file())
-    return f"{name}: {size / 1e6:.1f} MB" if size else f"{name}: not here yet, `{SHIPPED[name]}` makes it"
+    return (
+        f"{name}: {size / 1e6:.1f} MB"
+        if size
+        else f"{name}: not here yet, `{SHIPPED[name]}` makes it"
+    )
 
 
 def _gb(size):

@@ -1,4 +1,5 @@
-"""The page of pictures that `make run` leaves: every picture of every executed notebook under its heading.
+"""The page of pictures that `make run` leaves: every picture of every executed notebook under its
+heading.
 
 No paper. Next: runner.py, which executes the notebooks.
 """
@@ -28,7 +29,9 @@ def page(runs: list) -> str:
             f'<section id="{place(run.path)}"><h2>{title}</h2>{trouble}'
             f"<p>{place(run.path)}, executed in {run.seconds:.0f} s</p><div>{figures}</div></section>"
         )
-    return PAGE.format(links="".join(links), sections="".join(parts), date=time.strftime("%d %B %Y"))
+    return PAGE.format(
+        links="".join(links), sections="".join(parts), date=time.strftime("%d %B %Y")
+    )
 
 
 def pictures(nb) -> list[tuple[str, list[str]]]:
@@ -44,11 +47,17 @@ def pictures(nb) -> list[tuple[str, list[str]]]:
 
 
 def headings(text: str) -> list[str]:
-    return [re.sub("[*`]", "", line.lstrip("# ")) for line in text.splitlines() if line.startswith("#")]
+    return [
+        re.sub("[*`]", "", line.lstrip("# ")) for line in text.splitlines() if line.startswith("#")
+    ]
 
 
 def address(kind: str, data: str) -> str:
-    data = base64.b64encode(data.encode()).decode() if kind == "image/svg+xml" else data.replace("\n", "")
+    data = (
+        base64.b64encode(data.encode()).decode()
+        if kind == "image/svg+xml"
+        else data.replace("\n", "")
+    )
     return f"data:{kind};base64,{data}"
 
 

@@ -1,6 +1,8 @@
-"""The notebook runner behind `make run`, `make notebooks` and the tests: execute, tidy, show the pictures.
+"""The notebook runner behind `make run`, `make notebooks` and the tests: execute, tidy, show the
+pictures.
 
-No paper. `python -m blendlab.course --help` says what it can do. Read next: notebooks/00_start_here.ipynb.
+No paper. `python -m blendlab.course --help` says what it can do. Read next:
+notebooks/00_start_here.ipynb.
 """
 
 import base64
@@ -23,9 +25,16 @@ import typer
 
 from .page import page, place, plain
 
-REPOSITORY, RELEASE = "blendlab/blendlab", "v0.1.0"  # where the Colab badges point; a release is a tag
-LARGEST = 900_000  # bytes of pictures in a notebook; with more, they get 256 colours each, which the eye hardly sees
-STATE, VIEW = "application/vnd.jupyter.widget-state+json", "application/vnd.jupyter.widget-view+json"
+REPOSITORY, RELEASE = (
+    "blendlab/blendlab",
+    "v0.1.0",
+)  # where the Colab badges point; a release is a tag
+# bytes of pictures in a notebook; with more, they get 256 colours each, which the eye hardly sees
+LARGEST = 900_000
+STATE, VIEW = (
+    "application/vnd.jupyter.widget-state+json",
+    "application/vnd.jupyter.widget-view+json",
+)
 
 
 @dataclass
@@ -50,13 +59,16 @@ def badge(path: Path) -> str:
     return f"[![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)]({link})"
 
 
-# --- executing ----------------------------------------------------------------------------------------
+# --- executing
+# ----------------------------------------------------------------------------------------
 
 
 def execute_all(paths: list[Path]) -> Iterator[Run]:
-    """Run notebooks side by side, a core for each, and yield them in order; one after the other with other models.
+    """Run notebooks side by side, a core for each, and yield them in order; one after the other
+    with other models.
 
-    Networks as small as tinyworld's hardly gain from a second core, so two notebooks take little longer than one.
+    Networks as small as tinyworld's hardly gain from a second core, so two notebooks take little
+    longer than one.
     """
     at_once = 1 if "BLENDLAB_MODEL" in os.environ else min(len(paths), os.cpu_count() or 1, 4)
     threads = {} if at_once == 1 else {"OMP_NUM_THREADS": "1"}
@@ -67,8 +79,8 @@ def execute_all(paths: list[Path]) -> Iterator[Run]:
 def execute(path: Path | str, timeout: int = 600, **variables: str) -> Run:
     """Run one notebook top to bottom in a fresh kernel, in a copy of its folder.
 
-    timeout is in seconds, per cell; variables are for the kernel's environment. Stays offline while BLENDLAB_MODEL is
-    not set. The file is not changed.
+    timeout is in seconds, per cell; variables are for the kernel's environment. Stays offline while
+    BLENDLAB_MODEL is not set. The file is not changed.
     """
     import nbformat
     from nbclient import NotebookClient
@@ -77,7 +89,10 @@ def execute(path: Path | str, timeout: int = 600, **variables: str) -> Run:
 
     path, start, problems = Path(path), time.perf_counter(), []
     nb = nbformat.read(path, as_version=4)
-    with tempfile.TemporaryDirectory() as copy, tqdm(total=len(code(nb)), desc=path.stem, unit="cell") as bar:
+    with (
+        tempfile.TemporaryDirectory() as copy,
+        tqdm(total=len(code(nb)), desc=path.stem, unit="cell") as bar,
+    ):
         here = shutil.copytree(path.parent, Path(copy) / path.parent.name)
         client = NotebookClient(
             nb,
@@ -86,7 +101,9 @@ def execute(path: Path | str, timeout: int = 600, **variables: str) -> Run:
             kernel_manager_class=patient_manager(),
             store_widget_state=True,
             record_timing=False,
-            extra_arguments=["--IPKernelApp.log_level=40"],  # errors; else it warns that it listens on a port
+            extra_arguments=[
+                "--IPKernelApp.log_level=40"
+            ],  # errors; else it warns that it listens on a port
             resources={"metadata": {"path": str(here)}},
             on_cell_executed=lambda **_: bar.update(),
         )
@@ -100,8 +117,8 @@ def execute(path: Path | str, timeout: int = 600, **variables: str) -> Run:
 def patient_manager() -> type:
     """A kernel manager whose clients look every second whether a reply is there.
 
-    Where a cell shows a picture in a widget, nbclient sends on the socket that it waits on, and the wait may sleep
-    through the reply until the cell's timeout.
+    Where a cell shows a picture in a widget, nbclient sends on the socket that it waits on, and the
+    wait may sleep through the reply until the cell's timeout.
     """
     from queue import Empty
 
@@ -134,21 +151,33 @@ def kernel_environment() -> dict:
 
 
 def hidden_errors(nb, name: str) -> list[str]:
-    """Errors that a widget's callback printed into its Output widget, where no cell fails from them."""
+    """Errors that a widget's callback printed into its Output widget, where no cell fails from
+    them.
+    """
     outputs = [out for model in widgets(nb).values() for out in model["state"].get("outputs", [])]
     errors = [out for out in outputs if out["output_type"] == "error"]
-    return [f"{name}: inside a widget: {plain(chr(10).join(error['traceback']))}" for error in errors]
+    return [
+        f"{name}: inside a widget: {plain(chr(10).join(error['traceback']))}" for error in errors
+    ]
 
 
-# --- tidying, so that a notebook can be committed -----------------------------------------------------
+# --- tidying, so that a notebook can be committed
+# -----------------------------------------------------
 
 
 def tidy(nb):
-    """Make an executed notebook fit to commit: pictures for widgets, plain metadata, the hash of its code."""
+    """Make an executed notebook fit to commit: pictures for widgets, plain metadata, the hash of
+    its code.
+    """
     state = widgets(nb)
     for cell in code(nb):
         cell.outputs = [kept for output in cell.outputs for kept in settled(output, state)]
-    shown = [output.data for cell in code(nb) for output in cell.outputs if "image/png" in output.get("data", {})]
+    shown = [
+        output.data
+        for cell in code(nb)
+        for output in cell.outputs
+        if "image/png" in output.get("data", {})
+    ]
     if sum(len(data["image/png"]) for data in shown) > LARGEST:
         for data in shown:
             data["image/png"] = squeezed(data["image/png"], colours=256)
@@ -162,7 +191,9 @@ def tidy(nb):
 
 
 def settled(output, state) -> list:
-    """What is left of one output: what a widget shows, one picture of two, a progress bar's last line."""
+    """What is left of one output: what a widget shows, one picture of two, a progress bar's last
+    line.
+    """
     data = output.get("data", {})
     if VIEW in data:
         return shown(data[VIEW]["model_id"], state)
@@ -176,13 +207,17 @@ def settled(output, state) -> list:
 
 
 def squeezed(png: str, colours: int | None = None) -> str:
-    """The same picture in fewer bytes where Pillow finds a way: pixel for pixel, or in so many colours of its own."""
+    """The same picture in fewer bytes where Pillow finds a way: pixel for pixel, or in so many
+    colours of its own.
+    """
     from PIL import Image
 
     before, after = base64.b64decode(png), io.BytesIO()
     picture = Image.open(io.BytesIO(before))
     if colours:
-        picture = picture.convert("RGB").quantize(colours, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        picture = picture.convert("RGB").quantize(
+            colours, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
+        )
     picture.save(after, "PNG", optimize=True)
     return base64.b64encode(min(before, after.getvalue(), key=len)).decode()
 
@@ -193,7 +228,9 @@ def shown(model_id: str, state) -> list:
 
     model = state.get(model_id, {"state": {}})
     inner = model["state"]
-    pictures = [b["data"] for b in model.get("buffers", []) if inner.get("_model_name") == "ImageModel"]
+    pictures = [
+        b["data"] for b in model.get("buffers", []) if inner.get("_model_name") == "ImageModel"
+    ]
     own = [nbformat.v4.new_output("display_data", {"image/png": data}) for data in pictures]
     for output in inner.get("outputs", []):
         own += settled(nbformat.from_dict(output), state)
@@ -208,7 +245,9 @@ def code(nb) -> list:
 
 
 def code_hash(nb) -> str:
-    """A fingerprint of all code cells, 16 hexadecimal digits; text may change without re-execution."""
+    """A fingerprint of all code cells, 16 hexadecimal digits; text may change without
+    re-execution.
+    """
     return hashlib.sha256("\0".join(cell.source for cell in code(nb)).encode()).hexdigest()[:16]
 
 
@@ -222,14 +261,21 @@ def widgets(nb) -> dict:
     return nb.metadata.get("widgets", {}).get(STATE, {}).get("state", {})
 
 
-# --- the command --------------------------------------------------------------------------------------
+# --- the command
+# --------------------------------------------------------------------------------------
 
 
 def main(
-    names: Annotated[list[Path] | None, typer.Argument(help="Notebooks; without names, all.")] = None,
-    out: Annotated[Path, typer.Option(help="Where executed notebooks and pictures go.")] = Path("out"),
+    names: Annotated[
+        list[Path] | None, typer.Argument(help="Notebooks; without names, all.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where executed notebooks and pictures go.")] = Path(
+        "out"
+    ),
     save: Annotated[bool, typer.Option("--save", help="Save in place instead.")] = False,
-    check: Annotated[bool, typer.Option("--check", help="Only name those with old outputs.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only name those with old outputs.")
+    ] = False,
 ):
     """Execute the course.
 
@@ -247,12 +293,16 @@ def stale(paths: list[Path]) -> int:
 
     old = [path for path in paths if not fresh(nbformat.read(path, as_version=4))]
     for path in old:
-        print(f"{path}: the code changed after its outputs were made; run: make notebooks ARGS={path}")
+        print(
+            f"{path}: the code changed after its outputs were made; run: make notebooks ARGS={path}"
+        )
     return len(old)
 
 
 def run(paths: list[Path], out: Path, save: bool) -> int:
-    """Execute notebooks; save them in place, or under out with the page of pictures; return the failures."""
+    """Execute notebooks; save them in place, or under out with the page of pictures; return the
+    failures.
+    """
     import nbformat
 
     runs, start = [], time.perf_counter()
@@ -269,5 +319,8 @@ def run(paths: list[Path], out: Path, save: bool) -> int:
         (out / "index.html").write_text(page(runs), encoding="utf-8")
         print(f"All pictures: {out / 'index.html'}")
     failed = sum(bool(done.problems) for done in runs)
-    print(f"{len(runs) - failed} of {len(runs)} notebooks ran, {time.perf_counter() - start:.0f} s in all")
+    print(
+        f"{len(runs) - failed} of {len(runs)} notebooks ran, "
+        f"{time.perf_counter() - start:.0f} s in all"
+    )
     return failed

@@ -1,8 +1,9 @@
-"""Pictures of pictures, one call each: grids, filmstrips, masks drawn on pictures, plots of measured numbers.
+"""Pictures of pictures, one call each: grids, filmstrips, masks drawn on pictures, plots of
+measured numbers.
 
-Grids come out as PIL pictures for a notebook's column: small pictures are enlarged by whole factors, so that
-every pixel stays a crisp square. Plots come out as matplotlib figures. Put either last in a cell to see it.
-No paper. Next: the notebooks, where these fill one line of a cell.
+Grids come out as PIL pictures for a notebook's column: small pictures are enlarged by whole
+factors, so that every pixel stays a crisp square. Plots come out as matplotlib figures. Put either
+last in a cell to see it. No paper. Next: the notebooks, where these fill one line of a cell.
 """
 
 import textwrap
@@ -27,8 +28,10 @@ TINT = (232, 28, 122)  # of a mask; no landscape has it
 def show(images, titles=None, columns: int | None = None, mask=None) -> Image.Image:
     """A grid of pictures with titles, at notebook width.
 
-    images: a picture or a list of them: PIL, paths, or tensors (B,3,H,W) in [-1, 1] or (B,1,H,W) in [0, 1].
-    mask: one mask, or one for each picture, drawn as a thin outline. At most 6 columns unless you say so.
+    images: a picture or a list of them: PIL, paths, or tensors (B,3,H,W) in [-1, 1] or (B,1,H,W) in
+            [0, 1].
+    mask: one mask, or one for each picture, drawn as a thin outline. At most 6 columns unless you
+          say so.
     """
     pictures = _pictures(images)
     columns = columns or _columns(max(1, len(pictures)))
@@ -40,7 +43,8 @@ def show(images, titles=None, columns: int | None = None, mask=None) -> Image.Im
         masks = _pictures(mask)
         if len(masks) not in (1, len(pictures)):
             raise ValueError(
-                f"{len(masks)} masks for {len(pictures)} pictures: pass one, or one for each picture"
+                f"{len(masks)} masks for {len(pictures)} pictures: pass one, or one for each "
+                "picture"
             )
         pictures = [_outlined(picture, masks[i % len(masks)]) for i, picture in enumerate(pictures)]
     return _grid(pictures, titles or [], columns, gap=8)
@@ -49,7 +53,8 @@ def show(images, titles=None, columns: int | None = None, mask=None) -> Image.Im
 def strip(frames, titles=None, most: int = 7) -> Image.Image:
     """A filmstrip, for instance of `step.x0_hat`: a column for each frame, a row for each sample.
 
-    frames: a list of tensors (B,3,H,W) or of pictures; of more than `most`, that many are shown, evenly
+    frames: a list of tensors (B,3,H,W) or of pictures; of more than `most`, that many are shown,
+            evenly
     spaced from the first to the last. titles: one for each frame.
     """
     frames, titles = [_pictures(frame) for frame in frames], list(titles or [])
@@ -62,7 +67,9 @@ def strip(frames, titles=None, most: int = 7) -> Image.Image:
 
 
 def overlay(image, mask, width: int = 256) -> Image.Image:
-    """The picture with the area to edit tinted and outlined; a mask at latent size is drawn as its cells."""
+    """The picture with the area to edit tinted and outlined; a mask at latent size is drawn as its
+    cells.
+    """
     (picture,), (m,) = _pictures(image), _pictures(mask)
     picture = _enlarged(picture, width)
     tinted = Image.blend(picture, Image.new("RGB", picture.size, TINT), 0.45)
@@ -76,7 +83,9 @@ def sheet(images, columns: int = 8, gap: int = 2) -> Image.Image:
 
 
 def curve(x, lines: dict, xlabel: str = "", ylabel: str = "", title: str = ""):
-    """Lines over x, each named at its end; lines: name -> values, or (values, low, high) with an interval."""
+    """Lines over x, each named at its end; lines: name -> values, or (values, low, high) with an
+    interval.
+    """
     figure, axes = _axes(6.8, 3.6, xlabel, ylabel, title)
     ends = []
     for i, (name, values) in enumerate(lines.items()):
@@ -92,13 +101,19 @@ def curve(x, lines: dict, xlabel: str = "", ylabel: str = "", title: str = ""):
 
 
 def intervals(rows, xlabel: str = "", title: str = "", digits: int = 2):
-    """Measured values with their intervals, drawn and written out; a row is (label, value, low, high)."""
+    """Measured values with their intervals, drawn and written out; a row is (label, value, low,
+    high).
+    """
     figure, axes = _axes(7.6, 0.8 + 0.34 * len(rows), xlabel, "", title)
     for y, (_, value, low, high) in enumerate(rows):
-        axes.plot([low, high], [y, y], color=COLOURS[0], linewidth=5, alpha=0.3, solid_capstyle="butt")
+        axes.plot(
+            [low, high], [y, y], color=COLOURS[0], linewidth=5, alpha=0.3, solid_capstyle="butt"
+        )
         axes.plot(value, y, "o", color=COLOURS[0], markersize=6.5)
         text = f"{value:.{digits}f}   [{low:.{digits}f}, {high:.{digits}f}]"
-        axes.annotate(text, (1.03, y), xycoords=("axes fraction", "data"), va="center", color=INK, fontsize=9)
+        axes.annotate(
+            text, (1.03, y), xycoords=("axes fraction", "data"), va="center", color=INK, fontsize=9
+        )
     axes.set_yticks(range(len(rows)), [row[0] for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.spines["left"].set_visible(False)
@@ -126,15 +141,23 @@ def _columns(n):
 
 
 def _enlarged(picture, side):
-    """The picture, `side` wide at most: by a whole factor if it is small, so that pixels stay squares."""
+    """The picture, `side` wide at most: by a whole factor if it is small, so that pixels stay
+    squares.
+    """
     factor = side // picture.width
     if factor >= 2:
-        return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
-    return picture.resize((side, round(picture.height * side / picture.width)), Image.Resampling.LANCZOS)
+        return picture.resize(
+            (picture.width * factor, picture.height * factor), Image.Resampling.NEAREST
+        )
+    return picture.resize(
+        (side, round(picture.height * side / picture.width)), Image.Resampling.LANCZOS
+    )
 
 
 def _outlined(picture, mask):
-    """A white line in a dark one around the mask: seen on snow and at night, and the edit stays free."""
+    """A white line in a dark one around the mask: seen on snow and at night, and the edit stays
+    free.
+    """
     mask = mask.convert("L").resize(picture.size, Image.Resampling.NEAREST)
     inside = (torch.from_numpy(np.array(mask)) > 127).float()[None, None]  # (1,1,H,W)
     white, dark = dilate(inside, 2), dilate(inside, 3)
@@ -151,7 +174,9 @@ def _grid(pictures, titles, columns, gap):
     columns = min(columns, len(pictures))
     width, height = max(p.width for p in pictures), max(p.height for p in pictures)
     texts = [textwrap.wrap(str(title), max(8, width // 7)) for title in titles]
-    lines = [max(map(len, texts[i : i + columns]), default=0) for i in range(0, len(pictures), columns)]
+    lines = [
+        max(map(len, texts[i : i + columns]), default=0) for i in range(0, len(pictures), columns)
+    ]
     heads = [16 * n + 6 if n else 0 for n in lines]  # one for each row
     tops = [row * (height + gap) + sum(heads[: row + 1]) for row in range(len(heads))]
     canvas = Image.new("RGB", (columns * (width + gap) - gap, tops[-1] + height), "white")
@@ -174,7 +199,9 @@ def _font():
     """The font of matplotlib's figures, which has the Greek letters too."""
     import matplotlib
 
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", 12)
+    return ImageFont.truetype(
+        Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", 12
+    )
 
 
 # Plots

@@ -1,7 +1,9 @@
-"""What Paint by Example (2211.13227) claims, and what its options do: tables for notebook 06, on tinyworld.
+"""What Paint by Example (2211.13227) claims, and what its options do: tables for notebook 06, on
+tinyworld.
 
-Tasks, seeds and settings are the same in all rows of a table, except for what a row's label says. The world renders
-the truth: the reference's own thing, in the light and at the place of the picture. Next: ../training/exemplar.py.
+Tasks, seeds and settings are the same in all rows of a table, except for what a row's label says.
+The world renders the truth: the reference's own thing, in the light and at the place of the
+picture. Next: ../training/exemplar.py.
 """
 
 from dataclasses import replace
@@ -38,12 +40,13 @@ RUNGS = {  # label: network, and how it is asked; without guidance they can be c
 
 @measured(200, "tinyworld-exemplar", "tinyworld-clip", "tinyworld-judge")
 def exemplars(n, pipe, clip, judge):
-    """The same thing in another light and tilt as reference: is the result, where the thing is, nearer to that thing
-    cut out and pasted, or to the truth? Do its stripes and spots come along: of three truths, plain, striped and
-    spotted, is the right one the nearest? CLIP similarity: between the reference and what is in the box.
+    """The same thing in another light and tilt as reference: is the result, where the thing is,
+    nearer to that thing cut out and pasted, or to the truth? Do its stripes and spots come along:
+    of three truths, plain, striped and spotted, is the right one the nearest? CLIP similarity:
+    between the reference and what is in the box.
 
-    The network that sees all tokens does not ship: `blendlab train exemplar --steps 800 --set rung=tokens --out
-    runs/exemplar-tokens`. Without it its row is left out.
+    The network that sees all tokens does not ship: `blendlab train exemplar --steps 800 --set
+    rung=tokens --out runs/exemplar-tokens`. Without it its row is left out.
     """
     tasks, box, reference, pasted, truths, where = references(n, side(pipe))
     results = {"cut out and pasted": pasted}
@@ -53,11 +56,15 @@ def exemplars(n, pipe, clip, judge):
             results[label] = painted(network, tasks, reference, label, **how)
     pattern, rows = pattern_of(tasks), {}
     for label, images in results.items():
-        to_pasted, to_truth = (metrics.rms((images - other) / 2, where) for other in (pasted, tasks.truth))
+        to_pasted, to_truth = (
+            metrics.rms((images - other) / 2, where) for other in (pasted, tasks.truth)
+        )
         rows[label] = {
             "nearer to the pasted thing": to_pasted < to_truth,
             "error to the truth (share of range)": to_truth,
-            "stripes and spots right": (nearest(images, truths, tasks.mask) == pattern)[pattern > 0],
+            "stripes and spots right": (nearest(images, truths, tasks.mask) == pattern)[
+                pattern > 0
+            ],
             "CLIP similarity (cos)": similarity(clip, images, box, reference),
         } | seen_inside(judge, images, tasks)
     return rows, columns(tasks, {"reference": reference} | results, truth="the truth")
@@ -68,8 +75,12 @@ def painted(pipe, tasks, reference, label, **options):
     parts = []
     with progress(len(tasks), label, "task") as bar:
         for k, start in enumerate(range(0, len(tasks), metrics.BLOCK)):
-            image, mask, shown = (x[start : start + metrics.BLOCK] for x in (tasks.image, tasks.mask, reference))
-            parts.append(exemplar(pipe, image, mask, shown, n=len(image), seed=k, **options).tensor.cpu())
+            image, mask, shown = (
+                x[start : start + metrics.BLOCK] for x in (tasks.image, tasks.mask, reference)
+            )
+            parts.append(
+                exemplar(pipe, image, mask, shown, n=len(image), seed=k, **options).tensor.cpu()
+            )
             bar.update(len(image))
     return torch.cat(parts)
 
@@ -91,19 +102,25 @@ def pattern_of(tasks):
 
 
 def references(n, size, seed=world.HELD_OUT + 9):
-    """Tasks and boxes (n,4); references; sources with their things pasted; the truths (3,n,3,S,S): plain, striped,
-    spotted; and where the thing is, pasted or true, (n,1,S,S).
+    """Tasks and boxes (n,4); references; sources with their things pasted; the truths (3,n,3,S,S):
+    plain, striped, spotted; and where the thing is, pasted or true, (n,1,S,S).
     """
     tasks, each = metrics.tasks(n, seed=seed, size=size), torch.arange(n)
     scenes = world.changed(tasks.scenes, tasks.slot, pattern=each % len(world.PATTERNS))
-    truths = [world.render(world.changed(scenes, tasks.slot, pattern=p), size) for p in range(len(world.PATTERNS))]
+    truths = [
+        world.render(world.changed(scenes, tasks.slot, pattern=p), size)
+        for p in range(len(world.PATTERNS))
+    ]
     images = torch.stack([view.image for view in truths])  # (3,n,3,S,S)
 
     # The reference: alone on sand, by day if its scene is dark, else at night, and tilted.
     alone = world.scene("sand", "day", seed=seed)[torch.zeros(n, dtype=torch.long)]
     day, night = world.TIMES.index("day"), world.TIMES.index("night")
     alone = replace(alone, time=torch.where(scenes.time == day, night, day))
-    look = {name: getattr(scenes, name)[each, tasks.slot] for name in ("kind", "colour", "accent", "pattern", "word")}
+    look = {
+        name: getattr(scenes, name)[each, tasks.slot]
+        for name in ("kind", "colour", "accent", "pattern", "word")
+    }
     alone = world.added(alone, **look, x=0.5, y=0.55, size=0.38, tilt=0.2)
     view = world.render(alone, 2 * size)
     reference = warp(view.image, frame(view.boxes[:, 0]))
@@ -111,11 +128,20 @@ def references(n, size, seed=world.HELD_OUT + 9):
     # A collage: the reference's thing, cut out and squeezed into the box.
     box = truths[0].boxes[each, tasks.slot]
     both = torch.cat([reference, warp(view.masks[:, :1], frame(view.boxes[:, 0]))], dim=1)
-    squeezed, thing = F.interpolate(warp(both, frame(box).inverse()), (size, size), mode="area").split([3, 1], dim=1)
+    squeezed, thing = F.interpolate(
+        warp(both, frame(box).inverse()), (size, size), mode="area"
+    ).split([3, 1], dim=1)
     pasted = torch.where(thing > 0.5, squeezed, tasks.image)
     mine = torch.stack([view.masks[each, tasks.slot] for view in truths]).amax(0)[:, None]
     where = (torch.maximum(thing, mine) > 0.5).float()
-    return replace(tasks, truth=images[each % 3, each], scenes=scenes), box, reference, pasted, images, where
+    return (
+        replace(tasks, truth=images[each % 3, each], scenes=scenes),
+        box,
+        reference,
+        pasted,
+        images,
+        where,
+    )
 
 
 def frame(boxes):
@@ -131,8 +157,8 @@ WEIGHTS = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0)
 
 @measured(48, "tinyworld-exemplar", "tinyworld-clip", "tinyworld-judge")
 def exemplar_guidance(n, pipe, clip, judge):
-    """The weight of the reference: how like it the result is (CLIP between the two crops), how often the judge sees its
-    class and colour, how far it is from the truth.
+    """The weight of the reference: how like it the result is (CLIP between the two crops), how
+    often the judge sees its class and colour, how far it is from the truth.
     """
     tasks, box, reference, *_ = references(n, side(pipe))
     rows = {}
@@ -153,28 +179,37 @@ PASTES = {
 
 @measured(48, "tinyworld-exemplar", "tinyworld-judge")
 def exemplar_borders(n, pipe, judge):
-    """The border between result and picture, and what is outside it: as the network paints it, with the source's latent
-    or pixels put back, and with the other way to bring the mask to latent size. The seam is 1 where there is none.
+    """The border between result and picture, and what is outside it: as the network paints it, with
+    the source's latent or pixels put back, and with the other way to bring the mask to latent size.
+    The seam is 1 where there is none.
     """
     tasks, _, reference, pasted, *_ = references(n, side(pipe))
     made = {label: painted(pipe, tasks, reference, label, **how) for label, how in PASTES.items()}
     rows = {}
     for label, images in (made | {"cut out and pasted": pasted, "the truth": tasks.truth}).items():
-        error = metrics.background_error(images, tasks.image, tasks.mask).clamp(min=1e-4)  # 80 dB is exact
-        edge = {"seam (1 is none)": metrics.seam(images, tasks.mask), "background (dB)": metrics.decibels(error)}
+        error = metrics.background_error(images, tasks.image, tasks.mask).clamp(
+            min=1e-4
+        )  # 80 dB is exact
+        edge = {
+            "seam (1 is none)": metrics.seam(images, tasks.mask),
+            "background (dB)": metrics.decibels(error),
+        }
         rows[label] = common(judge, images, tasks) | edge
     return rows
 
 
 @measured(64, "tinyworld-exemplar", "tinyworld-judge")
 def exemplar_masks(n, pipe, judge):
-    """Boxes against masks of any shape (the box's sides bent and trembling, as in training), and by how large the box
+    """Boxes against masks of any shape (the box's sides bent and trembling, as in training), and by
+    how large the box
     is: less than an eighth of the picture, or more.
     """
     from ..training.exemplar import hole
 
     tasks, box, reference, *_ = references(n, side(pipe))
-    draws = torch.rand(n, 9 + 4 * 18, generator=torch.Generator().manual_seed(0))  # a row for each task
+    draws = torch.rand(
+        n, 9 + 4 * 18, generator=torch.Generator().manual_seed(0)
+    )  # a row for each task
     u, shake = draws[:, :9], draws[:, 9:].unflatten(1, (4, 18))
     u[:, 8] = 0  # all of them bent
     bent = replace(tasks, mask=hole(box, u, shake, side(pipe)))
@@ -193,11 +228,17 @@ SIZES = (8, 16, 32, 128)
 
 @measured(48, "tinyworld-exemplar", "tinyworld-judge")
 def exemplar_sizes(n, pipe, judge):
-    """References of few pixels: the side of the square that is kept of each, before CLIP sees it enlarged."""
+    """References of few pixels: the side of the square that is kept of each, before CLIP sees it
+    enlarged.
+    """
     tasks, _, reference, _, truths, _ = references(n, side(pipe))
     pattern, rows = pattern_of(tasks), {}
     for size in SIZES:
-        small = F.interpolate(reference, (size, size), mode="area") if size < reference.shape[-1] else reference
+        small = (
+            F.interpolate(reference, (size, size), mode="area")
+            if size < reference.shape[-1]
+            else reference
+        )
         images = painted(pipe, tasks, small, f"{size} pixels")
         right = (nearest(images, truths, tasks.mask) == pattern)[pattern > 0]
         rows[f"{size} pixels"] = common(judge, images, tasks) | {"stripes and spots right": right}
@@ -209,15 +250,19 @@ def exemplar_sizes(n, pipe, judge):
 
 @measured(200, "tinyworld-exemplar", "tinyworld", "tinyworld-judge")
 def exemplar_attributes(n, pipe, words, judge):
-    """What a reference says that words do not: of three truths (plain, striped, spotted) and of eight (one for each
-    accent colour), is the right one the nearest to the result? By reference, and by words that name class and colour
-    only, or all that a rich caption says.
+    """What a reference says that words do not: of three truths (plain, striped, spotted) and of
+    eight (one for each accent colour), is the right one the nearest to the result? By reference,
+    and by words that name class and colour only, or all that a rich caption says.
     """
     tasks, _, reference, _, truths, _ = references(n, side(pipe))
     slot, pattern = tasks.slot, pattern_of(tasks)
     accent = tasks.scenes.accent[torch.arange(n), slot]
-    accents = torch.stack([world.render(world.changed(tasks.scenes, slot, accent=a), side(pipe)).image
-                           for a in range(len(world.COLOURS))])  # fmt: skip
+    accents = torch.stack(
+        [
+            world.render(world.changed(tasks.scenes, slot, accent=a), side(pipe)).image
+            for a in range(len(world.COLOURS))
+        ]
+    )
     rich = world.describe(tasks.scenes, slot, rich=True)
     results = {"by reference": painted(pipe, tasks, reference, "by reference")}
     for label, prompts in (("by words", tasks.prompts), ("by rich words", rich)):
@@ -229,28 +274,38 @@ def exemplar_attributes(n, pipe, words, judge):
             "pattern right (of 3)": nearest(images, truths, tasks.mask) == pattern,
             "accent right (of 8)": nearest(images, accents, tasks.mask) == accent,
         }
-    return table, viz.show(list(reference[:6]) + [x[i] for x in results.values() for i in range(min(6, n))], columns=6)
+    return table, viz.show(
+        list(reference[:6]) + [x[i] for x in results.values() for i in range(min(6, n))], columns=6
+    )
 
 
 @measured(48, "tinyworld-exemplar")
 def exemplar_identity(n, pipe):
-    """What one token cannot hold: the word on a sign. Of four truths with other words the right one is the nearest to
-    the result (by chance: 25%), by reference and by pasting it.
+    """What one token cannot hold: the word on a sign. Of four truths with other words the right one
+    is the nearest to the result (by chance: 25%), by reference and by pasting it.
     """
     words, empty = torch.arange(n) % 4, world.sample(n, world.HELD_OUT + 21)
     empty = replace(empty, kind=torch.full_like(empty.kind, -1))
     place = dict(kind="sign", colour="blue", accent="white", x=0.5, y=0.6, size=0.28)
-    signs = [world.added(empty, **place, word=(words + k) % 4) for k in range(4)]  # the first has the right word
+    signs = [
+        world.added(empty, **place, word=(words + k) % 4) for k in range(4)
+    ]  # the first has the right word
     views = [world.render(scenes, side(pipe)) for scenes in signs]
     images, box = torch.stack([view.image for view in views]), views[0].boxes[:, 0]
     source, mask = world.render(empty, side(pipe)).image, metrics.box_mask(box, side(pipe))
     reference = warp(world.render(signs[0], 2 * side(pipe)).image, frame(box))
-    pasted = torch.where(mask > 0, F.interpolate(warp(reference, frame(box).inverse()), source.shape[-2:]), source)
-    tasks = metrics.Tasks(source, mask, images[0], signs[0], empty.count, [""] * n, [""] * n, [""] * n)
+    pasted = torch.where(
+        mask > 0, F.interpolate(warp(reference, frame(box).inverse()), source.shape[-2:]), source
+    )
+    tasks = metrics.Tasks(
+        source, mask, images[0], signs[0], empty.count, [""] * n, [""] * n, [""] * n
+    )
     made = painted(pipe, tasks, reference, "signs")
     rows = {label: {"the right word is nearest": nearest(x, images, mask) == 0}
             for label, x in (("by reference", made), ("pasted", pasted))}  # fmt: skip
-    return rows, viz.show([x[i] for x in (source, reference, made) for i in range(min(6, n))], columns=6)
+    return rows, viz.show(
+        [x[i] for x in (source, reference, made) for i in range(min(6, n))], columns=6
+    )
 
 
 # How it is trained
@@ -267,11 +322,13 @@ LOSSES = 32  # batches of training data whose loss is measured
 
 @measured(96, "tinyworld-exemplar", "tinyworld-clip", "tinyworld-judge")
 def ladder(n, shipped, clip, judge):
-    """The paper's ladder (table 3), each rung trained for 800 steps from the text-to-image model: the loss on its
-    own training data, and what it makes of held-out references in another light and tilt. The shipped network has the
-    last rung's training, and more of it. CLIP similarity is highest where the reference itself is pasted.
+    """The paper's ladder (table 3), each rung trained for 800 steps from the text-to-image model:
+    the loss on its own training data, and what it makes of held-out references in another light and
+    tilt. The shipped network has the last rung's training, and more of it. CLIP similarity is
+    highest where the reference itself is pasted.
 
-    The rungs do not ship. For each of tokens, augmented, full: `blendlab train exemplar --steps 800 --set rung=RUNG
+    The rungs do not ship. For each of tokens, augmented, full: `blendlab train exemplar --steps 800
+    --set rung=RUNG
     --out runs/exemplar-RUNG`.
     """
     tasks, box, reference, pasted, _, where = references(n, side(shipped))
@@ -279,7 +336,9 @@ def ladder(n, shipped, clip, judge):
     for label, (rung, how) in LADDER.items():
         folder = Path(f"runs/exemplar-{rung}/export")
         if not folder.is_dir():
-            raise FileNotFoundError(f"{folder} is not there: the rungs do not ship; train them as {__name__} says")
+            raise FileNotFoundError(
+                f"{folder} is not there: the rungs do not ship; train them as {__name__} says"
+            )
         network = networks.load(str(folder), device=shipped.unet.device)
         made[label] = painted(network, tasks, reference, label, **how)
         if how["w"] == 1:
@@ -287,7 +346,11 @@ def ladder(n, shipped, clip, judge):
     made |= {"shipped": painted(shipped, tasks, reference, "shipped")}
     for label, images in (made | {"cut out and pasted": pasted, "the truth": tasks.truth}).items():
         near, far = (metrics.rms((images - other) / 2, where) for other in (pasted, tasks.truth))
-        copies = {} if label in ("cut out and pasted", "the truth") else {"nearer to the pasted thing": near < far}
+        copies = (
+            {}
+            if label in ("cut out and pasted", "the truth")
+            else {"nearer to the pasted thing": near < far}
+        )
         alike = {"CLIP similarity (cos)": similarity(clip, images, box, reference)}
         rows[label] = rows.get(label, {}) | copies | alike | common(judge, images, tasks)
     return rows, columns(tasks, {"reference": reference} | made, truth="the truth")

@@ -1,7 +1,8 @@
-"""What Blended Latent Diffusion (2206.02779) claims, and what its options do: tables for notebooks 03 to 05.
+"""What Blended Latent Diffusion (2206.02779) claims, and what its options do: tables for notebooks
+03 to 05.
 
-Tasks, seeds and settings are the same in all rows of a table, except for what a row's label says. Next: tables.py,
-whose helpers these use, and ../papers/decoder.py, which most of them measure.
+Tasks, seeds and settings are the same in all rows of a table, except for what a row's label says.
+Next: tables.py, whose helpers these use, and ../papers/decoder.py, which most of them measure.
 """
 
 from dataclasses import replace
@@ -37,9 +38,9 @@ from .tables import (
 
 @measured(48, "tinyworld", "tinyworld-pixel", "tinyworld-clip", "tinyworld-judge")
 def spaces(n, pipe, model, clip, judge):
-    """The same tasks in latents, where words guide, and in pixels, where CLIP does: precision, background, seconds an
-    edit (16 at once), and adversarial examples: edits that please CLIP as much as the truth does, and of these the
-    ones in which the judge does not see the thing.
+    """The same tasks in latents, where words guide, and in pixels, where CLIP does: precision,
+    background, seconds an edit (16 at once), and adversarial examples: edits that please CLIP as
+    much as the truth does, and of these the ones in which the judge does not see the thing.
     """
     methods = {
         "latents": lambda tasks, k: edited(pipe, tasks, k).tensor.cpu(),
@@ -52,18 +53,26 @@ def spaces(n, pipe, model, clip, judge):
             made[label], time_each = timed(lambda method=method, tasks=tasks, k=k: method(tasks, k))
             seen, error = seen_inside(judge, made[label], tasks), metrics.background_error
             liked = pleased(clip, made[label], tasks)
-            seen |= {"CLIP as pleased as by the truth": liked, "but the judge is not": liked & ~seen["class"]}
-            seen["background (dB)"] = metrics.decibels(error(made[label], tasks.image, tasks.mask).clamp(min=1e-6))
+            seen |= {
+                "CLIP as pleased as by the truth": liked,
+                "but the judge is not": liked & ~seen["class"],
+            }
+            seen["background (dB)"] = metrics.decibels(
+                error(made[label], tasks.image, tasks.mask).clamp(min=1e-6)
+            )
             rows[label].append(seen | clips_word(clip, made[label], tasks))
             seconds[label].append(time_each)
         figure = figure or columns(tasks, made, truth="the truth")
-    return {label: joined(parts) | seconds_each(seconds[label]) for label, parts in rows.items()}, figure
+    return {
+        label: joined(parts) | seconds_each(seconds[label]) for label, parts in rows.items()
+    }, figure
 
 
 @measured(64, "tinyworld")
 def sensitivity(n, pipe):
-    """How much an edit changes inside the mask when its input changes a little: from the same noise another colour
-    word, a mask wider by one pixel, a picture brighter by two grey levels; and from another noise.
+    """How much an edit changes inside the mask when its input changes a little: from the same noise
+    another colour word, a mask wider by one pixel, a picture brighter by two grey levels; and from
+    another noise.
     """
     rows = {}
     for k, tasks in blocks(n, pipe, "sensitivity"):
@@ -75,7 +84,10 @@ def sensitivity(n, pipe):
             "another noise": (tasks, 1000 + k),
             "another colour word": (replace(tasks, prompts=other), k),
             "a mask wider by a pixel": (replace(tasks, mask=masks.dilate(tasks.mask, 1)), k),
-            "two grey levels brighter": (replace(tasks, image=(tasks.image + 2 / 127.5).clamp(-1, 1)), k),
+            "two grey levels brighter": (
+                replace(tasks, image=(tasks.image + 2 / 127.5).clamp(-1, 1)),
+                k,
+            ),
         }
         for label, (changed, seed) in changes.items():
             gap = metrics.rms((edited(pipe, changed, seed).tensor.cpu() - plain) / 2, tasks.mask)
@@ -85,19 +97,29 @@ def sensitivity(n, pipe):
 
 @measured(32, "tinyworld", "tinyworld-clip", "tinyworld-judge")
 def latent_ranking(n, pipe, clip, judge, results=8):
-    """What ranking is worth for latent edits: 8 results of each task, and of these the one that CLIP likes best (in the
-    mask, or in the whole picture too), the one that it likes least, and one by chance.
+    """What ranking is worth for latent edits: 8 results of each task, and of these the one that
+    CLIP likes best (in the mask, or in the whole picture too), the one that it likes least, and one
+    by chance.
     """
-    rows = {label: [] for label in ("first by the mask", "first by both", "last by the mask", "by chance")}
+    rows = {
+        label: []
+        for label in ("first by the mask", "first by both", "last by the mask", "by chance")
+    }
     for k, tasks in blocks(n, pipe, "latent_ranking"):
-        made = torch.stack([edited(pipe, tasks, results * k + j).tensor.cpu() for j in range(results)], dim=1)
+        made = torch.stack(
+            [edited(pipe, tasks, results * k + j).tensor.cpu() for j in range(results)], dim=1
+        )
         right = [metrics.precision(judge, images, tasks) for images in made.unbind(1)]
         right = torch.stack([torch.stack(pair, dim=1) for pair in right], dim=1)  # (n,8,2)
         for i, prompt in enumerate(tasks.prompts):
             mask = tasks.mask[i : i + 1]
-            by_mask, by_both = (rank(made[i], prompt, clip, mask, view)[0] for view in ("mask", "both"))
+            by_mask, by_both = (
+                rank(made[i], prompt, clip, mask, view)[0] for view in ("mask", "both")
+            )
             for label, j in zip(rows, (by_mask[0], by_both[0], by_mask[-1], 0), strict=True):
-                rows[label].append(dict(zip(("class", "class and colour"), right[i, j, :, None], strict=True)))
+                rows[label].append(
+                    dict(zip(("class", "class and colour"), right[i, j, :, None], strict=True))
+                )
     return {label: joined(parts) for label, parts in rows.items()}
 
 
@@ -106,9 +128,11 @@ def latent_ranking(n, pipe, clip, judge, results=8):
 
 @measured(24, "tinyworld", "tinyworld-judge")
 def reconstructions(n, pipe, judge):
-    """Six ways to bring the source back outside the mask, in scenes with a face or a word beside it: how near the
-    background is to the source, how near the edit to what was decoded, how much fine detail (the energy of what a blur
-    of 5 pixels takes away) both have, against the source's and the decoded edit's; the seam; seconds a picture.
+    """Six ways to bring the source back outside the mask, in scenes with a face or a word beside
+    it: how near the background is to the source, how near the edit to what was decoded, how much
+        fine detail (the energy of what a blur
+    of 5 pixels takes away) both have, against the source's and the decoded edit's; the seam;
+    seconds a picture.
     """
     rows, seconds = ({label: [] for label in METHODS} for _ in range(2))
     tasks, figure = detailed(n, side(pipe)), None
@@ -117,17 +141,24 @@ def reconstructions(n, pipe, judge):
         plain = edit.tensor.cpu()
         for label in METHODS:
             again = lambda label=label, edit=edit, some=some: (  # noqa: E731
-                reconstruct(pipe, edit, some.image, some.mask, method=label).tensor.cpu())
+                reconstruct(pipe, edit, some.image, some.mask, method=label).tensor.cpu()
+            )
             film[label], time_each = timed(again)
-            rows[label].append(_put_back(film[label], plain, some) | seen_inside(judge, film[label], some))
+            rows[label].append(
+                _put_back(film[label], plain, some) | seen_inside(judge, film[label], some)
+            )
             seconds[label].append(time_each)
         figure = figure or columns(some, film)
-    return {label: joined(parts) | seconds_each(seconds[label]) for label, parts in rows.items()}, figure
+    return {
+        label: joined(parts) | seconds_each(seconds[label]) for label, parts in rows.items()
+    }, figure
 
 
 def _put_back(images, plain, tasks):
     inside, outside = tasks.mask, 1 - tasks.mask
-    error = metrics.background_error(images, tasks.image, tasks.mask).clamp(min=1e-4)  # 80 dB is exact
+    error = metrics.background_error(images, tasks.image, tasks.mask).clamp(
+        min=1e-4
+    )  # 80 dB is exact
     kept = metrics.rms((images - plain) / 2, inside).clamp(min=1e-4)
     return {
         "background (dB)": metrics.decibels(error),
@@ -139,17 +170,30 @@ def _put_back(images, plain, tasks):
 
 
 def detailed(n, size, seed=world.HELD_OUT + 17):
-    """Tasks in scenes with a face (even) or a sign (odd) on the left, whose box on the right gets something new."""
+    """Tasks in scenes with a face (even) or a sign (odd) on the left, whose box on the right gets
+    something new.
+    """
     each = torch.arange(n)
     before = world.sample(n, seed)
     before = replace(before, kind=torch.full_like(before.kind, -1))
     kind = torch.tensor([world.KINDS.index(("face", "sign")[i % 2]) for i in range(n)])
     left = dict(kind=kind, colour=each % len(world.COLOURS), accent=(each + 3) % len(world.COLOURS))
-    before = world.added(before, **left, word=each % len(world.SIGN_WORDS), x=0.27, y=0.6, size=0.26)
-    new = [kind for kind in world.KINDS if kind not in ("face", "sign", "lamp", "fence", "lightning")]
+    before = world.added(
+        before, **left, word=each % len(world.SIGN_WORDS), x=0.27, y=0.6, size=0.26
+    )
+    new = [
+        kind for kind in world.KINDS if kind not in ("face", "sign", "lamp", "fence", "lightning")
+    ]
     kind = torch.tensor([world.KINDS.index(new[i % len(new)]) for i in range(n)])
-    after = world.added(before, kind=kind, colour=(5 * each + 2) % len(world.COLOURS),
-                        accent=(each + 1) % len(world.COLOURS), x=0.74, y=0.62, size=0.22)  # fmt: skip
+    after = world.added(
+        before,
+        kind=kind,
+        colour=(5 * each + 2) % len(world.COLOURS),
+        accent=(each + 1) % len(world.COLOURS),
+        x=0.74,
+        y=0.62,
+        size=0.22,
+    )
     view = world.render(after, size)
     wider = torch.tensor([-metrics.MARGIN, -metrics.MARGIN, metrics.MARGIN, metrics.MARGIN])
     slot = torch.ones(n, dtype=torch.long)
@@ -165,20 +209,26 @@ def detailed(n, size, seed=world.HELD_OUT + 17):
     )
 
 
-TUNING = [dict(lam=lam) for lam in (0.0, 1.0, 10.0, 100.0, 1000.0)] + [dict(steps=s) for s in (10, 25, 150, 300)]
+TUNING = [dict(lam=lam) for lam in (0.0, 1.0, 10.0, 100.0, 1000.0)] + [
+    dict(steps=s) for s in (10, 25, 150, 300)
+]
 
 
 @measured(12, "tinyworld")
 def decoder_tuning(n, pipe):
-    """Tuning the decoder: what the weight lambda of the background does (the paper: 100), and how many steps it takes
-    (the recommended number where none is given).
+    """Tuning the decoder: what the weight lambda of the background does (the paper: 100), and how
+    many steps it takes (the recommended number where none is given).
     """
     tasks, rows = detailed(n, side(pipe)), {}
     edit = edited(pipe, tasks, 0)
     with progress(len(TUNING), "decoder_tuning", "setting") as bar:
         for how in TUNING:
-            label = ", ".join(f"{'lambda' if name == 'lam' else name} {value:g}" for name, value in how.items())
-            images = reconstruct(pipe, edit, tasks.image, tasks.mask, method="weights", **how).tensor.cpu()
+            label = ", ".join(
+                f"{'lambda' if name == 'lam' else name} {value:g}" for name, value in how.items()
+            )
+            images = reconstruct(
+                pipe, edit, tasks.image, tasks.mask, method="weights", **how
+            ).tensor.cpu()
             rows[label] = _put_back(images, edit.tensor.cpu(), tasks)
             bar.update(1)
     return rows
@@ -192,12 +242,16 @@ THIN = ("lamp", "fence", "lightning")
 
 @measured(144, "tinyworld", "tinyworld-judge")
 def thin_masks(n, pipe, judge):
-    """Edits whose mask is the outline of a thin thing, in many places narrower than a latent cell. Plain: cells
-    count whose middle is masked. Every cell: those that are touched at all. Dilated: those and one more on each
-    side, for the first half of the steps. "survives" is the share of the mask in cells that count; where none counts,
-    the picture stays as it was.
+    """Edits whose mask is the outline of a thin thing, in many places narrower than a latent cell.
+    Plain: cells count whose middle is masked. Every cell: those that are touched at all. Dilated:
+    those and one more on each side, for the first half of the steps. "survives" is the share of the
+    mask in cells that count; where none counts, the picture stays as it was.
     """
-    hows = {"plain": {}, "every cell": {"mask_rule": "any"}, "every cell, dilated": {"mask_rule": "any", "shrink": 1}}
+    hows = {
+        "plain": {},
+        "every cell": {"mask_rule": "any"},
+        "every cell, dilated": {"mask_rule": "any", "shrink": 1},
+    }
     tasks, rows, film = thin(n, side(pipe)), {}, []
     small = [s // pipe.vae_scale_factor for s in tasks.image.shape[-2:]]
     for label, how in hows.items():
@@ -213,9 +267,17 @@ def thin_masks(n, pipe, judge):
 
 
 def _where_left(pipe, tasks, seed, small, how):
-    """Edits (n,3,H,W) of the tasks whose mask has a cell left at latent size; of the others the source, decoded."""
+    """Edits (n,3,H,W) of the tasks whose mask has a cell left at latent size; of the others the
+    source, decoded.
+    """
     rule = how.get("mask_rule", "centre")
-    left = masks.to_latent(tasks.mask, small, rule, allow_empty=True).flatten(1).any(1).nonzero()[:, 0].tolist()
+    left = (
+        masks.to_latent(tasks.mask, small, rule, allow_empty=True)
+        .flatten(1)
+        .any(1)
+        .nonzero()[:, 0]
+        .tolist()
+    )
     images = reconstructed(pipe, tasks.image)
     if left:
         images[left] = edited(pipe, part(tasks, left), seed, **how).tensor.to(images)
@@ -253,9 +315,10 @@ SCHEDULES = {
 
 @measured(36, "tinyworld", "tinyworld-judge")
 def thickness(n, pipe, judge):
-    """Edits in masks around lamps, fences and lightning, from their outline to 4 pixels more on every side, and how
-    often the judge sees the prompted thing: with plain blending, and with schedules that start from a wider mask. All
-    cells that a mask touches count, so that none vanishes. Thickness: of the mask, on average, in latent cells.
+    """Edits in masks around lamps, fences and lightning, from their outline to 4 pixels more on
+    every side, and how often the judge sees the prompted thing: with plain blending, and with
+    schedules that start from a wider mask. All cells that a mask touches count, so that none
+    vanishes. Thickness: of the mask, on average, in latent cells.
     """
     rows, outlines, cell = {}, thin(n, side(pipe)), pipe.vae_scale_factor
     for pixels in WIDER:
@@ -271,7 +334,9 @@ def thickness(n, pipe, judge):
 
 
 def _thickness(mask):
-    """The mean width of a mask (H,W) in pixels: the distance to its border is a quarter of it, on average."""
+    """The mean width of a mask (H,W) in pixels: the distance to its border is a quarter of it, on
+    average.
+    """
     from scipy.ndimage import distance_transform_edt
 
     inside = mask.numpy() > 0
@@ -283,8 +348,9 @@ def _thickness(mask):
 
 @measured(100, "tinyworld")
 def losses(n, pipe):
-    """What the autoencoder loses where: PSNR, and the share of fine detail (the energy of what a blur of 5 pixels
-    takes away) that comes back, in night skies full of stars, faces, the words of signs, and plain balls.
+    """What the autoencoder loses where: PSNR, and the share of fine detail (the energy of what a
+    blur of 5 pixels takes away) that comes back, in night skies full of stars, faces, the words of
+    signs, and plain balls.
     """
     scenes = world.sample(n, world.HELD_OUT + 13)
     empty = replace(scenes, kind=torch.full_like(scenes.kind, -1))
@@ -322,8 +388,9 @@ def fine(images, mask):
 
 @measured(100, "tinyworld", "tinyworld-judge")
 def light(n, pipe, judge):
-    """A thing from a sunny day in a scene at sunset or at night: cut out and pasted, against a blended edit of the same
-    words that the judge accepts. How far the mean colour of the thing is from the truth's, as a share of the range.
+    """A thing from a sunny day in a scene at sunset or at night: cut out and pasted, against a
+    blended edit of the same words that the judge accepts. How far the mean colour of the thing is
+    from the truth's, as a share of the range.
     """
     rows, figure = {"pasted": [], "blended": []}, []
     for k, tasks in _dark(n, pipe):
@@ -341,7 +408,9 @@ def light(n, pipe, judge):
         rows["blended"].append(((_colour(edit, there) - wanted).abs().mean(1) / 2)[right])
         shown = {"cut out and pasted": pasted, "blended": edit}
         figure = figure or columns(tasks, shown, truth="the truth")
-    return {label: {"off the truth's colour": torch.cat(parts)} for label, parts in rows.items()}, figure
+    return {
+        label: {"off the truth's colour": torch.cat(parts)} for label, parts in rows.items()
+    }, figure
 
 
 def _dark(n, pipe, seed=world.HELD_OUT + 15):

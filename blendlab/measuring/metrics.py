@@ -1,9 +1,11 @@
-"""How edits are measured: tasks with a known truth, what the judge says of them, and numbers with intervals.
+"""How edits are measured: tasks with a known truth, what the judge says of them, and numbers with
+intervals.
 
-After the protocol of Blended Latent Diffusion (2206.02779, section 5): a box in a picture, a prompt, and a
-classifier that guided nothing. Precision is the share of edits in whose box it sees what was asked for. There
-the boxes and the ImageNet classes are random; here every box is where an object of that name really could
-stand, because the truth is the same scene with the object in it. Next: tables.py, what is measured.
+After the protocol of Blended Latent Diffusion (2206.02779, section 5): a box in a picture, a
+prompt, and a classifier that guided nothing. Precision is the share of edits in whose box it sees
+what was asked for. There the boxes and the ImageNet classes are random; here every box is where an
+object of that name really could stand, because the truth is the same scene with the object in it.
+Next: tables.py, what is measured.
 """
 
 import math
@@ -18,14 +20,18 @@ from .. import world
 from ..masks import rms
 
 BLOCK = 16  # tasks are drawn in blocks, so that any part of them can be drawn again
-MARGIN = 0.03  # a mask is the object's box and this much more on every side, in fractions of the picture
+MARGIN = (
+    0.03  # a mask is the object's box and this much more on every side, in fractions of the picture
+)
 
 
 # Numbers with intervals
 
 
 def proportion(successes: int, n: int) -> tuple[float, float, float]:
-    """The share successes/n with its 95% interval (Wilson's score, which is honest at 0 and at n too)."""
+    """The share successes/n with its 95% interval (Wilson's score, which is honest at 0 and at n
+    too).
+    """
     if not 0 <= successes <= n or n < 1:
         raise ValueError(f"{successes} of {n} is no share; count successes among one or more")
     z, p = 1.959964, successes / n
@@ -35,7 +41,9 @@ def proportion(successes: int, n: int) -> tuple[float, float, float]:
 
 
 def mean(values) -> tuple[float, float, float]:
-    """The mean with its 95% interval (Student's t); one value alone has no interval, and gets nan."""
+    """The mean with its 95% interval (Student's t); one value alone has no interval, and gets
+    nan.
+    """
     from scipy.stats import t
 
     values = torch.as_tensor(values, dtype=torch.float64).flatten().cpu()
@@ -48,14 +56,17 @@ def mean(values) -> tuple[float, float, float]:
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """(B,) peak signal-to-noise ratio in dB of pictures (B,3,H,W) in [-1,1]; infinite if they are equal."""
+    """(B,) peak signal-to-noise ratio in dB of pictures (B,3,H,W) in [-1,1]; infinite if they are
+    equal.
+    """
     return decibels(rms((a - b) / 2, torch.ones_like(a[:, :1])))
 
 
 def background_error(result: Tensor, image: Tensor, mask: Tensor) -> Tensor:
     """(B,) root mean square change outside the mask, as a share of the range from black to white.
 
-    result (B,3,H,W), image (B or 1,3,H,W) in [-1,1]; mask (B or 1,1,H,W), 1 = edit. As a PSNR: `decibels`.
+    result (B,3,H,W), image (B or 1,3,H,W) in [-1,1]; mask (B or 1,1,H,W), 1 = edit. As a PSNR:
+    `decibels`.
     """
     return rms((result - image) / 2, 1 - mask)
 
@@ -63,12 +74,13 @@ def background_error(result: Tensor, image: Tensor, mask: Tensor) -> Tensor:
 def seam(result: Tensor, mask: Tensor, ring: int = 3) -> Tensor:
     """(B,) how visible the border of the mask is in pictures (B,3,H,W) in [-1,1]: 1 is not at all.
 
-    The mean jump of colour from a pixel in the mask (B or 1,1,H,W), 1 = edit, to its neighbour outside it, over
-    the mean jump between the neighbours next to such a pair: those up to `ring` pixels before and behind it, in
-    its own row or column and not across the border themselves. A grey level is added to both, so that flat
-    pictures have a value too. Where the mask ends at the edge of the picture there is no neighbour and nothing
-    counts; a mask that has no border inside the picture gives nan. Look at means over many pictures: a horizon
-    along the border makes twice 1 of an untouched one, a thing just beside it half.
+    The mean jump of colour from a pixel in the mask (B or 1,1,H,W), 1 = edit, to its neighbour
+    outside it, over the mean jump between the neighbours next to such a pair: those up to `ring`
+    pixels before and behind it, in its own row or column and not across the border themselves. A
+    grey level is added to both, so that flat pictures have a value too. Where the mask ends at the
+    edge of the picture there is no neighbour and nothing counts; a mask that has no border inside
+    the picture gives nan. Look at means over many pictures: a horizon along the border makes twice
+    1 of an untouched one, a thing just beside it half.
     """
     parts = []
     for x, m in ((result, mask), (result.mT, mask.mT)):  # along the rows, and down the columns
@@ -76,7 +88,9 @@ def seam(result: Tensor, mask: Tensor, ring: int = 3) -> Tensor:
         border = (m.diff() != 0).float()
         close = F.max_pool2d(border, (1, 2 * ring + 1), stride=1, padding=(0, ring)) - border
         parts.append([part.flatten(1) for part in (jump, border, close)])
-    jump, border, close = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))  # (B or 1,pairs)
+    jump, border, close = (
+        torch.cat(part, dim=1) for part in zip(*parts, strict=True)
+    )  # (B or 1,pairs)
     level = 2 / 255
     across, beside = ((jump * where).sum(1) / where.sum(1) + level for where in (border, close))
     return across / beside
@@ -94,8 +108,9 @@ def decibels(error: Tensor) -> Tensor:
 class Tasks:
     """n edits to make, each of a scene of its own, and what they should come to. On the CPU.
 
-    Make `prompts[i]` appear in `image[i]` inside `mask[i]`; then judge against `kind[i]` and `colour[i]`, or
-    compare with `truth[i]`, which is the same scene with the object in it (its shadow may leave the mask).
+    Make `prompts[i]` appear in `image[i]` inside `mask[i]`; then judge against `kind[i]` and
+    `colour[i]`, or compare with `truth[i]`, which is the same scene with the object in it (its
+    shadow may leave the mask).
     """
 
     image: Tensor  # (n,3,S,S) in [-1,1]
@@ -111,15 +126,20 @@ class Tasks:
         return len(self.prompts)
 
 
-def tasks(n: int, start: int = 0, seed: int = world.HELD_OUT, size: int = 64, simple: bool = False) -> Tasks:
+def tasks(
+    n: int, start: int = 0, seed: int = world.HELD_OUT, size: int = 64, simple: bool = False
+) -> Tasks:
     """Tasks number start .. start+n-1 of a seed, as pictures of size x size.
 
-    Task i depends on (seed, i) alone; size only says how finely it is drawn. The usual seed is for reporting:
-    choose settings on another one (world.HELD_OUT + 1), or the report flatters them. The scenes to edit hold
+    Task i depends on (seed, i) alone; size only says how finely it is drawn. The usual seed is for
+    reporting: choose settings on another one (world.HELD_OUT + 1), or the report flatters them. The
+               scenes to edit hold
     up to two objects. simple: only things of the simple world, see world.simple.
     """
     if n < 1 or start < 0:
-        raise ValueError(f"there are no tasks {start} to {start + n - 1}; take n of 1 or more, from 0 on")
+        raise ValueError(
+            f"there are no tasks {start} to {start + n - 1}; take n of 1 or more, from 0 on"
+        )
     parts = [_block(seed, b, simple) for b in range(start // BLOCK, (start + n - 1) // BLOCK + 1)]
     scenes, slots, boxes = (list(part) for part in zip(*parts, strict=True))
     rows = slice(start % BLOCK, start % BLOCK + n)
@@ -140,7 +160,9 @@ def tasks(n: int, start: int = 0, seed: int = world.HELD_OUT, size: int = 64, si
 
 @lru_cache(maxsize=64)
 def _block(seed: int, block: int, simple: bool) -> tuple[world.Scenes, Tensor, Tensor]:
-    """BLOCK true scenes, the slot of the new object in each, and the box (BLOCK,4) to edit, in fractions."""
+    """BLOCK true scenes, the slot of the new object in each, and the box (BLOCK,4) to edit, in
+    fractions.
+    """
     before = world.sample(2 * BLOCK, seed, start=2 * BLOCK * block)
     before = before[before.count < 3][: BLOCK + 4]  # five in six hold so few
     after, slot = world.added(before, seed=seed * 1009 + block), before.count
@@ -149,7 +171,8 @@ def _block(seed: int, block: int, simple: bool) -> tuple[world.Scenes, Tensor, T
     wider = torch.tensor([-MARGIN, -MARGIN, MARGIN, MARGIN])
     boxes = (view.boxes[each, slot] + wider).clamp(0, 1)
 
-    # A task is fair if its truth would be judged right: enough of the object shows, and it dominates its box.
+    # A task is fair if its truth would be judged right: enough of the object shows, and it
+    # dominates its box.
     inside = (view.masks * box_mask(boxes, 64)).mean((2, 3))  # (B,SLOTS) share of the picture
     mine = inside[each, slot]
     fair = ((mine > 0.01) & (mine > 1.5 * (inside.sum(1) - mine))).nonzero()[:BLOCK, 0]
@@ -168,7 +191,8 @@ def box_mask(boxes: Tensor, size: int) -> Tensor:
 
 
 def precision(judge, images: Tensor, tasks: Tasks) -> tuple[Tensor, Tensor]:
-    """(n,) bool twice: the judge sees the prompted class in the mask; and in the prompted colour too.
+    """(n,) bool twice: the judge sees the prompted class in the mask; and in the prompted colour
+    too.
 
     images (n,3,S,S): one for each task. The rule is `Judge.agrees`. On the CPU.
     """

@@ -1,7 +1,8 @@
-"""What Initial Image Editing (2305.03382) claims, and what its readers asked: tables for notebook 07, on tinyworld.
+"""What Initial Image Editing (2305.03382) claims, and what its readers asked: tables for notebook
+07, on tinyworld.
 
-Noise, prompts and settings are the same in all rows of a table, except for what a row's label says. Next: tables.py,
-whose helpers these use, and ../papers/layout.py, which most of them measure.
+Noise, prompts and settings are the same in all rows of a table, except for what a row's label says.
+Next: tables.py, whose helpers these use, and ../papers/layout.py, which most of them measure.
 """
 
 import copy
@@ -25,15 +26,17 @@ from ..schedule import Schedule
 from . import metrics
 from .tables import SHOWN, blocks, edited, joined, measured, progress, seen_inside, seen_outside
 
-# Of all layers this one foretells the place best, see which_layer. A weight of 2 leaves the noise a say: at 4, which
-# edits recommend, things hardly leave where the network likes them best.
+# Of all layers this one foretells the place best, see which_layer. A weight of 2 leaves the noise a
+# say: at 4, which edits recommend, things hardly leave where the network likes them best.
 HOW, LAYER = {"w": 2.0, "steps": 25}, {"layers": "up_blocks.0.attentions.1"}
 KINDS = ("cat", "bus", "car", "dog", "house", "tree", "fish", "boat")
 COLOURS = ("red", "blue", "yellow", "green")
 
 
 def things(n, count):
-    """n prompts that name so many things each, all different: (["red cat", ...], "a red cat and ...")."""
+    """n prompts that name so many things each, all different: (["red cat", ...], "a red cat and
+    ...").
+    """
     asked = []
     for i in range(n):
         kinds = [KINDS[(3 * i + step) % 8] for step in (0, 1 + i % 3, 4 + i % 3)[:count]]
@@ -56,30 +59,41 @@ FIRST = (0, 2, 5)  # steps whose attention is asked
 
 @measured(64, "tinyworld", "tinyworld-judge")
 def tendency(n, pipe, judge):
-    """Does the same initial noise put different things at the same place? "as the noise says": how often the things
-    of two prompts are nearer to each other with one noise than with two, and how often the noun's attention at
-    some step is higher at the place where its thing ends than another noise's there. Chance is 50%. DDIM, 25 steps.
+    """Does the same initial noise put different things at the same place? "as the noise says": how
+    often the things of two prompts are nearer to each other with one noise than with two, and how
+    often the noun's attention at some step is higher at the place where its thing ends than another
+    noise's there. Chance is 50%. DDIM, 25 steps.
     """
     said = sorted({prompt for pair in SHARED.values() for prompt in pair})
     landed, foretold, film = {}, {step: [] for step in FIRST}, {}
     for prompt in said:
         images, maps = _from_noise(n, pipe, prompt)
         noun = prompt.split()[-1]
-        place = torch.stack([middle_of(things, noun) for things in judge.found(images)])  # (n,2), nan where none is
+        place = torch.stack(
+            [middle_of(things, noun) for things in judge.found(images)]
+        )  # (n,2), nan where none is
         film[prompt] = images[:SHOWN]
         for step in FIRST:
             landed[prompt] = Landing(prompt, noun, place, maps[step])
             foretold[step].append(landed[prompt].foretold())
-    rows = {label: agreement(*(landed[prompt] for prompt in pair)) for label, pair in SHARED.items()}
+    rows = {
+        label: agreement(*(landed[prompt] for prompt in pair)) for label, pair in SHARED.items()
+    }
     rows |= {f"attention, step {step + 1}": torch.cat(foretold[step]) for step in FIRST}
-    rows = {label: {"as the noise says": metrics.mean(shares)} for label, shares in rows.items()}  # of all n at once
+    rows = {
+        label: {"as the noise says": metrics.mean(shares)} for label, shares in rows.items()
+    }  # of all n at once
     titles = [said[i // SHOWN] if i % SHOWN == 0 else "" for i in range(len(said) * SHOWN)]
-    return rows, viz.show([image for images in film.values() for image in images], titles, columns=SHOWN)
+    return rows, viz.show(
+        [image for images in film.values() for image in images], titles, columns=SHOWN
+    )
 
 
 @torch.no_grad()
 def _from_noise(n, pipe, prompt):
-    """Pictures (n,3,H,W) of one prompt from noises 0 .. n-1, and the noun's maps at FIRST, {step: (n,h,w)}."""
+    """Pictures (n,3,H,W) of one prompt from noises 0 .. n-1, and the noun's maps at FIRST, {step:
+    (n,h,w)}.
+    """
     how, schedule = cards.settings(pipe, "blended_latent"), Schedule.from_scheduler(pipe.scheduler)
     net = denoiser(pipe.unet, schedule, pipe.scheduler.config.prediction_type)
     cells, places = pipe.unet.config.sample_size, attention.tokens(pipe, prompt, prompt.split()[-1])
@@ -90,7 +104,15 @@ def _from_noise(n, pipe, prompt):
             count = min(metrics.BLOCK, n - start)
             denoise = cfg(net, *prompts.encode(pipe, [prompt] * count), how["w"])
             with attention.capture(pipe.unet, steps=FIRST) as seen:
-                z = last(sample(denoise, Noise(k, count, "initial", pipe.device)(shape), schedule, timesteps, 0.0))
+                z = last(
+                    sample(
+                        denoise,
+                        Noise(k, count, "initial", pipe.device)(shape),
+                        schedule,
+                        timesteps,
+                        0.0,
+                    )
+                )
             images.append(decode(pipe.vae, z).cpu())
             size = max(one.size for one in seen)
             for step in FIRST:
@@ -104,28 +126,34 @@ ETAS = (0.0, 0.25, 0.5, 1.0)
 
 @measured(48, "tinyworld", "tinyworld-judge")
 def tendency_eta(n, pipe, judge):
-    """How far the initial noise decides when the steps add noise of their own: a red cat and a red bus from the same
-    initial noise, other noise in the steps. How often the two are nearer to each other with one noise than with two
-    (by chance: 50%), against eta: 0 is DDIM, 1 is DDPM.
+    """How far the initial noise decides when the steps add noise of their own: a red cat and a red
+    bus from the same initial noise, other noise in the steps. How often the two are nearer to each
+    other with one noise than with two (by chance: 50%), against eta: 0 is DDIM, 1 is DDPM.
     """
     rows = {}
     for eta in ETAS:
-        cat, bus = landings_of(pipe, judge, ["a red cat", "a red bus"], n=n, eta=eta, **HOW, batch=metrics.BLOCK)
+        cat, bus = landings_of(
+            pipe, judge, ["a red cat", "a red bus"], n=n, eta=eta, **HOW, batch=metrics.BLOCK
+        )
         rows[f"eta {eta:g}"] = {"as the noise says": metrics.mean(agreement(cat, bus))}
     return rows
 
 
 @measured(48, "tinyworld", "tinyworld-judge")
 def word_order(n, pipe, judge):
-    """Two prompts with the same two things in another order, from the same noises: does each thing stay where it was?
-    How often it is nearer to its own place under the other order than under other noises (by chance: 50%); and how
-    often the cat is left of the bus.
+    """Two prompts with the same two things in another order, from the same noises: does each thing
+    stay where it was? How often it is nearer to its own place under the other order than under
+    other noises (by chance: 50%); and how often the cat is left of the bus.
     """
     said = ["a red cat and a blue bus", "a blue bus and a red cat"]
     landed = {(one.prompt, one.word): one for one in
               landings_of(pipe, judge, said, n=n, **HOW, batch=metrics.BLOCK)}  # fmt: skip
-    rows = {f"the {word}": {"as the noise says": metrics.mean(agreement(*(landed[prompt, word] for prompt in said)))}
-            for word in ("cat", "bus")}  # fmt: skip
+    rows = {
+        f"the {word}": {
+            "as the noise says": metrics.mean(agreement(*(landed[prompt, word] for prompt in said)))
+        }
+        for word in ("cat", "bus")
+    }
     for prompt in said:
         gap = landed[prompt, "bus"].place[:, 0] - landed[prompt, "cat"].place[:, 0]
         rows[prompt] = {"the cat is on the left": gap[~gap.isnan()] > 0}
@@ -134,15 +162,24 @@ def word_order(n, pipe, judge):
 
 @measured(48, "tinyworld", "tinyworld-judge")
 def which_layer(n, pipe, judge):
-    """Which layers' attention foretells the place? How often the noun's attention at the first step is higher where its
-    thing ends than another noise's there (by chance: 50%), for each cross-attention layer.
+    """Which layers' attention foretells the place? How often the noun's attention at the first step
+    is higher where its thing ends than another noise's there (by chance: 50%), for each
+    cross-attention layer.
     """
     landings = landings_of(pipe, judge, ["a red cat", "a red bus"], n=n, **HOW, batch=metrics.BLOCK)
     z, rows = Noise(0, n, "initial", pipe.device)(latent_shape(pipe)), {}
     for name in attention.cross_attention(pipe.unet, None):
-        maps = [looks(pipe, one.prompt, [one.word], z, layers=name, steps=HOW["steps"])[:, 0] for one in landings]
-        told = [replace(one, attention=heat).foretold() for one, heat in zip(landings, maps, strict=True)]
-        rows[name.split(".transformer_blocks")[0]] = {"as the noise says": metrics.mean(torch.cat(told))}
+        maps = [
+            looks(pipe, one.prompt, [one.word], z, layers=name, steps=HOW["steps"])[:, 0]
+            for one in landings
+        ]
+        told = [
+            replace(one, attention=heat).foretold()
+            for one, heat in zip(landings, maps, strict=True)
+        ]
+        rows[name.split(".transformer_blocks")[0]] = {
+            "as the noise says": metrics.mean(torch.cat(told))
+        }
     return rows
 
 
@@ -168,8 +205,14 @@ def placed(judge, images, phrases, boxes):
     right = []
     for found in judge.found(images):
         at = [middle_of(found, phrase.split()[-1]) for phrase in phrases]
-        right.append(all(x0 <= x <= x1 and y0 <= y <= y1
-                         for (x, y), (x0, y0, x1, y1) in zip(map(torch.Tensor.tolist, at), boxes, strict=True)))
+        right.append(
+            all(
+                x0 <= x <= x1 and y0 <= y <= y1
+                for (x, y), (x0, y0, x1, y1) in zip(
+                    map(torch.Tensor.tolist, at), boxes, strict=True
+                )
+            )
+        )
     return torch.tensor(right)
 
 
@@ -178,15 +221,23 @@ def laid_out(pipe, judge, asked, seeds=4, **how):
     right = []
     for i, (phrases, prompt) in enumerate(asked):
         boxes = [BOXES[(i + j) % 2] if len(phrases) < 3 else BOXES[j] for j in range(len(phrases))]
-        edit = layout(pipe, prompt, list(zip(phrases, boxes, strict=True)), n=seeds, seed=i, **LAYER | HOW | how)
+        edit = layout(
+            pipe,
+            prompt,
+            list(zip(phrases, boxes, strict=True)),
+            n=seeds,
+            seed=i,
+            **LAYER | HOW | how,
+        )
         right.append(placed(judge, edit.tensor, phrases, boxes))
     return torch.cat(right)
 
 
 @measured(10, "tinyworld", "tinyworld-judge")
 def layouts(n, pipe, judge):
-    """Things in boxes: how often the middle of every named thing is in its box, for one, two and three things; n
-    prompts, four noises each. The rules carry blocks of the initial noise; the peers add attention.
+    """Things in boxes: how often the middle of every named thing is in its box, for one, two and
+    three things; n prompts, four noises each. The rules carry blocks of the initial noise; the
+    peers add attention.
     """
     rows = {label: {} for label in LAYOUTS}
     for count, column in enumerate(("one thing", "two things", "three things"), 1):
@@ -198,27 +249,40 @@ def layouts(n, pipe, judge):
     return rows
 
 
-MOMENTS = {"before step 1": (0,), "before steps 1 to 3": (0, 1, 2), "before steps 1 to 6": tuple(range(6)),
-           "before step 4 only": (3,), "before step 8 only": (7,), "never": ()}  # fmt: skip
+MOMENTS = {
+    "before step 1": (0,),
+    "before steps 1 to 3": (0, 1, 2),
+    "before steps 1 to 6": tuple(range(6)),
+    "before step 4 only": (3,),
+    "before step 8 only": (7,),
+    "never": (),
+}
 
 
 @measured(16, "tinyworld", "tinyworld-judge")
 def exchange_steps(n, pipe, judge):
-    """When blocks are carried: once before the first step, as published, again before later ones, or only later. How
-    often the one thing is in its box; n prompts, four noises each.
+    """When blocks are carried: once before the first step, as published, again before later ones,
+    or only later. How often the one thing is in its box; n prompts, four noises each.
     """
     asked = things(n, 1)
-    return {label: {"in its box": laid_out(pipe, judge, asked, rule="swap" if at else "none", at=at or (0,))}
-            for label, at in MOMENTS.items()}  # fmt: skip
+    return {
+        label: {
+            "in its box": laid_out(pipe, judge, asked, rule="swap" if at else "none", at=at or (0,))
+        }
+        for label, at in MOMENTS.items()
+    }
 
 
 @measured(16, "tinyworld", "tinyworld-judge")
 def value_or_place(n, pipe, judge):
-    """Is it the values of a block that make a thing, or its place? Into the box are carried the blocks that the word
-    looks at the most, the ones it looks at the least, or fresh noise; or nothing is. How often the thing is in the
-    box; n prompts, four noises each.
+    """Is it the values of a block that make a thing, or its place? Into the box are carried the
+    blocks that the word looks at the most, the ones it looks at the least, or fresh noise; or
+    nothing is. How often the thing is in the box; n prompts, four noises each.
     """
-    rows = {label: [] for label in ("looked at the most", "looked at the least", "fresh noise", "nothing")}
+    rows = {
+        label: []
+        for label in ("looked at the most", "looked at the least", "fresh noise", "nothing")
+    }
     for i, (phrases, prompt) in enumerate(things(n, 1)):
         box = BOXES[i % 2]
         same = dict(n=4, seed=i, **HOW)
@@ -229,7 +293,9 @@ def value_or_place(n, pipe, judge):
         least = move_blocks(noise, origin, most.settings["block"])
         made = {
             "looked at the most": most,
-            "looked at the least": layout(pipe, prompt, [(phrases[0], box)], rule="none", noise=least, **same),
+            "looked at the least": layout(
+                pipe, prompt, [(phrases[0], box)], rule="none", noise=least, **same
+            ),
             "fresh noise": repaint(pipe, prompt, box, new_seed=1000 + i, **same),
             "nothing": layout(pipe, prompt, [(phrases[0], box)], rule="none", **same),
         }
@@ -251,9 +317,10 @@ REMEDIES = {  # the weight of the attention that falls beside its thing; None: n
 
 @measured(16, "tinyworld", "tinyworld-judge")
 def remedy(n, pipe, judge):
-    """The remedy that a reader of the paper proposed: 200 more steps of training in which a noun's attention at noisy
-    levels has to fall on its thing. As shipped, after 200 plain steps, and after those: how often both of two things
-    are there, how often swap brings one thing into its box, and how often the attention of the first step foretells
+    """The remedy that a reader of the paper proposed: 200 more steps of training in which a noun's
+    attention at noisy levels has to fall on its thing. As shipped, after 200 plain steps, and after
+    those: how often both of two things are there, how often swap brings one thing into its box, and
+           how often the attention of the first step foretells
     the place. n prompts, four noises each, new noise for the last.
     """
     rows = {}
@@ -262,10 +329,14 @@ def remedy(n, pipe, judge):
         if weight is not None:
             tuned.unet = fine_tuned(weight)
         for i, (phrases, prompt) in enumerate(things(n, 2)):
-            made = layout(tuned, prompt, [(phrases[0], BOXES[0])], rule="none", n=4, seed=i, **LAYER, **HOW)
+            made = layout(
+                tuned, prompt, [(phrases[0], BOXES[0])], rule="none", n=4, seed=i, **LAYER, **HOW
+            )
             there = [{thing.kind for thing in found} for found in judge.found(made.tensor)]
             both += [all(phrase.split()[-1] in kinds for phrase in phrases) for kinds in there]
-        told = landings_of(tuned, judge, ["a red cat", "a red bus"], n=4 * n, **LAYER, **HOW, batch=metrics.BLOCK)
+        told = landings_of(
+            tuned, judge, ["a red cat", "a red bus"], n=4 * n, **LAYER, **HOW, batch=metrics.BLOCK
+        )
         rows[label] = {
             "both things are there": torch.tensor(both),
             "swap: in its box": laid_out(tuned, judge, things(n, 1), rule="swap"),
@@ -275,8 +346,8 @@ def remedy(n, pipe, judge):
 
 
 def fine_tuned(weight):
-    """The shipped UNet after TUNING more steps of its own training, in which attention beside the thing costs
-    `weight` times the negative logarithm of what falls on it.
+    """The shipped UNet after TUNING more steps of its own training, in which attention beside the
+    thing costs `weight` times the negative logarithm of what falls on it.
     """
     from ..training import shipped
     from ..training.latent import Latent
@@ -286,7 +357,9 @@ def fine_tuned(weight):
     job.fill(0)
     unet = job.net["unet"]
     optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-4)
-    nouns = torch.tensor([job.tokenizer.convert_tokens_to_ids(f"{kind}</w>") for kind in world.KINDS])
+    nouns = torch.tensor(
+        [job.tokenizer.convert_tokens_to_ids(f"{kind}</w>") for kind in world.KINDS]
+    )
     with torch.enable_grad(), progress(TUNING, f"fine-tuning, weight {weight:g}", "step") as bar:
         for step in range(TUNING):
             batch = job.batch(step)
@@ -301,9 +374,11 @@ def fine_tuned(weight):
 
 
 def beside(heat, batch, nouns):
-    """How much of the attention (B,h,w,tokens) of each noun falls beside its thing, at noisy levels: -log(share on it).
+    """How much of the attention (B,h,w,tokens) of each noun falls beside its thing, at noisy
+    levels: -log(share on it).
 
-    Mean over all nouns (ids of world.KINDS) that a caption names and that stand in at least one cell.
+    Mean over all nouns (ids of world.KINDS) that a caption names and that stand in at least one
+    cell.
     """
     on = batch["kind"][:, None] == torch.arange(1, len(nouns) + 1)[:, None, None]  # (B,kinds,h,w)
     word = (batch["ids"][:, None] == nouns[:, None]).float()  # (B,kinds,tokens)
@@ -318,9 +393,10 @@ def beside(heat, batch, nouns):
 
 @measured(48, "tinyworld", "tinyworld-judge")
 def injection(n, pipe, judge):
-    """Prompt-to-Prompt's remark: the same noise does not keep a picture when a word changes; its attention has to be
-    kept. "A red cat" becomes "a red dog" with the cat's attention for a share of the steps: how often the dog is there,
-    how far from the cat's place, and how much changed in all.
+    """Prompt-to-Prompt's remark: the same noise does not keep a picture when a word changes; its
+    attention has to be kept. "A red cat" becomes "a red dog" with the cat's attention for a share
+    of the steps: how often the dog is there, how far from the cat's place, and how much changed in
+    all.
     """
     rows = {}
     for keep in (0.0, 0.4, 0.8):
@@ -332,15 +408,18 @@ def injection(n, pipe, judge):
         rows[f"attention kept for {keep:.0%} of the steps"] = {
             "a dog is there": ~dogs.isnan().any(1),
             "from the cat's place (share of the side)": gap[~gap.isnan()],
-            "change (share of range)": metrics.rms((after - before) / 2, torch.ones_like(after[:, :1])).cpu(),
+            "change (share of range)": metrics.rms(
+                (after - before) / 2, torch.ones_like(after[:, :1])
+            ).cpu(),
         }
     return rows
 
 
 @measured(24, "tinyworld", "tinyworld-judge")
 def repainting(n, pipe, judge):
-    """Fresh noise in a box until the judge sees the prompted thing there, at most 12 tries: tries, successes, and how
-    much the rest of the picture moved. One picture for each prompt, in which the thing was not in the box before.
+    """Fresh noise in a box until the judge sees the prompted thing there, at most 12 tries: tries,
+    successes, and how much the rest of the picture moved. One picture for each prompt, in which the
+    thing was not in the box before.
     """
     tries, met, outside, inside = [], [], [], []
     with progress(n, "repainting", "picture") as bar:
@@ -364,8 +443,9 @@ def repainting(n, pipe, judge):
 
 @measured(32, "tinyworld", "tinyworld-judge")
 def inverted(n, pipe, judge):
-    """Re-painting of pictures that were not generated, as a way of inpainting: their noise is found by DDIM inversion,
-    drawn anew in the box, and everything is made again with the truth's caption; against latent blending.
+    """Re-painting of pictures that were not generated, as a way of inpainting: their noise is found
+    by DDIM inversion, drawn anew in the box, and everything is made again with the truth's caption;
+    against latent blending.
     """
     rows = {"inversion, fresh noise in the box": [], "latent blending": []}
     for k, tasks in blocks(n, pipe, "inverted"):
@@ -373,23 +453,33 @@ def inverted(n, pipe, judge):
         for i in range(len(tasks)):
             whole = world.captions(tasks.scenes[i], setting=0.0)[0]
             before = world.captions(world.without(tasks.scenes[i], tasks.slot[i]), setting=0.0)[0]
-            how = dict(image=tasks.image[i : i + 1], caption=before, new_seed=16 * k + i, refine=1, **HOW)
+            how = dict(
+                image=tasks.image[i : i + 1], caption=before, new_seed=16 * k + i, refine=1, **HOW
+            )
             made.append(repaint(pipe, whole, tasks.mask[i : i + 1], **how))
         tensor = torch.cat([edit.tensor for edit in made]).cpu()
         error = metrics.decibels(metrics.background_error(tensor, tasks.image, tasks.mask))
-        rows["inversion, fresh noise in the box"].append(seen_inside(judge, tensor, tasks) | {"background (dB)": error})
+        rows["inversion, fresh noise in the box"].append(
+            seen_inside(judge, tensor, tasks) | {"background (dB)": error}
+        )
         edit = edited(pipe, tasks, k)
-        rows["latent blending"].append(seen_inside(judge, edit.tensor, tasks) | seen_outside(edit, tasks))
+        rows["latent blending"].append(
+            seen_inside(judge, edit.tensor, tasks) | seen_outside(edit, tasks)
+        )
     return {label: joined(parts) for label, parts in rows.items()}
 
 
-ROUND_TRIPS = {"1 call a move": dict(refine=1), "3 calls a move": dict(refine=3), "1 call, guidance 3": dict(w=3.0)}
+ROUND_TRIPS = {
+    "1 call a move": dict(refine=1),
+    "3 calls a move": dict(refine=3),
+    "1 call, guidance 3": dict(w=3.0),
+}
 
 
 @measured(16, "tinyworld")
 def inversions(n, pipe):
-    """The way to the noise and back: pictures that the autoencoder decoded, inverted and made again by DDIM of 25 steps
-    with the caption, without guidance unless said. PSNR to the picture.
+    """The way to the noise and back: pictures that the autoencoder decoded, inverted and made again
+    by DDIM of 25 steps with the caption, without guidance unless said. PSNR to the picture.
     """
     rows = {label: [] for label in ROUND_TRIPS}
     for _, tasks in blocks(n, pipe, "inversions"):
@@ -398,6 +488,8 @@ def inversions(n, pipe):
             for label, how in ROUND_TRIPS.items():
                 noise = invert(pipe, tasks.truth[i : i + 1], said, steps=25, **how)
                 down = settled(Drawing, "invert", pipe, dict(steps=25, w=how.get("w", 1.0)))
-                _, again = Ready.of(pipe, said, "", tasks.truth.shape[-2:], down).pictures(noise, 0, range(1), 1)
+                _, again = Ready.of(pipe, said, "", tasks.truth.shape[-2:], down).pictures(
+                    noise, 0, range(1), 1
+                )
                 rows[label].append({"PSNR (dB)": metrics.psnr(again.cpu(), tasks.truth[i : i + 1])})
     return {label: joined(parts) for label, parts in rows.items()}

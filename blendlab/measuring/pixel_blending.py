@@ -1,7 +1,8 @@
-"""What Blended Diffusion (2111.14818) claims, and what its options do: tables for notebooks 01 and 02, on tinyworld.
+"""What Blended Diffusion (2111.14818) claims, and what its options do: tables for notebooks 01 and
+02, on tinyworld.
 
-Tasks, seeds and settings are the same in all rows of a table, except for what a row's label says. Next: tables.py,
-whose helpers these use, and ../papers/blended.py, which most of them measure.
+Tasks, seeds and settings are the same in all rows of a table, except for what a row's label says.
+Next: tables.py, whose helpers these use, and ../papers/blended.py, which most of them measure.
 """
 
 from dataclasses import replace
@@ -39,18 +40,24 @@ from .tables import (
 PIXELS = ("tinyworld-pixel", "tinyworld-clip", "tinyworld-judge")
 JOINS = {"naive paste": blend, "Laplacian pyramid": pyramid, "Poisson": poisson}
 LAMBDAS = (0.0, 100.0, 1000.0, 10000.0)  # figure 3 of the paper compares the last three
-SHIFTED = 0.1  # where noise estimates are shifted: the share of levels skipped, as the first holds no picture to shift
+# where noise estimates are shifted: the share of levels skipped, as the first holds no picture to
+# shift
+SHIFTED = 0.1
 RESULTS = 10  # of each task, to rank: their best and worst fifth are two each
 
 
 def asked(model, clip, tasks, seed, **options):
-    """Edits (n,3,H,W) by algorithm 1, which asks for the background, from where the recommended edits start."""
+    """Edits (n,3,H,W) by algorithm 1, which asks for the background, from where the recommended
+    edits start.
+    """
     how = cards.settings(model, "blended") | dict(n=len(tasks), seed=seed, ranking=None) | options
     return clip_guided(model, clip, tasks.image, tasks.mask, tasks.prompts, **how).tensor.cpu()
 
 
 def outside(images, tasks):
-    error = metrics.background_error(images, tasks.image, tasks.mask).clamp(min=1e-4)  # 80 dB is exact
+    error = metrics.background_error(images, tasks.image, tasks.mask).clamp(
+        min=1e-4
+    )  # 80 dB is exact
     return {"background (dB)": metrics.decibels(error)}
 
 
@@ -61,9 +68,10 @@ SURE = 0.85  # of held-out scenes that are not empty, 97% are surer (28 of 29 tr
 
 @measured(500, "tinyworld-pixel", "tinyworld-judge")
 def pixel(n, model, judge):
-    """What the pixel model makes of noise alone, without words: how sure the judge is of the clearest thing of at
-    least 1% of the picture, and how often it is so sure that the thing counts as recognisable: a mean probability
-    of 0.85 of one class. Held-out scenes, of which one in 17 is empty, beside it.
+    """What the pixel model makes of noise alone, without words: how sure the judge is of the
+    clearest thing of at least 1% of the picture, and how often it is so sure that the thing counts
+    as recognisable: a mean probability of 0.85 of one class. Held-out scenes, of which one in 17 is
+    empty, beside it.
     """
     how, schedule = cards.settings(model, "blended"), Schedule.from_scheduler(model.scheduler)
     net = denoiser(model.unet, schedule, model.scheduler.config.prediction_type)
@@ -73,9 +81,13 @@ def pixel(n, model, judge):
             count = min(metrics.BLOCK, n - start)
             x, fresh = (Noise(k, count, purpose, model.device) for purpose in ("initial", "step"))
             timesteps, noise = schedule.timesteps(how["steps"]), lambda fresh=fresh: fresh(shape)
-            pictures = last(sample(net, x(shape), schedule, timesteps, how["eta"], noise)).clamp(-1, 1)
+            pictures = last(sample(net, x(shape), schedule, timesteps, how["eta"], noise)).clamp(
+                -1, 1
+            )
             scenes = world.sample(count, world.HELD_OUT, start, model.device)
-            scenes = world.render(world.simple(scenes) if is_simple(model) else scenes, side(model)).image
+            scenes = world.render(
+                world.simple(scenes) if is_simple(model) else scenes, side(model)
+            ).image
             for label, images in (("samples", pictures), ("held-out scenes", scenes)):
                 rows[label].append(judge.sure(images))
             shown += list(pictures[: 2 * SHOWN + 2 - len(shown)])
@@ -87,9 +99,9 @@ def pixel(n, model, judge):
 
 @measured(100, *PIXELS)
 def pixel_edits(n, model, clip, judge):
-    """Edits in pixels by algorithm 2 of Blended Diffusion with the recommended settings: the first of four seeds,
-    the one of four that CLIP ranks first, and the first one's twin that nobody guides. Ceiling and floor: the
-    truth and the source.
+    """Edits in pixels by algorithm 2 of Blended Diffusion with the recommended settings: the first
+    of four seeds, the one of four that CLIP ranks first, and the first one's twin that nobody
+    guides. Ceiling and floor: the truth and the source.
     """
     rows = {label: [] for label in ("guided", "guided, best of 4", "unguided")}
     rows |= {label: [] for label in ("ceiling: the truth", "floor: the source")}
@@ -100,16 +112,21 @@ def pixel_edits(n, model, clip, judge):
                 zip(*four, tasks.prompts, tasks.mask, strict=True)]  # fmt: skip
         chosen = torch.stack([four[j][i] for i, j in enumerate(best)])
         twin = guided(model, clip, tasks, seed=4 * k, scale=0.0)
-        for label, images in zip(rows, (four[0], chosen, twin, tasks.truth, tasks.image), strict=True):
+        for label, images in zip(
+            rows, (four[0], chosen, twin, tasks.truth, tasks.image), strict=True
+        ):
             rows[label].append(_seen_by_both(judge, clip, images, tasks))
-        figure = figure or columns(tasks, {"nobody guides": twin, "CLIP guides": four[0], "best of 4": chosen})
+        figure = figure or columns(
+            tasks, {"nobody guides": twin, "CLIP guides": four[0], "best of 4": chosen}
+        )
     return {label: joined(parts) for label, parts in rows.items()}, figure
 
 
 @measured(48, *PIXELS)
 def augmentations(n, model, clip, judge):
-    """What CLIP and the judge say of guided edits without extending augmentations and with them: same seeds, same
-    scale. And of pixels that CLIP alone painted, without a diffusion model: 60 steps of Adam inside the mask.
+    """What CLIP and the judge say of guided edits without extending augmentations and with them:
+    same seeds, same scale. And of pixels that CLIP alone painted, without a diffusion model: 60
+    steps of Adam inside the mask.
     """
     rows, figure = {"the source": []}, []
     for k, tasks in blocks(n, model, "augmentations"):
@@ -132,8 +149,12 @@ def guided(model, clip, tasks, seed, **options):
 
 
 def distance(clip, images, tasks, how=None, u=None):
-    """(n,) distances as guidance measures them: of the pictures themselves, or of their warped copies."""
-    return clip_distance(images, read(clip, tasks.prompts).cpu(), tasks.mask, clip, how or Guiding(), u)
+    """(n,) distances as guidance measures them: of the pictures themselves, or of their warped
+    copies.
+    """
+    return clip_distance(
+        images, read(clip, tasks.prompts).cpu(), tasks.mask, clip, how or Guiding(), u
+    )
 
 
 @torch.no_grad()
@@ -172,15 +193,20 @@ def _painted(clip, tasks, seed, steps=60, **looks):
 
 @measured(48, *PIXELS)
 def background_weights(n, model, clip, judge):
-    """Algorithm 1 of Blended Diffusion asks for the background with a weight lambda: what that does to the background
-    and to the edit. Nothing is pasted.
+    """Algorithm 1 of Blended Diffusion asks for the background with a weight lambda: what that does
+    to the background and to the edit. Nothing is pasted.
     """
     rows = {f"lambda {value:g}": [] for value in LAMBDAS} | {"algorithm 2": []}
     for k, tasks in blocks(n, model, "background_weights"):
         made = [asked(model, clip, tasks, k, background=value) for value in LAMBDAS]
-        for label, images in zip(rows, [*made, guided(model, clip, tasks, k, paste=False)], strict=True):
+        for label, images in zip(
+            rows, [*made, guided(model, clip, tasks, k, paste=False)], strict=True
+        ):
             rows[label].append(
-                seen_inside(judge, images, tasks) | outside(images, tasks) | clips_word(clip, images, tasks))
+                seen_inside(judge, images, tasks)
+                | outside(images, tasks)
+                | clips_word(clip, images, tasks)
+            )
     return {label: joined(parts) for label, parts in rows.items()}
 
 
@@ -195,28 +221,33 @@ SHIFTS = {
 
 @measured(48, *PIXELS)
 def guidance_variants(n, model, clip, judge):
-    """What the gradient moves (the mean by the variance of the move, or the noise estimate), what CLIP looks at, and
-    whether the gradient goes through the network: algorithm 2, DDPM, the same scale, a tenth of the levels skipped.
-    Seconds an edit.
+    """What the gradient moves (the mean by the variance of the move, or the noise estimate), what
+    CLIP looks at, and whether the gradient goes through the network: algorithm 2, DDPM, the same
+    scale, a tenth of the levels skipped. Seconds an edit.
     """
     same = dict(eta=1.0, skip=SHIFTED)
     rows, seconds = ({label: [] for label in SHIFTS} for _ in range(2))
     for k, tasks in blocks(n, model, "guidance_variants"):
         for label, how in SHIFTS.items():
-            images, time_each = timed(lambda k=k, tasks=tasks, how=how: guided(model, clip, tasks, k, **same, **how))
+            images, time_each = timed(
+                lambda k=k, tasks=tasks, how=how: guided(model, clip, tasks, k, **same, **how)
+            )
             rows[label].append(seen_inside(judge, images, tasks) | clips_word(clip, images, tasks))
             seconds[label].append(time_each)
     return {label: joined(parts) | seconds_each(seconds[label]) for label, parts in rows.items()}
 
 
-SAMPLERS = {f"{name}, {steps} steps": dict(eta=eta, steps=steps)
-            for name, eta in (("DDPM", 1.0), ("DDIM", 0.0)) for steps in (100, 50, 25, 10)}  # fmt: skip
+SAMPLERS = {
+    f"{name}, {steps} steps": dict(eta=eta, steps=steps)
+    for name, eta in (("DDPM", 1.0), ("DDIM", 0.0))
+    for steps in (100, 50, 25, 10)
+}
 
 
 @measured(32, *PIXELS)
 def samplers(n, model, clip, judge):
-    """DDPM against DDIM, at many steps and at few: algorithm 2 with the recommended scale, a tenth of the levels
-    skipped.
+    """DDPM against DDIM, at many steps and at few: algorithm 2 with the recommended scale, a tenth
+    of the levels skipped.
     """
     rows = {label: [] for label in SAMPLERS}
     for k, tasks in blocks(n, model, "samplers"):
@@ -231,34 +262,46 @@ def samplers(n, model, clip, judge):
 
 @measured(48, *PIXELS)
 def joins(n, model, clip, judge):
-    """How an edit and its source become one picture: edits of algorithm 1 (lambda 1000) joined at the end, against
-    blending at every step. The seam measure is 1 where the border of the mask is like what is around it; the source
-    and the truth say what that is worth here. A background of 80 dB is the source's, bit for bit.
+    """How an edit and its source become one picture: edits of algorithm 1 (lambda 1000) joined at
+    the end, against blending at every step. The seam measure is 1 where the border of the mask is
+    like what is around it; the source and the truth say what that is worth here. A background of 80
+    dB is the source's, bit for bit.
     """
-    rows, figure = {label: [] for label in (*JOINS, "blended at every step", "the truth", "the source")}, None
+    rows, figure = (
+        {label: [] for label in (*JOINS, "blended at every step", "the truth", "the source")},
+        None,
+    )
     for k, tasks in blocks(n, model, "joins"):
         whole = asked(model, clip, tasks, k)
-        made = {label: join(tasks.mask, whole, tasks.image).clamp(-1, 1) for label, join in JOINS.items()}
+        made = {
+            label: join(tasks.mask, whole, tasks.image).clamp(-1, 1)
+            for label, join in JOINS.items()
+        }
         made["blended at every step"] = guided(model, clip, tasks, k)
         figure = figure or columns(tasks, made)
         for label, images in zip(rows, [*made.values(), tasks.truth, tasks.image], strict=True):
             error = metrics.rms((images - tasks.truth) / 2, tasks.mask)
-            seen = {"seam (1 is none)": metrics.seam(images, tasks.mask), "error to the truth (share of range)": error}
+            seen = {
+                "seam (1 is none)": metrics.seam(images, tasks.mask),
+                "error to the truth (share of range)": error,
+            }
             rows[label].append(seen_inside(judge, images, tasks) | seen | outside(images, tasks))
     return {label: joined(parts) for label, parts in rows.items()}, figure
 
 
 @measured(48, *PIXELS, "tinyworld")
 def pixel_methods(n, model, clip, judge, pipe):
-    """Three methods with words and a mask, on the same tasks: algorithm 1 (lambda 1000), algorithm 2, and
-    PaintByWord++, which optimises an autoencoder's latents under CLIP (150 steps of the paper's 500, as many copies as
-    the others). Seconds an edit, 16 at once.
+    """Three methods with words and a mask, on the same tasks: algorithm 1 (lambda 1000), algorithm
+    2, and PaintByWord++, which optimises an autoencoder's latents under CLIP (150 steps of the
+    paper's 500, as many copies as the others). Seconds an edit, 16 at once.
     """
 
     def painted(tasks, k):
         copies = cards.settings(model, "blended")["augmentations"]
         same = dict(n=len(tasks), seed=k, ranking=None, steps=150, augmentations=copies)
-        return paint_by_word(pipe, clip, tasks.image, tasks.mask, tasks.prompts, **same).tensor.cpu()
+        return paint_by_word(
+            pipe, clip, tasks.image, tasks.mask, tasks.prompts, **same
+        ).tensor.cpu()
 
     methods = {
         "algorithm 1": lambda tasks, k: asked(model, clip, tasks, k),
@@ -293,14 +336,18 @@ RANKINGS = {
 
 @measured(16, *PIXELS)
 def rankings(n, model, clip, judge):
-    """What ranking is worth: 10 edits of each task, ranked by CLIP in four ways. How often the judge accepts the first
-    one, the best fifth, the worst fifth; and how much of the mask the first one's thing fills, as a share of what the
-    truth's fills.
+    """What ranking is worth: 10 edits of each task, ranked by CLIP in four ways. How often the
+    judge accepts the first one, the best fifth, the worst fifth; and how much of the mask the first
+    one's thing fills, as a share of what the truth's fills.
     """
     rows = {label: [] for label in (*RANKINGS, "by chance")}
     for k, tasks in blocks(n, model, "rankings"):
-        made = torch.stack([guided(model, clip, tasks, RESULTS * k + j) for j in range(RESULTS)], dim=1)  # (n,10,3,H,W)
-        right = torch.stack([metrics.precision(judge, images, tasks)[0] for images in made.unbind(1)], dim=1)  # (n,10)
+        made = torch.stack(
+            [guided(model, clip, tasks, RESULTS * k + j) for j in range(RESULTS)], dim=1
+        )  # (n,10,3,H,W)
+        right = torch.stack(
+            [metrics.precision(judge, images, tasks)[0] for images in made.unbind(1)], dim=1
+        )  # (n,10)
         full = torch.stack([complete(judge, images, tasks) for images in made.unbind(1)], dim=1)
         for i, prompt in enumerate(tasks.prompts):
             for label, how in RANKINGS.items():
@@ -321,9 +368,14 @@ def _ranked(right, full, order):
 
 
 def complete(judge, images, tasks):
-    """(n,) how much of the mask the prompted thing fills, as a share of what the truth's fills; at most 1."""
+    """(n,) how much of the mask the prompted thing fills, as a share of what the truth's fills; at
+    most 1.
+    """
     names = torch.tensor([1 + world.KINDS.index(kind) for kind in tasks.kind])[:, None, None]
-    shares = [((judge(x).kinds().cpu() == names) * tasks.mask[:, 0]).sum((1, 2)) for x in (images, tasks.truth)]
+    shares = [
+        ((judge(x).kinds().cpu() == names) * tasks.mask[:, 0]).sum((1, 2))
+        for x in (images, tasks.truth)
+    ]
     return (shares[0] / shares[1].clamp(min=1)).clamp(max=1)
 
 
@@ -337,9 +389,9 @@ SILENT = tuple(word for word in world.SIGN_WORDS if word not in world.KINDS)
 
 @measured(200, "tinyworld-clip")
 def signs(n, clip):
-    """Red signs that say "cat" in CLIP's ranking for "cat", and for "a red cat": how often is such a sign ranked before
-    a sign that says something else, before another red thing, before the thing itself? All at the same place of the
-    same scene, cut out as ranking sees them.
+    """Red signs that say "cat" in CLIP's ranking for "cat", and for "a red cat": how often is such
+    a sign ranked before a sign that says something else, before another red thing, before the thing
+    itself? All at the same place of the same scene, cut out as ranking sees them.
     """
     words, box, views = _signs(n, clip.size)
     mask, shown, titles = metrics.box_mask(box, clip.size), range(min(4, n)), []
@@ -348,11 +400,17 @@ def signs(n, clip):
         distance = {label: [] for label in views}
         for label, images in views.items():
             for i, word in enumerate(words):
-                distance[label] += rank(images[i : i + 1], ask.format(word), clip, mask[i : i + 1])[1]
+                distance[label] += rank(images[i : i + 1], ask.format(word), clip, mask[i : i + 1])[
+                    1
+                ]
         for label in rows:
-            first = [mine < other for mine, other in zip(distance[SAID], distance[label], strict=True)]
+            first = [
+                mine < other for mine, other in zip(distance[SAID], distance[label], strict=True)
+            ]
             rows[label][f'the sign is first for "{ask.format("cat")}"'] = torch.tensor(first)
-        titles += [f"{words[i]}: {label}, {distance[label][i]:.2f}" for i in shown for label in views] * (not titles)
+        titles += [
+            f"{words[i]}: {label}, {distance[label][i]:.2f}" for i in shown for label in views
+        ] * (not titles)
     pictures = [views[label][i : i + 1] for i in shown for label in views]
     return rows, viz.show(pictures, titles, columns=len(views))
 
@@ -372,6 +430,9 @@ def _signs(n, size, seed=world.HELD_OUT + 11):
         "the thing itself": dict(kind=kinds[kind]),
     }
     place = dict(colour="red", accent="white", x=0.5, y=0.6, size=0.28)
-    views = {label: world.render(world.added(empty, **place, **thing), size).image for label, thing in things.items()}
+    views = {
+        label: world.render(world.added(empty, **place, **thing), size).image
+        for label, thing in things.items()
+    }
     box = torch.tensor([0.5 - 0.28, 0.6 - 0.28, 0.5 + 0.28, 0.6 + 0.28]).expand(n, 4)
     return [SAYS[k] for k in kind.tolist()], box, views

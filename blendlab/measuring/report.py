@@ -1,7 +1,9 @@
-"""data/phenomena.md: what the notebooks rest on, each with one figure, one comparison and one sentence.
+"""data/phenomena.md: what the notebooks rest on, each with one figure, one comparison and one
+sentence.
 
-`blendlab results phenomena` makes the tables that are missing or were made with other weights, then the page. A thing
-counts as there when the intervals of its comparison do not overlap. Read next: pixel_blending.py, which measures some.
+`blendlab results phenomena` makes the tables that are missing or were made with other weights, then
+the page. A thing counts as there when the intervals of its comparison do not overlap. Read next:
+pixel_blending.py, which measures some.
 """
 
 from dataclasses import dataclass
@@ -12,7 +14,9 @@ from . import results
 
 @dataclass(frozen=True)
 class Section:
-    """One phenomenon: `more` and `less` are (row, column) of a table, or `less` a share; `says` names both."""
+    """One phenomenon: `more` and `less` are (row, column) of a table, or `less` a share; `says`
+    names both.
+    """
 
     title: str
     table: str
@@ -115,7 +119,12 @@ def page() -> str:
         lines += [section.says.format(more=f"**{more}**", less=f"**{less}**")]
         lines += [f"n = {table['n']}, `{table['command']}`."]
         if section.table not in drawn:
-            lines += ["", f"![{section.title}](results/{section.table}.png)", "", repr(results.table(table))]
+            lines += [
+                "",
+                f"![{section.title}](results/{section.table}.png)",
+                "",
+                repr(results.table(table)),
+            ]
         drawn.add(section.table)
     return "\n".join(lines) + "\n"
 
@@ -129,7 +138,9 @@ def _interval(at, rows):
         return at, at, at
     found = [row for row in rows if row["label"] == at[0]]
     if not found:
-        raise ValueError(f"a table lacks the row {at[0]!r}: train what it needs, see its module, and make it again")
+        raise ValueError(
+            f"a table lacks the row {at[0]!r}: train what it needs, see its module, and make it again"
+        )
     return found[0][at[1]]
 
 

@@ -1,4 +1,5 @@
-"""Measured tables: each made by one command, and kept in data/results/ with what it takes to make it again.
+"""Measured tables: each made by one command, and kept in data/results/ with what it takes to make
+it again.
 
     blendlab results edits                              # measure all of it and save it
     results.table("edits")                              # the saved table, for a notebook
@@ -33,7 +34,9 @@ PACKAGES = ("blendlab", "torch", "diffusers", "transformers")
 
 
 def measure(name: str, n: int | None = None) -> dict:
-    """Make a table here and now, of its first n tasks or of all, and its figure if it has one; nothing is saved."""
+    """Make a table here and now, of its first n tasks or of all, and its figure if it has one;
+    nothing is saved.
+    """
     recipe, start = _recipe(name), time.perf_counter()
     n_used = n or recipe.n
     made = recipe.function(n_used, *map(networks.load, recipe.needs))
@@ -45,7 +48,9 @@ def measure(name: str, n: int | None = None) -> dict:
         "command": f"blendlab results {name}" + (f" -n {n}" if n else ""),
         "seconds": round(time.perf_counter() - start, 1),
         "n": n_used,
-        "device": torch.cuda.get_device_name() if gpu else f"the CPU, threads: {torch.get_num_threads()}",
+        "device": torch.cuda.get_device_name()
+        if gpu
+        else f"the CPU, threads: {torch.get_num_threads()}",
         "versions": {package: import_module(package).__version__ for package in PACKAGES},
         "weights": {model: fingerprint(model) for model in recipe.needs},
         "rows": [_row(label, columns) for label, columns in rows.items()],
@@ -53,7 +58,9 @@ def measure(name: str, n: int | None = None) -> dict:
 
 
 def run(name: str, n: int | None = None) -> dict:
-    """Make a table and save it as data/results/NAME.json, in one move, its figure beside it; returns the table."""
+    """Make a table and save it as data/results/NAME.json, in one move, its figure beside it;
+    returns the table.
+    """
     result, path = measure(name, n), _path(name)
     figure = result.pop("figure", None)
     save(result, path)
@@ -79,12 +86,16 @@ def saved(name: str) -> bool:
 def load(name: str) -> dict:
     """Return the saved table; FileNotFoundError says how to make it."""
     if not saved(name):
-        raise FileNotFoundError(f"table {name!r} is not there yet; make it with `blendlab results {name}`")
+        raise FileNotFoundError(
+            f"table {name!r} is not there yet; make it with `blendlab results {name}`"
+        )
     return json.loads(_path(name).read_text(encoding="utf-8"))
 
 
 def listing() -> str:
-    """Name every table, what it says, and whether it is there and made with the weights that are."""
+    """Name every table, what it says, and whether it is there and made with the weights that
+    are.
+    """
     return "\n".join(f"{name} ({_state(name)})\n  {recipe.what}" for name, recipe in TABLES.items())
 
 
@@ -97,9 +108,11 @@ def fingerprint(model: str) -> str:
 
 
 def reproduces(saved: dict, live: dict, differ: int = 0) -> str:
-    """Check that a table made here has the outcomes that were saved, task by task; return a sentence.
+    """Check that a table made here has the outcomes that were saved, task by task; return a
+    sentence.
 
-    differ: how many may not, on a machine that rounds differently. AssertionError names the first few.
+    differ: how many may not, on a machine that rounds differently. AssertionError names the first
+            few.
     """
     rows, compared, wrong = {row["label"]: row for row in saved["rows"]}, 0, []
     for row in live["rows"]:
@@ -110,14 +123,22 @@ def reproduces(saved: dict, live: dict, differ: int = 0) -> str:
                       for i, (was, now) in enumerate(pairs) if not _same(was, now)]  # fmt: skip
     if not compared or len(wrong) > differ:
         raise AssertionError(
-            f"{len(wrong)} of {compared} outcomes are not as saved ({'; '.join(wrong[:3])}); if the weights "
+            f"{len(wrong)} of {compared} outcomes are not as saved ({'; '.join(wrong[:3])}); "
+            "if the weights "
             f"or the method changed on purpose, make the table again with `{saved['command']}`"
         )
-    return f"{compared - len(wrong)} of {compared} outcomes of the first {live['n']} tasks are as saved"
+    return (
+        f"{compared - len(wrong)} of {compared} outcomes of the first {live['n']} tasks "
+        "are as saved"
+    )
 
 
 def _same(was, now):
-    return was == now or not isinstance(was, str) and math.isclose(was, now, rel_tol=0.01, abs_tol=1e-4)
+    return (
+        was == now
+        or not isinstance(was, str)
+        and math.isclose(was, now, rel_tol=0.01, abs_tol=1e-4)
+    )
 
 
 def current(name: str) -> bool:
@@ -153,7 +174,9 @@ def _row(label, columns):
             if shares:
                 interval = metrics.proportion(int(outcomes.sum()), len(outcomes))
             kept = outcomes[:KEPT].tolist()
-            first[column] = "".join(map("01".__getitem__, kept)) if shares else list(map(_short, kept))
+            first[column] = (
+                "".join(map("01".__getitem__, kept)) if shares else list(map(_short, kept))
+            )
         row[column] = [_short(value) for value in interval]
     return row | ({"first": first} if first else {})
 
@@ -164,7 +187,11 @@ def _short(value):
 
 def _json(result):
     """JSON with a line for each row, so that one can read what changed in a table."""
-    lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in result.items() if key != "rows"]
+    lines = [
+        f"  {json.dumps(key)}: {json.dumps(value)}"
+        for key, value in result.items()
+        if key != "rows"
+    ]
     rows = ",\n    ".join(json.dumps(row) for row in result["rows"])
     return "{\n" + ",\n".join([*lines, f'  "rows": [\n    {rows}\n  ]']) + "\n}\n"
 
@@ -218,28 +245,37 @@ class Table:
             )
             lines.append(f'<th style="{left}">{html.escape(label)}</th>{values}')
         body = "".join(f'<tr style="background:none">{line}</tr>' for line in lines)
-        style = "border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:inherit;color:inherit"
+        style = "border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:inherit;color:inherit"  # noqa: E501
         return (
-            f'<div style="overflow-x:auto"><p style="max-width:46em">{html.escape(self.result["what"])}</p>'
+            '<div style="overflow-x:auto"><p '
+            f'style="max-width:46em">{html.escape(self.result["what"])}</p>'
             f'<table style="{style}">{body}</table>'
             f'<p style="opacity:.7;font-size:.85em">{html.escape(self.foot())}</p></div>'
         )
 
     def _drawn(self, interval, column):
-        """A bar below the numbers: where the interval lies in [0, 1], or among the column's numbers."""
+        """A bar below the numbers: where the interval lies in [0, 1], or among the column's
+        numbers.
+        """
         all_ends = [end for row in self.rows for end in row.get(column, [])[1:] if end is not None]
-        least, most = (min(all_ends, default=0), max(all_ends, default=0)) if _is_number(column) else (0, 1)
+        least, most = (
+            (min(all_ends, default=0), max(all_ends, default=0)) if _is_number(column) else (0, 1)
+        )
         lonely = _is_number(column) and sum(column in row for row in self.rows) == 1
         if interval is None or interval[1] is None or lonely or most == least:
             return ""
         start, end = (97 * (x - least) / (most - least) for x in interval[1:])
-        blue = f"{GREY} {start:.1f}%,{BLUE} {start:.1f}%,{BLUE} {end + 3:.1f}%,{GREY} {end + 3:.1f}%"
+        blue = (
+            f"{GREY} {start:.1f}%,{BLUE} {start:.1f}%,{BLUE} {end + 3:.1f}%,{GREY} {end + 3:.1f}%"
+        )
         style = "height:5px;min-width:7em;margin-top:4px;border-radius:3px"
         return f'<div style="{style};background:linear-gradient(90deg,{blue})"></div>'
 
 
 def text(interval, column: str) -> str:
-    """A value and its interval, with the digits that the interval allows: 83% [77, 88], 27.4 [26.8, 28.0]."""
+    """A value and its interval, with the digits that the interval allows: 83% [77, 88], 27.4 [26.8,
+    28.0].
+    """
     if interval is None or interval[0] is None:
         return ""
     scale, unit = (1, "") if _is_number(column) else (100, "%")

@@ -1,7 +1,7 @@
 """Which settings a model recommends: sweeps that change one number of a middle choice at a time.
 
-All on tasks that no other table reports, so that choosing here flatters none of them. What was chosen stands in each
-model's blendlab.json. Next: cards.settings, which hands it out.
+All on tasks that no other table reports, so that choosing here flatters none of them. What was
+chosen stands in each model's blendlab.json. Next: cards.settings, which hands it out.
 """
 
 from .. import world
@@ -21,19 +21,34 @@ def around(middle: dict, **tried) -> dict[str, dict]:
     return {", ".join(f"{name}={value:g}" for name, value in how.items()): how for how in rows}
 
 
-LATENT = around({"w": 4.0, "steps": 25, "skip": 0.1, "eta": 1.0},
-                w=(2.0, 3.0, 6.0, 8.0), eta=(0.0, 0.5), skip=(0.0, 0.25), steps=(15, 50))  # fmt: skip
-PIXEL = around({"scale": 300.0, "augmentations": 4, "steps": 25, "skip": 0.1, "eta": 1.0},
-               scale=(100.0, 1000.0), augmentations=(1, 8), steps=(50,), skip=(0.0, 0.25))  # fmt: skip
-EXEMPLAR = around({"w": 3.0, "steps": 25, "skip": 0.0, "eta": 0.0}, w=(1.0, 2.0, 5.0, 8.0), steps=(15, 50),
-                  eta=(1.0,), skip=(0.1,))  # fmt: skip
+LATENT = around(
+    {"w": 4.0, "steps": 25, "skip": 0.1, "eta": 1.0},
+    w=(2.0, 3.0, 6.0, 8.0),
+    eta=(0.0, 0.5),
+    skip=(0.0, 0.25),
+    steps=(15, 50),
+)
+PIXEL = around(
+    {"scale": 300.0, "augmentations": 4, "steps": 25, "skip": 0.1, "eta": 1.0},
+    scale=(100.0, 1000.0),
+    augmentations=(1, 8),
+    steps=(50,),
+    skip=(0.0, 0.25),
+)
+EXEMPLAR = around(
+    {"w": 3.0, "steps": 25, "skip": 0.0, "eta": 0.0},
+    w=(1.0, 2.0, 5.0, 8.0),
+    steps=(15, 50),
+    eta=(1.0,),
+    skip=(0.1,),
+)
 DECODER = around({"steps": 75, "lr": 3e-4}, steps=(25, 150), lr=(1e-4, 1e-3))
 
 
 @measured(64, "tinyworld", "tinyworld-judge")
 def settings(n, pipe, judge):
-    """Which settings make the best latent edits: each row changes one number of a middle choice. On tasks that
-    no other table reports, so that choosing here flatters none of them.
+    """Which settings make the best latent edits: each row changes one number of a middle choice. On
+    tasks that no other table reports, so that choosing here flatters none of them.
     """
     rows = {}
     for label, how in LATENT.items():
@@ -47,8 +62,8 @@ def settings(n, pipe, judge):
 
 @measured(32, "tinyworld-pixel", "tinyworld-clip", "tinyworld-judge")
 def pixel_settings(n, model, clip, judge):
-    """Which settings make the best guided edits in pixels: each row changes one number of a middle choice. On
-    tasks that no other table reports.
+    """Which settings make the best guided edits in pixels: each row changes one number of a middle
+    choice. On tasks that no other table reports.
     """
     rows = {}
     for label, how in PIXEL.items():
@@ -62,24 +77,29 @@ def pixel_settings(n, model, clip, judge):
 
 @measured(48, "tinyworld-exemplar", "tinyworld-judge")
 def exemplar_settings(n, pipe, judge):
-    """Which settings follow a reference best: does the judge see its class and colour, and how far is the result from
-    the truth? Each row changes one number of a middle choice. On tasks that no other table reports.
+    """Which settings follow a reference best: does the judge see its class and colour, and how far
+    is the result from the truth? Each row changes one number of a middle choice. On tasks that no
+    other table reports.
     """
     tasks, _, reference, *_ = references(n, side(pipe), seed=APART)
     rows = {}
     for label, how in EXEMPLAR.items():
         with progress(n, label, "task") as bar:
-            images = exemplar(pipe, tasks.image, tasks.mask, reference, n=n, seed=0, batch=metrics.BLOCK, **how).tensor
+            images = exemplar(
+                pipe, tasks.image, tasks.mask, reference, n=n, seed=0, batch=metrics.BLOCK, **how
+            ).tensor
             bar.update(n)
         error = metrics.rms((images.cpu() - tasks.truth) / 2, tasks.mask)
-        rows[label] = seen_inside(judge, images, tasks) | {"error to the truth (share of range)": error}
+        rows[label] = seen_inside(judge, images, tasks) | {
+            "error to the truth (share of range)": error
+        }
     return rows
 
 
 @measured(6, "tinyworld")
 def decoder_settings(n, pipe):
-    """Steps and rate of decoder tuning: the background of latent edits before it, and after it. On tasks that no other
-    table reports.
+    """Steps and rate of decoder tuning: the background of latent edits before it, and after it. On
+    tasks that no other table reports.
     """
     rows = {}
     for k, tasks in blocks(n, pipe, "edits", seed=APART):

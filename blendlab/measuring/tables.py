@@ -1,9 +1,9 @@
 """What is measured: one function for each table of the course.
 
-A table is a function of n and of models, decorated with `measured`, that returns {row: {column: outcomes}}.
-Outcomes are a tensor with one for each task, in order, or (value, low, high) ready made. A column that ends
-with a unit in brackets, as in "background (dB)", holds numbers; others hold shares. The modules
-beside this one hold more of them. Next: metrics.py.
+A table is a function of n and of models, decorated with `measured`, that returns {row: {column:
+outcomes}}. Outcomes are a tensor with one for each task, in order, or (value, low, high) ready
+made. A column that ends with a unit in brackets, as in "background (dB)", holds numbers; others
+hold shares. The modules beside this one hold more of them. Next: metrics.py.
 """
 
 import math
@@ -31,7 +31,9 @@ from . import metrics
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a table is made: function(n, *models), with the models of these names, for n tasks unless told."""
+    """How a table is made: function(n, *models), with the models of these names, for n tasks unless
+    told.
+    """
 
     function: Callable
     n: int
@@ -58,10 +60,12 @@ def measured(n: int, *needs: str):
 
 @measured(200, "tinyworld", "tinyworld-judge")
 def edits(n, pipe, judge):
-    """Latent edits with the recommended settings: does the judge see the prompted thing in the mask, and what
-    changed outside it? Ceiling and floor are the truth and the source behind the same autoencoder.
+    """Latent edits with the recommended settings: does the judge see the prompted thing in the
+    mask, and what changed outside it? Ceiling and floor are the truth and the source behind the
+    same autoencoder.
 
-    "class" is the batch precision of 2206.02779, table 1. Time: autoencoder, text encoder and all steps.
+    "class" is the batch precision of 2206.02779, table 1. Time: autoencoder, text encoder and all
+    steps.
     """
     ours, ceiling, floor = [], [], []
     for k, tasks in blocks(n, pipe, "edits"):
@@ -70,7 +74,10 @@ def edits(n, pipe, judge):
         ours.append(seen_inside(judge, edit.tensor, tasks) | seen_outside(edit, tasks) | exact)
         ceiling.append(seen_inside(judge, reconstructed(pipe, tasks.truth), tasks))
         floor.append(seen_inside(judge, reconstructed(pipe, tasks.image), tasks))
-    time = {f"an edit, {batch} at once (s)": _seconds(pipe, batch, repeats=min(n, 5)) for batch in (1, 4)}
+    time = {
+        f"an edit, {batch} at once (s)": _seconds(pipe, batch, repeats=min(n, 5))
+        for batch in (1, 4)
+    }
     rows = {"blended_latent": joined(ours) | time}
     return rows | {"ceiling: the truth": joined(ceiling), "floor: the source": joined(floor)}
 
@@ -87,9 +94,9 @@ BLENDINGS = {
 
 @measured(200, "tinyworld", "tinyworld-judge")
 def blending(n, pipe, judge):
-    """What implementations of blending disagree on: how far the final latent ends from the source's outside
-    the mask, and what that does to the picture. Same tasks, noise, w and steps in every row, DDIM; the source's
-    latent is the posterior's mode.
+    """What implementations of blending disagree on: how far the final latent ends from the source's
+    outside the mask, and what that does to the picture. Same tasks, noise, w and steps in every
+    row, DDIM; the source's latent is the posterior's mode.
     """
     numbers = FALLBACK | cards.settings(pipe, "blended_latent")
     same = dict(w=numbers["w"], steps=numbers["steps"], eta=0.0, posterior="mode")
@@ -106,27 +113,36 @@ def blending(n, pipe, judge):
 
 @measured(2000, "tinyworld", "tinyworld-judge")
 def judge(n, pipe, judge):
-    """How often the judge is right about an object: in renders, and in what the autoencoder makes of them,
-    which is the ceiling of every precision that it measures. At least n objects of held-out scenes, each of
-    0.6% of its picture or more.
+    """How often the judge is right about an object: in renders, and in what the autoencoder makes
+    of them, which is the ceiling of every precision that it measures. At least n objects of
+    held-out scenes, each of 0.6% of its picture or more.
     """
     tallies = {"renders": Counter(), "reconstructions": Counter()}
     with progress(n, "judge", "object") as bar:
         for view in _views(pipe):
-            seen = F.interpolate(view.masks, (SIZE, SIZE), mode="area"), view.scenes.kind, view.scenes.colour
+            seen = (
+                F.interpolate(view.masks, (SIZE, SIZE), mode="area"),
+                view.scenes.kind,
+                view.scenes.colour,
+            )
             tallies["renders"].update(per_object(judge, view.image, *seen))
-            tallies["reconstructions"].update(per_object(judge, reconstructed(pipe, view.image), *seen))
+            tallies["reconstructions"].update(
+                per_object(judge, reconstructed(pipe, view.image), *seen)
+            )
             bar.update(tallies["renders"]["objects"] - bar.n)
             if bar.n >= n:
                 break
     share = lambda tally, what: metrics.proportion(tally[what], tally["objects"])  # noqa: E731
-    return {label: {"class": share(t, "kind"), "colour": share(t, "colour")} for label, t in tallies.items()}
+    return {
+        label: {"class": share(t, "kind"), "colour": share(t, "colour")}
+        for label, t in tallies.items()
+    }
 
 
 @measured(500, "tinyworld")
 def autoencoder(n, pipe):
-    """What the autoencoder alone loses: the PSNR of held-out scenes that it encoded and decoded, of each
-    picture, then the mean; and the same of the pixels that show objects, where there are any.
+    """What the autoencoder alone loses: the PSNR of held-out scenes that it encoded and decoded, of
+    each picture, then the mean; and the same of the pixels that show objects, where there are any.
     """
     whole, objects = [], []
     with progress(n, "autoencoder", "picture") as bar:
@@ -134,7 +150,9 @@ def autoencoder(n, pipe):
             image, there = view.image[: n - bar.n], view.masks[: n - bar.n].sum(1, keepdim=True)
             result = reconstructed(pipe, image)
             whole.append(metrics.psnr(result, image).cpu())
-            objects.append(metrics.decibels(metrics.background_error(result, image, 1 - there)).cpu())
+            objects.append(
+                metrics.decibels(metrics.background_error(result, image, 1 - there)).cpu()
+            )
             bar.update(len(image))
             if bar.n >= n:
                 break
@@ -144,8 +162,8 @@ def autoencoder(n, pipe):
 
 @measured(500, "tinyworld", "tinyworld-judge")
 def text_to_image(n, pipe, judge):
-    """Pictures from words alone, with the recommended settings: how often the judge finds every object that
-    the caption of a held-out scene names, wherever it stands.
+    """Pictures from words alone, with the recommended settings: how often the judge finds every
+    object that the caption of a held-out scene names, wherever it stands.
     """
     rows = {}
     for label, objects in {"one object": 1, "two objects": 2}.items():
@@ -155,34 +173,49 @@ def text_to_image(n, pipe, judge):
                 things = judge.found(_from_words(pipe, world.captions(scenes, setting=0.0), seed=k))
                 right += [_shows(seen, scenes, i) for i, seen in enumerate(things)]
                 bar.update(len(scenes))
-        rows[label] = dict(zip(("class", "class and colour"), torch.tensor(right).unbind(1), strict=True))
+        rows[label] = dict(
+            zip(("class", "class and colour"), torch.tensor(right).unbind(1), strict=True)
+        )
     return rows
 
 
 def _shows(seen, scenes, i):
-    """Are all objects of scene i among the things that were found: their classes, and in their colours too?"""
+    """Are all objects of scene i among the things that were found: their classes, and in their
+    colours too?
+    """
     kinds = [world.KINDS[k] for k in scenes.kind[i].tolist() if k >= 0]
-    wanted = Counter((kind, world.COLOURS[c]) for kind, c in zip(kinds, scenes.colour[i].tolist(), strict=False))
+    wanted = Counter(
+        (kind, world.COLOURS[c]) for kind, c in zip(kinds, scenes.colour[i].tolist(), strict=False)
+    )
     pairs = Counter((thing.kind, thing.colour) for thing in seen)
     return not Counter(kinds) - Counter(thing.kind for thing in seen), not wanted - pairs
 
 
 @measured(1000, "tinyworld-clip")
 def clip(n, model):
-    """How often CLIP puts the right one of 100 different captions first: of whole held-out scenes, and of one
-    object in its box, on grey as guidance sees it and on black as ranking does.
+    """How often CLIP puts the right one of 100 different captions first: of whole held-out scenes,
+    and of one object in its box, on grey as guidance sees it and on black as ranking does.
     """
-    device, right = next(model.model.parameters()).device, {"scenes": [], "objects on grey": [], "objects on black": []}
+    device, right = (
+        next(model.model.parameters()).device,
+        {"scenes": [], "objects on grey": [], "objects on black": []},
+    )
     with progress(n, "clip", "picture") as bar:
         for start in range(0, n, 100):
             scenes = world.sample(400, world.HELD_OUT, start=4 * start, device=device)
             scenes = scenes[scenes.count > 0]
             first = torch.zeros(len(scenes), dtype=torch.long)
-            for names, texts in {"scenes": world.captions(scenes), "objects": world.describe(scenes, first)}.items():
+            for names, texts in {
+                "scenes": world.captions(scenes),
+                "objects": world.describe(scenes, first),
+            }.items():
                 rows = _distinct(texts)[: min(100, n - start)]
                 view = world.render(scenes[rows], model.size)
                 box = metrics.box_mask(view.boxes[:, 0], model.size)
-                words, each = read(model, [texts[i] for i in rows]), torch.arange(len(rows), device=device)
+                words, each = (
+                    read(model, [texts[i] for i in rows]),
+                    torch.arange(len(rows), device=device),
+                )
                 shown = {"scenes": view.image, "objects on grey": view.image * box}
                 shown["objects on black"] = (view.image + 1) * box - 1
                 for label in (label for label in shown if label.startswith(names)):
@@ -216,10 +249,14 @@ def is_simple(pipe):
 
 
 def blocks(n, pipe, label, seed=world.HELD_OUT):
-    """Yield (k, tasks) block by block. With k as the seed, task i draws the same noise whatever n is."""
+    """Yield (k, tasks) block by block. With k as the seed, task i draws the same noise whatever n
+    is.
+    """
     with progress(n, label, "task") as bar:
         for k, start in enumerate(range(0, n, metrics.BLOCK)):
-            tasks = metrics.tasks(min(metrics.BLOCK, n - start), start, seed, side(pipe), is_simple(pipe))
+            tasks = metrics.tasks(
+                min(metrics.BLOCK, n - start), start, seed, side(pipe), is_simple(pipe)
+            )
             yield k, tasks
             bar.update(len(tasks))
 
@@ -254,11 +291,16 @@ def _from_words(pipe, captions, seed):
     fresh = Noise(seed, len(captions), "step", device)
     z = Noise(seed, len(captions), "initial", device)(shape)
     timesteps = schedule.timesteps(numbers["steps"])
-    return decode(pipe.vae, last(sample(denoise, z, schedule, timesteps, numbers["eta"], lambda: fresh(shape))))
+    return decode(
+        pipe.vae,
+        last(sample(denoise, z, schedule, timesteps, numbers["eta"], lambda: fresh(shape))),
+    )
 
 
 def edited(pipe, tasks, seed, **options):
-    return blended_latent(pipe, tasks.image, tasks.mask, tasks.prompts, n=len(tasks), seed=seed, **options)
+    return blended_latent(
+        pipe, tasks.image, tasks.mask, tasks.prompts, n=len(tasks), seed=seed, **options
+    )
 
 
 def reconstructed(pipe, images):
@@ -266,7 +308,9 @@ def reconstructed(pipe, images):
 
 
 def seen_inside(judge, images, tasks):
-    return dict(zip(("class", "class and colour"), metrics.precision(judge, images, tasks), strict=True))
+    return dict(
+        zip(("class", "class and colour"), metrics.precision(judge, images, tasks), strict=True)
+    )
 
 
 def seen_outside(edit, tasks):
@@ -276,7 +320,9 @@ def seen_outside(edit, tasks):
 
 def _left(pipe, edit, tasks):
     """(n,) root mean square distance of the final latents from the source's, outside the masks."""
-    source = encode(pipe.vae, tasks.image.to(pipe.device))  # (n,C,h,w), all at once as blended_latent does
+    source = encode(
+        pipe.vae, tasks.image.to(pipe.device)
+    )  # (n,C,h,w), all at once as blended_latent does
     mask_small = masks.to_latent(tasks.mask, source.shape[-2:], edit.settings["mask_rule"])
     return metrics.rms((edit.latents - source).cpu(), 1 - mask_small)
 
@@ -299,7 +345,9 @@ def part(tasks, rows):
     """The tasks of some rows, a range or a list of numbers."""
     rows = list(rows)
     values = (getattr(tasks, name) for name in tasks.__dataclass_fields__)
-    return metrics.Tasks(*([v[i] for i in rows] if isinstance(v, list) else v[rows] for v in values))
+    return metrics.Tasks(
+        *([v[i] for i in rows] if isinstance(v, list) else v[rows] for v in values)
+    )
 
 
 def parts_of(tasks, label):
@@ -329,10 +377,17 @@ SHOWN = 5  # tasks in a figure
 
 
 def columns(tasks, shown, truth=None):
-    """A row for each of the first tasks: picture and mask under the prompt, then the columns of `shown`."""
+    """A row for each of the first tasks: picture and mask under the prompt, then the columns of
+    `shown`.
+    """
     shown = shown | ({truth: tasks.truth} if truth else {})
     count_ = min(SHOWN, len(tasks))
-    width = (viz.WIDTH - 8 * len(shown)) // (len(shown) + 1) // tasks.image.shape[-1] * tasks.image.shape[-1]
+    width = (
+        (viz.WIDTH - 8 * len(shown))
+        // (len(shown) + 1)
+        // tasks.image.shape[-1]
+        * tasks.image.shape[-1]
+    )
     pictures, titles = [], []
     for i in range(count_):
         pictures += [viz.overlay(tasks.image[i : i + 1], tasks.mask[i : i + 1], width)]

@@ -1,7 +1,7 @@
 """CLIP (2103.00020): a network that says how well a picture and a text go together.
 
-Any open_clip model, with its own size and normalisation; pictures are differentiable all the way. Next:
-../rank.py, which asks it which edit is best.
+Any open_clip model, with its own size and normalisation; pictures are differentiable all the way.
+Next: ../rank.py, which asks it which edit is best.
 """
 
 import json
@@ -13,7 +13,9 @@ import torch
 
 @dataclass
 class Clip:
-    """A CLIP and what it takes to show it pictures: (B,3,size,size) in [0,1], minus mean, over std."""
+    """A CLIP and what it takes to show it pictures: (B,3,size,size) in [0,1], minus mean, over
+    std.
+    """
 
     model: torch.nn.Module
     tokenizer: object  # list of str -> token ids (B, context)
@@ -26,26 +28,31 @@ class Clip:
 def load_clip(name="ViT-B-16", pretrained="openai", device=None):
     """Return a `Clip` in float32, frozen.
 
-    name: an open_clip architecture, `pretrained` naming its weights (the default is what BD and BLD use,
-        image_editor.py:87-89), or a folder with open_clip_config.json and weights, which never downloads. The
-        folder's blendlab.json, if there is one, lists the words that it knows.
+    name: an open_clip architecture, `pretrained` naming its weights (the default is what BD and BLD
+        use, image_editor.py:87-89), or a folder with open_clip_config.json and weights, which never
+        downloads. The folder's blendlab.json, if there is one, lists the words that it knows.
     """
     import open_clip
 
     folder = Path(str(name).removeprefix("local-dir:")).expanduser()
     if folder.is_dir():
         if not any(folder.glob("*.safetensors")):  # open_clip would go on with random weights
-            raise FileNotFoundError(f"{folder} holds no weights; put open_clip_model.safetensors there")
+            raise FileNotFoundError(
+                f"{folder} holds no weights; put open_clip_model.safetensors there"
+            )
         name, weights = f"local-dir:{folder}", {}
     elif pretrained in open_clip.list_pretrained_tags_by_model(str(name)):
         quick_gelu = open_clip.get_pretrained_cfg(name, pretrained).get("quick_gelu", False)
         weights = dict(pretrained=pretrained, force_quick_gelu=quick_gelu)  # as they were trained
     else:
         raise ValueError(
-            f"open_clip has no {name!r} with weights {pretrained!r}; see open_clip.list_pretrained(), or give a "
+            f"open_clip has no {name!r} with weights {pretrained!r}; see "
+            "open_clip.list_pretrained(), or give a "
             "folder with open_clip_config.json"
         )
-    model = open_clip.create_model(name, device=device or "cpu", **weights).eval().requires_grad_(False)
+    model = (
+        open_clip.create_model(name, device=device or "cpu", **weights).eval().requires_grad_(False)
+    )
     size, card = model.visual.image_size, folder / "blendlab.json"
     words = json.loads(card.read_text(encoding="utf-8")).get("words") if card.is_file() else None
     side = size if isinstance(size, int) else size[0]

@@ -1,6 +1,8 @@
-"""The networks of Paint by Example (2211.13227): what becomes of the exemplar, and all parts as one pipeline.
+"""The networks of Paint by Example (2211.13227): what becomes of the exemplar, and all parts as one
+pipeline.
 
-The exemplar goes through CLIP and a mapper and arrives as one token (section 3.2). Next: ../papers/exemplar.py.
+The exemplar goes through CLIP and a mapper and arrives as one token (section 3.2). Next:
+../papers/exemplar.py.
 """
 
 import json
@@ -13,11 +15,16 @@ from torch import Tensor, nn
 
 from .clip import load_clip
 
-MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # OpenAI's CLIP
+MEAN, STD = (
+    (0.48145466, 0.4578275, 0.40821073),
+    (0.26862954, 0.26130258, 0.27577711),
+)  # OpenAI's CLIP
 
 
 class Block(nn.Module):
-    """A transformer block, normalised first, with one head. Over a single token its attention is a linear map."""
+    """A transformer block, normalised first, with one head. Over a single token its attention is a
+    linear map.
+    """
 
     def __init__(self, width):
         super().__init__()
@@ -26,7 +33,9 @@ class Block(nn.Module):
         self.attn1 = nn.ModuleDict({"to_q": linear(), "to_k": linear(), "to_v": linear()})
         self.attn1["to_out"] = nn.ModuleList([linear()])
         wide = nn.ModuleDict({"proj": nn.Linear(width, 4 * width)})
-        self.ff = nn.ModuleDict({"net": nn.ModuleList([wide, nn.Identity(), nn.Linear(4 * width, width)])})
+        self.ff = nn.ModuleDict(
+            {"net": nn.ModuleList([wide, nn.Identity(), nn.Linear(4 * width, width)])}
+        )
 
     def forward(self, x):  # (B,L,width)
         h = self.norm1(x)
@@ -37,7 +46,9 @@ class Block(nn.Module):
 
 
 class TokenHead(nn.Module):
-    """What is trained beside the UNet: from what CLIP saw (B,L,width) to tokens (B,L,d), and the null vector."""
+    """What is trained beside the UNet: from what CLIP saw (B,L,width) to tokens (B,L,d), and the
+    null vector.
+    """
 
     def __init__(self, width, depth, d):
         super().__init__()
@@ -54,7 +65,8 @@ class TokenHead(nn.Module):
 class ExemplarEncoder(TokenHead):
     """CLIP's image tower, then the head; parameters have the published checkpoint's names.
 
-    config: a transformers CLIPVisionConfig; config.tokens is "class" (one token, the paper) or "all" (the naive
+    config: a transformers CLIPVisionConfig; config.tokens is "class" (one token, the paper) or
+            "all" (the naive
     way). The mapper has a block for each five layers of the tower, so that ViT-L has the paper's 5.
     """
 
@@ -80,9 +92,11 @@ def features(tower, pixels: Tensor, tokens: str) -> Tensor:
 
 
 def vision_tower(visual):
-    """An open_clip VisionTransformer as transformers' CLIPVisionModel, frozen: the same class token.
+    """An open_clip VisionTransformer as transformers' CLIPVisionModel, frozen: the same class
+    token.
 
-    The projection to the space that CLIP shares with texts is left out: references go on unprojected.
+    The projection to the space that CLIP shares with texts is left out: references go on
+    unprojected.
     """
     from transformers import CLIPVisionConfig, CLIPVisionModel
 
@@ -106,7 +120,9 @@ def vision_tower(visual):
     for i, block in enumerate(blocks):
         here = f"encoder.layers.{i}."
         for kind in ("weight", "bias"):  # open_clip keeps the three projections in one matrix
-            for which, part in zip("qkv", getattr(block.attn, f"in_proj_{kind}").chunk(3), strict=True):
+            for which, part in zip(
+                "qkv", getattr(block.attn, f"in_proj_{kind}").chunk(3), strict=True
+            ):
                 weights[f"{here}self_attn.{which}_proj.{kind}"] = part
         parts[f"{here}self_attn.out_proj"] = block.attn.out_proj
         parts[f"{here}layer_norm1"], parts[f"{here}layer_norm2"] = block.ln_1, block.ln_2
@@ -119,19 +135,27 @@ def vision_tower(visual):
 
 
 def take_weights(module, weights: dict) -> None:
-    """Load weights whose names may hold "vision_model.", which some versions of transformers write."""
+    """Load weights whose names may hold "vision_model.", which some versions of transformers
+    write.
+    """
     plain = lambda key: key.replace("vision_model.", "")  # noqa: E731
     mine = {plain(key): key for key in module.state_dict()}
-    weights = {plain(key): value for key, value in weights.items() if not key.endswith("position_ids")}
+    weights = {
+        plain(key): value for key, value in weights.items() if not key.endswith("position_ids")
+    }
     module.load_state_dict({mine.get(key, key): value for key, value in weights.items()})
 
 
 @dataclass
 class ExemplarPipeline:
-    """The parts of Paint by Example; diffusers' own pipeline for it is deprecated and no longer loads."""
+    """The parts of Paint by Example; diffusers' own pipeline for it is deprecated and no longer
+    loads.
+    """
 
     vae: nn.Module
-    unet: nn.Module  # 9 channels: noisy latent (4), latent of the picture with its hole (4), mask (1, 1 = keep)
+    unet: (
+        nn.Module
+    )  # 9 channels: noisy latent (4), latent of the picture with its hole (4), mask (1, 1 = keep)
     encoder: ExemplarEncoder
     scheduler: object
     mean: tuple = MEAN  # what CLIP's pictures in [0,1] are normalised by
@@ -149,15 +173,19 @@ class ExemplarPipeline:
 
     def to(self, device=None, dtype=None):
         for part in (self.vae, self.unet, self.encoder):
-            nn.Module.to(part, device=device, dtype=dtype)  # diffusers' own `to` warns about every cast
+            nn.Module.to(
+                part, device=device, dtype=dtype
+            )  # diffusers' own `to` warns about every cast
             part.eval().requires_grad_(False)
         return self
 
     @classmethod
     def from_folder(cls, folder, vae=None, clip=None):
-        """Open a folder of the published layout, part by part, on the CPU in float32; never downloads.
+        """Open a folder of the published layout, part by part, on the CPU in float32; never
+        downloads.
 
-        vae, clip: folders of an autoencoder and of an open_clip model, for a folder that leaves these out.
+        vae, clip: folders of an autoencoder and of an open_clip model, for a folder that leaves
+                   these out.
         """
         import diffusers
         from safetensors.torch import load_file
@@ -170,7 +198,9 @@ class ExemplarPipeline:
         if file.is_file():
             weights = load_file(file)
         else:
-            weights = torch.load(file.with_name("pytorch_model.bin"), map_location="cpu", weights_only=True)
+            weights = torch.load(
+                file.with_name("pytorch_model.bin"), map_location="cpu", weights_only=True
+            )
         config = CLIPVisionConfig.from_pretrained(folder / "image_encoder")
         encoder = ExemplarEncoder(config, weights["uncond_vector"].shape[-1])
         if clip and not any(key.startswith("model.") for key in weights):
@@ -202,10 +232,20 @@ class ExemplarPipeline:
         names = {}  # with the prefix, which every version of transformers reads
         for key, value in self.encoder.state_dict().items():
             bare = key.removeprefix("model.").removeprefix("vision_model.")
-            names[f"model.vision_model.{bare}" if key.startswith("model.") else key] = value.contiguous()
+            names[f"model.vision_model.{bare}" if key.startswith("model.") else key] = (
+                value.contiguous()
+            )
         save_file(names, encoder / "model.safetensors", metadata={"format": "pt"})
         side = {"height": self.size, "width": self.size}
-        shown = {"image_mean": self.mean, "image_std": self.std, "size": side, "crop_size": side, "resample": 3}
+        shown = {
+            "image_mean": self.mean,
+            "image_std": self.std,
+            "size": side,
+            "crop_size": side,
+            "resample": 3,
+        }
         (folder / "feature_extractor").mkdir(exist_ok=True)
-        (folder / "feature_extractor" / "preprocessor_config.json").write_text(json.dumps(shown, indent=2) + "\n")
+        (folder / "feature_extractor" / "preprocessor_config.json").write_text(
+            json.dumps(shown, indent=2) + "\n"
+        )
         (folder / "model_index.json").write_text('{"_class_name": "PaintByExamplePipeline"}\n')

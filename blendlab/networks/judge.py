@@ -1,9 +1,10 @@
-"""The judge: a small dense segmenter that says what stands where in a tinyworld picture. For measuring only.
+"""The judge: a small dense segmenter that says what stands where in a tinyworld picture. For
+measuring only.
 
-Per pixel it names a class and a colour, or nothing, so presence, place, completeness and precision all come
-from one network. It never guides and lends no features to a loss. Its accuracy on autoencoder reconstructions
-is the ceiling of every precision that it measures: `per_object` measures that. Read next: ../training/judge.py,
-../measuring/metrics.py.
+Per pixel it names a class and a colour, or nothing, so presence, place, completeness and precision
+all come from one network. It never guides and lends no features to a loss. Its accuracy on
+autoencoder reconstructions is the ceiling of every precision that it measures: `per_object`
+measures that. Read next: ../training/judge.py, ../measuring/metrics.py.
 """
 
 import json
@@ -19,7 +20,9 @@ SIZE = 64  # pictures of other sizes are resized to this before the network look
 
 @dataclass
 class Verdict:
-    """What the judge says of each pixel of (B,3,64,64); index 0 is nothing, index 1+i is the i-th name."""
+    """What the judge says of each pixel of (B,3,64,64); index 0 is nothing, index 1+i is the i-th
+    name.
+    """
 
     kind: Tensor  # (B, K+1, 64, 64) logits
     colour: Tensor  # (B, C+1, 64, 64) logits
@@ -35,7 +38,9 @@ class Verdict:
 
 @dataclass
 class Found:
-    """One connected thing: its names, share of the picture's area, and box (x0,y0,x1,y1) in fractions."""
+    """One connected thing: its names, share of the picture's area, and box (x0,y0,x1,y1) in
+    fractions.
+    """
 
     kind: str
     colour: str
@@ -73,12 +78,14 @@ class Judge(nn.Module):
         return Verdict(*self.head(x).split([len(self.kinds) + 1, len(self.colours) + 1], dim=1))
 
     @torch.no_grad()
-    def found(self, images: Tensor, mask: Tensor | None = None, smallest: float = 0.004) -> list[list[Found]]:
+    def found(
+        self, images: Tensor, mask: Tensor | None = None, smallest: float = 0.004
+    ) -> list[list[Found]]:
         """List the things in each picture, largest first.
 
-        A thing is a connected patch (8 neighbours) of pixels of one class, of at least `smallest` of the
-        picture's area; its colour is the most frequent one among those pixels. With a mask (B or 1,1,H,W)
-        only pixels in it count.
+        A thing is a connected patch (8 neighbours) of pixels of one class, of at least `smallest`
+        of the picture's area; its colour is the most frequent one among those pixels. With a mask
+        (B or 1,1,H,W) only pixels in it count.
         """
         from scipy import ndimage
 
@@ -98,18 +105,24 @@ class Judge(nn.Module):
                         .bincount(minlength=len(self.colours) + 1)[1:]
                         .argmax()
                     )
-                    box = tuple(edge / SIZE for edge in (columns.start, rows.start, columns.stop, rows.stop))
-                    thing = Found(self.kinds[k - 1], self.colours[colour], float(inside.mean()), box)
+                    box = tuple(
+                        edge / SIZE for edge in (columns.start, rows.start, columns.stop, rows.stop)
+                    )
+                    thing = Found(
+                        self.kinds[k - 1], self.colours[colour], float(inside.mean()), box
+                    )
                     things[i].append(thing)
         return [sorted(each, key=lambda thing: -thing.area) for each in things]
 
     @torch.no_grad()
     def sure(self, images: Tensor, smallest: float = 0.01) -> Tensor:
-        """How sure the judge is of its clearest thing in each picture, (B,) in [0,1]; 0 where it sees nothing.
+        """How sure the judge is of its clearest thing in each picture, (B,) in [0,1]; 0 where it
+        sees nothing.
 
-        A patch that touches itself (8 neighbours), whatever the classes in it, of at least `smallest` of the
-        picture's area, is as clear as the mean probability over it of the class that is most probable on the whole.
-        Of `found` a medley passes as many things; here it does not.
+        A patch that touches itself (8 neighbours), whatever the classes in it, of at least
+        `smallest` of the picture's area, is as clear as the mean probability over it of the class
+        that is most probable on the whole. Of `found` a medley passes as many things; here it does
+        not.
         """
         from scipy import ndimage
 
@@ -124,21 +137,34 @@ class Judge(nn.Module):
 
     @torch.no_grad()
     def agrees(
-        self, images: Tensor, mask: Tensor, kind: str, colour: str | None = None, share: float = 0.05
+        self,
+        images: Tensor,
+        mask: Tensor,
+        kind: str,
+        colour: str | None = None,
+        share: float = 0.05,
     ) -> Tensor:
         """(B,) bool: is the thing inside the mask (B or 1,1,H,W; 1 = edit) the prompted one?
 
-        The rule: among the masked pixels that are not nothing, the most frequent class is `kind`, and it
-        fills at least `share` of the mask; if a colour is given, the most frequent colour among the pixels of
-        that class is `colour`.
+        The rule: among the masked pixels that are not nothing, the most frequent class is `kind`,
+        and it fills at least `share` of the mask; if a colour is given, the most frequent colour
+        among the pixels of that class is `colour`.
         """
         verdict = self(images)
         kinds, colours = self.dominant(verdict, to_size(mask), share)
         right = kinds == 1 + _index(self.kinds, kind, "class")
-        return right if colour is None else right & (colours == 1 + _index(self.colours, colour, "colour"))
+        return (
+            right
+            if colour is None
+            else right & (colours == 1 + _index(self.colours, colour, "colour"))
+        )
 
-    def dominant(self, verdict: Verdict, inside: Tensor, share: float = 0.05) -> tuple[Tensor, Tensor]:
-        """The class and colour, both (B,), that dominate in `inside` (B or 1,64,64); 0 = nothing."""
+    def dominant(
+        self, verdict: Verdict, inside: Tensor, share: float = 0.05
+    ) -> tuple[Tensor, Tensor]:
+        """The class and colour, both (B,), that dominate in `inside` (B or 1,64,64); 0 =
+        nothing.
+        """
         kinds, colours = verdict.kinds(), verdict.colours()
         inside = inside.expand(len(kinds), -1, -1)
         counts = _count(kinds, inside, len(self.kinds) + 1)  # (B, K+1)
@@ -155,7 +181,10 @@ class Judge(nn.Module):
         Path(folder).mkdir(parents=True, exist_ok=True)
         config = {"kinds": self.kinds, "colours": self.colours, "widths": self.widths, "size": SIZE}
         (Path(folder) / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        weights = {key: value.detach().half().cpu().contiguous() for key, value in self.state_dict().items()}
+        weights = {
+            key: value.detach().half().cpu().contiguous()
+            for key, value in self.state_dict().items()
+        }
         save_file(weights, Path(folder) / "model.safetensors")
 
     @classmethod
@@ -175,7 +204,10 @@ class Block(nn.Module):
 
     def __init__(self, width):
         super().__init__()
-        self.a, self.b = nn.Conv2d(width, width, 3, padding=1), nn.Conv2d(width, width, 3, padding=1)
+        self.a, self.b = (
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.Conv2d(width, width, 3, padding=1),
+        )
         self.norm_a, self.norm_b = nn.GroupNorm(8, width), nn.GroupNorm(8, width)
 
     def forward(self, x):
@@ -187,10 +219,11 @@ class Block(nn.Module):
 def per_object(
     judge: Judge, images: Tensor, masks: Tensor, kind: Tensor, colour: Tensor, smallest=0.006
 ) -> dict:
-    """Compare with the truth, object by object: how many there are, and how often class and colour are right.
+    """Compare with the truth, object by object: how many there are, and how often class and colour
+    are right.
 
-    images (B,3,64,64); masks (B,N,64,64) visible coverage of each slot; kind and colour (B,N) the truth, -1 =
-    empty slot. Objects that show less than `smallest` of the picture are left out.
+    images (B,3,64,64); masks (B,N,64,64) visible coverage of each slot; kind and colour (B,N) the
+    truth, -1 = empty slot. Objects that show less than `smallest` of the picture are left out.
     """
     verdict = judge(images)
     total = {"objects": 0, "kind": 0, "colour": 0}
@@ -205,7 +238,9 @@ def per_object(
 
 
 def to_size(mask: Tensor) -> Tensor:
-    """A mask (B or 1,1,H,W) as booleans (B or 1,64,64): true where at least half of the pixel is masked."""
+    """A mask (B or 1,1,H,W) as booleans (B or 1,64,64): true where at least half of the pixel is
+    masked.
+    """
     return F.interpolate(mask.float(), (SIZE, SIZE), mode="area")[:, 0] >= 0.5
 
 
@@ -217,5 +252,7 @@ def _count(labels: Tensor, inside: Tensor, n: int) -> Tensor:
 
 def _index(names, name, what):
     if name not in names:
-        raise ValueError(f"the judge does not know the {what} '{name}'; it knows {', '.join(names)}")
+        raise ValueError(
+            f"the judge does not know the {what} '{name}'; it knows {', '.join(names)}"
+        )
     return names.index(name)

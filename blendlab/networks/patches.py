@@ -1,9 +1,10 @@
 """A network on small squares of pixels, used as one on pixels: a way to make a pixel model cheaper.
 
-Four by four pixels become 48 channels of one cell (pixel_unshuffle), so the widest part of the network works on a
-sixteenth of the places, as it does in latent diffusion, with nothing learned or lost on the way. Transformers on pixels
-do the same (arXiv 2212.09748, and 2511.13720, which finds that such a network should say what is clean, not what is
-noise). Next: ../training/pixel.py, which trains one.
+Four by four pixels become 48 channels of one cell (pixel_unshuffle), so the widest part of the
+network works on a sixteenth of the places, as it does in latent diffusion, with nothing learned or
+lost on the way. Transformers on pixels do the same (arXiv 2212.09748, and 2511.13720, which finds
+that such a network should say what is clean, not what is noise). Next: ../training/pixel.py, which
+trains one.
 """
 
 import math
@@ -15,12 +16,18 @@ from torch import Tensor, nn
 
 
 class Patches(nn.Module):
-    """A UNet2DModel of 3*p*p channels as one of three: pictures (B,3,H,W) in, (B,3,H,W) out; p divides H and W."""
+    """A UNet2DModel of 3*p*p channels as one of three: pictures (B,3,H,W) in, (B,3,H,W) out; p
+    divides H and W.
+    """
 
     def __init__(self, unet):
         super().__init__()
         self.unet, self.patch = unet, math.isqrt(unet.config.in_channels // 3)
-        sizes = {"in_channels": 3, "out_channels": 3, "sample_size": unet.config.sample_size * self.patch}
+        sizes = {
+            "in_channels": 3,
+            "out_channels": 3,
+            "sample_size": unet.config.sample_size * self.patch,
+        }
         self.config = FrozenDict({**unet.config, **sizes})
 
     dtype = property(lambda self: self.unet.dtype)
@@ -28,7 +35,9 @@ class Patches(nn.Module):
 
     def forward(self, sample: Tensor, timestep, **kwargs):
         cells = F.pixel_unshuffle(sample, self.patch)  # (B,3pp,H/p,W/p)
-        return UNet2DOutput(F.pixel_shuffle(self.unet(cells, timestep, return_dict=False, **kwargs)[0], self.patch))
+        return UNet2DOutput(
+            F.pixel_shuffle(self.unet(cells, timestep, return_dict=False, **kwargs)[0], self.patch)
+        )
 
 
 def in_patches(unet) -> bool:

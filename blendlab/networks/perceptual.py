@@ -1,7 +1,8 @@
-"""How different two pictures look: LPIPS (1801.03924), or the same distance over an autoencoder's features.
+"""How different two pictures look: LPIPS (1801.03924), or the same distance over an autoencoder's
+features.
 
-LPIPS needs a network that is downloaded; tinyworld has its autoencoder, which travels in the package and
-judges nothing else. Next: ../papers/clip_guided.py, whose background loss uses it.
+LPIPS needs a network that is downloaded; tinyworld has its autoencoder, which travels in the
+package and judges nothing else. Next: ../papers/clip_guided.py, whose background loss uses it.
 """
 
 import warnings
@@ -14,7 +15,9 @@ from . import load as networks
 
 
 def perceptual_distance(model):
-    """The distance that goes with a model: a function of two batches (B,3,H,W) in [-1,1] that gives (B,)."""
+    """The distance that goes with a model: a function of two batches (B,3,H,W) in [-1,1] that gives
+    (B,).
+    """
     other = cards.card(model).get("perceptual")  # a model whose autoencoder lends its features
     if other:
         return encoder_distance(networks.load(other, device=model.device).vae)
@@ -22,7 +25,9 @@ def perceptual_distance(model):
 
 
 def encoder_distance(vae):
-    """Mean square distance of unit feature vectors, averaged over places, then over the encoder's levels."""
+    """Mean square distance of unit feature vectors, averaged over places, then over the encoder's
+    levels.
+    """
 
     def features(x):
         x = vae.encoder.conv_in(x)
@@ -39,7 +44,9 @@ def encoder_distance(vae):
 
 
 def lpips_distance(net: str = "vgg", device="cpu"):
-    """LPIPS with the network that Blended Diffusion takes (image_editor.py:94); downloads it at first use."""
+    """LPIPS with the network that Blended Diffusion takes (image_editor.py:94); downloads it at
+    first use.
+    """
     import lpips
 
     try:
@@ -47,6 +54,9 @@ def lpips_distance(net: str = "vgg", device="cpu"):
             warnings.simplefilter("ignore")
             network = lpips.LPIPS(net=net, verbose=False).to(device).eval().requires_grad_(False)
     except OSError as error:
-        fix = "connect to the internet once, or pass perceptual=, a function of two batches of pictures"
+        fix = (
+            "connect to the internet once, or pass perceptual=, a function of two batches "
+            "of pictures"
+        )
         raise OSError(f"LPIPS could not download its {net} network; {fix}") from error
     return lambda a, b: network(a, b).flatten()  # (B,)

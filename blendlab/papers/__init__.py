@@ -1,1 +1,3 @@
-"""One module for each method, each after its paper; none imports another paper's. Next: blended_latent.py."""
+"""One module for each method, each after its paper; none imports another paper's. Next:
+blended_latent.py.
+"""

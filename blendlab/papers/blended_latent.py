@@ -1,7 +1,9 @@
-"""Blended Latent Diffusion (2206.02779): words, a mask, a picture; the edit inside, the picture outside.
+"""Blended Latent Diffusion (2206.02779): words, a mask, a picture; the edit inside, the picture
+outside.
 
-Algorithm 1 in latent space. `blended_steps` is the algorithm, `blended_latent` the front door around it,
-`Blending` what its implementations disagree on. Next: ../rank.py, then ../masks.py for thin masks.
+Algorithm 1 in latent space. `blended_steps` is the algorithm, `blended_latent` the front door
+around it, `Blending` what its implementations disagree on. Next: ../rank.py, then ../masks.py for
+thin masks.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -25,50 +27,77 @@ from ..schedule import Schedule
 class Blending(Options):
     """How to blend. The defaults leave the latent outside the mask exactly the source's."""
 
-    # When: after each move, on the state that the network is about to see, or on its clean estimate x0_hat.
+    # When: after each move, on the state that the network is about to see, or on its clean estimate
+    # x0_hat.
     when: Literal["after", "before", "x0", "before and x0"] = "after"
-    # Noise level of the kept part: the level that the state is on, or the one that it has just left.
+    # Noise level of the kept part: the level that the state is on, or the one that it has just
+    # left.
     level: Literal["t_next", "t"] = "t_next"
-    # Noise of the kept part: drawn at each step, drawn once, or the noise that the edit starts from.
+    # Noise of the kept part: drawn at each step, drawn once, or the noise that the edit starts
+    # from.
     noise: Literal["fresh", "fixed", "initial"] = "fresh"
     # One draw of it for each sample, or one for all.
     batch_noise: Literal["independent", "shared"] = "independent"
-    # Where the edit starts: the source at the first level, or pure noise (which forgets the source).
+    # Where the edit starts: the source at the first level, or pure noise (which forgets the
+    # source).
     start: Literal["noised source", "noise"] = "noised source"
-    # The kept part after the last move: the source itself, noised like before, or left to the network.
+    # The kept part after the last move: the source itself, noised like before, or left to the
+    # network.
     final: Literal["clean", "noised", "none"] = "clean"
-    # Where the last move of the edited part ends: as the pipeline's scheduler says, clean, or at abar[0].
+    # Where the last move of the edited part ends: as the pipeline's scheduler says, clean, or at
+    # abar[0].
     end: Literal["scheduler", "clean", "first"] = "scheduler"
     # The source's latent: the posterior's mode, or a sample of it.
     posterior: Literal["mode", "sample"] = "mode"
     # How the mask comes to latent size, see masks.to_latent.
     mask_rule: Literal["centre", "corner", "area", "any"] = "centre"
-    paste: bool = False        # put the source's pixels back outside the mask, bit for bit
-    eta: float | None = None   # 0 is DDIM, 1 is DDPM; None: what the model recommends, else 0
-    w: float | None = None     # guidance weight; None: what the model recommends
-    steps: int | None = None   # levels from noise to picture, before skipping
+    paste: bool = False  # put the source's pixels back outside the mask, bit for bit
+    eta: float | None = None  # 0 is DDIM, 1 is DDPM; None: what the model recommends, else 0
+    w: float | None = None  # guidance weight; None: what the model recommends
+    steps: int | None = None  # levels from noise to picture, before skipping
     skip: float | None = None  # share of them left out at the noisy end
     offset: int | None = None  # added to every level; None: what the pipeline's scheduler says
 
 
-# What the implementations do (BLD is the authors' code, by file and line); what is left out is the default.
+# What the implementations do (BLD is the authors' code, by file and line); what is left out is the
+# default.
 PRESETS = {
-    # BLD, algorithm 1: z_bg = noise(z_init, t) beside z_fg = denoise(z_t, t), which is one level further on.
+    # BLD, algorithm 1: z_bg = noise(z_init, t) beside z_fg = denoise(z_t, t), which is one level
+    # further on.
     "paper": Blending(level="t", final="noised"),
-    # BLD, ldm/models/diffusion/ddim.py:222-245: the background of z_0 is the model's own last estimate.
+    # BLD, ldm/models/diffusion/ddim.py:222-245: the background of z_0 is the model's own last
+    # estimate.
     "official-ldm": Blending(
-        when="before", batch_noise="shared", final="none", end="first", posterior="sample",
-        w=5.0, steps=50, skip=0.0, offset=1),
-    # BLD, text_editing_SD2.py:106-143: noised to t beside a state on t - 20, and started from pure noise.
+        when="before",
+        batch_noise="shared",
+        final="none",
+        end="first",
+        posterior="sample",
+        w=5.0,
+        steps=50,
+        skip=0.0,
+        offset=1,
+    ),
+    # BLD, text_editing_SD2.py:106-143: noised to t beside a state on t - 20, and started from pure
+    # noise.
     "official-sd2": Blending(
-        level="t", final="noised", end="first", start="noise", w=7.5, steps=50, skip=0.25, offset=0),
-    # BLD, text_editing_SDXL.py:115-119 and 231-238: the same level, but started from the noised source.
+        level="t", final="noised", end="first", start="noise", w=7.5, steps=50, skip=0.25, offset=0
+    ),
+    # BLD, text_editing_SDXL.py:115-119 and 231-238: the same level, but started from the noised
+    # source.
     "official-sdxl": Blending(level="t", final="noised", end="clean", w=5.0, steps=50, skip=0.25),
     # labml's annotated Stable Diffusion, sampler/ddim.py:287-297.
     "labml": Blending(level="t", final="noised", end="first"),
     # diffusers, pipeline_stable_diffusion_inpaint.py:1294-1307: a UNet of 4 channels, strength 1.
     "diffusers": Blending(
-        noise="initial", start="noise", posterior="sample", mask_rule="corner", w=7.5, steps=50, skip=0.0),
+        noise="initial",
+        start="noise",
+        posterior="sample",
+        mask_rule="corner",
+        w=7.5,
+        steps=50,
+        skip=0.0,
+    ),
     # diffusers' community pipeline pipeline_stable_diffusion_xl_differential_img2img.py:1303-1333.
     "differential": Blending(when="before", noise="initial", final="none"),
     # ComfyUI, comfy/samplers.py:398-411.
@@ -77,37 +106,47 @@ PRESETS = {
     "invokeai": Blending(when="before", noise="initial"),
     # A1111, modules/sd_samplers_cfg_denoiser.py.
     "a1111": Blending(when="x0"),
-}  # fmt: skip
-PRESETS = {name: replace(how, eta=0.0) for name, how in PRESETS.items()}  # all of them draw no fresh noise
+}
+PRESETS = {
+    name: replace(how, eta=0.0) for name, how in PRESETS.items()
+}  # all of them draw no fresh noise
 
 # For pipelines that nobody recommends numbers for: BLD, text_editing_SD2.py:28-75.
 FALLBACK = {"w": 7.5, "steps": 50, "skip": 0.25, "eta": 0.0}
 
 
-def blended_steps(denoise, z, source, masks_small, schedule, timesteps, how, background, fresh=None):
+def blended_steps(
+    denoise, z, source, masks_small, schedule, timesteps, how, background, fresh=None
+):
     """Yield the steps of algorithm 1, already blended; assign to step.x to steer further.
 
-    denoise(x, t) -> Prediction. z: (B,C,h,w) on level timesteps[0]. source: clean latents (1 or B,C,h,w).
+    denoise(x, t) -> Prediction. z: (B,C,h,w) on level timesteps[0]. source: clean latents (1 or
+    B,C,h,w).
     masks_small: one (1 or B,1,h,w) per move, 1 = edit. how: a Blending.
     background, fresh: functions that draw noise, for the kept part and (eta > 0) for the moves.
     """
     if "x0" in how.when:
         denoise = _clean_outside(denoise, source, masks_small, timesteps)
     if "before" in how.when:  # what is blended after one move is blended with the mask of the next
-        z = blend(masks_small[0], edit=z, keep=schedule.add_noise(source, timesteps[0], background()))
+        z = blend(
+            masks_small[0], edit=z, keep=schedule.add_noise(source, timesteps[0], background())
+        )
         masks_small = [*masks_small[1:], masks_small[-1]]
 
     # 1. Move everything one level towards the prompt.
     for step in sample(denoise, z, schedule, timesteps, how.eta or 0.0, fresh):
         last_move = step.t_next < 0
 
-        # 2. Bring the source to the level that the state is on now (or to where the preset wants it).
+        # 2. Bring the source to the level that the state is on now (or to where the preset wants
+        # it).
         if last_move and how.final == "clean":
             keep = source
         elif how.when == "x0" or last_move and how.final == "none":
             keep = step.x
         else:
-            keep = schedule.add_noise(source, step.t if how.level == "t" else step.t_next, background())
+            keep = schedule.add_noise(
+                source, step.t if how.level == "t" else step.t_next, background()
+            )
 
         # 3. The edit inside the mask, the source outside.
         step.x = blend(masks_small[step.i], edit=step.x, keep=keep)
@@ -127,25 +166,44 @@ def _clean_outside(denoise, source, masks_small, timesteps):
 
 @torch.no_grad()
 def blended_latent(
-    pipe, image, mask, prompt, *, w=None, steps=None, skip=None, shrink=None, preset=None, clip=None,
-    n=1, seed=0, batch=None, negative="", **options,
-) -> Edit:  # fmt: skip
+    pipe,
+    image,
+    mask,
+    prompt,
+    *,
+    w=None,
+    steps=None,
+    skip=None,
+    shrink=None,
+    preset=None,
+    clip=None,
+    n=1,
+    seed=0,
+    batch=None,
+    negative="",
+    **options,
+) -> Edit:
     """Edit a picture inside a mask as the prompt says; return an `Edit` with n results.
 
     pipe:     a StableDiffusionPipeline (predicting epsilon, v or x0) or a StableDiffusionXLPipeline
-    image:    PIL, a path or (1 or n,3,H,W) in [-1,1]; sides are multiples of the autoencoder's factor
+    image:    PIL, a path or (1 or n,3,H,W) in [-1,1]; sides are multiples of the autoencoder's
+              factor
     mask:     PIL, a path or (1 or n,1,H,W) in {0,1}; 1 (white) = edit
     prompt:   a text, or a list of n; negative: a text to steer away from
-    w, steps, skip: guidance weight, number of levels, share of them left out at the noisy end. Left out, they
-              (and eta) come from the preset, else from the model, else from BLD's script (7.5, 50, 0.25, 0)
-    shrink:   start with a wider mask (section 4.3): how many dilations (the paper: 3), or radii in cells
+    w, steps, skip: guidance weight, number of levels, share of them left out at the noisy end. Left
+              out, they (and eta) come from the preset, else from the model, else from BLD's script
+              (7.5, 50, 0.25, 0)
+    shrink:   start with a wider mask (section 4.3): how many dilations (the paper: 3), or radii in
+              cells
     preset:   a name in PRESETS ("paper", "official-sd2", "diffusers", ...), or a Blending
     options:  any field of Blending, as in mask_rule="any", noise="fixed", paste=True
     clip:     rank the results, best first (see rank)
-    n, seed, batch: how many, from which seed, how many at once. Sample i is the same whatever n and batch are
+    n, seed, batch: how many, from which seed, how many at once. Sample i is the same whatever n and
+                    batch are
 
-    Outside the mask the latents are the source's exactly, the pixels within the autoencoder's error, or bit
-    for bit with paste=True. Bad input raises ValueError with the fix before any network runs.
+    Outside the mask the latents are the source's exactly, the pixels within the autoencoder's
+    error, or bit for bit with paste=True. Bad input raises ValueError with the fix before any
+    network runs.
     """
     asked = {"w": w, "steps": steps, "skip": skip} | options
     how = settle(Blending, "blended_latent", pipe, PRESETS, FALLBACK, preset, asked)
@@ -165,7 +223,9 @@ def blended_latent(
     with memory_advice(at_once):
         draw = Noise(seed, len(image), "posterior", image.device)
         shape = (pipe.vae.config.latent_channels, *size)
-        source = encode(pipe.vae, image, draw(shape) if how.posterior == "sample" else None)  # (1 or n,C,h,w)
+        source = encode(
+            pipe.vae, image, draw(shape) if how.posterior == "sample" else None
+        )  # (1 or n,C,h,w)
         text, null = prompts.encode(pipe, prompt, negative, tuple(image.shape[-2:]))
         net = denoiser(pipe.unet, schedule, pipe.scheduler.config.get("prediction_type", "epsilon"))
 
@@ -195,7 +255,8 @@ def _admit(pipe, image, mask, prompt, negative, n, clip):
     if pipe.unet.config.in_channels != pipe.vae.config.latent_channels:
         raise ValueError(
             f"this UNet takes {pipe.unet.config.in_channels} channels, a latent has "
-            f"{pipe.vae.config.latent_channels}: pass a text-to-image pipeline, not one for inpainting"
+            f"{pipe.vae.config.latent_channels}: pass a text-to-image pipeline, not one for "
+            "inpainting"
         )
     image = images.image(image, size_multiple=pipe.vae_scale_factor).to(pipe._execution_device)
     mask = images.mask(mask, like=image, allow_full=True)
@@ -204,7 +265,9 @@ def _admit(pipe, image, mask, prompt, negative, n, clip):
     one_or_n(n, counts)
     for name, given in counts.items():
         if clip is not None and given > 1:
-            raise ValueError(f"clip= ranks edits of one picture and prompt: pass one {name}, not {given}")
+            raise ValueError(
+                f"clip= ranks edits of one picture and prompt: pass one {name}, not {given}"
+            )
     for text in [*prompt, negative]:
         prompts.check(pipe, text)
     return image, mask, prompt
@@ -216,7 +279,9 @@ def _run(denoise, source, masks_small, schedule, timesteps, how, seed, rows):
     initial = Noise(seed, len(rows), "initial", device, rows.start)(shape)  # (B,C,h,w)
     fresh = Noise(seed, len(rows), "step", device, rows.start)
     shared = how.batch_noise == "shared"
-    behind = Noise(seed, 1 if shared else len(rows), "background", device, 0 if shared else rows.start)
+    behind = Noise(
+        seed, 1 if shared else len(rows), "background", device, 0 if shared else rows.start
+    )
 
     drawn = initial if how.noise == "initial" else behind(shape) if how.noise == "fixed" else None
     z = initial if how.start == "noise" else schedule.add_noise(source, timesteps[0], initial)

@@ -1,7 +1,9 @@
-"""Guidance by CLIP in pixels: what the losses are, what they look at, and one guided step after another.
+"""Guidance by CLIP in pixels: what the losses are, what they look at, and one guided step after
+another.
 
-Blended Diffusion (2111.14818), sections 3.1 to 3.3; numbers of the official code by file and line. Both of its
-algorithms are made of this: clip_guided.py is algorithm 1, blended.py algorithm 2. Next: those two.
+Blended Diffusion (2111.14818), sections 3.1 to 3.3; numbers of the official code by file and line.
+Both of its algorithms are made of this: clip_guided.py is algorithm 1, blended.py algorithm 2.
+Next: those two.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -27,23 +29,28 @@ class Guiding(Options):
 
     # Weight of the CLIP distance; None: what the model recommends.
     scale: float | None = None
-    # Extending augmentations: how many copies of the estimate CLIP sees (None as above), how many of them unwarped.
+    # Extending augmentations: how many copies of the estimate CLIP sees (None as above), how many
+    # of them unwarped.
     augmentations: int | None = None
     unwarped: int = 0
     # Distance of unit vectors: 1 - cos, or half the square of the angle.
     distance: Literal["cosine", "spherical"] = "cosine"
-    # What CLIP looks at: the clean estimate, or the official code's mixture of it with the state itself.
+    # What CLIP looks at: the clean estimate, or the official code's mixture of it with the state
+    # itself.
     looks_at: Literal["x0_hat", "mixture"] = "x0_hat"
-    # What the gradient moves: the mean by variance times gradient, or the noise estimate (the form for DDIM).
+    # What the gradient moves: the mean by variance times gradient, or the noise estimate (the form
+    # for DDIM).
     shift: Literal["mean", "epsilon"] | None = None
-    # Differentiate through the network, or take its noise estimate for a constant (less time, less quality).
+    # Differentiate through the network, or take its noise estimate for a constant (less time, less
+    # quality).
     through_network: bool = True
     # Weight of what leaves [-1,1]: the estimate is never clipped.
     range_scale: float = 0.0
     # Noise level and noise of the kept part, as in blended_latent.Blending.
     level: Literal["t_next", "t"] = "t_next"
     batch_noise: Literal["independent", "shared"] = "independent"
-    # What comes out: the last state, or its clean estimate; and whether the source is put back outside the mask.
+    # What comes out: the last state, or its clean estimate; and whether the source is put back
+    # outside the mask.
     result: Literal["state", "x0_hat"] = "state"
     paste: bool = True
     eta: float | None = None
@@ -53,23 +60,40 @@ class Guiding(Options):
     def __post_init__(self):
         super().__post_init__()
         if self.augmentations is not None and self.augmentations < 1:
-            raise ValueError(f"augmentations is {self.augmentations}; take 1 with unwarped=1 for none")
+            raise ValueError(
+                f"augmentations is {self.augmentations}; take 1 with unwarped=1 for none"
+            )
 
 
-# The numbers of the paper and of its code: optimization/arguments.py:17-93, image_editor.py:84-235, losses.py:4-17.
+# The numbers of the paper and of its code: optimization/arguments.py:17-93, image_editor.py:84-235,
+# losses.py:4-17.
 PRESETS = {
     "paper": Guiding(augmentations=16, steps=100, eta=1.0, shift="mean"),
     "official": Guiding(
-        scale=1000.0, augmentations=8, unwarped=1, distance="spherical", looks_at="mixture", shift="mean",
-        range_scale=50.0, level="t", batch_noise="shared", result="x0_hat", eta=1.0, steps=100),
-}  # fmt: skip
+        scale=1000.0,
+        augmentations=8,
+        unwarped=1,
+        distance="spherical",
+        looks_at="mixture",
+        shift="mean",
+        range_scale=50.0,
+        level="t",
+        batch_noise="shared",
+        result="x0_hat",
+        eta=1.0,
+        steps=100,
+    ),
+}
 
 
-def clip_distance(pictures: Tensor, text: Tensor, mask: Tensor, clip, how: Guiding, u=None) -> Tensor:
+def clip_distance(
+    pictures: Tensor, text: Tensor, mask: Tensor, clip, how: Guiding, u=None
+) -> Tensor:
     """D_CLIP of each picture, (B,), averaged over its warped copies.
 
-    pictures (B,3,H,W) in [-1,1]; what is outside the mask (1 or B,1,H,W) becomes grey, 0. text (1 or B,d) unit
-    vectors. u (B,N,12) in [0,1): the parameters of the copies, see `warps.warps`; None: CLIP sees the picture itself.
+    pictures (B,3,H,W) in [-1,1]; what is outside the mask (1 or B,1,H,W) becomes grey, 0. text (1
+    or B,d) unit vectors. u (B,N,12) in [0,1): the parameters of the copies, see `warps.warps`;
+    None: CLIP sees the picture itself.
     """
     shown = fit(clip, pictures * mask)  # (B,3,S,S)
     copies = 1
@@ -78,13 +102,18 @@ def clip_distance(pictures: Tensor, text: Tensor, mask: Tensor, clip, how: Guidi
         shown = warp(shown.repeat_interleave(copies, dim=0), warps(u, how.unwarped))  # (B*N,3,S,S)
     seen = look(clip, (shown + 1) / 2).unflatten(0, (-1, copies))  # (B,N,d)
     cos = (seen * text[:, None]).sum(-1)  # (B,N)
-    if how.distance == "spherical":  # losses.py:4-7: 2 * asin(|x - y| / 2)^2, which is half the angle squared
-        return (2 * ((2 - 2 * cos).clamp(min=1e-12).sqrt() / 2).clamp(max=1 - 1e-6).asin() ** 2).mean(1)
+    if (
+        how.distance == "spherical"
+    ):  # losses.py:4-7: 2 * asin(|x - y| / 2)^2, which is half the angle squared
+        return (
+            2 * ((2 - 2 * cos).clamp(min=1e-12).sqrt() / 2).clamp(max=1 - 1e-6).asin() ** 2
+        ).mean(1)
     return (1 - cos).mean(1)
 
 
 def guided_steps(denoise, loss, x, schedule, timesteps, how: Guiding, fresh=None):
-    """Yield the steps of guided diffusion, already moved along the gradient; assign to step.x to steer further.
+    """Yield the steps of guided diffusion, already moved along the gradient; assign to step.x to
+    steer further.
 
     denoise(x, t) -> Prediction; loss(x0_hat, x, t) -> (B,). x: (B,3,H,W) on level timesteps[0].
     fresh: a function that draws noise for the moves (eta > 0).
@@ -93,7 +122,10 @@ def guided_steps(denoise, loss, x, schedule, timesteps, how: Guiding, fresh=None
         denoise = _noise_held(denoise, schedule)
     by_mean, (a, _) = how.shift == "mean", schedule.levels(timesteps[0])
     if not by_mean and a < 1e-3:  # it divides by a, as DDIM's form does
-        raise ValueError(f"the first level holds {a:.0e} of a picture, too little to shift it: take skip=0.1, or eta=1")
+        raise ValueError(
+            f"the first level holds {a:.0e} of a picture, too little to shift it: take "
+            "skip=0.1, or eta=1"
+        )
     guided = loss_guided(denoise, loss, schedule, scale=0.0 if by_mean else 1.0)
     for step in sample(guided, x, schedule, timesteps, how.eta, fresh):
         if by_mean:  # downhill, by the variance of this move times the gradient
@@ -102,7 +134,9 @@ def guided_steps(denoise, loss, x, schedule, timesteps, how: Guiding, fresh=None
 
 
 def _noise_held(denoise, schedule):
-    """The denoiser with its noise estimate taken for a constant: a gradient reaches x past the network."""
+    """The denoiser with its noise estimate taken for a constant: a gradient reaches x past the
+    network.
+    """
 
     def held(x, t):
         a, s = schedule.levels(t)
@@ -115,20 +149,30 @@ def _noise_held(denoise, schedule):
 
 
 def choose(model, method: str, fallback: dict, preset, asked: dict) -> Guiding:
-    """The Guiding to use, see options.settle; how the gradient shifts follows eta, unless it was chosen."""
+    """The Guiding to use, see options.settle; how the gradient shifts follows eta, unless it was
+    chosen.
+    """
     how = settle(Guiding, method, model, PRESETS, fallback, preset, asked)
     if how.shift == "mean" and not how.eta:
-        raise ValueError("shift='mean' moves by the variance, which is 0 with eta=0: take shift='epsilon', or eta=1")
+        raise ValueError(
+            "shift='mean' moves by the variance, which is 0 with eta=0: take shift='epsilon', "
+            "or eta=1"
+        )
     return replace(how, shift=how.shift or ("mean" if how.eta else "epsilon"))
 
 
 def admit(model, clip, image, mask, prompt, n: int):
-    """Picture, mask and the prompts' vectors (1 or n,d), or a sentence that says what is wrong with them."""
+    """Picture, mask and the prompts' vectors (1 or n,d), or a sentence that says what is wrong with
+    them.
+    """
     if n < 1:
         raise ValueError(f"n is {n}; it counts the edits to make, so take 1 or more")
     unet = getattr(model, "unet", None)
     if unet is None or unet.config.in_channels != 3 or hasattr(model, "vae"):
-        raise ValueError("pass a model of pixels, as bl.load('tinyworld-pixel') gives; blended_latent is for latents")
+        raise ValueError(
+            "pass a model of pixels, as bl.load('tinyworld-pixel') gives; blended_latent is "
+            "for latents"
+        )
     multiple = getattr(unet, "patch", 1) * 2 ** (len(unet.config.block_out_channels) - 1)
     image = images.image(image, size_multiple=multiple).to(unet.device)
     mask = images.mask(mask, like=image, allow_full=True)
@@ -138,9 +182,11 @@ def admit(model, clip, image, mask, prompt, n: int):
 
 
 def clip_loss(text, mask, clip, how: Guiding, schedule, draw=None):
-    """`loss(x0_hat, x, t) -> (B,)`: the weighted CLIP distance, and what the estimate exceeds [-1,1] by.
+    """`loss(x0_hat, x, t) -> (B,)`: the weighted CLIP distance, and what the estimate exceeds
+    [-1,1] by.
 
-    draw: a function that draws normal noise of a shape for each sample, here the copies' parameters.
+    draw: a function that draws normal noise of a shape for each sample, here the copies'
+          parameters.
     """
 
     def loss(x0_hat, x, t):
@@ -152,7 +198,9 @@ def clip_loss(text, mask, clip, how: Guiding, schedule, draw=None):
         u = None if alone else torch.special.ndtr(draw((how.augmentations, 12)))
         total = how.scale * clip_distance(seen, text, mask, clip, how, u)
         if how.range_scale:  # losses.py:16-17
-            total = total + how.range_scale * (x0_hat - x0_hat.clamp(-1, 1)).square().mean((1, 2, 3))
+            total = total + how.range_scale * (x0_hat - x0_hat.clamp(-1, 1)).square().mean(
+                (1, 2, 3)
+            )
         return total
 
     return loss
@@ -166,7 +214,9 @@ def read_model(model):
 
 
 def results(run, clip, image, mask, text, prompt, how, ranking, n, seed, batch, **used) -> Edit:
-    """The Edit of n samples, best first: run(source, mask, text, rows) makes those in `rows`, (B,3,H,W)."""
+    """The Edit of n samples, best first: run(source, mask, text, rows) makes those in `rows`,
+    (B,3,H,W).
+    """
     tensors, at_once = [], batch or n
     with memory_advice(at_once):
         for start in range(0, n, at_once):

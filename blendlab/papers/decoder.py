@@ -1,8 +1,10 @@
-"""Background reconstruction (Blended Latent Diffusion, 2206.02779, section 4.2): the source back outside the mask.
+"""Background reconstruction (Blended Latent Diffusion, 2206.02779, section 4.2): the source back
+outside the mask.
 
-An autoencoder loses detail everywhere, so an edited latent does not decode to the source outside the mask.
-`reconstruct` is the front door to six remedies; `tune_weights` is the paper's, which adapts the decoder to one
-picture, and `tuned` lends what it found to the autoencoder for the length of a `with`. Next: ../joins.py.
+An autoencoder loses detail everywhere, so an edited latent does not decode to the source outside
+the mask. `reconstruct` is the front door to six remedies; `tune_weights` is the paper's, which
+adapts the decoder to one picture, and `tuned` lends what it found to the autoencoder for the length
+of a `with`. Next: ../joins.py.
 """
 
 from dataclasses import replace
@@ -18,12 +20,17 @@ from ..latents import decode, tuned
 
 METHODS = ("none", "paste", "poisson", "latents", "weights", "weights and paste")
 
-# Numbers by what is tuned: all of the decoder (post_quant_conv, which comes before it, stays), to the last step.
-# The official code starts from a latent that it makes of the 8-bit file, where here it is z_0 itself.
+# Numbers by what is tuned: all of the decoder (post_quant_conv, which comes before it, stays), to
+# the last step.
+# The official code starts from a latent that it makes of the 8-bit file, where here it is z_0
+# itself.
 WEIGHTS = dict(steps=75, lr=1e-4, blocks="all", plateau=0.0)
 LATENTS = dict(steps=75, lr=1e-4, plateau=0.0)
 PRESETS = {
-    "paper": {"weights": WEIGHTS, "latents": LATENTS},  # section 4.2: 75 steps of Adam at 1e-4, lam 100
+    "paper": {
+        "weights": WEIGHTS,
+        "latents": LATENTS,
+    },  # section 4.2: 75 steps of Adam at 1e-4, lam 100
     # BLD, ldm/image_reconstruction.py:126-131 (steps), :216 (lam), :312 and :315 (the two rates).
     "official": {"weights": WEIGHTS, "latents": LATENTS | dict(lr=0.1)},
 }
@@ -35,30 +42,48 @@ CHECK = 10  # steps between two looks at the loss for a plateau; nothing else wa
 
 
 def reconstruct(
-    pipe, edit, image, mask, *, method="weights", steps=None, lam=100.0, lr=None, preset=None, blocks=None,
-    plateau=None, reuse=True, precision="float32", together=False,
-) -> Edit:  # fmt: skip
-    """Bring the source back outside the mask of an edit; return a new `Edit` with the same latents and scores.
+    pipe,
+    edit,
+    image,
+    mask,
+    *,
+    method="weights",
+    steps=None,
+    lam=100.0,
+    lr=None,
+    preset=None,
+    blocks=None,
+    plateau=None,
+    reuse=True,
+    precision="float32",
+    together=False,
+) -> Edit:
+    """Bring the source back outside the mask of an edit; return a new `Edit` with the same latents
+    and scores.
 
-    pipe:     the pipeline that made the edit; its autoencoder is left as it was, bit for bit, whatever happens
-    edit:     an Edit, or latents (n,C,h,w). The picture is decoded anew from the latents, never read from 8 bits
+    pipe:     the pipeline that made the edit; its autoencoder is left as it was, bit for bit,
+              whatever happens
+    edit:     an Edit, or latents (n,C,h,w). The picture is decoded anew from the latents, never
+              read from 8 bits
     image:    the picture that was edited: PIL, a path or (1 or n,3,H,W) in [-1,1]
-    mask:     the mask that it was edited in: PIL, a path or (1 or n,1,H,W) in {0,1}; 1 (white) = edit
-    method:   "none" (as decoded), "paste" (the source's pixels), "poisson" (no seam, but other colours),
-              "latents" (the best latent for the decoder; too smooth), "weights" (the best decoder for the latent),
-              "weights and paste" (the source exactly, and hardly a seam)
-    steps, lr: of Adam. lam: what the source outside weighs against the edit inside. blocks: tune the last so many
-              up blocks of the decoder and what follows them, or "all". plateau: stop when ten steps lower the
-              loss by less than this share; 0 is never. Left out, all but lam come from the preset ("paper",
-              "official"), else from the model, else from FALLBACK
+    mask:     the mask that it was edited in: PIL, a path or (1 or n,1,H,W) in {0,1}; 1 (white) =
+              edit
+    method:   "none" (as decoded), "paste" (the source's pixels), "poisson" (no seam, but other
+              colours), "latents" (the best latent for the decoder; too smooth), "weights" (the best
+              decoder for the latent), "weights and paste" (the source exactly, and hardly a seam)
+    steps, lr: of Adam. lam: what the source outside weighs against the edit inside. blocks: tune
+              the last so many up blocks of the decoder and what follows them, or "all". plateau:
+              stop when ten steps lower the loss by less than this share; 0 is never. Left out, all
+              but lam come from the preset ("paper", "official"), else from the model, else from
+              FALLBACK
     reuse:    compute what comes before the tuned part once, not in each step
     precision: "float32", or "bfloat16" for mixed precision (the weights themselves stay float32)
     together: one decoder for all n pictures, tuned for their mean loss, not one for each
 
-    Of the result, settings["reconstruct"] tells what was used, and "taken" in it the steps done. ["loss"] is the
-    loss before each of them, the mean of the n; ["delta"] is what tuning added: to the latents, (n,C,h,w), or to
-    the weights, a list with a dict for each picture or one for all, see `tuned`. Bad input raises ValueError or
-    TypeError with the fix before any network runs.
+    Of the result, settings["reconstruct"] tells what was used, and "taken" in it the steps done.
+    ["loss"] is the loss before each of them, the mean of the n; ["delta"] is what tuning added: to
+    the latents, (n,C,h,w), or to the weights, a list with a dict for each picture or one for all,
+    see `tuned`. Bad input raises ValueError or TypeError with the fix before any network runs.
     """
     if method not in METHODS:
         raise ValueError(f"there is no method {method!r}; choose {', '.join(METHODS)}")
@@ -66,9 +91,19 @@ def reconstruct(
     edit, image, mask = _admit(pipe, edit, image, mask, of)
     how, found = {"method": method}, {}
     if of:
-        options = dict(steps=steps, lam=lam, lr=lr, blocks=blocks, plateau=plateau, reuse=reuse, precision=precision)
+        options = dict(
+            steps=steps,
+            lam=lam,
+            lr=lr,
+            blocks=blocks,
+            plateau=plateau,
+            reuse=reuse,
+            precision=precision,
+        )
         numbers = _settle(pipe, of, preset, options)
-        tensor, found, taken = _tune_each(pipe.vae, edit.latents, image, mask, of, numbers, together)
+        tensor, found, taken = _tune_each(
+            pipe.vae, edit.latents, image, mask, of, numbers, together
+        )
         how |= numbers | {"together": together, "taken": taken}
     elif edit.latents is None:
         tensor = edit.tensor
@@ -84,17 +119,32 @@ def reconstruct(
 
 
 def tune_weights(
-    vae, z, image, mask, *, steps, lr, lam=100.0, blocks="all", plateau=0.0, reuse=True, precision="float32"
-) -> tuple[dict[str, Tensor], Tensor]:  # fmt: skip
-    """Adapt the decoder to latents z (B,C,h,w), B pictures together; return what to add to its weights, and losses.
+    vae,
+    z,
+    image,
+    mask,
+    *,
+    steps,
+    lr,
+    lam=100.0,
+    blocks="all",
+    plateau=0.0,
+    reuse=True,
+    precision="float32",
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Adapt the decoder to latents z (B,C,h,w), B pictures together; return what to add to its
+    weights, and losses.
 
-    image (1 or B,3,H,W), mask (1 or B,1,H,W), 1 = edit; the options are those of `reconstruct`. The first value is
-    {name: float32 tensor, on the CPU}, of the tuned weights only; the second the loss before each step, (steps,).
+    image (1 or B,3,H,W), mask (1 or B,1,H,W), 1 = edit; the options are those of `reconstruct`. The
+    first value is {name: float32 tensor, on the CPU}, of the tuned weights only; the second the
+    loss before each step, (steps,).
     """
     with tuned(vae):
         still, moving = _halves(vae, blocks)
         h = still(z / vae.config.scaling_factor)  # what stays the same is computed once
-        edit = moving(h)  # (B,3,H,W) D_0(z_0), not clamped: where it is the target, there is nothing to gain
+        edit = moving(
+            h
+        )  # (B,3,H,W) D_0(z_0), not clamped: where it is the target, there is nothing to gain
         ours = {id(w) for w in moving.parameters()}
         weights = {name: w for name, w in vae.named_parameters() if id(w) in ours}
         start = {name: w.clone() for name, w in weights.items()}
@@ -112,20 +162,30 @@ def tune_weights(
 def tune_latents(
     vae, z, image, mask, *, steps, lr, lam=100.0, plateau=0.0, precision="float32"
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """The same loss, the decoder as it is, other latents: return what to add to z (B,C,h,w), and losses (steps,)."""
+    """The same loss, the decoder as it is, other latents: return what to add to z (B,C,h,w), and
+    losses (steps,).
+    """
     with tuned(vae):
         before, decoder = _halves(vae, "all")
         moving = z.clone().requires_grad_(True)
         picture = lambda: decoder(before(moving / vae.config.scaling_factor)).float()  # noqa: E731
         edit = picture().detach()  # (B,3,H,W)
         losses = _descend(
-            [moving], lambda: background_loss(picture(), edit, image, mask, lam), steps, lr, plateau, precision
+            [moving],
+            lambda: background_loss(picture(), edit, image, mask, lam),
+            steps,
+            lr,
+            plateau,
+            precision,
         )
         return moving.detach() - z, losses
 
 
-def background_loss(picture: Tensor, edit: Tensor, image: Tensor, mask: Tensor, lam: float = 100.0) -> Tensor:
-    """Section 4.2: the edit is kept inside the mask, and with weight lam the source comes back outside it.
+def background_loss(
+    picture: Tensor, edit: Tensor, image: Tensor, mask: Tensor, lam: float = 100.0
+) -> Tensor:
+    """Section 4.2: the edit is kept inside the mask, and with weight lam the source comes back
+    outside it.
 
     Mean squares over the whole picture, the other side of the mask counted as zeros, as in BLD,
     ldm/image_reconstruction.py:210-223; of several pictures (B,3,H,W) in [-1,1] the mean.
@@ -153,7 +213,9 @@ def _descend(free, loss, steps, lr, plateau, precision):
 
 
 def _halves(vae, blocks):
-    """From scaled-back latents to pictures in two halves: what stays as it is, and the decoder's part to tune."""
+    """From scaled-back latents to pictures in two halves: what stays as it is, and the decoder's
+    part to tune.
+    """
     decoder = vae.decoder
     end = nn.Sequential(decoder.conv_norm_out, decoder.conv_act, decoder.conv_out)
     stages = [decoder.conv_in, decoder.mid_block, *decoder.up_blocks, end]
@@ -163,7 +225,9 @@ def _halves(vae, blocks):
 
 
 def _tune_each(vae, z, image, mask, of, numbers, together):
-    """Tune once for all pictures, or once for each: the pictures (n,3,H,W), what was found, the steps taken."""
+    """Tune once for all pictures, or once for each: the pictures (n,3,H,W), what was found, the
+    steps taken.
+    """
     n, tune = len(z), tune_weights if of == "weights" else tune_latents
     pictures, deltas, curves = [], [], []
     try:
@@ -175,13 +239,20 @@ def _tune_each(vae, z, image, mask, of, numbers, together):
             deltas.append(delta)
             curves.append(losses.cpu())
     except torch.OutOfMemoryError as error:
-        fix = "one picture at a time (together=False), fewer blocks (blocks=1), or precision='bfloat16'"
+        fix = (
+            "one picture at a time (together=False), fewer blocks (blocks=1), or "
+            "precision='bfloat16'"
+        )
         raise MemoryError(f"out of memory while tuning: take {fix}") from error
 
-    # The mean over the pictures, step by step; the last loss of one that was done earlier counts on.
+    # The mean over the pictures, step by step; the last loss of one that was done earlier counts
+    # on.
     taken = [len(curve) for curve in curves]
     padded = [torch.cat([curve, curve[-1:].expand(max(taken) - len(curve))]) for curve in curves]
-    found = {"loss": torch.stack(padded).mean(0).tolist(), "delta": deltas if of == "weights" else torch.cat(deltas)}
+    found = {
+        "loss": torch.stack(padded).mean(0).tolist(),
+        "delta": deltas if of == "weights" else torch.cat(deltas),
+    }
     return torch.cat(pictures), found, taken
 
 
@@ -189,17 +260,27 @@ def _tune_each(vae, z, image, mask, of, numbers, together):
 
 
 def _admit(pipe, edit, image, mask, of):
-    """The Edit, with latents on the device of the pipeline, picture and mask; or a sentence about what is wrong."""
+    """The Edit, with latents on the device of the pipeline, picture and mask; or a sentence about
+    what is wrong.
+    """
     if not isinstance(edit, (Edit, Tensor)):
-        raise TypeError(f"edit is a {type(edit).__name__}: pass what bl.blended_latent returned, or latents (n,C,h,w)")
+        raise TypeError(
+            f"edit is a {type(edit).__name__}: pass what bl.blended_latent returned, or "
+            "latents (n,C,h,w)"
+        )
     if isinstance(edit, Tensor):
         edit = Edit(None, edit)
     z, vae = edit.latents, getattr(pipe, "vae", None)
     if z is None and of:
         fix = "pass an edit of bl.blended_latent, or take method='paste' or 'poisson'"
-        raise ValueError(f"edit was made in pixels and has no latents, so there are no {of} to tune: {fix}")
+        raise ValueError(
+            f"edit was made in pixels and has no latents, so there are no {of} to tune: {fix}"
+        )
     if z is not None and vae is None:
-        raise ValueError("pipe has no autoencoder to decode these latents with: pass the pipeline that made the edit")
+        raise ValueError(
+            "pipe has no autoencoder to decode these latents with: pass the pipeline that "
+            "made the edit"
+        )
 
     image = images.image(image).detach()
     if z is None:
@@ -211,11 +292,16 @@ def _admit(pipe, edit, image, mask, of):
     image = image.to(device)
     mask = images.mask(mask, like=image)
     if image.shape[-2:] != (height, width):
-        sizes = f"image is {image.shape[-1]}x{image.shape[-2]} and the edit {width}x{height} (width x height)"
+        sizes = (
+            f"image is {image.shape[-1]}x{image.shape[-2]} and the edit {width}x{height} "
+            "(width x height)"
+        )
         raise ValueError(f"{sizes}: pass the picture that was edited")
     for name, given in {"image": len(image), "mask": len(mask)}.items():
         if given not in (1, n):
-            raise ValueError(f"{name} holds {given} for {n} edits: pass one that serves all, or {n}")
+            raise ValueError(
+                f"{name} holds {given} for {n} edits: pass one that serves all, or {n}"
+            )
     return edit, image, mask
 
 
@@ -224,32 +310,54 @@ def _latents(z, vae):
     C = vae.config.latent_channels
     if z.ndim != 4 or z.shape[1] != C or not z.is_floating_point() or not z.numel():
         shape = ",".join(map(str, z.shape))
-        raise ValueError(f"edit is ({shape}), not latents (n,{C},h,w): pass the Edit, or its .latents")
+        raise ValueError(
+            f"edit is ({shape}), not latents (n,{C},h,w): pass the Edit, or its .latents"
+        )
     if not z.isfinite().all():
-        raise ValueError("the edit's latents have NaN or infinite values: make the edit with dtype=torch.float32")
+        raise ValueError(
+            "the edit's latents have NaN or infinite values: make the edit with dtype=torch.float32"
+        )
     return z.detach().float()
 
 
 def _settle(pipe, of, preset, options):
-    """The numbers to use: what was asked for, else the preset's, else the model's, else FALLBACK; all checked."""
+    """The numbers to use: what was asked for, else the preset's, else the model's, else FALLBACK;
+    all checked.
+    """
     if preset is not None and preset not in PRESETS:
         raise ValueError(f"there is no preset {preset!r}; choose {', '.join(PRESETS)}")
-    how = FALLBACK[of] | cards.settings(pipe, "reconstruct").get(of, {}) | (PRESETS[preset][of] if preset else {})
+    how = (
+        FALLBACK[of]
+        | cards.settings(pipe, "reconstruct").get(of, {})
+        | (PRESETS[preset][of] if preset else {})
+    )
     how |= {name: value for name, value in options.items() if value is not None}
     if of == "latents":
         how = {name: value for name, value in how.items() if name not in ("blocks", "reuse")}
 
     if not isinstance(how["steps"], int) or how["steps"] < 1:
-        raise ValueError(f"steps is {how['steps']!r}: it counts the steps of Adam, so take 1 or more (the paper: 75)")
+        raise ValueError(
+            f"steps is {how['steps']!r}: it counts the steps of Adam, so take 1 or more (the "
+            "paper: 75)"
+        )
     if not 0 < how["lr"] < float("inf"):
-        raise ValueError(f"lr is {how['lr']}: it says how far a step goes, so take more than 0 (the paper: 1e-4)")
+        raise ValueError(
+            f"lr is {how['lr']}: it says how far a step goes, so take more than 0 (the paper: 1e-4)"
+        )
     if not 0 <= how["lam"] < float("inf"):
-        raise ValueError(f"lam is {how['lam']}: it weighs the source outside, so take 0 or more (the paper: 100)")
+        raise ValueError(
+            f"lam is {how['lam']}: it weighs the source outside, so take 0 or more (the paper: 100)"
+        )
     if not 0 <= how["plateau"] < 1:
-        raise ValueError(f"plateau is {how['plateau']}: it is a share of the loss, as in 0.02; 0 never stops early")
+        raise ValueError(
+            f"plateau is {how['plateau']}: it is a share of the loss, as in 0.02; 0 never "
+            "stops early"
+        )
     if how["precision"] not in ("float32", "bfloat16"):  # autoencoders overflow in float16
         raise ValueError(f"precision is {how['precision']!r}: choose 'float32' or 'bfloat16'")
     most = len(pipe.vae.decoder.up_blocks)
     if of == "weights" and how["blocks"] not in ("all", *range(most + 1)):
-        raise ValueError(f"blocks is {how['blocks']!r}: this decoder has {most}, so choose 0 to {most}, or 'all'")
+        raise ValueError(
+            f"blocks is {how['blocks']!r}: this decoder has {most}, so choose 0 to {most}, or 'all'"
+        )
     return how

@@ -1,7 +1,8 @@
 """From noise to picture by DDIM and back again.
 
-DDIM with eta 0 is an equation that runs both ways (2010.02502, section 4.3), so that a picture has a noise that it
-comes from. Next: reword.py, which exchanges words; repaint.py and layout.py, which edit the noise.
+DDIM with eta 0 is an equation that runs both ways (2010.02502, section 4.3), so that a picture has
+a noise that it comes from. Next: reword.py, which exchanges words; repaint.py and layout.py, which
+edit the noise.
 """
 
 from dataclasses import dataclass
@@ -22,12 +23,16 @@ from ..schedule import Schedule
 
 @dataclass(frozen=True)
 class Drawing(Options):
-    """How a picture is made from noise. None: what the model recommends, else Stable Diffusion's usual numbers."""
+    """How a picture is made from noise. None: what the model recommends, else Stable Diffusion's
+    usual numbers.
+    """
 
     w: float | None = None
     steps: int | None = None
     eta: float | None = None  # 0 is DDIM: the noise alone decides
-    invert_w: float = 1.0  # guidance weight on the way from a picture to its noise; 1 is without guidance
+    invert_w: float = (
+        1.0  # guidance weight on the way from a picture to its noise; 1 is without guidance
+    )
     refine: int = 1  # calls of the network for each move up; more follow the way down more closely
 
 
@@ -36,15 +41,19 @@ FALLBACK = {"w": 7.5, "steps": 50, "eta": 0.0}
 
 
 @torch.no_grad()
-def invert(pipe, image, prompt: str, *, steps=None, w=1.0, refine=1, negative="", batch=None) -> Tensor:
+def invert(
+    pipe, image, prompt: str, *, steps=None, w=1.0, refine=1, negative="", batch=None
+) -> Tensor:
     """The noise (B,C,h,w) that DDIM turns into a picture, found by walking its equation upwards.
 
     pipe:   a StableDiffusionPipeline or a StableDiffusionXLPipeline
     image:  PIL, a path or (B,3,H,W) in [-1,1]; sides are multiples of the autoencoder's factor
     prompt: what the picture shows. steps: None: what the model recommends, else 50
-    w:      guidance weight. Without guidance (1) the way back retraces; the larger w is, the less it does
-    refine: calls of the network for each move. The usual way takes 1 and asks what the noise is one level below
-            the one that is right; each further call asks again from where the last one led
+    w:      guidance weight. Without guidance (1) the way back retraces; the larger w is, the less
+            it does
+    refine: calls of the network for each move. The usual way takes 1 and asks what the noise is one
+            level below the one that is right; each further call asks again from where the last one
+            led
     """
     how = settled(Drawing, "invert", pipe, dict(steps=steps, invert_w=w, refine=refine))
     image, _, n = admit(pipe, [prompt, negative], image, None, None, how)
@@ -58,7 +67,9 @@ def invert(pipe, image, prompt: str, *, steps=None, w=1.0, refine=1, negative=""
 
 @dataclass(frozen=True)
 class Ready:
-    """A prompt that a pipeline has read: noise goes down to a latent, a latent goes up to its noise."""
+    """A prompt that a pipeline has read: noise goes down to a latent, a latent goes up to its
+    noise.
+    """
 
     pipe: object
     net: object
@@ -86,12 +97,15 @@ class Ready:
     def steps(self, z, seed, rows, within=None):
         """The moves from noise (B,C,h,w), as `sample` yields them.
 
-        rows: the number of each sample. within: gives, for a level, what the network is to run in, a `with`.
+        rows: the number of each sample. within: gives, for a level, what the network is to run in,
+              a `with`.
         """
         denoise = cfg(self.net, self.text, self.null, self.how.w)
         fresh = draws(seed, rows, "step", z.device)
         denoise = denoise if within is None else _run_within(denoise, within)
-        return sample(denoise, z, self.schedule, self.timesteps, self.how.eta, lambda: fresh(z.shape[1:]))
+        return sample(
+            denoise, z, self.schedule, self.timesteps, self.how.eta, lambda: fresh(z.shape[1:])
+        )
 
     def down(self, z, seed, rows, within=None):
         return last(self.steps(z, seed, rows, within))
@@ -134,7 +148,9 @@ def draws(seed, rows, purpose, device="cpu"):
 
 
 def latent_shape(pipe, image=None, noise=None):
-    """(C,h,w) of what is to be made: of a picture's latent, of a given noise, or of the model's own size."""
+    """(C,h,w) of what is to be made: of a picture's latent, of a given noise, or of the model's own
+    size.
+    """
     if noise is not None:
         return tuple(noise.shape[1:])
     cells = [pipe.unet.config.sample_size] * 2
@@ -152,22 +168,29 @@ def picture_size(pipe, image=None, noise=None):
 
 
 def settled(kind, method, pipe, asked, **fallback):
-    """The options: what was asked for, else the model's (its w and steps for editing do for this too)."""
+    """The options: what was asked for, else the model's (its w and steps for editing do for this
+    too).
+    """
     editing = cards.settings(pipe, "blended_latent")
     fallback |= FALLBACK | {name: editing[name] for name in ("w", "steps") if name in editing}
     return settle(kind, method, pipe, {}, fallback, None, asked)
 
 
 def admit(pipe, texts, image, noise, n, how):
-    """Picture or noise on the model's device, and n (None: as many as are given), or a sentence that says why not."""
+    """Picture or noise on the model's device, and n (None: as many as are given), or a sentence
+    that says why not.
+    """
     for text in texts:
         if not isinstance(text, str):
-            raise TypeError(f"the prompt is a {type(text).__name__}: pass one text, which serves all n")
+            raise TypeError(
+                f"the prompt is a {type(text).__name__}: pass one text, which serves all n"
+            )
         prompts.check(pipe, text)
     channels = pipe.vae.config.latent_channels
     if pipe.unet.config.in_channels != channels:
         raise ValueError(
-            f"this UNet takes {pipe.unet.config.in_channels} channels, a latent has {channels}: pass a text-to-image "
+            f"this UNet takes {pipe.unet.config.in_channels} channels, a latent has "
+            f"{channels}: pass a text-to-image "
             "pipeline, not one for inpainting"
         )
     Schedule.from_scheduler(pipe.scheduler).timesteps(how.steps)
@@ -175,12 +198,17 @@ def admit(pipe, texts, image, noise, n, how):
         raise ValueError("both image= and noise= are given: pass the one to start from")
     if image is not None:
         if how.eta:
-            raise ValueError(f"eta is {how.eta}, and only DDIM leads back to a picture's noise: pass eta=0 with image=")
+            raise ValueError(
+                f"eta is {how.eta}, and only DDIM leads back to a picture's noise: pass eta=0 "
+                "with image="
+            )
         image = images.image(image, size_multiple=pipe.vae_scale_factor).to(pipe._execution_device)
     if noise is not None:
         if noise.ndim != 4 or noise.shape[1] != channels or not noise.isfinite().all():
             shape = ",".join(map(str, noise.shape))
-            raise ValueError(f"noise is ({shape}); pass finite numbers of shape (1 or n,{channels},h,w)")
+            raise ValueError(
+                f"noise is ({shape}); pass finite numbers of shape (1 or n,{channels},h,w)"
+            )
         noise = noise.to(pipe._execution_device, torch.float32)
     given = {name: len(x) for name, x in (("image", image), ("noise", noise)) if x is not None}
     n = max(given.values()) if n is None else n

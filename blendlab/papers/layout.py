@@ -1,8 +1,10 @@
-"""Layout (initial image editing, 2305.03382, section 4.2): noise that a word looks at takes its thing along.
+"""Layout (initial image editing, 2305.03382, section 4.2): noise that a word looks at takes its
+thing along.
 
-The noise that a picture starts from decides what appears where: the same noise puts things at the same places whatever
-the words (tendency.py), fresh noise in a region paints that region anew (repaint.py), and blocks of noise that a word
-looks at, carried into a box, take the thing along. Next: ../attention.py, which sees where the words look.
+The noise that a picture starts from decides what appears where: the same noise puts things at the
+same places whatever the words (tendency.py), fresh noise in a region paints that region anew
+(repaint.py), and blocks of noise that a word looks at, carried into a box, take the thing along.
+Next: ../attention.py, which sees where the words look.
 """
 
 from contextlib import ExitStack, contextmanager
@@ -19,24 +21,36 @@ from ..latents import decode
 from ..noise import Noise
 from .inversion import Drawing, Ready, admit, latent_shape, picture_size, settled, split
 
-MOST = 1024  # blocks: to share these out takes a third of a second, four times as many twenty seconds
+MOST = (
+    1024  # blocks: to share these out takes a third of a second, four times as many twenty seconds
+)
 
 
 @dataclass(frozen=True)
 class Arranging(Drawing):
-    """How blocks of noise are carried into boxes. The defaults are the published code's smaller edit."""
+    """How blocks of noise are carried into boxes. The defaults are the published code's smaller
+    edit.
+    """
 
-    # swap: only what is missing in a box comes, what was there goes to its places (utils.py:324-360); arrange: a box
-    # is filled in the order of attention and everything else closes ranks (:263-292); paper: section 4.2's exchange
-    # at random around A_min; none: the noise stays.
+    # swap: only what is missing in a box comes, what was there goes to its places
+    # (utils.py:324-360); arrange: a box is filled in the order of attention and everything else
+    # closes ranks (:263-292); paper: section 4.2's exchange at random around A_min; none: the noise
+    # stays.
     rule: Literal["swap", "arrange", "paper", "none"] = "swap"
-    # The peers' attention guidance: more attention for a word in its box (paint-with-words, 2211.01324), or in a
+    # The peers' attention guidance: more attention for a word in its box (paint-with-words,
+    # 2211.01324), or in a
     # Gaussian shape around its middle (2304.13427).
     guide: Literal["mask", "soft", "none"] = "none"
     strength: float | None = None  # of that guidance
-    block: int | None = None  # side of a block in latent cells; None: one cell of the attention, 4 for the paper's
-    layers: str | tuple | None = None  # whose attention decides; None: the encoder's last, as published
-    at: tuple[int, ...] = (0,)  # before which steps blocks are carried; the published code: the first alone
+    block: int | None = (
+        None  # side of a block in latent cells; None: one cell of the attention, 4 for the paper's
+    )
+    layers: str | tuple | None = (
+        None  # whose attention decides; None: the encoder's last, as published
+    )
+    at: tuple[int, ...] = (
+        0,
+    )  # before which steps blocks are carried; the published code: the first alone
 
 
 # attention.py:176-232: the guidance falls from this to nothing, in equal steps.
@@ -46,27 +60,49 @@ STRENGTH = 0.1
 
 @torch.no_grad()
 def layout(
-    pipe, prompt: str, boxes, *, rule=None, guide=None, image=None, noise=None, n=1, seed=0, w=None, steps=None,
-    layers=None, caption=None, batch=None, negative="", **options,
-) -> Edit:  # fmt: skip
-    """Make a picture with each thing in its box, by carrying noise to where it is wanted; return an `Edit`.
+    pipe,
+    prompt: str,
+    boxes,
+    *,
+    rule=None,
+    guide=None,
+    image=None,
+    noise=None,
+    n=1,
+    seed=0,
+    w=None,
+    steps=None,
+    layers=None,
+    caption=None,
+    batch=None,
+    negative="",
+    **options,
+) -> Edit:
+    """Make a picture with each thing in its box, by carrying noise to where it is wanted; return an
+    `Edit`.
 
-    boxes:  [("cat", (x0, y0, x1, y1)), ...] in fractions; a word or phrase of the prompt each, as in "red cat".
-            Where boxes overlap, the smallest one gets the cells
-    rule:   "swap", "arrange", "paper" or "none"; guide: "mask", "soft" or "none"; layers: whose attention of the
-            first step decides. See Arranging
+    boxes:  [("cat", (x0, y0, x1, y1)), ...] in fractions; a word or phrase of the prompt each, as
+            in "red cat". Where boxes overlap, the smallest one gets the cells
+    rule:   "swap", "arrange", "paper" or "none"; guide: "mask", "soft" or "none"; layers: whose
+            attention of the first step decides. See Arranging
     image, noise, caption: what to start from, as in `repaint`
     w, steps, options: any field of Arranging, as in block=2, at=(0, 5), strength=0.3
-    n, seed, batch: how many, from which seed, how many at once. Sample i is the same whatever n and batch are
+    n, seed, batch: how many, from which seed, how many at once. Sample i is the same whatever n and
+                    batch are
 
-    settings["noise"]: the noise as it was carried (n,C,h,w); "origin": (n,cells), where each block comes from;
-    "attention": (n,words,h,w), where the words looked before; "cells": (words,h,w), which cells are whose.
+    settings["noise"]: the noise as it was carried (n,C,h,w); "origin": (n,cells), where each block
+    comes from; "attention": (n,words,h,w), where the words looked before; "cells": (words,h,w),
+    which cells are whose.
     """
     asked = dict(rule=rule, guide=guide, w=w, steps=steps, layers=layers)
     how = settled(Arranging, "layout", pipe, asked | options, strength=STRENGTH)
     caption = caption or prompt
     image, noise, n = admit(pipe, [prompt, caption, negative], image, noise, n, how)
-    shape, size, at_once = latent_shape(pipe, image, noise), picture_size(pipe, image, noise), batch or n
+    shape, size, at_once = (
+        latent_shape(pipe, image, noise),
+        picture_size(pipe, image, noise),
+        batch or n,
+    )
     words, boxes = _pairs(boxes)
     reader = Reader.of(pipe, prompt, words, shape, how.layers, how.block)
     regions = claimed(words, boxes, reader.cells)  # (words,h,w)
@@ -77,13 +113,20 @@ def layout(
         ready = Ready.of(pipe, prompt, negative, size, how)
         z = Ready.of(pipe, caption, negative, size, how).start(image, noise, n, seed)
         first, *others = ready.timesteps[:-1]
-        falling = {t: how.strength * PUBLISHED * (1 - i / how.steps) for i, t in enumerate([first, *others])}
+        falling = {
+            t: how.strength * PUBLISHED * (1 - i / how.steps)
+            for i, t in enumerate([first, *others])
+        }
 
         def carry(x, t, rows):
-            """The state with its blocks where the rule wants them, where each comes from, and where the words look."""
+            """The state with its blocks where the rule wants them, where each comes from, and where
+            the words look.
+            """
             maps = reader.looks(ready, x, t)
             each = zip(maps.flatten(2), rows, strict=True)
-            origin = torch.stack([RULES[how.rule](m, regions.flatten(1), chance[row]) for m, row in each])
+            origin = torch.stack(
+                [RULES[how.rule](m, regions.flatten(1), chance[row]) for m, row in each]
+            )
             return move_blocks(x, origin.to(x.device), reader.block), origin, maps
 
         parts = []
@@ -92,36 +135,58 @@ def layout(
             x, origin, maps = carry(z[at], first, rows)
             if 0 not in how.at:
                 x, origin = z[at], torch.arange(origin.shape[1]).expand_as(origin)
-            lean = _leaning(pipe.unet, len(rows), reader.places, shapes, falling) if how.guide != "none" else None
+            lean = (
+                _leaning(pipe.unet, len(rows), reader.places, shapes, falling)
+                if how.guide != "none"
+                else None
+            )
             for step in ready.steps(x, seed, rows, lean):
                 if step.i + 1 in how.at and step.t_next in others:
                     step.x, *_ = carry(step.x, step.t_next, rows)
             parts.append((decode(pipe.vae, step.x), step.x, x, origin, maps))
     tensor, latents, z, origin, maps = (torch.cat(part) for part in zip(*parts, strict=True))
-    used = dict(prompt=prompt, boxes=dict(zip(words, boxes, strict=True)), caption=caption, negative=negative, n=n)
+    used = dict(
+        prompt=prompt,
+        boxes=dict(zip(words, boxes, strict=True)),
+        caption=caption,
+        negative=negative,
+        n=n,
+    )
     used |= dict(seed=seed, noise=z, origin=origin, attention=maps, cells=regions) | asdict(how)
-    return Edit(tensor, latents, None, used | dict(block=reader.block, layers=reader.layers, order=list(range(n))))
+    return Edit(
+        tensor,
+        latents,
+        None,
+        used | dict(block=reader.block, layers=reader.layers, order=list(range(n))),
+    )
 
 
 def claimed(words, boxes, cells) -> Tensor:
-    """(words,h,w) bool: the cells whose middle is in each box; what several claim, the smallest gets (:208-224)."""
+    """(words,h,w) bool: the cells whose middle is in each box; what several claim, the smallest
+    gets (:208-224).
+    """
     inside = torch.cat([masks.from_box(box, cells)[:, 0] for box in boxes]) > 0
     free, regions = torch.ones(cells, dtype=torch.bool), torch.zeros_like(inside)
     for i in inside.sum((1, 2)).argsort(stable=True).tolist():
         regions[i], free = inside[i] & free, free & ~inside[i]
         if not regions[i].any():
-            raise ValueError(f"smaller boxes cover all of the box of {words[i]!r}: move it, or make them smaller")
+            raise ValueError(
+                f"smaller boxes cover all of the box of {words[i]!r}: move it, or make them smaller"
+            )
     return regions
 
 
-# The rules, from maps (words,cells) and regions (words,cells) of one sample to the old place of every block (cells,)
+# The rules, from maps (words,cells) and regions (words,cells) of one sample to the old place of
+# every block (cells,)
 
 
 def shared_out(maps, regions) -> list[Tensor]:
-    """For each word as many cells as its region has, so that in all the words look at theirs the most.
+    """For each word as many cells as its region has, so that in all the words look at theirs the
+    most.
 
-    The published code gives each cell to the word that looks at it the most, then each word its best cells, and where
-    a word has too few, its neighbour's worst: for one word this, for two seldom the best, for three undefined.
+    The published code gives each cell to the word that looks at it the most, then each word its
+    best cells, and where a word has too few, its neighbour's worst: for one word this, for two
+    seldom the best, for three undefined.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -132,7 +197,9 @@ def shared_out(maps, regions) -> list[Tensor]:
 
 
 def swap(maps, regions, stream=None) -> Tensor:
-    """Blocks that are already inside stay; those that come and those that must go exchange their places."""
+    """Blocks that are already inside stay; those that come and those that must go exchange their
+    places.
+    """
     origin, comes, goes = torch.arange(maps.shape[1]), [], []
     for mine, region in zip(shared_out(maps, regions), regions, strict=True):
         other = region.clone()
@@ -148,7 +215,9 @@ def swap(maps, regions, stream=None) -> Tensor:
 
 
 def arrange(maps, regions, stream=None) -> Tensor:
-    """A region is filled row by row in the order of attention; the others fill the rest in their old order."""
+    """A region is filled row by row in the order of attention; the others fill the rest in their
+    old order.
+    """
     origin, rest = torch.arange(maps.shape[1]), torch.ones(maps.shape[1], dtype=torch.bool)
     for mine, heat, region in zip(shared_out(maps, regions), maps, regions, strict=True):
         origin[region] = mine[heat[mine].argsort(descending=True)]
@@ -158,9 +227,11 @@ def arrange(maps, regions, stream=None) -> Tensor:
 
 
 def paper(maps, regions, stream) -> Tensor:
-    """Section 4.2: blocks outside that are looked at more than A_min and blocks inside that are so less, at random.
+    """Section 4.2: blocks outside that are looked at more than A_min and blocks inside that are so
+    less, at random.
 
-    A_min is the s-th largest attention, for a region of s cells. Word by word, and what a word has got stays its own.
+    A_min is the s-th largest attention, for a region of s cells. Word by word, and what a word has
+    got stays its own.
     """
     origin, free = torch.arange(maps.shape[1]), torch.ones(maps.shape[1], dtype=torch.bool)
     for heat, region in zip(maps, regions, strict=True):
@@ -175,13 +246,24 @@ def paper(maps, regions, stream) -> Tensor:
     return origin
 
 
-RULES = {"swap": swap, "arrange": arrange, "paper": paper, "none": lambda maps, *_: torch.arange(maps.shape[1])}
+RULES = {
+    "swap": swap,
+    "arrange": arrange,
+    "paper": paper,
+    "none": lambda maps, *_: torch.arange(maps.shape[1]),
+}
 
 
 def move_blocks(z: Tensor, origin: Tensor, block: int) -> Tensor:
-    """Latents (B,C,h,w) whose block number i, of block x block cells, is what was block number origin[:, i]."""
+    """Latents (B,C,h,w) whose block number i, of block x block cells, is what was block number
+    origin[:, i].
+    """
     B, C, h, w = z.shape
-    blocks = z.reshape(B, C, h // block, block, w // block, block).permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
+    blocks = (
+        z.reshape(B, C, h // block, block, w // block, block)
+        .permute(0, 2, 4, 1, 3, 5)
+        .flatten(1, 2)
+    )
     blocks = blocks[torch.arange(B, device=z.device)[:, None], origin]  # (B,cells,C,block,block)
     blocks = blocks.unflatten(1, (h // block, w // block)).permute(0, 3, 1, 4, 2, 5)
     return blocks.reshape(B, C, h, w)
@@ -202,38 +284,59 @@ class Reader:
 
     @classmethod
     def of(cls, pipe, prompt, words, shape, layers=None, block=None):
-        """layers: as in attention.capture; None: the encoder's last. block: None: the finest of these layers' cells."""
+        """layers: as in attention.capture; None: the encoder's last. block: None: the finest of
+        these layers' cells.
+        """
         names = list(attention.cross_attention(pipe.unet, layers))
         if layers is None:  # input_blocks.8 of Stable Diffusion 1 (utils.py:188)
             names = [name for name in names if name.startswith("down")][-1:] or names
         places = [attention.tokens(pipe, prompt, word) for word in words]
 
-        # Each level of a UNet halves the sides: a cell of level l stands for 2^l cells of the latent.
+        # Each level of a UNet halves the sides: a cell of level l stands for 2^l cells of the
+        # latent.
         deepest = len(pipe.unet.config.down_block_types) - 1
-        level = {"down": lambda i: int(i), "up": lambda i: deepest - int(i), "mid": lambda i: deepest}
+        level = {
+            "down": lambda i: int(i),
+            "up": lambda i: deepest - int(i),
+            "mid": lambda i: deepest,
+        }
         parts = [name.replace("_", ".").split(".") for name in names]  # "down", "blocks", "1", ...
         block = block or 2 ** min(level[kind](i) for kind, _, i, *_ in parts)
         h, w = shape[-2:]
         if h % block or w % block:
-            raise ValueError(f"blocks of {block} do not tile latents of {w}x{h}: pass block={_divisor(h, w, block)}")
+            raise ValueError(
+                f"blocks of {block} do not tile latents of {w}x{h}: pass "
+                f"block={_divisor(h, w, block)}"
+            )
         if h * w > MOST * block**2:
             fix = f"pass block={_divisor(h, w, block)}"
-            raise ValueError(f"block={block} makes {h * w // block**2} blocks, more than {MOST} to share out: {fix}")
+            raise ValueError(
+                f"block={block} makes {h * w // block**2} blocks, more than {MOST} to share "
+                f"out: {fix}"
+            )
         return cls(pipe.unet, places, names, block, (h // block, w // block))
 
     def looks(self, ready, x, t) -> Tensor:
-        """(B,words,h,w) on the CPU: how much more than on average each word is looked at, over layers and heads."""
+        """(B,words,h,w) on the CPU: how much more than on average each word is looked at, over
+        layers and heads.
+        """
         with attention.capture(self.unet, self.layers, branch="both") as maps:
             ready.net(x, t, ready.text)
-        heat = [F.adaptive_avg_pool2d(m.weights.mean(1).permute(0, 3, 1, 2), self.cells) for m in maps]
+        heat = [
+            F.adaptive_avg_pool2d(m.weights.mean(1).permute(0, 3, 1, 2), self.cells) for m in maps
+        ]
         heat = torch.stack(heat).mean(0)  # (B,tokens,h,w)
         heat = torch.stack([heat[:, place].mean(1) for place in self.places], dim=1)
         return heat / heat.mean((2, 3), keepdim=True)
 
 
 @torch.no_grad()
-def looks(pipe, prompt: str, words, noise: Tensor, *, layers=None, block=None, steps=None) -> Tensor:
-    """(B,words,h,w): where words of a prompt look at the first step from a noise (B,C,h,w); 1 is the average."""
+def looks(
+    pipe, prompt: str, words, noise: Tensor, *, layers=None, block=None, steps=None
+) -> Tensor:
+    """(B,words,h,w): where words of a prompt look at the first step from a noise (B,C,h,w); 1 is
+    the average.
+    """
     how = settled(Arranging, "layout", pipe, dict(steps=steps, layers=layers, block=block))
     _, noise, _ = admit(pipe, [prompt], None, noise, None, how)
     reader = Reader.of(pipe, prompt, words, noise.shape, how.layers, how.block)
@@ -243,15 +346,21 @@ def looks(pipe, prompt: str, words, noise: Tensor, *, layers=None, block=None, s
 
 @contextmanager
 def attend(unet, n, places, shapes, strength):
-    """In a `with`, words draw more attention in their shapes: strength * the largest logit is added there.
+    """In a `with`, words draw more attention in their shapes: strength * the largest logit is added
+    there.
 
-    n: rows with the prompt, the last of a UNet's batch. places: of each word among the tokens. shapes: (words,h,w)
-    in [0,1], at latent size. The largest logit is each sample's own, so that none depends on its neighbours.
+    n: rows with the prompt, the last of a UNet's batch. places: of each word among the tokens.
+       shapes: (words,h,w)
+    in [0,1], at latent size. The largest logit is each sample's own, so that none depends on its
+    neighbours.
     """
 
     def lean(attn, args, kwargs):
         hidden, text, given = args[0], kwargs["encoder_hidden_states"], kwargs.get("attention_mask")
-        q, k = (attn.head_to_batch_dim(x).float() for x in (attn.to_q(hidden[-n:]), attn.to_k(text[-n:])))
+        q, k = (
+            attn.head_to_batch_dim(x).float()
+            for x in (attn.to_q(hidden[-n:]), attn.to_k(text[-n:]))
+        )
         largest = (attn.scale * q @ k.transpose(1, 2)).unflatten(0, (n, -1)).amax((1, 2, 3))  # (n,)
         cells = attention.cells_of(hidden.shape[1], *shapes.shape[-2:])
         on = F.adaptive_avg_pool2d(shapes.to(q), cells).flatten(1)  # (words,cells)
@@ -263,7 +372,9 @@ def attend(unet, n, places, shapes, strength):
 
     with ExitStack() as hooks:
         for name in attention.cross_attention(unet, None):
-            hooks.enter_context(unet.get_submodule(name).register_forward_pre_hook(lean, with_kwargs=True))
+            hooks.enter_context(
+                unet.get_submodule(name).register_forward_pre_hook(lean, with_kwargs=True)
+            )
         yield
 
 
@@ -278,7 +389,9 @@ def _shapes(boxes, size, guide):
     shapes = []
     for x0, y0, x1, y1 in boxes:
         off = [(2 * at - low - high) / (high - low) for at, low, high in ((y, y0, y1), (x, x0, x1))]
-        down, across = (torch.exp(-(d**2) / 2) if guide == "soft" else (d.abs() <= 1).float() for d in off)
+        down, across = (
+            torch.exp(-(d**2) / 2) if guide == "soft" else (d.abs() <= 1).float() for d in off
+        )
         shapes.append(down[:, None] * across)
     return torch.stack(shapes)
 
@@ -290,10 +403,15 @@ def _pairs(boxes):
     """Words and boxes, or a sentence that says how to pass them."""
     boxes = list(boxes)
     if not boxes or any(len(pair) != 2 or not isinstance(pair[0], str) for pair in boxes):
-        raise ValueError("boxes is a list of a word and its box each: pass [('cat', (0.1, 0.5, 0.4, 0.9))]")
+        raise ValueError(
+            "boxes is a list of a word and its box each: pass [('cat', (0.1, 0.5, 0.4, 0.9))]"
+        )
     words = [word for word, _ in boxes]
     for word in (word for word in words if words.count(word) > 1):
-        raise ValueError(f"{word!r} has several boxes: tell its things apart by phrases of the prompt, as 'red {word}'")
+        raise ValueError(
+            f"{word!r} has several boxes: tell its things apart by phrases of the prompt, as "
+            f"'red {word}'"
+        )
     return words, [masks.corners(box) for _, box in boxes]
 
 

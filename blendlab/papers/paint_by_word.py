@@ -1,7 +1,8 @@
 """PaintByWord++, what Blended Diffusion (2111.14818) is compared with: latents that CLIP optimises.
 
-The naive paste is `blend`, pyramids and the gradient domain are in ../joins.py, guidance that only asks for the
-background is clip_guided.py. Next: ../measuring/metrics.py, whose `seam` and `background_error` tell them apart.
+The naive paste is `blend`, pyramids and the gradient domain are in ../joins.py, guidance that only
+asks for the background is clip_guided.py. Next: ../measuring/metrics.py, whose `seam` and
+`background_error` tell them apart.
 """
 
 from dataclasses import dataclass, replace
@@ -21,7 +22,9 @@ from .clip_guidance import clip_distance, results
 
 @dataclass(frozen=True)
 class Optimising(Options):
-    """How to optimise. The paper says steps and lr; what CLIP sees is as in its own method, the rest is ours."""
+    """How to optimise. The paper says steps and lr; what CLIP sees is as in its own method, the
+    rest is ours.
+    """
 
     # Of Adam. None: what the model recommends.
     steps: int | None = None
@@ -39,38 +42,70 @@ class Optimising(Options):
     def __post_init__(self):
         super().__post_init__()
         if self.augmentations < 1:
-            raise ValueError(f"augmentations is {self.augmentations}; take 1 with unwarped=1 for none")
+            raise ValueError(
+                f"augmentations is {self.augmentations}; take 1 with unwarped=1 for none"
+            )
         if self.steps is not None and self.steps < 1:
-            raise ValueError(f"steps is {self.steps}; it counts the steps of Adam, so take 1 or more (the paper: 500)")
+            raise ValueError(
+                f"steps is {self.steps}; it counts the steps of Adam, so take 1 or more (the "
+                "paper: 500)"
+            )
         if self.lr is not None and not 0 < self.lr < float("inf"):
-            raise ValueError(f"lr is {self.lr}; it says how far a step goes, so take more than 0 (the paper: 0.1)")
+            raise ValueError(
+                f"lr is {self.lr}; it says how far a step goes, so take more than 0 (the "
+                "paper: 0.1)"
+            )
         if not 0 <= self.noise < float("inf"):
-            raise ValueError(f"noise is {self.noise}; it is a standard deviation, so take 0 (none) or more")
+            raise ValueError(
+                f"noise is {self.noise}; it is a standard deviation, so take 0 (none) or more"
+            )
 
 
-FALLBACK = {"steps": 500, "lr": 0.1}  # the paper's, for VQGAN's latents; here they are the pipeline's, scaled
+FALLBACK = {
+    "steps": 500,
+    "lr": 0.1,
+}  # the paper's, for VQGAN's latents; here they are the pipeline's, scaled
 PRESETS = {"paper": Optimising(**FALLBACK)}
 
 
 @torch.no_grad()
 def paint_by_word(
-    pipe, clip, image, mask, prompt, *, steps=None, lr=None, augmentations=None, noise=None, paste=None, preset=None,
-    ranking="mask", n=1, seed=0, batch=None, **options,
-) -> Edit:  # fmt: skip
-    """Optimise the latents inside the mask until CLIP sees the prompt there; return an `Edit` with n results.
+    pipe,
+    clip,
+    image,
+    mask,
+    prompt,
+    *,
+    steps=None,
+    lr=None,
+    augmentations=None,
+    noise=None,
+    paste=None,
+    preset=None,
+    ranking="mask",
+    n=1,
+    seed=0,
+    batch=None,
+    **options,
+) -> Edit:
+    """Optimise the latents inside the mask until CLIP sees the prompt there; return an `Edit` with
+    n results.
 
-    PaintByWord++ of Blended Diffusion's comparison: Paint by Word (2103.10951) for any picture, with the latents
-    of an autoencoder. No diffusion model takes part, so nothing asks the result to look real.
+    PaintByWord++ of Blended Diffusion's comparison: Paint by Word (2103.10951) for any picture,
+    with the latents of an autoencoder. No diffusion model takes part, so nothing asks the result to
+    look real.
 
-    pipe:     a StableDiffusionPipeline or another with an autoencoder, which is left as it was, whatever happens
-    clip, image, mask, prompt, ranking, n, seed, batch: as in `blended`; sides are multiples of the autoencoder's
-              factor. Samples differ in the warps that CLIP sees and, with noise > 0, in where they start
-    steps, lr: of Adam. Left out, they come from the preset ("paper", or an Optimising), else from the model, else
-              from the paper (500, 0.1). options: any field of Optimising
+    pipe:     a StableDiffusionPipeline or another with an autoencoder, which is left as it was,
+              whatever happens
+    clip, image, mask, prompt, ranking, n, seed, batch: as in `blended`; sides are multiples of the
+              autoencoder's factor. Samples differ in the warps that CLIP sees and, with noise > 0,
+              in where they start
+    steps, lr: of Adam. Left out, they come from the preset ("paper", or an Optimising), else from
+              the model, else from the paper (500, 0.1). options: any field of Optimising
 
-    Outside the mask the latents are the source's exactly. The pixels there are not: the autoencoder loses detail
-    and lets an extreme latent change the whole picture a little; paste=True puts them back bit for bit. Bad input
-    raises ValueError with the fix before any network runs.
+    Outside the mask the latents are the source's exactly. The pixels there are not: the autoencoder
+    loses detail and lets an extreme latent change the whole picture a little; paste=True puts them
+    back bit for bit. Bad input raises ValueError with the fix before any network runs.
     """
     asked = dict(steps=steps, lr=lr, augmentations=augmentations, noise=noise, paste=paste)
     how = settle(Optimising, "paint_by_word", pipe, PRESETS, FALLBACK, preset, asked | options)
@@ -79,7 +114,9 @@ def paint_by_word(
 
     def run(image, mask, text, rows):
         with tuned(pipe.vae):  # in float32, and afterwards as it was
-            latents.append(_run(pipe.vae, clip, image, mask, take(mask_small, rows), text, how, seed, rows))
+            latents.append(
+                _run(pipe.vae, clip, image, mask, take(mask_small, rows), text, how, seed, rows)
+            )
             return decode(pipe.vae, latents[-1])
 
     edit = results(run, clip, image, mask, text, prompt, how, ranking, n, seed, batch)
@@ -87,23 +124,32 @@ def paint_by_word(
 
 
 def _admit(pipe, clip, image, mask, prompt, n, rule):
-    """Picture, mask in two sizes and the prompts' vectors (1 or n,d), or a sentence that says what is wrong."""
+    """Picture, mask in two sizes and the prompts' vectors (1 or n,d), or a sentence that says what
+    is wrong.
+    """
     if n < 1:
         raise ValueError(f"n is {n}; it counts the edits to make, so take 1 or more")
     if getattr(pipe, "vae", None) is None:
-        raise ValueError("pass a pipeline with an autoencoder, as bl.load('tinyworld') gives; blended is for pixels")
+        raise ValueError(
+            "pass a pipeline with an autoencoder, as bl.load('tinyworld') gives; blended is "
+            "for pixels"
+        )
     image = images.image(image, size_multiple=pipe.vae_scale_factor).to(pipe._execution_device)
     mask = images.mask(mask, like=image, allow_full=True)
     prompt = [prompt] if isinstance(prompt, str) else list(prompt)
     one_or_n(n, {"image": len(image), "mask": len(mask), "prompt": len(prompt)})
-    mask_small = masks.to_latent(mask, [side // pipe.vae_scale_factor for side in image.shape[-2:]], rule)
+    mask_small = masks.to_latent(
+        mask, [side // pipe.vae_scale_factor for side in image.shape[-2:]], rule
+    )
     return image, mask, mask_small, read(clip, prompt).to(image.device)
 
 
 def _run(vae, clip, image, mask, mask_small, text, how, seed, rows):
     """The latents (B,C,h,w) of the samples in `rows`, each with its own streams of noise."""
     source = encode(vae, image)  # (1 or B,C,h,w)
-    initial, draw = (Noise(seed, len(rows), name, source.device, rows.start) for name in ("initial", "augment"))
+    initial, draw = (
+        Noise(seed, len(rows), name, source.device, rows.start) for name in ("initial", "augment")
+    )
     free = source + how.noise * initial(source.shape[1:])  # (B,C,h,w)
     adam = torch.optim.Adam([free.requires_grad_()], lr=how.lr)
     alone = how.augmentations == how.unwarped == 1

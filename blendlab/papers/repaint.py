@@ -1,6 +1,8 @@
-"""Re-painting (initial image editing, 2305.03382, section 4.1): fresh noise in a region paints that region anew.
+"""Re-painting (initial image editing, 2305.03382, section 4.1): fresh noise in a region paints that
+region anew.
 
-The noise that a picture starts from decides what appears where. The steps are inversion.py's. Next: layout.py.
+The noise that a picture starts from decides what appears where. The steps are inversion.py's. Next:
+layout.py.
 """
 
 from collections.abc import Callable
@@ -17,41 +19,74 @@ from .inversion import Drawing, Ready, admit, draws, latent_shape, picture_size,
 
 @torch.no_grad()
 def repaint(
-    pipe, prompt: str, region, *, image=None, noise=None, n=1, seed=0, new_seed=1, until: Callable | None = None,
-    tries=20, w=None, steps=None, caption=None, distance=None, batch=None, negative="", mask_rule="centre", **options,
-) -> Edit:  # fmt: skip
-    """Draw fresh noise inside a region only, and make the picture again (section 4.1); return an `Edit`.
+    pipe,
+    prompt: str,
+    region,
+    *,
+    image=None,
+    noise=None,
+    n=1,
+    seed=0,
+    new_seed=1,
+    until: Callable | None = None,
+    tries=20,
+    w=None,
+    steps=None,
+    caption=None,
+    distance=None,
+    batch=None,
+    negative="",
+    mask_rule="centre",
+    **options,
+) -> Edit:
+    """Draw fresh noise inside a region only, and make the picture again (section 4.1); return an
+    `Edit`.
 
     The rest is not kept: it comes from the noise that it came from, and moves a little.
 
-    region:   a box (x0, y0, x1, y1) in fractions, a list of boxes, or a mask: PIL, a path or (1 or n,1,H,W), 1 = anew
-    image:    start from the noise of this picture, which `caption` (None: the prompt) describes; see inversion.invert
+    region:   a box (x0, y0, x1, y1) in fractions, a list of boxes, or a mask: PIL, a path or (1 or
+              n,1,H,W), 1 = anew
+    image:    start from the noise of this picture, which `caption` (None: the prompt) describes;
+              see inversion.invert
     noise:    start from this (1 or n,C,h,w). Without both, seed draws it
     new_seed: of the fresh noise; every further try takes the next one
-    until:    a test, from pictures (m,3,H,W) to m bools; those that fail are tried again, up to `tries` times.
-              The authors needed 4 to 5 tries. None: one try
-    distance: how different two batches of pictures look, (B,); None: over the features of the model's autoencoder
+    until:    a test, from pictures (m,3,H,W) to m bools; those that fail are tried again, up to
+              `tries` times. The authors needed 4 to 5 tries. None: one try
+    distance: how different two batches of pictures look, (B,); None: over the features of the
+              model's autoencoder
     mask_rule: how the mask comes to latent size, see masks.to_latent
-    w, steps, options: see inversion.Drawing. n, seed, batch: sample i is the same whatever n and batch are
+    w, steps, options: see inversion.Drawing. n, seed, batch: sample i is the same whatever n and
+                       batch are
 
-    settings["before"]: the pictures (n,3,H,W) that were there. "tries" and "met": how many each took, and whether it
-    passed in the end. "moved": how far the result is from them, "outside" and "inside" the region (root mean square,
-    as a share of the range) and in looks outside ("looks"), (n,) each. "noise": the edited noise.
+    settings["before"]: the pictures (n,3,H,W) that were there. "tries" and "met": how many each
+    took, and whether it passed in the end. "moved": how far the result is from them, "outside" and
+    "inside" the region (root mean square, as a share of the range) and in looks outside ("looks"),
+    (n,) each. "noise": the edited noise.
     """
     how = settled(Drawing, "repaint", pipe, dict(w=w, steps=steps) | options)
     caption = caption or prompt
     if tries < 1:
         raise ValueError(f"tries is {tries}; it is the budget for each picture, so take 1 or more")
     image, noise, n = admit(pipe, [prompt, caption, negative], image, noise, n, how)
-    shape, size, at_once = latent_shape(pipe, image, noise), picture_size(pipe, image, noise), batch or n
+    shape, size, at_once = (
+        latent_shape(pipe, image, noise),
+        picture_size(pipe, image, noise),
+        batch or n,
+    )
     device = pipe._execution_device
-    mask = images.mask(_region(region, size), like=torch.empty(1, device=device).expand(n, 3, *size), name="region")
+    mask = images.mask(
+        _region(region, size), like=torch.empty(1, device=device).expand(n, 3, *size), name="region"
+    )
     mask_small = masks.to_latent(mask, shape[1:], mask_rule).expand(n, -1, -1, -1)
 
     with memory_advice(at_once):
         ready = Ready.of(pipe, prompt, negative, size, how)
         z = Ready.of(pipe, caption, negative, size, how).start(image, noise, n, seed)  # (n,C,h,w)
-        before = ready.pictures(z, seed, range(n), at_once)[1] if image is None else image.expand(n, -1, -1, -1)
+        before = (
+            ready.pictures(z, seed, range(n), at_once)[1]
+            if image is None
+            else image.expand(n, -1, -1, -1)
+        )
 
         left, tried = list(range(n)), [0] * n
         new, latents, tensor = z.clone(), torch.empty_like(z), torch.empty_like(before)
@@ -64,13 +99,26 @@ def repaint(
             if until:
                 answers = list(until(tensor[left]))
                 if len(answers) != len(left):
-                    raise ValueError(f"until gave {len(answers)} answers for {len(left)} pictures: give one for each")
+                    raise ValueError(
+                        f"until gave {len(answers)} answers for {len(left)} pictures: give "
+                        "one for each"
+                    )
                 left = [i for i, met in zip(left, answers, strict=True) if not met]
             if not left:
                 break
         moved = _moved(pipe, before, tensor, mask, distance, at_once)
-    used = dict(prompt=prompt, caption=caption, region=region, negative=negative, n=n, seed=seed, new_seed=new_seed)
-    used |= dict(mask_rule=mask_rule, tries=tried, met=[i not in left for i in range(n)] if until else None)
+    used = dict(
+        prompt=prompt,
+        caption=caption,
+        region=region,
+        negative=negative,
+        n=n,
+        seed=seed,
+        new_seed=new_seed,
+    )
+    used |= dict(
+        mask_rule=mask_rule, tries=tried, met=[i not in left for i in range(n)] if until else None
+    )
     used |= dict(moved=moved, before=before, noise=new, order=list(range(n)))
     return Edit(tensor, latents, None, used | asdict(how))
 
@@ -84,7 +132,9 @@ def _region(region, size):
 
 
 def _moved(pipe, before, after, mask, distance, at_once):
-    """How far pictures moved outside and inside the mask, and how different the rest looks; (n,) each."""
+    """How far pictures moved outside and inside the mask, and how different the rest looks; (n,)
+    each.
+    """
     distance = distance or perceptual.encoder_distance(pipe.vae)
     rest = blend(mask, edit=before, keep=after)  # with the old region, so that only the rest counts
     change, parts = (after - before) / 2, split(len(rest), at_once)

@@ -1,6 +1,7 @@
 """A changed prompt that keeps the source's attention (Prompt-to-Prompt, 2208.01626, section 3.2).
 
-What a word looked at may be kept while the word is exchanged. The steps are inversion.py's. Next: repaint.py.
+What a word looked at may be kept while the word is exchanged. The steps are inversion.py's. Next:
+repaint.py.
 """
 
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -17,17 +18,32 @@ from .inversion import Drawing, Ready, admit, picture_size, settled, split
 
 @torch.no_grad()
 def reword(
-    pipe, prompt: str, changed: str, *, keep=0.8, image=None, noise=None, n=1, seed=0, w=None, steps=None,
-    layers=None, batch=None, negative="", **options,
-) -> Edit:  # fmt: skip
-    """Exchange words of a prompt; for a while the new ones look where the old ones looked. Return an `Edit`.
+    pipe,
+    prompt: str,
+    changed: str,
+    *,
+    keep=0.8,
+    image=None,
+    noise=None,
+    n=1,
+    seed=0,
+    w=None,
+    steps=None,
+    layers=None,
+    batch=None,
+    negative="",
+    **options,
+) -> Edit:
+    """Exchange words of a prompt; for a while the new ones look where the old ones looked. Return
+    an `Edit`.
 
-    Both prompts start from the same noise and run beside each other; for the first `keep` of the steps (section
-    3.2's tau) the maps of the prompt stand in the place of those of the changed one.
+    Both prompts start from the same noise and run beside each other; for the first `keep` of the
+    steps (section 3.2's tau) the maps of the prompt stand in the place of those of the changed one.
 
     prompt, changed: two texts with the same number of tokens, or that differ in one word
     keep:   share of the steps, 0 to 1; 0 is the changed prompt alone
-    image:  start from the noise of a picture that the prompt describes (see invert); n are made of it
+    image:  start from the noise of a picture that the prompt describes (see invert); n are made of
+            it
     noise:  start from this (1 or n,C,h,w); without both, seed draws it
     layers: in which of them, as in attention.capture; None: all
     w, steps, options: see Drawing. n, seed, batch: sample i is the same whatever n and batch are
@@ -36,7 +52,9 @@ def reword(
     """
     how = settled(Drawing, "reword", pipe, dict(w=w, steps=steps) | options)
     if not 0 <= keep <= 1:
-        raise ValueError(f"keep is {keep}; it is a share of the steps, 0.8 keeps the attention for four in five")
+        raise ValueError(
+            f"keep is {keep}; it is a share of the steps, 0.8 keeps the attention for four in five"
+        )
     image, noise, n = admit(pipe, [prompt, changed, negative], image, noise, n, how)
     mapping, at_once = mapped(pipe, prompt, changed), batch or n
     attention.cross_attention(pipe.unet, layers)
@@ -54,8 +72,12 @@ def reword(
             pair = both.down(torch.cat([z[at], z[at]]), seed, rows * 2, within)  # (2m,C,h,w)
             parts.append((*decode(pipe.vae, pair).split(m), pair[m:]))
     before, tensor, latents = (torch.cat(part) for part in zip(*parts, strict=True))
-    used = dict(prompt=prompt, changed=changed, keep=keep, layers=layers, negative=negative, n=n, seed=seed)
-    return Edit(tensor, latents, None, used | asdict(how) | {"order": list(range(n)), "before": before})
+    used = dict(
+        prompt=prompt, changed=changed, keep=keep, layers=layers, negative=negative, n=n, seed=seed
+    )
+    return Edit(
+        tensor, latents, None, used | asdict(how) | {"order": list(range(n)), "before": before}
+    )
 
 
 @contextmanager
@@ -70,7 +92,9 @@ def same_attention(unet, n, mapping=None, layers=None):
     def look(attn, args, kwargs, out):
         hidden, text, mask = args[0], kwargs["encoder_hidden_states"], kwargs.get("attention_mask")
         seen = mask if mask is None else mask[source]
-        weights = attention.attention_weights(attn, hidden[source], text[source], seen)  # (n,heads,cells,tokens)
+        weights = attention.attention_weights(
+            attn, hidden[source], text[source], seen
+        )  # (n,heads,cells,tokens)
         weights = weights if mapping is None else weights @ mapping.to(weights)
         values = attn.head_to_batch_dim(attn.to_v(text[changed]))  # (n*heads,tokens,d)
         x = attn.batch_to_head_dim(weights.flatten(0, 1).to(values.dtype) @ values)  # (n,cells,C)
@@ -80,15 +104,18 @@ def same_attention(unet, n, mapping=None, layers=None):
 
     with ExitStack() as hooks:
         for name in attention.cross_attention(unet, layers):
-            hooks.enter_context(unet.get_submodule(name).register_forward_hook(look, with_kwargs=True))
+            hooks.enter_context(
+                unet.get_submodule(name).register_forward_hook(look, with_kwargs=True)
+            )
         yield
 
 
 def mapped(pipe, prompt, changed):
-    """Which tokens of one prompt stand for which of another: None, token by token, or a matrix (tokens,tokens).
+    """Which tokens of one prompt stand for which of another: None, token by token, or a matrix
+    (tokens,tokens).
 
-    Where a word gives way to one of more or fewer pieces, what the old pieces got is shared by the new ones
-    (section 3.2, word swap), and the tokens after it follow at their new places.
+    Where a word gives way to one of more or fewer pieces, what the old pieces got is shared by the
+    new ones (section 3.2, word swap), and the tokens after it follow at their new places.
     """
     old, new = (pipe.tokenizer.tokenize(text) for text in (prompt, changed))
     if len(old) == len(new):
@@ -98,7 +125,8 @@ def mapped(pipe, prompt, changed):
     was, now = (pieces[head : len(pieces) - tail] for pieces in (old, new))
     if any(sum(piece.endswith("</w>") for piece in pieces) != 1 for pieces in (was, now)):
         raise ValueError(
-            f"the prompts have {len(old)} and {len(new)} tokens and differ in more than one word: replace one word by "
+            f"the prompts have {len(old)} and {len(new)} tokens and differ in more than one "
+            "word: replace one word by "
             "one, or words by as many tokens"
         )
     room, first = pipe.tokenizer.model_max_length, head + 1  # the start token is 0
@@ -113,7 +141,9 @@ def mapped(pipe, prompt, changed):
 
 def _alike(a, b):
     """How many entries two lists share at their beginning."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    return next(
+        (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
+    )
 
 
 def _while(levels, context):

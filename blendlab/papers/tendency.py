@@ -1,6 +1,8 @@
-"""Tendency (initial image editing, 2305.03382, section 3): the same noise puts things at the same places.
+"""Tendency (initial image editing, 2305.03382, section 3): the same noise puts things at the same
+places.
 
-Whatever the words are; and the attention of the first step foretells where. Next: layout.py, which makes use of it.
+Whatever the words are; and the attention of the first step foretells where. Next: layout.py, which
+makes use of it.
 """
 
 import re
@@ -16,15 +18,20 @@ from .layout import Arranging, Reader
 
 @dataclass
 class Landing:
-    """Where the things of one word of a prompt appear, noise by noise, and where the word looked before."""
+    """Where the things of one word of a prompt appear, noise by noise, and where the word looked
+    before.
+    """
 
     prompt: str
     word: str
-    place: Tensor  # (n,2) x and y of the middle of the largest one, in fractions; nan where the judge finds none
+    # (n,2) x and y of the middle of the largest one, in fractions; nan where the judge finds none
+    place: Tensor
     attention: Tensor  # (n,h,w) of the first step
 
     def foretold(self) -> Tensor:
-        """(m,) for each noise with such a thing: the share of other noises that look there less. Chance: 0.5."""
+        """(m,) for each noise with such a thing: the share of other noises that look there less.
+        Chance: 0.5.
+        """
         there = ~self.place.isnan().any(1)
         maps, side = self.attention[there], torch.tensor(self.attention.shape[:0:-1])  # w, h
         x, y = (self.place[there] * side).long().minimum(side - 1).unbind(1)
@@ -34,7 +41,9 @@ class Landing:
 
 
 def agreement(one: Landing, other: Landing) -> Tensor:
-    """(m,) for each noise with both things: the share of other noises whose `other` is further off. Chance: 0.5."""
+    """(m,) for each noise with both things: the share of other noises whose `other` is further off.
+    Chance: 0.5.
+    """
     there = ~(one.place + other.place).isnan().any(1)
     gaps = torch.cdist(one.place[there], other.place[there])  # (m,m)
     own = gaps.diagonal()[:, None]
@@ -45,21 +54,29 @@ def agreement(one: Landing, other: Landing) -> Tensor:
 def tendency(
     pipe, judge, said, *, n=16, seed=0, w=None, steps=None, layers=None, batch=None, **options,
 ) -> list[Landing]:  # fmt: skip
-    """Make pictures of several prompts from the same n noises, and see where each thing lands (section 3).
+    """Make pictures of several prompts from the same n noises, and see where each thing lands
+    (section 3).
 
     judge: bl.load("tinyworld-judge"), or whatever has its `kinds` and `found`
     said:  prompts; each of their words that the judge knows gives a Landing, in their order
-    layers: whose attention is read, see Arranging. w, steps, options: see inversion.Drawing; with eta above 0 every
-            prompt draws fresh noise of its own, and only the initial noise is shared
+    layers: whose attention is read, see Arranging. w, steps, options: see inversion.Drawing; with
+            eta above 0 every prompt draws fresh noise of its own, and only the initial noise is
+            shared
     """
     how = settled(Arranging, "layout", pipe, dict(w=w, steps=steps, layers=layers) | options)
     said = [said] if isinstance(said, str) else list(said)
     *_, n = admit(pipe, said, None, None, n, how)
     readers, at_once, landings = {}, batch or n, []
     for prompt in said:
-        nouns = [word for word in dict.fromkeys(re.findall(r"[\w'-]+", prompt.lower())) if word in judge.kinds]
+        nouns = [
+            word
+            for word in dict.fromkeys(re.findall(r"[\w'-]+", prompt.lower()))
+            if word in judge.kinds
+        ]
         if not nouns:
-            raise ValueError(f"the judge knows no word of {prompt!r}; it knows {', '.join(judge.kinds)}")
+            raise ValueError(
+                f"the judge knows no word of {prompt!r}; it knows {', '.join(judge.kinds)}"
+            )
         readers[prompt] = nouns, Reader.of(pipe, prompt, nouns, latent_shape(pipe), how.layers)
 
     with memory_advice(at_once):
@@ -70,7 +87,14 @@ def tendency(
             _, tensor = ready.pictures(z, f"{seed}/{prompt}", range(n), at_once)
             found = judge.found(tensor)
             for word, heat in zip(nouns, torch.cat(maps).unbind(1), strict=True):
-                landings.append(Landing(prompt, word, torch.stack([middle_of(things, word) for things in found]), heat))
+                landings.append(
+                    Landing(
+                        prompt,
+                        word,
+                        torch.stack([middle_of(things, word) for things in found]),
+                        heat,
+                    )
+                )
     return landings
 
 

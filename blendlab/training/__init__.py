@@ -1,7 +1,7 @@
 """How tinyworld's networks are made: `python -m blendlab.training NAME` (or `blendlab train NAME`).
 
-harness.py is the loop, one file per network is its job. Order: autoencoder, then judge and latent, which use
-it; exemplar starts from latent and clip. Read next: harness.py.
+harness.py is the loop, one file per network is its job. Order: autoencoder, then judge and latent,
+which use it; exemplar starts from latent and clip. Read next: harness.py.
 """
 
 from pathlib import Path
@@ -73,25 +73,31 @@ def main(
     options=None,
     **sizes,
 ) -> Path:
-    """Train `name` in `out` (default runs/NAME), continuing the checkpoint there; returns the export.
+    """Train `name` in `out` (default runs/NAME), continuing the checkpoint there; returns the
+    export.
 
-    `source`: "shipped" or a folder of weights to start from. `minutes`: stop then, the learning rate arriving
-    at its end with the time. `export_to`: train nothing, write the checkpoint's averaged weights there (runs
-    may go on). `options`: further fields of harness.Options; `sizes`: further arguments of the job (widths,
-    pool, autoencoder).
+    `source`: "shipped" or a folder of weights to start from. `minutes`: stop then, the learning
+    rate arriving at its end with the time. `export_to`: train nothing, write the checkpoint's
+    averaged weights there (runs may go on). `options`: further fields of harness.Options; `sizes`:
+    further arguments of the job (widths, pool, autoencoder).
     """
     from . import harness
 
     start = shipped(name) if source == "shipped" else source and Path(source)
     if start and not start.is_dir():
-        raise ValueError(f"there are no weights in {start} to start from; give 'shipped' or the folder of an export")
+        raise ValueError(
+            f"there are no weights in {start} to start from; give 'shipped' or the folder of "
+            "an export"
+        )
     accelerator = harness.make_accelerator(precision, cpu)
     kind = job_class(name)
     sizes = (kind.sizes_of(start) if start else {}) | sizes
     place = {"device": accelerator.device, "rank": accelerator.process_index}
     job = kind(seed=seed, batch_size=batch, **place, **sizes)
     out = Path(out or f"runs/{name}")
-    choices = harness.Options(steps=steps or STEPS[name], minutes=minutes, lr=lr or kind.lr, **(options or {}))
+    choices = harness.Options(
+        steps=steps or STEPS[name], minutes=minutes, lr=lr or kind.lr, **(options or {})
+    )
     if export_to:
         return harness.export_checkpoint(job, out, Path(export_to), choices, accelerator)
     if start and not (out / "checkpoint.pt").exists():

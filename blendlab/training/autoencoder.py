@@ -1,7 +1,8 @@
-"""The autoencoder of latent diffusion (arXiv 2112.10752, section 3.1) for tinyworld: f=4, four channels.
+"""The autoencoder of latent diffusion (arXiv 2112.10752, section 3.1) for tinyworld: f=4, four
+channels.
 
-It is fully convolutional: trained on 64x64 pictures, closer looks and crops around objects, used at any size.
-Read next: latent.py, the diffusion model that lives in its latents.
+It is fully convolutional: trained on 64x64 pictures, closer looks and crops around objects, used at
+any size. Read next: latent.py, the diffusion model that lives in its latents.
 """
 
 from pathlib import Path
@@ -42,7 +43,8 @@ class Autoencoder(Job):
         self.pool = Pool(self.render, self.pool_size, renew, step, chunk=max(16, renew))
 
     def render(self, start, n):
-        """Pictures start .. start+n-1 of the stream, (n,3,64,64) uint8, and where their objects are, (n,1,64,64) bool.
+        """Pictures start .. start+n-1 of the stream, (n,3,64,64) uint8, and where their objects
+        are, (n,1,64,64) bool.
 
         Every fourth picture is a closer look.
         """
@@ -54,13 +56,17 @@ class Autoencoder(Job):
         return {"image": to_bytes(view.image), "objects": view.masks.sum(1, keepdim=True) > 0.5}
 
     def batch(self, step):
-        """Whole pictures, and in every other step crops around objects: as many pixels, most of them worth learning."""
+        """Whole pictures, and in every other step crops around objects: as many pixels, most of
+        them worth learning.
+        """
         g, crops = self.generator(step), step % 2
         data = self.pool.draw(self.batch_size * (4 if crops else 1), step, g)
         image = from_bytes(data["image"])  # (B,3,64,64)
         if crops:
             image = crop(image, *middles(data["objects"], g), 32)  # (B,3,32,32)
-        noise = torch.randn(len(image), 4, *(side // 4 for side in image.shape[-2:]), generator=g).to(self.device)
+        noise = torch.randn(
+            len(image), 4, *(side // 4 for side in image.shape[-2:]), generator=g
+        ).to(self.device)
         return {"image": image, "noise": noise}
 
     def loss(self, batch):
@@ -68,25 +74,38 @@ class Autoencoder(Job):
         z = posterior.mean + posterior.std * batch["noise"]  # (B,4,16,16)
         decoded, image = self.net.decode(z).sample.float(), batch["image"]
         # L1 keeps flat colours flat, the square keeps small stars, the edges keep outlines sharp.
-        l1, mse, edges = F.l1_loss(decoded, image), F.mse_loss(decoded, image), edge_loss(decoded, image)
+        l1, mse, edges = (
+            F.l1_loss(decoded, image),
+            F.mse_loss(decoded, image),
+            edge_loss(decoded, image),
+        )
         kl = posterior.kl().float().mean()  # summed over the latent's dimensions, as in LDM
         loss = l1 + 2 * mse + edges + self.kl * kl
         return {"loss": loss, "l1": l1, "psnr": -10 * torch.log10(mse / 4), "kl": kl}
 
     @torch.no_grad()
     def sheet(self):
-        """Held-out scenes in the upper rows, their reconstructions below; four more at twice the size."""
+        """Held-out scenes in the upper rows, their reconstructions below; four more at twice the
+        size.
+        """
         from .. import world
 
         scenes = world.sample(20, seed=world.HELD_OUT, device=self.device)
         small = world.render(scenes[:16], size=64).image
         large = world.render(scenes[16:], size=128).image
-        rows = [small[:8], self.there_and_back(small[:8]), small[8:], self.there_and_back(small[8:])]
+        rows = [
+            small[:8],
+            self.there_and_back(small[:8]),
+            small[8:],
+            self.there_and_back(small[8:]),
+        ]
         return sheet([*rows, large, self.there_and_back(large)])
 
     def there_and_back(self, image: Tensor) -> Tensor:
         """Encode and decode (B,3,H,W), without noise."""
-        return self.net.decode(self.net.encode(image).latent_dist.mode()).sample.float().clamp(-1, 1)
+        return (
+            self.net.decode(self.net.encode(image).latent_dist.mode()).sample.float().clamp(-1, 1)
+        )
 
     @torch.no_grad()
     def export(self, folder: Path):
@@ -114,6 +133,10 @@ def edge_loss(a: Tensor, b: Tensor) -> Tensor:
     """Mean distance of the horizontal and vertical differences, at full and at half size."""
     total = 0.0
     for _ in range(2):
-        total = total + F.l1_loss(a.diff(dim=-1), b.diff(dim=-1)) + F.l1_loss(a.diff(dim=-2), b.diff(dim=-2))
+        total = (
+            total
+            + F.l1_loss(a.diff(dim=-1), b.diff(dim=-1))
+            + F.l1_loss(a.diff(dim=-2), b.diff(dim=-2))
+        )
         a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
     return total / 2

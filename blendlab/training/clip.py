@@ -1,8 +1,10 @@
-"""A small CLIP (arXiv 2103.00020) for tinyworld: it sees what guidance will show it, and reads what signs say.
+"""A small CLIP (arXiv 2103.00020) for tinyworld: it sees what guidance will show it, and reads what
+signs say.
 
-Guidance shows a CLIP the inside of a mask on grey, ranking on black, both often blurred; so most of its training
-pictures are objects cut out of their scenes, captioned by the object alone. Warps stay mild: a CLIP that has seen
-everything cannot be fooled, and being fooled is a lesson. Read next: ../rank.py, which asks it.
+Guidance shows a CLIP the inside of a mask on grey, ranking on black, both often blurred; so most of
+its training pictures are objects cut out of their scenes, captioned by the object alone. Warps stay
+mild: a CLIP that has seen everything cannot be fooled, and being fooled is a lesson. Read next:
+      ../rank.py, which asks it.
 """
 
 import json
@@ -20,13 +22,24 @@ from .pictures import from_bytes, one_object, sheet, to_bytes
 from .tokenizer import LENGTH, load_tokenizer, save_tokenizer, tokenize
 
 MEAN = STD = (0.5, 0.5, 0.5)  # what open_clip takes off pictures in [0,1]: the network sees [-1,1]
-SCENE, RICH, OBJECT, RICH_OBJECT, WORD = range(5)  # the captions of one picture; the last is a single word
-SIDE = 64  # of the pictures that it takes; those of a pool are twice as large, so that a box can be enlarged
+SCENE, RICH, OBJECT, RICH_OBJECT, WORD = range(
+    5
+)  # the captions of one picture; the last is a single word
+# of the pictures that it takes; those of a pool are twice as large, so that a box can be enlarged
+SIDE = 64
 PATCH = 8
 DENSE = 0.3  # what it counts that the patches say what stands where
-# What the class token of one object's picture has to say; exemplars pass on what it holds, captions seldom name all.
-SAID = {name: len(names) for name, names in (("kind", world.KINDS), ("colour", world.COLOURS),
-                                             ("pattern", world.PATTERNS), ("accent", world.COLOURS))}  # fmt: skip
+# What the class token of one object's picture has to say; exemplars pass on what it holds, captions
+# seldom name all.
+SAID = {
+    name: len(names)
+    for name, names in (
+        ("kind", world.KINDS),
+        ("colour", world.COLOURS),
+        ("pattern", world.PATTERNS),
+        ("accent", world.COLOURS),
+    )
+}
 TOKEN = 0.3  # what that counts
 SIGNS = 8  # in one of so many scenes an object becomes a sign
 
@@ -45,8 +58,15 @@ class ClipJob(Job):
         self.tokenizer = load_tokenizer(self.words)
         self.sizes = {
             "embed_dim": 128,
-            # A plain patch embedding, so that transformers' CLIPVisionModel can take the tower over.
-            "vision_cfg": {"image_size": SIDE, "patch_size": PATCH, "width": width, "head_width": 32, "layers": layers},
+            # A plain patch embedding, so that transformers' CLIPVisionModel can take the tower
+            # over.
+            "vision_cfg": {
+                "image_size": SIDE,
+                "patch_size": PATCH,
+                "width": width,
+                "head_width": 32,
+                "layers": layers,
+            },
             "text_cfg": {
                 "context_length": LENGTH,
                 "vocab_size": len(self.tokenizer),
@@ -57,7 +77,9 @@ class ClipJob(Job):
             },
         }
         said = nn.Linear(width, sum(SAID.values()))
-        self.net = nn.ModuleDict({"clip": open_clip.CLIP(**self.sizes), "dense": dense.head(width), "token": said})
+        self.net = nn.ModuleDict(
+            {"clip": open_clip.CLIP(**self.sizes), "dense": dense.head(width), "token": said}
+        )
         self.pool_size = pool or (32768 if self.device.type == "cuda" else 4096)
 
     def fill(self, step):
@@ -65,10 +87,14 @@ class ClipJob(Job):
         self.pool = Pool(self.render, self.pool_size, renew, step, chunk=max(32, renew))
 
     def render(self, start, n):
-        """Scenes start .. start+n-1 of the stream, the box of one object in each, and five captions as ids."""
+        """Scenes start .. start+n-1 of the stream, the box of one object in each, and five captions
+        as ids.
+        """
         scenes = world.sample(n, seed=self.world_seed(), start=start, device=self.device)
         slot, sign = one_object(scenes, start), world.KINDS.index("sign")
-        kind, word = (values.gather(1, slot[:, None])[:, 0] for values in (scenes.kind, scenes.word))
+        kind, word = (
+            values.gather(1, slot[:, None])[:, 0] for values in (scenes.kind, scenes.word)
+        )
         more = (torch.arange(start, start + n, device=self.device) % SIGNS == 0) & (kind >= 0)
         kind = torch.where(more, sign, kind)
         scenes = world.changed(scenes, slot, kind=kind)
@@ -80,18 +106,24 @@ class ClipJob(Job):
             RICH: world.captions(scenes, seed=start + 1, rich=1.0),
             OBJECT: world.describe(scenes, slot),
             RICH_OBJECT: world.describe(scenes, slot, rich=True),
-            WORD: [world.SIGN_WORDS[w] if k == sign else world.KINDS[k] if k >= 0 else "nothing"
-                   for k, w in zip(kind.tolist(), word.tolist(), strict=True)],
+            WORD: [
+                world.SIGN_WORDS[w] if k == sign else world.KINDS[k] if k >= 0 else "nothing"
+                for k, w in zip(kind.tolist(), word.tolist(), strict=True)
+            ],
         }
-        ids = torch.stack([tokenize(self.tokenizer, texts[which]) for which in range(5)], dim=1)  # (n,5,LENGTH)
+        ids = torch.stack(
+            [tokenize(self.tokenizer, texts[which]) for which in range(5)], dim=1
+        )  # (n,5,LENGTH)
         ids = ids.to(torch.int16).to(self.device)
-        named = torch.stack([getattr(scenes, name).gather(1, slot[:, None])[:, 0] for name in SAID], dim=1)  # (n,4)
+        named = torch.stack(
+            [getattr(scenes, name).gather(1, slot[:, None])[:, 0] for name in SAID], dim=1
+        )  # (n,4)
         kept = {"image": to_bytes(view.image), "box": box, "sign": kind == sign, "ids": ids}
         return kept | {"named": named.to(torch.int8)} | dense.shown(view)
 
     def batch(self, step):
-        """Whole scenes (a quarter), objects in their boxes on grey or black, and enlarged boxes (a fifth), as exemplars
-        are shown; all of them warped, some blurred or noisy.
+        """Whole scenes (a quarter), objects in their boxes on grey or black, and enlarged boxes (a
+        fifth), as exemplars are shown; all of them warped, some blurred or noisy.
         """
         g, B = self.generator(step), self.batch_size
         data = self.pool.draw(B, step, g)
@@ -101,7 +133,10 @@ class ClipJob(Job):
         choice = draw()
         cut, enlarged = (choice > 0.45) & there, (choice < 0.2) & there
 
-        low, high = box[:, :2] - 0.12 * draw(2), box[:, 2:] + 0.12 * draw(2)  # some margin, as hands draw masks
+        low, high = (
+            box[:, :2] - 0.12 * draw(2),
+            box[:, 2:] + 0.12 * draw(2),
+        )  # some margin, as hands draw masks
         at = (torch.arange(2 * SIDE, device=self.device) + 0.5) / (2 * SIDE)
         inside = [(at > low[:, i, None]) & (at < high[:, i, None]) for i in (0, 1)]  # columns, rows
         mask = (inside[1][:, :, None] & inside[0][:, None, :])[:, None] | ~cut[:, None, None, None]
@@ -110,20 +145,40 @@ class ClipJob(Job):
 
         blurred = F.interpolate(F.avg_pool2d(image, 8), image.shape[-2:], mode="bilinear")
         image = torch.lerp(image, blurred, (draw(1, 1, 1) * 2 - 1).clamp(0))
-        frame = torch.where(enlarged[:, None], torch.cat([low, high], dim=1), box.new_tensor([0.0, 0.0, 1.0, 1.0]))
+        frame = torch.where(
+            enlarged[:, None], torch.cat([low, high], dim=1), box.new_tensor([0.0, 0.0, 1.0, 1.0])
+        )
         both, none = torch.cat([image, planes], dim=1), torch.zeros_like(planes[..., :1, :1])
         both = warped(both, draw(6), torch.cat([ground.expand(-1, 3, -1, -1), none], dim=1), frame)
-        image, planes = F.avg_pool2d(both, 2).split([3, world.SLOTS], dim=1)  # (B,3 and SLOTS,SIDE,SIDE)
+        image, planes = F.avg_pool2d(both, 2).split(
+            [3, world.SLOTS], dim=1
+        )  # (B,3 and SLOTS,SIDE,SIDE)
         noise = torch.randn(image.shape, generator=g).to(self.device)
         image = image + 0.15 * (draw(1, 1, 1) * 2 - 1).clamp(0) * noise
         seen = dense.labels(planes, data["kind"], data["colour"], SIDE // PATCH)
 
-        # A cat and a sign that says cat share a caption now and then: so words on signs come to mean something.
-        rich, word = draw() < torch.where(enlarged, 0.6, 0.4), (draw() < torch.where(data["sign"], 0.6, 0.15)) & cut
-        which = torch.where(cut | enlarged, torch.where(rich, RICH_OBJECT, OBJECT), torch.where(rich, RICH, SCENE))
-        ids = data["ids"][torch.arange(B, device=self.device), torch.where(word, WORD, which)].long()
-        named = torch.where((cut | enlarged)[:, None], data["named"].long(), -100)  # -100: no object alone
-        return {"image": image.clamp(-1, 1), "ids": ids, "kind": seen[0], "colour": seen[1], "named": named}
+        # A cat and a sign that says cat share a caption now and then: so words on signs come to
+        # mean something.
+        rich, word = (
+            draw() < torch.where(enlarged, 0.6, 0.4),
+            (draw() < torch.where(data["sign"], 0.6, 0.15)) & cut,
+        )
+        which = torch.where(
+            cut | enlarged, torch.where(rich, RICH_OBJECT, OBJECT), torch.where(rich, RICH, SCENE)
+        )
+        ids = data["ids"][
+            torch.arange(B, device=self.device), torch.where(word, WORD, which)
+        ].long()
+        named = torch.where(
+            (cut | enlarged)[:, None], data["named"].long(), -100
+        )  # -100: no object alone
+        return {
+            "image": image.clamp(-1, 1),
+            "ids": ids,
+            "kind": seen[0],
+            "colour": seen[1],
+            "named": named,
+        }
 
     def loss(self, batch):
         net = self.net["clip"]
@@ -139,13 +194,17 @@ class ClipJob(Job):
         patches = seen[0][:, 1:].mT.unflatten(2, (SIDE // PATCH, -1))  # (B,width,8,8)
         said = dense.dense_loss(self.net["dense"](patches), batch["kind"], batch["colour"])
         logits = self.net["token"](seen[0][:, 0]).float().split(list(SAID.values()), dim=1)
-        token = sum(F.cross_entropy(*pair) for pair in zip(logits, batch["named"].unbind(1), strict=True))
+        token = sum(
+            F.cross_entropy(*pair) for pair in zip(logits, batch["named"].unbind(1), strict=True)
+        )
         parts = {"match": loss, "right": right, "dense": said, "token": token}
         return {"loss": loss + DENSE * said + TOKEN * token} | parts
 
     @torch.no_grad()
     def sheet(self):
-        """What a batch looks like; prints how often the right one of 100 different captions wins, held out."""
+        """What a batch looks like; prints how often the right one of 100 different captions wins,
+        held out.
+        """
         scenes = world.sample(200, seed=world.HELD_OUT, device=self.device)
         texts = world.captions(scenes)
         first = sorted({text: i for i, text in reversed(list(enumerate(texts)))}.values())[:100]
@@ -153,7 +212,9 @@ class ClipJob(Job):
         pictures = self.net["clip"].encode_image(shown, normalize=True)
         ids = tokenize(self.tokenizer, [texts[i] for i in first]).to(self.device)
         words = self.net["clip"].encode_text(ids, normalize=True)
-        right = ((pictures @ words.T).argmax(1).cpu() == torch.arange(len(first))).float().mean().item()
+        right = (
+            ((pictures @ words.T).argmax(1).cpu() == torch.arange(len(first))).float().mean().item()
+        )
         print(f"the right one of {len(first)} captions: {right:.0%}", flush=True)
         return sheet(list(self.batch(0)["image"][:32].split(8)))
 
@@ -161,7 +222,9 @@ class ClipJob(Job):
         """An open_clip `local-dir:` folder with its tokenizer."""
         from safetensors.torch import save_file
 
-        half = {key: value.half().contiguous() for key, value in self.net["clip"].state_dict().items()}
+        half = {
+            key: value.half().contiguous() for key, value in self.net["clip"].state_dict().items()
+        }
         save_file(half, folder / "open_clip_model.safetensors")
         preprocess = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "squash"}
         config = {"model_cfg": self.sizes, "preprocess_cfg": preprocess}
@@ -179,13 +242,24 @@ class ClipJob(Job):
 
 
 def warped(image: Tensor, u: Tensor, ground: Tensor, frame: Tensor) -> Tensor:
-    """Show the part of each picture in `frame`, (B,4) in fractions, turned by up to 8 degrees, scaled by 0.8 to
-    1.4, moved by an eighth, tilted slightly; u: (B,6) in [0,1). What comes in from outside is `ground` (B,1,1,1).
+    """Show the part of each picture in `frame`, (B,4) in fractions, turned by up to 8 degrees,
+    scaled by 0.8 to 1.4, moved by an eighth, tilted slightly; u: (B,6) in [0,1). What comes in from
+    outside is `ground` (B,1,1,1).
     """
     u = 2 * u - 1
     angle, scale = 0.14 * u[:, 0], torch.exp(-0.28 * u[:, 1] - 0.06)  # of the window that is shown
     cos, sin, zero = scale * angle.cos(), scale * angle.sin(), torch.zeros_like(angle)
-    rows = [cos, -sin, 0.25 * u[:, 2], sin, cos, 0.25 * u[:, 3], 0.1 * u[:, 4], 0.1 * u[:, 5], zero + 1]
+    rows = [
+        cos,
+        -sin,
+        0.25 * u[:, 2],
+        sin,
+        cos,
+        0.25 * u[:, 3],
+        0.1 * u[:, 4],
+        0.1 * u[:, 5],
+        zero + 1,
+    ]
     low, high = frame.split(2, dim=1)
     (across, down), (x, y) = (high - low).unbind(1), (high + low - 1).unbind(1)
     enlarge = [across, zero, x, zero, down, y, zero, zero, zero + 1]

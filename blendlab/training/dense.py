@@ -1,8 +1,9 @@
 """A second task for networks that are to learn what things look like: say what stands in each cell.
 
-The world knows what every pixel shows, so a linear layer on a network's features can be asked for class and colour,
-cell by cell, as representation alignment does with another network's features (arXiv 2410.06940). It speeds training
-up, and it is thrown away: what ships is the network alone. Read next: pixel.py, clip.py.
+The world knows what every pixel shows, so a linear layer on a network's features can be asked for
+class and colour, cell by cell, as representation alignment does with another network's features
+(arXiv 2410.06940). It speeds training up, and it is thrown away: what ships is the network alone.
+Read next: pixel.py, clip.py.
 """
 
 from contextlib import contextmanager
@@ -21,13 +22,20 @@ def head(width: int) -> nn.Module:
 
 
 def shown(view) -> dict[str, Tensor]:
-    """What a pool keeps of a rendered batch: coverage of the slots in bytes, and their names as numbers from 1."""
+    """What a pool keeps of a rendered batch: coverage of the slots in bytes, and their names as
+    numbers from 1.
+    """
     named = {"kind": view.scenes.kind + 1, "colour": view.scenes.colour + 1}
-    return {"planes": (view.masks * 255).round().byte(), **{key: value.byte() for key, value in named.items()}}
+    return {
+        "planes": (view.masks * 255).round().byte(),
+        **{key: value.byte() for key, value in named.items()},
+    }
 
 
 def labels(planes: Tensor, kind: Tensor, colour: Tensor, cells: int) -> tuple[Tensor, Tensor]:
-    """Class and colour of each cell, (B,cells,cells), 0 = nothing, from coverage (B,SLOTS,H,W) in [0,1]."""
+    """Class and colour of each cell, (B,cells,cells), 0 = nothing, from coverage (B,SLOTS,H,W) in
+    [0,1].
+    """
     most, slot = F.adaptive_avg_pool2d(planes, cells).max(1)  # (B,cells,cells)
     there, slot = most > 0.25, slot.flatten(1)
     return tuple(values.long().gather(1, slot).view_as(most) * there for values in (kind, colour))

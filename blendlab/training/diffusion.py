@@ -1,7 +1,8 @@
-"""What every diffusion model here is trained on: a level for each sample, the noised sample, its target and weight.
+"""What every diffusion model here is trained on: a level for each sample, the noised sample, its
+target and weight.
 
-v as in arXiv 2202.00512, appendix D; predicting the picture itself with the loss of v as in arXiv 2511.13720.
-Read next: pixel.py, the shortest of latent, pixel and exemplar.
+v as in arXiv 2202.00512, appendix D; predicting the picture itself with the loss of v as in arXiv
+2511.13720. Read next: pixel.py, the shortest of latent, pixel and exemplar.
 """
 
 import re
@@ -13,14 +14,19 @@ from torch import Tensor
 
 def levels(B: int, g: torch.Generator) -> Tensor:
     """Levels t (B,) in 0 .. 999: each part of the schedule once per batch."""
-    return ((torch.randperm(B, generator=g) + torch.rand(B, generator=g)) / B * 1000).long().clamp(max=999)
+    return (
+        ((torch.randperm(B, generator=g) + torch.rand(B, generator=g)) / B * 1000)
+        .long()
+        .clamp(max=999)
+    )
 
 
 def noised(scheduler, x0: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """x0 (B,C,H,W) on levels t (B,), what to predict there (v or x0), and the weight (B,1,1,1) of its squared error.
+    """x0 (B,C,H,W) on levels t (B,), what to predict there (v or x0), and the weight (B,1,1,1) of
+    its squared error.
 
-    An error of x0_hat weighs SNR + 1, as the loss of v has it, but at most 6, as in min-SNR-5 (arXiv 2303.09556):
-    else the levels of little noise drown those of much noise.
+    An error of x0_hat weighs SNR + 1, as the loss of v has it, but at most 6, as in min-SNR-5
+    (arXiv 2303.09556): else the levels of little noise drown those of much noise.
     """
     abar = scheduler.alphas_cumprod.to(t.device)[t][:, None, None, None]
     a, s = abar.sqrt(), (1 - abar).sqrt()
@@ -45,11 +51,16 @@ def scheduler(prediction_type="v_prediction", **betas):
 
 
 def begin(unet, folder: Path) -> None:
-    """Take over what the network in `folder` has in the same place, counted from the middle, and in the same size."""
+    """Take over what the network in `folder` has in the same place, counted from the middle, and in
+    the same size.
+    """
     from diffusers import UNet2DConditionModel
 
     if not folder.is_dir():
-        raise ValueError(f"there is no text-to-image model in {folder.parent} to begin with; name one: latent=FOLDER")
+        raise ValueError(
+            f"there is no text-to-image model in {folder.parent} to begin with; name one: "
+            "latent=FOLDER"
+        )
     known, mine = UNet2DConditionModel.from_pretrained(folder).float(), unet.state_dict()
     deeper = len(unet.down_blocks) - len(known.down_blocks)
     for key, value in known.state_dict().items():

@@ -1,8 +1,10 @@
-"""Paint by Example (arXiv 2211.13227), section 3: a picture's own objects teach the network to insert others.
+"""Paint by Example (arXiv 2211.13227), section 3: a picture's own objects teach the network to
+insert others.
 
-Cut an object's box out of a picture, and ask for the picture back, given the hole and what CLIP saw in the cut-out
-piece. The piece goes through one token and through augmentations, or the network would learn to copy and paste.
-Numbers of the official code are cited by file and line (open-images.py, ddpm.py). Read next: ../papers/exemplar.py.
+Cut an object's box out of a picture, and ask for the picture back, given the hole and what CLIP saw
+in the cut-out piece. The piece goes through one token and through augmentations, or the network
+would learn to copy and paste. Numbers of the official code are cited by file and line
+(open-images.py, ddpm.py). Read next: ../papers/exemplar.py.
 """
 
 import copy
@@ -29,10 +31,19 @@ from .harness import WEIGHTS, Job, Pool, copy_weights, find_autoencoder
 from .latent import BETAS, FACTOR
 from .pictures import crop, enlarged, from_bytes, looks, one_object, sheet, to_bytes
 
-# The ladder of the paper's ablation (table 3): what CLIP passes on, whether the reference is augmented, and the share
-# of samples that get the null vector (ddpm.py:914).
-RUNGS = {"tokens": ("all", False, 0.0), "augmented": ("all", True, 0.0), "full": ("class", True, 0.2)}
-SETTINGS = {"w": 2.0, "steps": 25, "skip": 0.0, "eta": 0.0}  # the published weight, 5, spoils the background here
+# The ladder of the paper's ablation (table 3): what CLIP passes on, whether the reference is
+# augmented, and the share of samples that get the null vector (ddpm.py:914).
+RUNGS = {
+    "tokens": ("all", False, 0.0),
+    "augmented": ("all", True, 0.0),
+    "full": ("class", True, 0.2),
+}
+SETTINGS = {
+    "w": 2.0,
+    "steps": 25,
+    "skip": 0.0,
+    "eta": 0.0,
+}  # the published weight, 5, spoils the background here
 EMPHASIS = 4.0  # how much more a cell in the hole counts in the loss than one that is given
 
 
@@ -41,26 +52,42 @@ class Exemplar(Job):
     batch_size = 32
     lr = 4e-4
 
-    def __init__(self, rung="full", null_per="sample", whole=2, clip=None, latent=None, pool=None, **kwargs):
-        """rung: a name in RUNGS. null_per: "sample", or "batch" as the official code (ddpm.py:925-926).
+    def __init__(
+        self, rung="full", null_per="sample", whole=2, clip=None, latent=None, pool=None, **kwargs
+    ):
+        """rung: a name in RUNGS. null_per: "sample", or "batch" as the official code
+        (ddpm.py:925-926).
 
         whole: one step of so many has whole pictures, the others have crops around the hole.
-        clip: folder of the CLIP whose image tower looks at references (default runs/clip/export, else the shipped
+        clip: folder of the CLIP whose image tower looks at references (default runs/clip/export,
+              else the shipped
         one). latent: folder of the text-to-image model to start from (default the shipped one).
         """
         super().__init__(**kwargs)
-        for name, value, choices in (("rung", rung, RUNGS), ("null_per", null_per, ("sample", "batch"))):
+        for name, value, choices in (
+            ("rung", rung, RUNGS),
+            ("null_per", null_per, ("sample", "batch")),
+        ):
             if value not in choices:
                 raise ValueError(f"{name} is {value!r}; choose {', '.join(choices)}")
         torch.manual_seed(self.seed)
         if whole < 1:
             raise ValueError(f"whole is {whole}; take 1 (whole pictures in every step) or more")
         self.whole = whole
-        self.rung, self.null_per, (tokens, self.augment, self.null_share) = rung, null_per, RUNGS[rung]
+        self.rung, self.null_per, (tokens, self.augment, self.null_share) = (
+            rung,
+            null_per,
+            RUNGS[rung],
+        )
         latent = Path(latent or WEIGHTS / "tinyworld")
-        self.vae, unet = find_autoencoder(latent / "vae", self.device), nine_channels(latent / "unet")
+        self.vae, unet = (
+            find_autoencoder(latent / "vae", self.device),
+            nine_channels(latent / "unet"),
+        )
         self.size = unet.config.sample_size * FACTOR
-        self.crop = unet.config.sample_size // 2  # side of a crop in cells: the hole and a little around it
+        self.crop = (
+            unet.config.sample_size // 2
+        )  # side of a crop in cells: the hole and a little around it
         self.clip = find_clip(clip)
         self.tower = vision_tower(self.clip.model.visual).to(self.device)
         self.tower.config.tokens = tokens
@@ -72,11 +99,14 @@ class Exemplar(Job):
 
     def fill(self, step):
         renew = 256 if self.device.type == "cuda" else 4
-        self.pool = Pool(self.render, self.pool_size, renew, step, chunk=max(32, renew), progress="encoding")
+        self.pool = Pool(
+            self.render, self.pool_size, renew, step, chunk=max(32, renew), progress="encoding"
+        )
 
     @torch.no_grad()
     def render(self, start, n):
-        """n pictures of scenes start .. start+n-1: latents with and without the hole, the mask, the piece cut out.
+        """n pictures of scenes start .. start+n-1: latents with and without the hole, the mask, the
+        piece cut out.
 
         A scene whose object is hidden lends its place to another one of them.
         """
@@ -92,7 +122,9 @@ class Exemplar(Job):
         image, box = enlarged(view.image, closer, start)[rows], box[rows]
 
         g = torch.Generator().manual_seed(start)
-        u, shake = (torch.rand(shape, generator=g).to(self.device) for shape in ((n, 9), (n, 4, 18)))
+        u, shake = (
+            torch.rand(shape, generator=g).to(self.device) for shape in ((n, 9), (n, 4, 18))
+        )
         mask = hole(box, u, shake, self.size)  # (n,1,S,S), 1 = edit
         whole, holed = (self.encode(x) for x in (image, image * (1 - mask)))
         keep = F.interpolate(1 - mask, whole.shape[-2:])  # nearest, as exemplar() does it
@@ -106,10 +138,14 @@ class Exemplar(Job):
     def encode(self, image):
         """Mean and deviation of the scaled latents, (n,4+4,h,w)."""
         posteriors = [self.vae.encode(part).latent_dist for part in image.split(16)]
-        return self.vae.config.scaling_factor * torch.cat([torch.cat([p.mean, p.std], dim=1) for p in posteriors])
+        return self.vae.config.scaling_factor * torch.cat(
+            [torch.cat([p.mean, p.std], dim=1) for p in posteriors]
+        )
 
     def batch(self, step):
-        """Whole pictures in one step of `whole`, in the others three times as many crops around holes, for less."""
+        """Whole pictures in one step of `whole`, in the others three times as many crops around
+        holes, for less.
+        """
         g, crops = self.generator(step), step % self.whole
         B = self.batch_size * (3 if crops else 1)
         data = self.pool.draw(B, step, g)
@@ -137,10 +173,17 @@ class Exemplar(Job):
 
         # The condition: what the reference says, or the null vector.
         with torch.no_grad():
-            mean, std = (torch.tensor(v, device=self.device).view(3, 1, 1) for v in (self.clip.mean, self.clip.std))
-            seen = features(self.tower, ((batch["reference"] + 1) / 2 - mean) / std, self.tower.config.tokens)
+            mean, std = (
+                torch.tensor(v, device=self.device).view(3, 1, 1)
+                for v in (self.clip.mean, self.clip.std)
+            )
+            seen = features(
+                self.tower, ((batch["reference"] + 1) / 2 - mean) / std, self.tower.config.tokens
+            )
         head = self.net["head"]
-        tokens = torch.where(batch["said"][:, None, None], head(seen), head.uncond_vector)  # (B,L,d)
+        tokens = torch.where(
+            batch["said"][:, None, None], head(seen), head.uncond_vector
+        )  # (B,L,d)
 
         z = torch.cat([z, batch["beside"]], dim=1)  # (B,9,h,w)
         v = self.net["unet"](z, t, tokens).sample.float()
@@ -156,7 +199,9 @@ class Exemplar(Job):
 
     @torch.no_grad()
     def sheet(self):
-        """Held-out pictures with their holes, references from other scenes, and what becomes of them."""
+        """Held-out pictures with their holes, references from other scenes, and what becomes of
+        them.
+        """
         from .. import world
 
         scenes = world.sample(24, seed=world.HELD_OUT, device=self.device)
@@ -168,17 +213,35 @@ class Exemplar(Job):
         mask = hole(box, still, straight, self.size)
         reference = cut(image, box, self.clip.size).roll(1, 0)
         edit = exemplar(self.pipeline(), image, mask, reference, n=n, **self.settings())
-        columns = [image * (1 - mask), F.interpolate(reference, image.shape[-2:]), edit.tensor.to(image)]
-        return sheet([row for half in (slice(0, 8), slice(8, 16)) for row in (column[half] for column in columns)])
+        columns = [
+            image * (1 - mask),
+            F.interpolate(reference, image.shape[-2:]),
+            edit.tensor.to(image),
+        ]
+        return sheet(
+            [
+                row
+                for half in (slice(0, 8), slice(8, 16))
+                for row in (column[half] for column in columns)
+            ]
+        )
 
     def pipeline(self):
         """The ExemplarPipeline of the present weights."""
-        encoder = ExemplarEncoder(copy.deepcopy(self.tower.config), self.net["unet"].config.cross_attention_dim)
-        take_weights(encoder, self.net["head"].state_dict() | self.tower.state_dict(prefix="model."))
+        encoder = ExemplarEncoder(
+            copy.deepcopy(self.tower.config), self.net["unet"].config.cross_attention_dim
+        )
+        take_weights(
+            encoder, self.net["head"].state_dict() | self.tower.state_dict(prefix="model.")
+        )
         mean, std = self.clip.mean, self.clip.std
-        return ExemplarPipeline(self.vae, self.net["unet"], encoder.to(self.device), self.scheduler, mean, std)
+        return ExemplarPipeline(
+            self.vae, self.net["unet"], encoder.to(self.device), self.scheduler, mean, std
+        )
 
-    def settings(self):  # a network that never met the null vector has nothing to be guided away from
+    def settings(
+        self,
+    ):  # a network that never met the null vector has nothing to be guided away from
         return SETTINGS if self.null_share else SETTINGS | {"w": 1.0}
 
     def export(self, folder: Path):
@@ -194,21 +257,32 @@ class Exemplar(Job):
         copy_weights(self.net["head"], pipe.encoder, folder)
 
     def identity(self):
-        return super().identity() | {"rung": self.rung, "scaling_factor": self.vae.config.scaling_factor}
+        return super().identity() | {
+            "rung": self.rung,
+            "scaling_factor": self.vae.config.scaling_factor,
+        }
 
     def config(self):
-        return {"rung": self.rung, "null_per": self.null_per, "whole": self.whole, "pool": self.pool_size}
+        return {
+            "rung": self.rung,
+            "null_per": self.null_per,
+            "whole": self.whole,
+            "pool": self.pool_size,
+        }
 
 
 def nine_channels(folder):
-    """The text-to-image UNet in `folder` with five more channels, which at first it does not look at.
+    """The text-to-image UNet in `folder` with five more channels, which at first it does not look
+    at.
 
     As the official scripts/modify_checkpoints.py: new weights of the first convolution are zero.
     """
     from diffusers import UNet2DConditionModel
 
     plain = UNet2DConditionModel.from_pretrained(folder).float()
-    config = {key: value for key, value in plain.config.items() if key != "_name_or_path"}  # a folder of this machine
+    config = {
+        key: value for key, value in plain.config.items() if key != "_name_or_path"
+    }  # a folder of this machine
     unet = UNet2DConditionModel.from_config(config, in_channels=2 * plain.config.in_channels + 1)
     weights = plain.state_dict()
     more = unet.config.in_channels - plain.config.in_channels
@@ -231,23 +305,32 @@ def find_clip(folder):
 def cut(image: Tensor, box: Tensor, size: int) -> Tensor:
     """The pieces in boxes (B,4) of pictures (B,3,H,W), squashed to (B,3,size,size).
 
-    A fiftieth of the picture is kept around each (open-images.py:69-75: 10 of 512 pixels), in whole pixels.
+    A fiftieth of the picture is kept around each (open-images.py:69-75: 10 of 512 pixels), in whole
+    pixels.
     """
     S = image.shape[-1]
     pad = math.ceil(S / 50) / S
     x0, y0, x1, y1 = torch.cat([box[:, :2] - pad, box[:, 2:] + pad], dim=1).clamp(0, 1).unbind(1)
     at = (torch.arange(size, device=image.device) + 0.5) / size
-    x, y = (2 * (low[:, None] + (high - low)[:, None] * at) - 1 for low, high in ((x0, x1), (y0, y1)))  # (B,size)
-    grid = torch.stack([x[:, None].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)], dim=-1)
-    return F.grid_sample(image, grid, mode="bicubic", padding_mode="border", align_corners=False).clamp(-1, 1)
+    x, y = (
+        2 * (low[:, None] + (high - low)[:, None] * at) - 1 for low, high in ((x0, x1), (y0, y1))
+    )  # (B,size)
+    grid = torch.stack(
+        [x[:, None].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)], dim=-1
+    )
+    return F.grid_sample(
+        image, grid, mode="bicubic", padding_mode="border", align_corners=False
+    ).clamp(-1, 1)
 
 
 def hole(box: Tensor, u: Tensor, shake: Tensor, size: int) -> Tensor:
-    """Masks (B,1,size,size), 1 = edit, around boxes (B,4) in fractions; u (B,9), shake (B,4,18) in [0,1).
+    """Masks (B,1,size,size), 1 = edit, around boxes (B,4) in fractions; u (B,9), shake (B,4,18) in
+    [0,1).
 
-    A larger box is drawn first, each side moved out by up to 40% of the room that it has. Half of the masks are that
-    box; in the others each side of the box bends towards it, as a quadratic Bezier curve whose control point lies on
-    the larger box, and trembles by up to a hundredth of the picture (open-images.py:158-206).
+    A larger box is drawn first, each side moved out by up to 40% of the room that it has. Half of
+    the masks are that box; in the others each side of the box bends towards it, as a quadratic
+    Bezier curve whose control point lies on the larger box, and trembles by up to a hundredth of
+    the picture (open-images.py:158-206).
     """
     out = torch.tensor([-1.0, -1.0, 1.0, 1.0], device=box.device)  # left, top, right, bottom
     room = torch.cat([box[:, :2], 1 - box[:, 2:]], dim=1)
@@ -256,7 +339,9 @@ def hole(box: Tensor, u: Tensor, shake: Tensor, size: int) -> Tensor:
 
     # A curve as a function of the place along it: solve its along-part for the parameter t.
     at = (torch.arange(size, device=box.device) + 0.5) / size
-    along = ((at - low[..., None]) / (high - low).clamp(min=1e-3)[..., None]).clamp(0, 1)  # (B,4,size)
+    along = ((at - low[..., None]) / (high - low).clamp(min=1e-3)[..., None]).clamp(
+        0, 1
+    )  # (B,4,size)
     c = 0.05 + 0.9 * u[:, 4:8, None]  # the control point's place along its side
     t = along / (c + (c**2 + (1 - 2 * c) * along).clamp(min=0).sqrt())
     tremble = 0.02 * (F.interpolate(shake, size, mode="linear") - 0.5)
@@ -272,9 +357,11 @@ def hole(box: Tensor, u: Tensor, shake: Tensor, size: int) -> Tensor:
 
 
 def augmented(pieces: Tensor, u: Tensor, bend: Tensor) -> Tensor:
-    """References (B,3,S,S) flipped (chance .5), turned by up to 20 degrees (.5), bent (.3), blurred (.3).
+    """References (B,3,S,S) flipped (chance .5), turned by up to 20 degrees (.5), bent (.3), blurred
+    (.3).
 
-    u: (B,6) in [0,1), bend: (B,2,4,4) normal, so each has parameters of its own (open-images.py:135-145).
+    u: (B,6) in [0,1), bend: (B,2,4,4) normal, so each has parameters of its own
+       (open-images.py:135-145).
     """
     S = pieces.shape[-1]
     flip = torch.where(u[:, 0] < 0.5, -1.0, 1.0)

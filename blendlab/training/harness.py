@@ -1,9 +1,10 @@
 """Train a network of tinyworld so that nothing is lost when the machine goes away.
 
-One loop for every network: `train` draws `job.batch(step)`, steps AdamW on `job.loss`, averages the weights,
-and writes a checkpoint every few minutes that replaces the last one in a single move. All data and all noise
-of a step derive from (seed, step): a run that was killed and resumed ends with the weights of a run that was
-not. Read next: autoencoder.py, the shortest job; __init__.py, which starts them.
+One loop for every network: `train` draws `job.batch(step)`, steps AdamW on `job.loss`, averages the
+weights, and writes a checkpoint every few minutes that replaces the last one in a single move. All
+data and all noise of a step derive from (seed, step): a run that was killed and resumed ends with
+the weights of a run that was not. Read next: autoencoder.py, the shortest job; __init__.py, which
+starts them.
 """
 
 import copy
@@ -25,10 +26,11 @@ WEIGHTS = Path(__file__).parent.parent / "weights"  # what ships
 
 
 class Job:
-    """What `train` needs to know about a network. Subclasses set the attributes and fill in the methods.
+    """What `train` needs to know about a network. Subclasses set the attributes and fill in the
+    methods.
 
-    `net` holds every trained weight (and nothing else). Frozen networks are plain attributes, kept out of
-    `net`.
+    `net` holds every trained weight (and nothing else). Frozen networks are plain attributes, kept
+    out of `net`.
     """
 
     name = "job"
@@ -42,14 +44,18 @@ class Job:
         self.batch_size = batch_size or self.batch_size
 
     def fill(self, step: int) -> None:
-        """Render the data that steps from `step` on start with (called once, before the first step)."""
+        """Render the data that steps from `step` on start with (called once, before the first
+        step).
+        """
 
     def batch(self, step: int) -> dict[str, Tensor]:
         """The data and the noise of one step, from (seed, step) alone."""
         raise NotImplementedError
 
     def loss(self, batch: dict) -> dict[str, Tensor]:
-        """A dictionary of scalars; "loss" is what is minimised, the others are printed beside it."""
+        """A dictionary of scalars; "loss" is what is minimised, the others are printed beside
+        it.
+        """
         raise NotImplementedError
 
     def sheet(self):
@@ -77,17 +83,23 @@ class Job:
         return {"seed": self.seed, "batch_size": self.batch_size}
 
     def world_seed(self) -> int:
-        """The seed of the scenes of this process: below world.HELD_OUT, and never another process's."""
+        """The seed of the scenes of this process: below world.HELD_OUT, and never another
+        process's.
+        """
         return self.seed * 64 + self.rank
 
     def generator(self, step: int) -> torch.Generator:
-        """The random stream of one step of one process (on the CPU: the same numbers on every device)."""
+        """The random stream of one step of one process (on the CPU: the same numbers on every
+        device).
+        """
         return torch.Generator().manual_seed((self.seed * 1009 + self.rank) * 2**32 + step)
 
 
 @dataclass
 class Options:
-    """How long and how to train; saved in config.json. With `minutes`, the schedule ends with that time."""
+    """How long and how to train; saved in config.json. With `minutes`, the schedule ends with that
+    time.
+    """
 
     steps: int
     minutes: float | None = None
@@ -96,7 +108,9 @@ class Options:
     weight_decay: float = 0.01
     clip: float = 1.0
     precision: str = "auto"  # "auto", "bf16", "fp16" or "no"
-    compile: bool = False  # torch.compile: a third faster after minutes of compiling, so for runs of hours
+    compile: bool = (
+        False  # torch.compile: a third faster after minutes of compiling, so for runs of hours
+    )
     checkpoint_minutes: float = 3.0
     sheet_minutes: float | None = 5.0  # None: no sample sheets
     log_seconds: float = 60.0
@@ -105,17 +119,19 @@ class Options:
 class Pool:
     """A window that slides along an endless stream of examples and lives on the device.
 
-    `make(start, n)` returns tensors (n, ...) for examples start .. start+n-1, each depending on its own index
-    alone. Every step `renew` examples leave and as many enter (in chunks), so training never sees a fixed
-    set, yet pays for few renders. At step k the window starts at `low(k)`, so a resumed run finds the same
-    examples.
+    `make(start, n)` returns tensors (n, ...) for examples start .. start+n-1, each depending on its
+    own index alone. Every step `renew` examples leave and as many enter (in chunks), so training
+    never sees a fixed set, yet pays for few renders. At step k the window starts at `low(k)`, so a
+    resumed run finds the same examples.
     """
 
     def __init__(self, make, size, renew, step=0, chunk=64, progress="rendering"):
         self.make, self.chunk, self.every = make, chunk, max(1, chunk // renew)
         self.size = max(1, round(size / chunk)) * chunk  # whole chunks
         self.start, self.data = self.low(step), {}
-        for done in Progress(range(0, self.size, chunk), f"{progress} {self.size} pictures", scale=chunk):
+        for done in Progress(
+            range(0, self.size, chunk), f"{progress} {self.size} pictures", scale=chunk
+        ):
             self._write(self.start + done)
 
     def low(self, step: int) -> int:
@@ -139,10 +155,16 @@ class Pool:
 
 
 class EMA:
-    """A float32 moving average of the weights; its decay warms up, so that short runs come out well too."""
+    """A float32 moving average of the weights; its decay warms up, so that short runs come out well
+    too.
+    """
 
     def __init__(self, net: nn.Module, decay=0.999):
-        self.params, self.decay, self.count = [p for p in net.parameters() if p.requires_grad], decay, 0
+        self.params, self.decay, self.count = (
+            [p for p in net.parameters() if p.requires_grad],
+            decay,
+            0,
+        )
         self.shadow = [p.detach().float().clone() for p in self.params]
 
     @torch.no_grad()
@@ -176,7 +198,9 @@ class EMA:
 
 
 def train(job: Job, out, options: Options, accelerator=None) -> Path:
-    """Train `job` in the folder `out`, from the checkpoint there if any; returns the folder `out`/export."""
+    """Train `job` in the folder `out`, from the checkpoint there if any; returns the folder
+    `out`/export.
+    """
     accelerator = accelerator or make_accelerator(options.precision)
     out, main = Path(out), accelerator.is_main_process
     net = job.net.to(job.device).train()
@@ -198,7 +222,9 @@ def train(job: Job, out, options: Options, accelerator=None) -> Path:
         job.fill(step)
         clock = time.monotonic() - state["seconds"]  # rendering the pool is not training time
     log = Log(job, options, accelerator, step) if main else None
-    while (share := _agreed(_share(step, time.monotonic() - clock, options), accelerator)) < 1 and not stop:
+    while (
+        share := _agreed(_share(step, time.monotonic() - clock, options), accelerator)
+    ) < 1 and not stop:
         for group in optimizer.param_groups:
             group["lr"] = options.lr * cosine(step, share, options.warmup)
         with fast_attention(job.device):
@@ -246,38 +272,57 @@ class _Loss(nn.Module):
 def make_optimizer(net: nn.Module, options: Options):
     """AdamW in one pass over the weights."""
     decay = options.weight_decay
-    return torch.optim.AdamW(net.parameters(), options.lr, betas=(0.9, 0.99), weight_decay=decay, fused=True)
+    return torch.optim.AdamW(
+        net.parameters(), options.lr, betas=(0.9, 0.99), weight_decay=decay, fused=True
+    )
 
 
 def fast_attention(device: torch.device):
-    """On a CPU the plain formula of attention: the fused kernel's backward pass is several times slower there."""
+    """On a CPU the plain formula of attention: the fused kernel's backward pass is several times
+    slower there.
+    """
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 
 
 def with_jemalloc(argv: list[str]) -> None:
-    """Start this program again with jemalloc, if it is installed: fresh pages are dear, and it keeps them.
+    """Start this program again with jemalloc, if it is installed: fresh pages are dear, and it
+    keeps them.
 
-    Returns where there is nothing to do: on a GPU, where it is loaded already, or where it is not found.
+    Returns where there is nothing to do: on a GPU, where it is loaded already, or where it is not
+    found.
     """
-    if torch.cuda.is_available() or sys.platform != "linux" or "jemalloc" in os.environ.get("LD_PRELOAD", ""):
+    if (
+        torch.cuda.is_available()
+        or sys.platform != "linux"
+        or "jemalloc" in os.environ.get("LD_PRELOAD", "")
+    ):
         return
     library = ctypes.util.find_library("jemalloc")
     if library is None:
-        print("no jemalloc found: training is a fifth slower (Debian and Ubuntu: libjemalloc2)", flush=True)
+        print(
+            "no jemalloc found: training is a fifth slower (Debian and Ubuntu: libjemalloc2)",
+            flush=True,
+        )
         return
     more = {"LD_PRELOAD": library, "MALLOC_CONF": "dirty_decay_ms:-1,muzzy_decay_ms:-1"}
     os.execve(sys.executable, [sys.executable, *argv], os.environ | more)
 
 
 def make_accelerator(precision="auto", cpu=False):
-    """The accelerator of this machine; `precision` "auto": bf16 where the chip has it, fp16 on older GPUs."""
+    """The accelerator of this machine; `precision` "auto": bf16 where the chip has it, fp16 on
+    older GPUs.
+    """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
-    AcceleratorState._reset_state(reset_partial_state=True)  # else the first choice in a process is the last
-    return Accelerator(cpu=cpu, mixed_precision=pick_precision() if precision == "auto" else precision)
+    AcceleratorState._reset_state(
+        reset_partial_state=True
+    )  # else the first choice in a process is the last
+    return Accelerator(
+        cpu=cpu, mixed_precision=pick_precision() if precision == "auto" else precision
+    )
 
 
 def pick_precision() -> str:
@@ -288,7 +333,9 @@ def pick_precision() -> str:
 
 
 def cosine(step: int, share: float, warmup: int) -> float:
-    """The factor on the learning rate: up over `warmup` steps, then half a cosine down to 1% at share 1."""
+    """The factor on the learning rate: up over `warmup` steps, then half a cosine down to 1% at
+    share 1.
+    """
     down = 0.01 + 0.99 * (1 + math.cos(math.pi * min(share, 1))) / 2
     return min(1.0, (step + 1) / max(1, warmup)) * down
 
@@ -299,7 +346,9 @@ def _share(step: int, seconds: float, options: Options) -> float:
 
 
 def _agreed(share: float, accelerator) -> float:
-    """The share of the first process: every process stops at the same step, whatever its own clock says."""
+    """The share of the first process: every process stops at the same step, whatever its own clock
+    says.
+    """
     if accelerator.num_processes == 1:
         return share
     from accelerate.utils import broadcast
@@ -308,15 +357,23 @@ def _agreed(share: float, accelerator) -> float:
 
 
 def checkpoint(out, job, ema, optimizer, accelerator, step, seconds) -> None:
-    """Save everything that resuming needs; out/checkpoint.pt is at any moment either the old or the new."""
-    state = {"net": job.net.state_dict(), "ema": ema.state_dict(), "optimizer": optimizer.state_dict()}
+    """Save everything that resuming needs; out/checkpoint.pt is at any moment either the old or the
+    new.
+    """
+    state = {
+        "net": job.net.state_dict(),
+        "ema": ema.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
     state["scaler"] = accelerator.scaler.state_dict() if accelerator.scaler else None
     state |= {"step": step, "seconds": seconds, "identity": job.identity()}
     atomic_save(state, Path(out) / "checkpoint.pt")
 
 
 def atomic_save(state: dict, path: Path) -> None:
-    """torch.save that a power cut cannot tear: write beside, flush to the disk, then replace in one move."""
+    """torch.save that a power cut cannot tear: write beside, flush to the disk, then replace in one
+    move.
+    """
     beside = path.with_name(path.name + ".part")
     with open(beside, "wb") as file:
         torch.save(state, file)
@@ -338,7 +395,9 @@ def _resume(out, job, ema, optimizer, accelerator) -> dict:
     for key, mine in job.identity().items():
         if state["identity"][key] != mine:
             was = state["identity"][key]
-            raise ValueError(f"{out} holds a run with {key} {was}, not {mine}; pass that one or another folder")
+            raise ValueError(
+                f"{out} holds a run with {key} {was}, not {mine}; pass that one or another folder"
+            )
     job.net.load_state_dict(state["net"])
     ema.load_state_dict(state["ema"])
     optimizer.load_state_dict(state["optimizer"])
@@ -349,7 +408,9 @@ def _resume(out, job, ema, optimizer, accelerator) -> dict:
 
 
 def export(job: Job, folder, notes: dict) -> None:
-    """Write the shippable folder of `job` with the weights that are in it now, and how they were made."""
+    """Write the shippable folder of `job` with the weights that are in it now, and how they were
+    made.
+    """
     Path(folder).mkdir(parents=True, exist_ok=True)
     job.net.eval()
     job.export(Path(folder))
@@ -358,7 +419,9 @@ def export(job: Job, folder, notes: dict) -> None:
 
 
 def save_half(model, folder) -> None:
-    """Save a diffusers or transformers model as fp16 safetensors, without changing the one in training."""
+    """Save a diffusers or transformers model as fp16 safetensors, without changing the one in
+    training.
+    """
     copy.deepcopy(model).half().save_pretrained(folder)
 
 
@@ -367,19 +430,32 @@ def copy_weights(net: nn.Module, other: nn.Module, folder) -> None:
     try:
         net.load_state_dict(other.float().state_dict())
     except RuntimeError as error:
-        message = f"the weights in {folder} have other sizes than this network; pass the same sizes or start afresh"
+        message = (
+            f"the weights in {folder} have other sizes than this network; pass the same "
+            "sizes or start afresh"
+        )
         raise ValueError(message) from error
 
 
 def find_autoencoder(folder, device):
-    """The frozen autoencoder in `folder`: by default that of runs/autoencoder, else the shipped one."""
+    """The frozen autoencoder in `folder`: by default that of runs/autoencoder, else the shipped
+    one.
+    """
     from diffusers import AutoencoderKL
 
-    places = [Path(folder)] if folder else [Path("runs/autoencoder/export"), WEIGHTS / "tinyworld" / "vae"]
+    places = (
+        [Path(folder)]
+        if folder
+        else [Path("runs/autoencoder/export"), WEIGHTS / "tinyworld" / "vae"]
+    )
     for place in places:
         if (place / "config.json").is_file():
-            return AutoencoderKL.from_pretrained(place).float().to(device).eval().requires_grad_(False)
-    raise ValueError(f"there is no autoencoder in {places[-1]}; train it first: blendlab train autoencoder")
+            return (
+                AutoencoderKL.from_pretrained(place).float().to(device).eval().requires_grad_(False)
+            )
+    raise ValueError(
+        f"there is no autoencoder in {places[-1]}; train it first: blendlab train autoencoder"
+    )
 
 
 def _sheet(job, ema, out, step) -> None:
@@ -402,7 +478,11 @@ def describe(job, options, accelerator) -> dict:
         "processes": accelerator.num_processes,
     }
     run |= {"parameters": sum(p.numel() for p in job.net.parameters()), "device": job.device.type}
-    return run | asdict(options) | {"precision": accelerator.mixed_precision, "job": job.config(), "versions": versions}
+    return (
+        run
+        | asdict(options)
+        | {"precision": accelerator.mixed_precision, "job": job.config(), "versions": versions}
+    )
 
 
 def write_json(path, content: dict) -> None:
@@ -412,16 +492,22 @@ def write_json(path, content: dict) -> None:
 
 
 def _on_terminate(stop: list):
-    """Let SIGTERM and Ctrl-C end the loop after the running step; returns the function that undoes this."""
+    """Let SIGTERM and Ctrl-C end the loop after the running step; returns the function that undoes
+    this.
+    """
     try:
-        before = {s: signal.signal(s, lambda *_: stop.append(1)) for s in (signal.SIGTERM, signal.SIGINT)}
+        before = {
+            s: signal.signal(s, lambda *_: stop.append(1)) for s in (signal.SIGTERM, signal.SIGINT)
+        }
     except ValueError:  # not in the main thread: Python gives no signals there
         before = {}
     return lambda: [signal.signal(s, handler) for s, handler in before.items()]
 
 
 class Log:
-    """Progress: a bar on a terminal, otherwise one plain line every `log_seconds` (for nohup and CI)."""
+    """Progress: a bar on a terminal, otherwise one plain line every `log_seconds` (for nohup and
+    CI).
+    """
 
     def __init__(self, job, options, accelerator, step):
         self.job, self.options, self.bar = job, options, None
@@ -430,7 +516,9 @@ class Log:
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            self.bar = tqdm(total=options.steps, initial=step, desc=job.name, unit="step", dynamic_ncols=True)
+            self.bar = tqdm(
+                total=options.steps, initial=step, desc=job.name, unit="step", dynamic_ncols=True
+            )
 
     def __call__(self, step, losses, share, seconds):
         for key, value in losses.items():  # summed on the device: the GPU is not waited for
@@ -442,14 +530,23 @@ class Log:
             return
         means = {key: (value / self.n).item() for key, value in self.sums.items()}
         if not math.isfinite(means["loss"]):
-            raise ValueError(f"the loss of {self.job.name} is {means['loss']} at step {step}; resume with a lower lr")
+            raise ValueError(
+                f"the loss of {self.job.name} is {means['loss']} at step {step}; resume with "
+                "a lower lr"
+            )
         rate = self.n * self.pictures / (now - self.since)
         left = seconds / max(share, 1e-9) * (1 - share) / 60
-        text = "  ".join(f"{key} {value:.4f}" for key, value in means.items()) + f"  {rate:.0f} pictures/s"
+        text = (
+            "  ".join(f"{key} {value:.4f}" for key, value in means.items())
+            + f"  {rate:.0f} pictures/s"
+        )
         if self.bar:
             self.bar.set_postfix_str(text)
         else:
-            print(f"{self.job.name}  step {step}/{self.options.steps}  {text}  {left:.0f} min left", flush=True)
+            print(
+                f"{self.job.name}  step {step}/{self.options.steps}  {text}  {left:.0f} min left",
+                flush=True,
+            )
         self.sums, self.n, self.since = {}, 0, now
 
     def close(self, message):

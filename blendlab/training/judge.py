@@ -1,6 +1,7 @@
 """Train the judge on truth masks, seen through the autoencoder, blur, noise and changed light.
 
-It must be right on what the methods make: reconstructions, soft estimates, blends. Read next: ../networks/judge.py.
+It must be right on what the methods make: reconstructions, soft estimates, blends. Read next:
+../networks/judge.py.
 """
 
 from pathlib import Path
@@ -33,13 +34,16 @@ class JudgeJob(Job):
         self.pool = Pool(self.render, self.pool_size, renew, step, chunk=max(16, renew))
 
     def render(self, start, n):
-        """Scenes start .. start+n-1 of the stream, their reconstructions, and the labels of each pixel."""
+        """Scenes start .. start+n-1 of the stream, their reconstructions, and the labels of each
+        pixel.
+        """
         from .. import world
 
         scenes = world.sample(n, seed=self.world_seed(), start=start, device=self.device)
         view = world.render(scenes, size=128)
         half = world.View(F.avg_pool2d(view.image, 2), F.avg_pool2d(view.masks, 2), scenes)
-        # What the judge will see: pictures of 128x128 behind the autoencoder, and now and then smaller ones.
+        # What the judge will see: pictures of 128x128 behind the autoencoder, and now and then
+        # smaller ones.
         decoded = F.avg_pool2d(reconstruct(self.vae, view.image), 2)
         few = slice(0, n // 4)
         decoded[few] = reconstruct(self.vae, half.image[few])
@@ -55,13 +59,21 @@ class JudgeJob(Job):
         data = self.pool.draw(self.batch_size, step, g)
         clean, decoded = from_bytes(data["image"]), from_bytes(data["decoded"])  # (B,3,64,64)
         draw = lambda *shape: torch.rand(self.batch_size, *shape, generator=g).to(self.device)  # noqa: E731
-        # Half are reconstructions, a quarter lie between; some are blurred, noisy, or in another light.
+        # Half are reconstructions, a quarter lie between; some are blurred, noisy, or in another
+        # light.
         share = (draw(1, 1, 1) * 4 - 1).clamp(0, 1)
         image = torch.lerp(clean, decoded, share)
         image = torch.lerp(image, blur(image), (draw(1, 1, 1) * 3 - 2).clamp(0))
-        light, noise = 1 + 0.2 * (draw(3, 1, 1) - 0.5), torch.randn(image.shape, generator=g).to(self.device)
+        light, noise = (
+            1 + 0.2 * (draw(3, 1, 1) - 0.5),
+            torch.randn(image.shape, generator=g).to(self.device),
+        )
         image = (image + 1) * light - 1 + 0.1 * (draw(1, 1, 1) * 2 - 1).clamp(0) * noise
-        return {"image": image.clamp(-1, 1), "kinds": data["kinds"].long(), "colours": data["colours"].long()}
+        return {
+            "image": image.clamp(-1, 1),
+            "kinds": data["kinds"].long(),
+            "colours": data["colours"].long(),
+        }
 
     def loss(self, batch):
         verdict = self.net(batch["image"])
@@ -79,11 +91,15 @@ class JudgeJob(Job):
         scenes = world.sample(256, seed=world.HELD_OUT, device=self.device)
         view = world.render(scenes, size=128)
         masks = F.avg_pool2d(view.masks, 2)
-        for what, images in (("renders", view.image), ("reconstructions", reconstruct(self.vae, view.image))):
+        for what, images in (
+            ("renders", view.image),
+            ("reconstructions", reconstruct(self.vae, view.image)),
+        ):
             total = per_object(self.net, images, masks, scenes.kind, scenes.colour)
             n = max(1, total["objects"])
             print(
-                f"judge on {what}: class {total['kind'] / n:.3f}, colour {total['colour'] / n:.3f}, n {n}",
+                f"judge on {what}: class {total['kind'] / n:.3f}, colour "
+                f"{total['colour'] / n:.3f}, n {n}",
                 flush=True,
             )
         view = world.View(F.avg_pool2d(images, 2), masks, scenes)
@@ -108,7 +124,9 @@ class JudgeJob(Job):
 @torch.no_grad()
 def reconstruct(vae, images: Tensor) -> Tensor:
     """Through the autoencoder and back, (B,3,H,W) to the same."""
-    return torch.cat([vae.decode(vae.encode(x).latent_dist.mode()).sample for x in images.split(16)]).clamp(-1, 1)
+    return torch.cat(
+        [vae.decode(vae.encode(x).latent_dist.mode()).sample for x in images.split(16)]
+    ).clamp(-1, 1)
 
 
 def blur(image: Tensor) -> Tensor:

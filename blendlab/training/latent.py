@@ -1,8 +1,10 @@
-"""Latent diffusion (arXiv 2112.10752): text encoder and UNet, trained together in the autoencoder's latents.
+"""Latent diffusion (arXiv 2112.10752): text encoder and UNet, trained together in the autoencoder's
+latents.
 
-The network predicts v (arXiv 2202.00512, appendix D); little noise counts less in the loss, as in min-SNR-5
-(arXiv 2303.09556), but much noise keeps its weight: there the caption decides what stands where. What ships
-is a StableDiffusionPipeline folder that diffusers opens without blendlab. Read next: tokenizer.py.
+The network predicts v (arXiv 2202.00512, appendix D); little noise counts less in the loss, as in
+min-SNR-5 (arXiv 2303.09556), but much noise keeps its weight: there the caption decides what stands
+where. What ships is a StableDiffusionPipeline folder that diffusers opens without blendlab. Read
+next: tokenizer.py.
 """
 
 import copy
@@ -25,8 +27,8 @@ DENSE = 0.05  # what it counts that the middle of the UNet says what stands wher
 # Stable Diffusion's noise schedule.
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 VARIANTS = 4  # captions kept for each scene
-# Recommended values: the middle of the sweep in data/results/settings.json, from which no other choice stands out; the
-# rate of decoder tuning is the best of three on this autoencoder.
+# Recommended values: the middle of the sweep in data/results/settings.json, from which no other
+# choice stands out; the rate of decoder tuning is the best of three on this autoencoder.
 SETTINGS = {
     "blended_latent": {"w": 4.0, "steps": 25, "skip": 0.1, "eta": 1.0},
     "reconstruct": {"weights": {"steps": 75, "lr": 3e-4}},
@@ -68,11 +70,14 @@ class Latent(Job):
 
     def fill(self, step):
         renew = 256 if self.device.type == "cuda" else 4
-        self.pool = Pool(self.render, self.pool_size, renew, step, chunk=max(32, renew), progress="encoding")
+        self.pool = Pool(
+            self.render, self.pool_size, renew, step, chunk=max(32, renew), progress="encoding"
+        )
 
     @torch.no_grad()
     def render(self, start, n):
-        """Scenes start .. start+n-1 of the stream as scaled latents, with VARIANTS captions each as ids.
+        """Scenes start .. start+n-1 of the stream as scaled latents, with VARIANTS captions each as
+        ids.
 
         The last caption names one object alone; `middle` is the cell (y, x) where that one stands.
         """
@@ -82,15 +87,23 @@ class Latent(Job):
         slot = one_object(scenes, start)
         window, closer = looks(scenes, slot, start)
         view = world.render(scenes, size=self.size, window=window)
-        posteriors = [self.vae.encode(x).latent_dist for x in enlarged(view.image, closer, start).split(16)]
+        posteriors = [
+            self.vae.encode(x).latent_dist for x in enlarged(view.image, closer, start).split(16)
+        ]
         scale = self.vae.config.scaling_factor
         mean = scale * torch.cat([p.mean for p in posteriors])  # (n,4,h,w)
         std = scale * torch.cat([p.std for p in posteriors])
         shown = dense.shown(view)
-        shown["planes"] = F.interpolate(view.masks, mean.shape[-2:], mode="area").half()  # (n,SLOTS,h,w)
+        shown["planes"] = F.interpolate(
+            view.masks, mean.shape[-2:], mode="area"
+        ).half()  # (n,SLOTS,h,w)
         texts = captions(scenes, slot, start)
-        ids = torch.stack([tokenize(self.tokenizer, c) for c in texts], dim=1)  # (n,VARIANTS,LENGTH)
-        ids = torch.where(closer.cpu()[:, None, None], ids[:, -1:], ids)  # others may be out of sight
+        ids = torch.stack(
+            [tokenize(self.tokenizer, c) for c in texts], dim=1
+        )  # (n,VARIANTS,LENGTH)
+        ids = torch.where(
+            closer.cpu()[:, None, None], ids[:, -1:], ids
+        )  # others may be out of sight
         x0, y0, x1, y1 = view.boxes[torch.arange(n), slot].unbind(1)
         middle = torch.stack([y0 + y1, x0 + x1], dim=1) / 2 * mean.shape[-1]  # (n,2)
         return {
@@ -101,7 +114,8 @@ class Latent(Job):
         } | shown
 
     def batch(self, step):
-        """Whole scenes, and in every other step three times as many crops around one object, which the caption names.
+        """Whole scenes, and in every other step three times as many crops around one object, which
+        the caption names.
 
         A step costs the same, but the network sees eight times the objects: what edits are about.
         """
@@ -110,7 +124,9 @@ class Latent(Job):
         data = self.pool.draw(B, step, g)
         draw = lambda high, *shape: torch.randint(high, shape, generator=g).to(self.device)  # noqa: E731
         variant = draw(VARIANTS, B)
-        mean, std, planes = (data[key].float() for key in ("mean", "std", "planes"))  # (B,4,h,w) each
+        mean, std, planes = (
+            data[key].float() for key in ("mean", "std", "planes")
+        )  # (B,4,h,w) each
         if crops:
             reach = self.crop // 8
             y, x = (data["middle"].long() + draw(2 * reach + 1, B, 2) - reach).unbind(1)
@@ -121,7 +137,9 @@ class Latent(Job):
         ids = data["ids"][torch.arange(B, device=self.device), variant].long()
         # No caption in one of ten (arXiv 2207.12598).
         ids = torch.where(draw(10, B, 1) == 0, tokenize(self.tokenizer, [""]).to(self.device), ids)
-        kind, colour = dense.labels(planes, data["kind"], data["colour"], mean.shape[-1] // self.smaller)
+        kind, colour = dense.labels(
+            planes, data["kind"], data["colour"], mean.shape[-1] // self.smaller
+        )
         drawn = {"z0": mean + std * posterior, "noise": noise, "t": t.to(self.device), "ids": ids}
         return drawn | {"objects": planes.sum(1, keepdim=True), "kind": kind, "colour": colour}
 
@@ -142,18 +160,23 @@ class Latent(Job):
 
     @torch.no_grad()
     def sheet(self):
-        """Samples of 16 single objects, then of 16 held-out captions; always the same prompts and noise."""
+        """Samples of 16 single objects, then of 16 held-out captions; always the same prompts and
+        noise.
+        """
         from .. import world
 
         pipe = self.pipeline()
         pipe.set_progress_bar_config(disable=True)
         prompts = [
-            f"a {world.COLOURS[i % len(world.COLOURS)]} {world.KINDS[i * 5 % len(world.KINDS)]}" for i in range(16)
+            f"a {world.COLOURS[i % len(world.COLOURS)]} {world.KINDS[i * 5 % len(world.KINDS)]}"
+            for i in range(16)
         ]
         prompts += world.captions(world.sample(16, seed=world.HELD_OUT))
         g = torch.Generator().manual_seed(0)
         z = torch.randn(len(prompts), 4, *2 * [self.size // FACTOR], generator=g).to(self.device)
-        images = pipe(prompts, latents=z, num_inference_steps=25, guidance_scale=3.0, output_type="pt").images
+        images = pipe(
+            prompts, latents=z, num_inference_steps=25, guidance_scale=3.0, output_type="pt"
+        ).images
         return sheet(list((images * 2 - 1).split(8)))
 
     def pipeline(self, unet=None, vae=None):
@@ -174,12 +197,19 @@ class Latent(Job):
     def export(self, folder: Path):
         from safetensors.torch import load_file, save_file
 
-        # The text encoder stays in float32: transformers 5 keeps the stored precision, diffusers does not.
-        half = {"unet": copy.deepcopy(self.net["unet"]).half(), "vae": copy.deepcopy(self.vae).half()}
+        # The text encoder stays in float32: transformers 5 keeps the stored precision, diffusers
+        # does not.
+        half = {
+            "unet": copy.deepcopy(self.net["unet"]).half(),
+            "vae": copy.deepcopy(self.vae).half(),
+        }
         self.pipeline(**half).save_pretrained(folder)
-        # transformers 5 leaves out a prefix, without which version 4 takes random weights; both read it.
+        # transformers 5 leaves out a prefix, without which version 4 takes random weights; both
+        # read it.
         weights = load_file(folder / "text_encoder" / "model.safetensors")
-        weights = {f"text_model.{key.removeprefix('text_model.')}": value for key, value in weights.items()}
+        weights = {
+            f"text_model.{key.removeprefix('text_model.')}": value for key, value in weights.items()
+        }
         save_file(weights, folder / "text_encoder" / "model.safetensors", metadata={"format": "pt"})
         # One set of tokenizer files, which every version reads too.
         for file in (folder / "tokenizer").iterdir():
@@ -193,32 +223,47 @@ class Latent(Job):
         from diffusers import UNet2DConditionModel
 
         folder = Path(folder)
-        copy_weights(self.net["unet"], UNet2DConditionModel.from_pretrained(folder / "unet"), folder)
+        copy_weights(
+            self.net["unet"], UNet2DConditionModel.from_pretrained(folder / "unet"), folder
+        )
         copy_weights(self.net["text_encoder"], read_text_encoder(folder), folder)
 
     @classmethod
     def sizes_of(cls, folder):
         config = json.loads((Path(folder) / "unet" / "config.json").read_text())
-        return {"size": config["sample_size"] * FACTOR, "widths": tuple(config["block_out_channels"])}
+        return {
+            "size": config["sample_size"] * FACTOR,
+            "widths": tuple(config["block_out_channels"]),
+        }
 
     def identity(self):  # the autoencoder, known by its scaling factor, must not change either
         return super().identity() | {"scaling_factor": self.vae.config.scaling_factor}
 
     def config(self):
-        sizes = {"size": self.size, "widths": self.net["unet"].config.block_out_channels, "pool": self.pool_size}
+        sizes = {
+            "size": self.size,
+            "widths": self.net["unet"].config.block_out_channels,
+            "pool": self.pool_size,
+        }
         return sizes | {"scaling_factor": self.vae.config.scaling_factor, "words": len(self.words)}
 
 
 def captions(scenes, slot: Tensor, seed: int) -> list[list[str]]:
-    """VARIANTS captions of each scene: two plain, one now and then rich, one that names the object in `slot` alone.
+    """VARIANTS captions of each scene: two plain, one now and then rich, one that names the object
+    in `slot` alone.
 
     The last kind is what an edit prompts with: "a red mushroom", whatever else is in the picture.
     """
     from .. import world
 
-    plain = [world.captions(scenes, seed=seed + i, rich=0.3 * (i == 2)) for i in range(VARIANTS - 1)]
+    plain = [
+        world.captions(scenes, seed=seed + i, rich=0.3 * (i == 2)) for i in range(VARIANTS - 1)
+    ]
     alone = world.describe(scenes, slot)
-    return [*plain, [other if one == "nothing" else one for one, other in zip(alone, plain[0], strict=True)]]
+    return [
+        *plain,
+        [other if one == "nothing" else one for one, other in zip(alone, plain[0], strict=True)],
+    ]
 
 
 def read_text_encoder(folder):
@@ -228,7 +273,9 @@ def read_text_encoder(folder):
 
 
 def unet(widths, text_width, cells):
-    """A UNet for latents of cells x cells; self- and cross-attention on the innermost level only: it is dear."""
+    """A UNet for latents of cells x cells; self- and cross-attention on the innermost level only:
+    it is dear.
+    """
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
@@ -241,9 +288,11 @@ def unet(widths, text_width, cells):
         up_block_types=["CrossAttnUpBlock2D"] + ["UpBlock2D"] * (len(widths) - 1),
         cross_attention_dim=text_width,
         attention_head_dim=4,  # the number of heads, in spite of its name
-        addition_embed_type="text",  # the caption as a whole joins the time embedding, as in SDXL: colours come sooner
+        # the caption as a whole joins the time embedding, as in SDXL: colours come sooner
+        addition_embed_type="text",
         addition_embed_type_num_heads=4,
-        time_embedding_dim=4 * widths[-2],  # a narrow outer level is no reason to know less of time and words
+        time_embedding_dim=4
+        * widths[-2],  # a narrow outer level is no reason to know less of time and words
         norm_num_groups=16,
     )
 

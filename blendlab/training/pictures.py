@@ -1,4 +1,5 @@
-"""What the jobs do to pictures: keep them in bytes, cut windows around objects, lay them out on a sheet.
+"""What the jobs do to pictures: keep them in bytes, cut windows around objects, lay them out on a
+sheet.
 
 Objects cover a tenth of a scene and are what everything here is about. Read next: autoencoder.py.
 """
@@ -20,7 +21,9 @@ def from_bytes(image: Tensor) -> Tensor:
 
 
 def closer_looks(start: int, n: int, smallest: float) -> Tensor:
-    """Windows (n,4) in fractions for pictures start .. start+n-1: the whole, and for every fourth a part of it."""
+    """Windows (n,4) in fractions for pictures start .. start+n-1: the whole, and for every fourth a
+    part of it.
+    """
     g = torch.Generator().manual_seed(start)
     side = smallest + (1 - smallest) * torch.rand(n, 1, generator=g)
     side[torch.arange(start, start + n) % 4 != 3] = 1.0
@@ -29,7 +32,9 @@ def closer_looks(start: int, n: int, smallest: float) -> Tensor:
 
 
 def middles(objects: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A pixel (y, x) of each picture, (B,) each, drawn from its objects (B,1,H,W), or anywhere if it has none."""
+    """A pixel (y, x) of each picture, (B,) each, drawn from its objects (B,1,H,W), or anywhere if
+    it has none.
+    """
     chance = (objects.float() + 1e-3).flatten(1)
     draw = torch.empty(chance.shape).exponential_(generator=g).to(objects.device)
     middle, W = (chance / draw).argmax(1), objects.shape[-1]
@@ -37,7 +42,9 @@ def middles(objects: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor]:
 
 
 def crop(maps: Tensor, y: Tensor, x: Tensor, side: int) -> Tensor:
-    """Windows (B,C,side,side) of (B,C,H,W) around the cells (y, x), (B,) each, moved to lie inside the picture."""
+    """Windows (B,C,side,side) of (B,C,H,W) around the cells (y, x), (B,) each, moved to lie inside
+    the picture.
+    """
     B, _, H, W = maps.shape
     reach = torch.arange(side, device=maps.device)
     rows = (y - side // 2).clamp(0, H - side)[:, None] + reach  # (B,side)
@@ -50,10 +57,17 @@ def sheet(rows: list[Tensor]):
     """Rows of pictures (n,3,H,W) in [-1,1], one below the other, as one PIL picture."""
     from PIL import Image
 
-    strips = [torch.cat(list(F.pad(row.detach().float().cpu(), (1, 1, 1, 1), value=1)), dim=-1) for row in rows]
+    strips = [
+        torch.cat(list(F.pad(row.detach().float().cpu(), (1, 1, 1, 1), value=1)), dim=-1)
+        for row in rows
+    ]
     width = max(strip.shape[-1] for strip in strips)
-    page = torch.cat([F.pad(strip, (0, width - strip.shape[-1]), value=1) for strip in strips], dim=-2)
-    return Image.fromarray(((page.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy())
+    page = torch.cat(
+        [F.pad(strip, (0, width - strip.shape[-1]), value=1) for strip in strips], dim=-2
+    )
+    return Image.fromarray(
+        ((page.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    )
 
 
 def one_object(scenes, seed: int) -> Tensor:
@@ -65,7 +79,8 @@ def one_object(scenes, seed: int) -> Tensor:
 def looks(scenes, slot: Tensor, start: int) -> tuple[Tensor, Tensor]:
     """Windows (n,4) in fractions, and which of them (n,) are closer looks at the object in `slot`.
 
-    A closer look is a square 1.3 to 3 times as large as the object, placed so that it is not always in the middle.
+    A closer look is a square 1.3 to 3 times as large as the object, placed so that it is not always
+    in the middle.
     """
     from .. import world
 
@@ -75,7 +90,9 @@ def looks(scenes, slot: Tensor, start: int) -> tuple[Tensor, Tensor]:
     larger = (box[:, 2:] - box[:, :2]).amax(1, keepdim=True)
     side = (larger * (1.3 + 1.7 * torch.rand(n, 1, generator=g))).clamp(0.2, 1)
     room = (side - larger).clamp(min=0)
-    corner = (box[:, :2] + box[:, 2:] - side) / 2 + room * (torch.rand(n, 2, generator=g) - 0.5) * 0.8
+    corner = (box[:, :2] + box[:, 2:] - side) / 2 + room * (
+        torch.rand(n, 2, generator=g) - 0.5
+    ) * 0.8
     corner = corner.clamp(min=0).minimum(1 - side)
     window = torch.cat([corner, corner + side], dim=1)
     whole = torch.tensor([0.0, 0.0, 1.0, 1.0])
@@ -84,7 +101,9 @@ def looks(scenes, slot: Tensor, start: int) -> tuple[Tensor, Tensor]:
 
 
 def enlarged(image: Tensor, closer: Tensor, start: int) -> Tensor:
-    """Pictures (n,3,S,S), of which every other closer look is blurred, as a crop of a picture is once enlarged."""
+    """Pictures (n,3,S,S), of which every other closer look is blurred, as a crop of a picture is
+    once enlarged.
+    """
     blurred = F.interpolate(F.avg_pool2d(image, 2), scale_factor=2.0, mode="bilinear")
     every_other = torch.arange(start, start + len(image), device=image.device) // CLOSER % 2 == 0
     return torch.where((closer & every_other)[:, None, None, None], blurred, image)

@@ -1,8 +1,10 @@
-"""The unconditional diffusion model of Blended Diffusion (arXiv 2111.14818), small: whole scenes in pixels.
+"""The unconditional diffusion model of Blended Diffusion (arXiv 2111.14818), small: whole scenes in
+pixels.
 
-Words reach it only through CLIP's gradient, so it must find any object likely anywhere: it sees scenes with
-none to four objects and closer looks, and objects, a tenth of a scene, count more. Nothing tells it what to paint,
-so it learns slowly, and knows the simple world only: eight kinds, no patterns. Read next: clip.py.
+Words reach it only through CLIP's gradient, so it must find any object likely anywhere: it sees
+scenes with none to four objects and closer looks, and objects, a tenth of a scene, count more.
+Nothing tells it what to paint, so it learns slowly, and knows the simple world only: eight kinds,
+no patterns. Read next: clip.py.
 """
 
 import copy
@@ -31,10 +33,20 @@ class Pixel(Job):
     lr = 6e-4
     ema = 0.999
 
-    def __init__(self, size=128, widths=(48, 80, 160), patch=4, prediction="sample", latent=None, pool=None, **kwargs):
-        """size: side of the pictures. patch: side of the squares of pixels that are one cell to the network
-        (patches.py). prediction: "sample" (the picture) or "v_prediction". latent: folder of the text-to-image
-        model whose convolutions the inner levels begin with (default the shipped one).
+    def __init__(
+        self,
+        size=128,
+        widths=(48, 80, 160),
+        patch=4,
+        prediction="sample",
+        latent=None,
+        pool=None,
+        **kwargs,
+    ):
+        """size: side of the pictures. patch: side of the squares of pixels that are one cell to the
+        network (patches.py). prediction: "sample" (the picture) or "v_prediction". latent: folder
+        of the text-to-image model whose convolutions the inner levels begin with (default the
+        shipped one).
         """
         super().__init__(**kwargs)
         from diffusers import UNet2DModel
@@ -46,13 +58,17 @@ class Pixel(Job):
             out_channels=3 * patch**2,
             block_out_channels=widths,
             layers_per_block=1,
-            down_block_types=["DownBlock2D"] * (len(widths) - 1) + ["AttnDownBlock2D"],  # attention at 8x8 only
+            down_block_types=["DownBlock2D"] * (len(widths) - 1)
+            + ["AttnDownBlock2D"],  # attention at 8x8 only
             up_block_types=["UpBlock2D"] * len(widths),
             attention_head_dim=widths[-1] // 4,
             norm_num_groups=8 if widths[0] % 16 else 16,  # 16: as in the latent model
         )
         begin(unet, Path(latent or WEIGHTS / "tinyworld") / "unet")
-        self.size, self.cell = size, patch * 2 ** (len(widths) - 1)  # pixels a side of an innermost cell
+        self.size, self.cell = (
+            size,
+            patch * 2 ** (len(widths) - 1),
+        )  # pixels a side of an innermost cell
         self.net = nn.ModuleDict({"unet": Patches(unet), "dense": dense.head(widths[-1])})
         # The cosine schedule (2102.09672) suits small pictures.
         self.scheduler = scheduler(beta_schedule="squaredcos_cap_v2", prediction_type=prediction)
@@ -63,28 +79,43 @@ class Pixel(Job):
         self.pool = Pool(self.render, self.pool_size, renew, step, chunk=max(16, renew))
 
     def render(self, start, n):
-        """Pictures start .. start+n-1 of the stream and where their objects are; every fourth is a closer look."""
+        """Pictures start .. start+n-1 of the stream and where their objects are; every fourth is a
+        closer look.
+        """
         from .. import world
 
-        scenes = world.simple(world.sample(n, seed=self.world_seed(), start=start, device=self.device))
+        scenes = world.simple(
+            world.sample(n, seed=self.world_seed(), start=start, device=self.device)
+        )
         window, closer = looks(scenes, one_object(scenes, start), start)
         view = world.render(scenes, size=self.size, window=window)
         return {"image": to_bytes(enlarged(view.image, closer, start))} | dense.shown(view)
 
     def batch(self, step):
-        """Whole pictures, and in every other step crops around objects, four for one: as many pixels."""
+        """Whole pictures, and in every other step crops around objects, four for one: as many
+        pixels.
+        """
         g, crops = self.generator(step), step % 4
         B = self.batch_size * (4 if crops else 1)
         data = self.pool.draw(B, step, g)
-        image, planes = from_bytes(data["image"]), data["planes"].float() / 255  # (B,3,S,S), (B,SLOTS,S,S)
+        image, planes = (
+            from_bytes(data["image"]),
+            data["planes"].float() / 255,
+        )  # (B,3,S,S), (B,SLOTS,S,S)
         if crops:
             place = middles(planes.sum(1, keepdim=True) > 0.5, g)
             image, planes = (crop(maps, *place, self.size // 2) for maps in (image, planes))
-        kind, colour = dense.labels(planes, data["kind"], data["colour"], image.shape[-1] // self.cell)
+        kind, colour = dense.labels(
+            planes, data["kind"], data["colour"], image.shape[-1] // self.cell
+        )
         noise = torch.randn(image.shape, generator=g).to(self.device)
         t = levels(B, g)
         drawn = {"image": image, "noise": noise, "t": t.to(self.device)}
-        return drawn | {"objects": planes.sum(1, keepdim=True).clamp(max=1), "kind": kind, "colour": colour}
+        return drawn | {
+            "objects": planes.sum(1, keepdim=True).clamp(max=1),
+            "kind": kind,
+            "colour": colour,
+        }
 
     def loss(self, batch):
         t = batch["t"]
@@ -94,7 +125,11 @@ class Pixel(Job):
         said = dense.dense_loss(self.net["dense"](seen[0]), batch["kind"], batch["colour"])
         emphasis = 1 + EMPHASIS * batch["objects"]
         weight = weight * emphasis / emphasis.mean()
-        return {"loss": (weight * squares).mean() + DENSE * said, "squares": squares.mean(), "dense": said}
+        return {
+            "loss": (weight * squares).mean() + DENSE * said,
+            "squares": squares.mean(),
+            "dense": said,
+        }
 
     @torch.no_grad()
     def sheet(self):
@@ -104,7 +139,9 @@ class Pixel(Job):
         from ..schedule import Schedule
 
         schedule = Schedule.from_scheduler(self.scheduler)
-        x = torch.randn(32, 3, self.size, self.size, generator=torch.Generator().manual_seed(0)).to(self.device)
+        x = torch.randn(32, 3, self.size, self.size, generator=torch.Generator().manual_seed(0)).to(
+            self.device
+        )
         net = denoiser(self.net["unet"], schedule, self.scheduler.config.prediction_type)
         steps = sample(net, x, schedule, schedule.timesteps(50))
         return sheet(list(last(steps).split(8)))
@@ -116,21 +153,35 @@ class Pixel(Job):
         unet = copy.deepcopy(self.net["unet"].unet).half()
         DDIMPipeline(unet=unet, scheduler=self.scheduler).save_pretrained(folder)
 
-        card = {"size": self.size, "world": "simple", "perceptual": "tinyworld", "settings": SETTINGS}
+        card = {
+            "size": self.size,
+            "world": "simple",
+            "perceptual": "tinyworld",
+            "settings": SETTINGS,
+        }
         (folder / "blendlab.json").write_text(json.dumps(card, indent=2) + "\n")
 
     def load(self, folder: Path):
         from diffusers import UNet2DModel
 
-        copy_weights(self.net["unet"].unet, UNet2DModel.from_pretrained(Path(folder) / "unet"), folder)
+        copy_weights(
+            self.net["unet"].unet, UNet2DModel.from_pretrained(Path(folder) / "unet"), folder
+        )
 
     @classmethod
     def sizes_of(cls, folder):
         unet = json.loads((Path(folder) / "unet" / "config.json").read_text())
-        said = json.loads((Path(folder) / "scheduler" / "scheduler_config.json").read_text())["prediction_type"]
+        said = json.loads((Path(folder) / "scheduler" / "scheduler_config.json").read_text())[
+            "prediction_type"
+        ]
         patch = math.isqrt(unet["in_channels"] // 3)
         size = unet["sample_size"] * patch
-        return {"size": size, "patch": patch, "widths": tuple(unet["block_out_channels"]), "prediction": said}
+        return {
+            "size": size,
+            "patch": patch,
+            "widths": tuple(unet["block_out_channels"]),
+            "prediction": said,
+        }
 
     def config(self):
         return {"widths": self.net["unet"].config.block_out_channels, "pool": self.pool_size}

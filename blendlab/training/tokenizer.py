@@ -1,7 +1,8 @@
-"""A CLIP tokenizer for tinyworld's few words: byte-pair encoding in which every known word is one token.
+"""A CLIP tokenizer for tinyworld's few words: byte-pair encoding in which every known word is one
+token.
 
-The stock vocabulary would be larger than the whole model. Same files, same class, so that transformers opens
-it. Read next: latent.py.
+The stock vocabulary would be larger than the whole model. Same files, same class, so that
+transformers opens it. Read next: latent.py.
 """
 
 import json
@@ -15,8 +16,8 @@ LENGTH = 32  # tokens in a prompt, with start and end
 def build_merges(words) -> list[tuple[str, str]]:
     """Byte-pair merges under which each word becomes one token.
 
-    Word by word: encode it with the merges so far, then add the merges that join what is left. New merges
-    rank behind the old ones, so they never change how an earlier word is encoded.
+    Word by word: encode it with the merges so far, then add the merges that join what is left. New
+    merges rank behind the old ones, so they never change how an earlier word is encoded.
     """
     merges = []
     for word in words:
@@ -31,7 +32,9 @@ def encode(word: str, merges: list) -> list[str]:
     """Byte-pair encoding: join the neighbours whose merge came first, until none is left."""
     rank = {pair: i for i, pair in enumerate(merges)}
     pieces = [*word[:-1], word[-1] + "</w>"]
-    while pairs := [(rank[p], i) for i, p in enumerate(zip(pieces, pieces[1:], strict=False)) if p in rank]:
+    while pairs := [
+        (rank[p], i) for i, p in enumerate(zip(pieces, pieces[1:], strict=False)) if p in rank
+    ]:
         i = min(pairs)[1]
         pieces[i : i + 2] = [pieces[i] + pieces[i + 1]]
     return pieces
@@ -45,9 +48,15 @@ def save_tokenizer(folder, words) -> None:
     tokens = [*LETTERS, *(c + "</w>" for c in LETTERS), *(a + b for a, b in merges), START, END]
     vocab = {token: i for i, token in enumerate(tokens)}
     (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False, indent=0) + "\n")
-    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *(f"{a} {b}" for a, b in merges)]) + "\n")
+    (folder / "merges.txt").write_text(
+        "\n".join(["#version: 0.2", *(f"{a} {b}" for a, b in merges)]) + "\n"
+    )
     special = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END}
-    config = special | {"model_max_length": LENGTH, "do_lower_case": True, "tokenizer_class": "CLIPTokenizer"}
+    config = special | {
+        "model_max_length": LENGTH,
+        "do_lower_case": True,
+        "tokenizer_class": "CLIPTokenizer",
+    }
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
@@ -64,5 +73,10 @@ def load_tokenizer(words):
 
 def tokenize(tokenizer, texts: list[str]):
     """The ids of texts, (n,LENGTH), padded."""
-    options = {"padding": "max_length", "truncation": True, "max_length": LENGTH, "return_tensors": "pt"}
+    options = {
+        "padding": "max_length",
+        "truncation": True,
+        "max_length": LENGTH,
+        "return_tensors": "pt",
+    }
     return tokenizer(texts, **options).input_ids

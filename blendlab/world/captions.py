@@ -1,4 +1,6 @@
-"""Words for scenes: plain captions as an editor would type them, rich ones that also name what plain ones leave out."""
+"""Words for scenes: plain captions as an editor would type them, rich ones that also name what
+plain ones leave out.
+"""
 
 from functools import cache
 
@@ -8,22 +10,34 @@ from .noise import uniform
 from .scenes import COLOURS, GROUNDS, KINDS, PATTERNS, SIGN_WORDS, TIMES, Scenes
 
 _TIME = {"day": "in the day", "sunset": "at sunset", "night": "at night"}
-_WHERE = {"grass": "on grass", "sand": "on sand", "snow": "on snow", "water": "on water", "stone": "on stone"}
+_WHERE = {
+    "grass": "on grass",
+    "sand": "on sand",
+    "snow": "on snow",
+    "water": "on water",
+    "stone": "on stone",
+}
 
 
 def captions(scenes: Scenes, seed: int = 0, rich: float = 0.0, setting: float = 0.5) -> list[str]:
     """One caption a scene; which words are left out is drawn per scene from seed.
 
-    Objects are named in either order. rich: share of captions that also name pattern, accent colour and the word on a
-    sign. setting: share that name ground and time as well ("on snow at night"), or now and then one of the two.
+    Objects are named in either order. rich: share of captions that also name pattern, accent colour
+    and the word on a sign. setting: share that name ground and time as well ("on snow at night"),
+    or now and then one of the two.
     """
     draw = uniform(seed, torch.arange(len(scenes)), 7, 12)
     # A caption drawn for scene content, not batch position: mix in what the scene looks like.
-    draw = (draw + scenes.look[:, :1].cpu() + 0.618 * scenes.look[:, 1:2].cpu()).remainder(1).tolist()
-    rows = torch.stack([scenes.kind, scenes.colour, scenes.accent, scenes.pattern, scenes.word], -1).tolist()
+    draw = (
+        (draw + scenes.look[:, :1].cpu() + 0.618 * scenes.look[:, 1:2].cpu()).remainder(1).tolist()
+    )
+    rows = torch.stack(
+        [scenes.kind, scenes.colour, scenes.accent, scenes.pattern, scenes.word], -1
+    ).tolist()
     places = zip(scenes.ground.tolist(), scenes.time.tolist(), strict=True)
     return [
-        _caption(r, GROUNDS[g], TIMES[t], u, rich, setting) for r, (g, t), u in zip(rows, places, draw, strict=True)
+        _caption(r, GROUNDS[g], TIMES[t], u, rich, setting)
+        for r, (g, t), u in zip(rows, places, draw, strict=True)
     ]
 
 
@@ -34,7 +48,9 @@ def _caption(objects, ground: str, time: str, u: list[float], rich: float, setti
     where = [_WHERE[ground], _TIME[time]]
     if not names:
         return " ".join(
-            [ground, _TIME[time]] if u[2] < 0.7 else [["nothing", *where[:1]], ["nothing", *where]][u[3] < 0.5]
+            [ground, _TIME[time]]
+            if u[2] < 0.7
+            else [["nothing", *where[:1]], ["nothing", *where]][u[3] < 0.5]
         )
     things = names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
     if u[2] >= setting:
@@ -61,12 +77,15 @@ def _article(noun: str) -> str:
 
 
 def describe(scenes: Scenes, slot: int | torch.Tensor, rich: bool = False) -> list[str]:
-    """The name of one object of each scene, as in "a red mushroom": the prompt whose truth that object is.
+    """The name of one object of each scene, as in "a red mushroom": the prompt whose truth that
+    object is.
 
     rich: also pattern, accent colour and the word on a sign. An empty slot is "nothing".
     """
     slot = torch.as_tensor(slot).cpu().expand(len(scenes))
-    fields = torch.stack([scenes.kind, scenes.colour, scenes.accent, scenes.pattern, scenes.word], -1).cpu()
+    fields = torch.stack(
+        [scenes.kind, scenes.colour, scenes.accent, scenes.pattern, scenes.word], -1
+    ).cpu()
     objects = fields[torch.arange(len(scenes)), slot].tolist()
     return ["nothing" if o[0] < 0 else _name(o, rich) for o in objects]
 

@@ -1,7 +1,8 @@
 """From scenes to pictures: sky, ground, light, shadows, objects, and the truth about each pixel.
 
-Everything is drawn for a whole batch at once, at any size, on the device that the scenes are on. Sizes and places are
-fractions of the picture, so a scene looks the same at 64 and at 512 pixels. Next: captions.py.
+Everything is drawn for a whole batch at once, at any size, on the device that the scenes are on.
+Sizes and places are fractions of the picture, so a scene looks the same at 64 and at 512 pixels.
+Next: captions.py.
 """
 
 from contextlib import contextmanager
@@ -15,16 +16,23 @@ from .scenes import COLOURS, KINDS, SLOTS, Scenes
 from .shapes import DRAWINGS, GLOWS, Brush
 
 PALETTE = {
-    "red": (0.90, 0.13, 0.14), "orange": (0.99, 0.52, 0.06), "yellow": (0.99, 0.86, 0.14), "green": (0.13, 0.66, 0.27),
-    "blue": (0.14, 0.38, 0.93), "purple": (0.52, 0.17, 0.78), "pink": (0.99, 0.52, 0.75), "white": (0.97, 0.97, 0.98),
-}  # fmt: skip
+    "red": (0.90, 0.13, 0.14),
+    "orange": (0.99, 0.52, 0.06),
+    "yellow": (0.99, 0.86, 0.14),
+    "green": (0.13, 0.66, 0.27),
+    "blue": (0.14, 0.38, 0.93),
+    "purple": (0.52, 0.17, 0.78),
+    "pink": (0.99, 0.52, 0.75),
+    "white": (0.97, 0.97, 0.98),
+}
 # By time of day: what light does to colours, and the sky from the zenith to the horizon.
 TINT = ((1.0, 1.0, 1.0), (1.0, 0.82, 0.70), (0.60, 0.62, 0.84))
 _ZENITH = ((0.25, 0.55, 0.93), (0.31, 0.24, 0.52), (0.035, 0.045, 0.15))
 _MIDDLE = ((0.52, 0.77, 0.98), (0.86, 0.45, 0.47), (0.07, 0.09, 0.25))
 _HORIZON = ((0.86, 0.94, 0.99), (1.0, 0.72, 0.38), (0.17, 0.20, 0.42))
 _CLOUD = ((1.0, 1.0, 1.0), (1.0, 0.68, 0.55), (0.17, 0.19, 0.36))
-# Shadows: length along the ground, slant, strength. Light comes from the left, from the setting sun, from the right.
+# Shadows: length along the ground, slant, strength. Light comes from the left, from the setting
+# sun, from the right.
 _SHADOW = ((0.34, 0.55, 0.42), (0.75, -0.30, 0.42), (0.34, -0.60, 0.45))
 _LIGHT = ((-0.6, 0.8), (0.5, 0.25), (0.6, 0.8))
 _WATER = 3
@@ -32,8 +40,8 @@ _WATER = 3
 
 @dataclass(frozen=True)
 class View:
-    """A rendered batch. image (B, 3, S, S) in [-1, 1]; masks (B, SLOTS, S, S) in [0, 1]: how much of each pixel shows
-    the object of that slot (what another object hides is not in it)."""
+    """A rendered batch. image (B, 3, S, S) in [-1, 1]; masks (B, SLOTS, S, S) in [0, 1]: how much
+    of each pixel shows the object of that slot (what another object hides is not in it)."""
 
     image: Tensor
     masks: Tensor
@@ -44,7 +52,9 @@ class View:
         return self._label(self.scenes.kind)
 
     def colours(self) -> Tensor:
-        """(B, S, S): 0 where there is no object, else 1 + the index of its named colour in COLOURS."""
+        """(B, S, S): 0 where there is no object, else 1 + the index of its named colour in
+        COLOURS.
+        """
         return self._label(self.scenes.colour)
 
     def _label(self, what: Tensor) -> Tensor:
@@ -54,7 +64,9 @@ class View:
 
     @property
     def boxes(self) -> Tensor:
-        """(B, SLOTS, 4): x0, y0, x1, y1 of what shows of each object, in fractions; zeros where nothing does."""
+        """(B, SLOTS, 4): x0, y0, x1, y1 of what shows of each object, in fractions; zeros where
+        nothing does.
+        """
         S = self.masks.shape[-1]
         edge = torch.arange(S, device=self.masks.device)
         seen = self.masks > 0.5
@@ -75,10 +87,13 @@ def _smooth(x: Tensor, low: float, high: float) -> Tensor:
     return t * t * (3 - 2 * t)
 
 
-def render(scenes: Scenes, size: int = 64, window: Tensor | None = None, chunk: int | None = None) -> View:
+def render(
+    scenes: Scenes, size: int = 64, window: Tensor | None = None, chunk: int | None = None
+) -> View:
     """Draw scenes at size x size pixels.
 
-    window (B, 4): x0, y0, x1, y1 in fractions, the part of each scene to draw (the whole by default; square, please).
+    window (B, 4): x0, y0, x1, y1 in fractions, the part of each scene to draw (the whole by
+    default; square, please).
     chunk: scenes drawn at a time; it changes memory and speed, not the result.
     """
     on_cpu = scenes.kind.device.type == "cpu"
@@ -86,7 +101,11 @@ def render(scenes: Scenes, size: int = 64, window: Tensor | None = None, chunk: 
     parts = []
     with torch.no_grad(), _one_thread(on_cpu):
         for k in range(0, len(scenes), chunk):
-            parts.append(_render(scenes[k : k + chunk], size, None if window is None else window[k : k + chunk]))
+            parts.append(
+                _render(
+                    scenes[k : k + chunk], size, None if window is None else window[k : k + chunk]
+                )
+            )
     images, masks = zip(*parts, strict=True)
     return View(torch.cat(images), torch.cat(masks), scenes)
 
@@ -128,7 +147,9 @@ def _render(s: Scenes, size: int, window: Tensor | None) -> tuple[Tensor, Tensor
     for kind, n in enumerate(torch.bincount(kinds, minlength=len(KINDS)).tolist()):
         if n:
             part = slice(start, start + n)
-            rgb[part], cover[part], shade[part] = _draw(kind, s, b[part], k[part], X, Y, px, tint, palette)
+            rgb[part], cover[part], shade[part] = _draw(
+                kind, s, b[part], k[part], X, Y, px, tint, palette
+            )
             start += n
 
     # Put them in, back to front: first the shadow on the ground, then the object over it.
@@ -141,7 +162,9 @@ def _render(s: Scenes, size: int, window: Tensor | None) -> tuple[Tensor, Tensor
             water = (s.ground[rows] == _WATER)[:, None, None, None]
             main = (palette[s.colour[rows, slot]] * tint[rows])[:, :, None, None]
             dim = shade[which][:, None]
-            under = torch.where(water, under.lerp(main * 0.75 + under * 0.1, dim), under * (1 - dim))
+            under = torch.where(
+                water, under.lerp(main * 0.75 + under * 0.1, dim), under * (1 - dim)
+            )
             a = cover[which][:, None]
             image[rows] = under.lerp(rgb[which], a)
             masks[rows] = masks[rows] * (1 - a)
@@ -176,19 +199,29 @@ def _draw(kind, s, b, k, X, Y, px, tint, palette):
     light = (0.80 + 0.24 * _smooth(-brush.edge, 0.0, 0.30)) * (1 + 0.26 * toward.clamp(-1.2, 1.2))
     rgb = brush.rgb * light[:, None] * tint[b][:, :, None, None]
 
-    # Shadow: the silhouette laid on the ground away from the light; on water it is mirrored and ripples.
+    # Shadow: the silhouette laid on the ground away from the light; on water it is mirrored and
+    # ripples.
     length, slant, strength = (v[:, None, None] for v in _by(_SHADOW, time, device).unbind(1))
     water = (s.ground[b] == _WATER)[:, None, None]
     foot = column("y") + 0.93 * size
     below = Y - foot
-    ripple = 0.10 * size * torch.sin(below / size * 19 + 6.3 * s.look[b, 0][:, None, None]) * (below / size).clamp(0, 1)
+    ripple = (
+        0.10
+        * size
+        * torch.sin(below / size * 19 + 6.3 * s.look[b, 0][:, None, None])
+        * (below / size).clamp(0, 1)
+    )
     along = torch.where(water, ripple, -slant * below / length)
     up = torch.where(water, below, below / length)  # height on the object that this point shows
     sx, sy = place(X + along - column("x"), foot - up - column("y"))
     outline = Brush(sx, sy, width, main, accent, None, None, None, outline_only=True)
     DRAWINGS[kind](outline, sx, sy)
     soft = 0.06 + 0.35 * (up / size).clamp(0, 2)
-    lies = (below > -0.02 * size) & (Y > s.horizon[b][:, None, None]) & (foot > s.horizon[b][:, None, None] - 0.02)
+    lies = (
+        (below > -0.02 * size)
+        & (Y > s.horizon[b][:, None, None])
+        & (foot > s.horizon[b][:, None, None] - 0.02)
+    )
     fade = 1 - 0.45 * (up / size / 2).clamp(0, 1)
     shade = (0.5 - outline.edge / soft).clamp(0, 1) * strength * fade * lies
     return rgb, cover, shade
@@ -202,8 +235,15 @@ def _glow(image: Tensor, s: Scenes, X: Tensor, Y: Tensor) -> Tensor:
             rows = ((s.kind[:, slot] == KINDS.index(name)) & (s.time > 0)).nonzero()[:, 0]
             if len(rows):
                 at = lambda f: getattr(s, f)[rows, slot][:, None, None]  # noqa: B023, E731
-                d = torch.hypot(X[rows] - at("x") - cx * at("flip") * at("size"), Y[rows] - at("y") + cy * at("size"))
-                light = (1 - d / (reach * at("size"))).clamp(min=0) ** 2 * power * strength[rows][:, None, None]
+                d = torch.hypot(
+                    X[rows] - at("x") - cx * at("flip") * at("size"),
+                    Y[rows] - at("y") + cy * at("size"),
+                )
+                light = (
+                    (1 - d / (reach * at("size"))).clamp(min=0) ** 2
+                    * power
+                    * strength[rows][:, None, None]
+                )
                 warm = image.new_tensor((1.0, 0.82, 0.45)).view(3, 1, 1)
                 image[rows] = image[rows] + 0.55 * light[:, None] * warm * (1 - 0.5 * image[rows])
     return image
@@ -221,30 +261,49 @@ def _background(s: Scenes, X: Tensor, Y: Tensor, px: Tensor) -> Tensor:
 
     # Sky: two gradients, the sun's glow, clouds or stars.
     up = (1 - Y / h).clamp(0, 1)[:, None]  # 1 at the zenith
-    image = colour(_HORIZON).lerp(colour(_MIDDLE), _smooth(up, 0.0, 0.45)).lerp(colour(_ZENITH), _smooth(up, 0.35, 1.0))
+    image = (
+        colour(_HORIZON)
+        .lerp(colour(_MIDDLE), _smooth(up, 0.0, 0.45))
+        .lerp(colour(_ZENITH), _smooth(up, 0.35, 1.0))
+    )
     image = image.expand(-1, -1, *X.shape[1:]).clone()
     sunset = (s.time == 1)[:, None, None]
     sun = torch.hypot(X - 0.15 - 0.7 * look[1], (Y - h) * 1.15)
     glow = (1 - sun / 0.42).clamp(0, 1) ** 2 * 0.75 * sunset
-    image = image.lerp(image.new_tensor((1.0, 0.86, 0.50)).view(3, 1, 1).expand_as(image), glow[:, None])
+    image = image.lerp(
+        image.new_tensor((1.0, 0.86, 0.50)).view(3, 1, 1).expand_as(image), glow[:, None]
+    )
     disc = _smooth(-sun, -0.083, -0.072) * sunset
-    image = image.lerp(image.new_tensor((1.0, 0.93, 0.72)).view(3, 1, 1).expand_as(image), disc[:, None])
+    image = image.lerp(
+        image.new_tensor((1.0, 0.93, 0.72)).view(3, 1, 1).expand_as(image), disc[:, None]
+    )
 
     puff = noise(X * 5 + 64 * look[0], Y * 11 + 64 * look[2])
     fine = noise(X * 13 + 64 * look[2], Y * 27 + 64 * look[0])
-    cloud = _smooth(0.68 * puff[:, 0] + 0.32 * fine[:, 0] + 0.35 * (look[3] - 0.6), 0.50, 0.72) * _smooth(
-        up[:, 0], 0.02, 0.3
-    )
+    cloud = _smooth(
+        0.68 * puff[:, 0] + 0.32 * fine[:, 0] + 0.35 * (look[3] - 0.6), 0.50, 0.72
+    ) * _smooth(up[:, 0], 0.02, 0.3)
     image = image.lerp(colour(_CLOUD).expand_as(image), (0.75 * cloud)[:, None])
-    image = image + _stars(s, X, Y, px, look) * ((s.time == 2)[:, None, None] * _smooth(up[:, 0], 0.0, 0.15))[:, None]
+    image = (
+        image
+        + _stars(s, X, Y, px, look)
+        * ((s.time == 2)[:, None, None] * _smooth(up[:, 0], 0.0, 0.15))[:, None]
+    )
 
     # Hills: two lines of them, bluer and paler the further away.
     far = colour(_HORIZON) * 0.62 + colour(_ZENITH) * 0.30
     for height, u, mix in ((0.085, look[4], 0.55), (0.05, look[5], 0.9)):
-        wave = torch.sin(X * 7 + 40 * u) * 0.45 + torch.sin(X * 15 + 70 * u) * 0.25 + torch.sin(X * 3 + 20 * u)
+        wave = (
+            torch.sin(X * 7 + 40 * u) * 0.45
+            + torch.sin(X * 15 + 70 * u) * 0.25
+            + torch.sin(X * 3 + 20 * u)
+        )
         line = h - height * (0.5 + 0.5 * u) * (0.55 + 0.35 * wave)
         inside = ((Y - line) / px[:, None, None] + 0.5).clamp(0, 1) * (u > 0.25)
-        land = far * (1.12 - 0.42 * mix) + colour(TINT) * image.new_tensor((0.02, 0.07, 0.03)).view(3, 1, 1) * mix
+        land = (
+            far * (1.12 - 0.42 * mix)
+            + colour(TINT) * image.new_tensor((0.02, 0.07, 0.03)).view(3, 1, 1) * mix
+        )
         image = image.lerp(land.expand_as(image), inside[:, None])
 
     # Ground: each kind has its own texture, seen in perspective.
@@ -259,9 +318,9 @@ def _background(s: Scenes, X: Tensor, Y: Tensor, px: Tensor) -> Tensor:
     ground = ground * colour(TINT)
     reflected = (s.ground == _WATER)[:, None, None, None]
     ground = torch.where(reflected, ground * 0.72 + 0.28 * colour(_HORIZON), ground)
-    ground = ground + (glow * (s.ground == _WATER)[:, None, None] * 0.25)[:, None] * image.new_tensor(
-        (1.0, 0.7, 0.3)
-    ).view(3, 1, 1)
+    ground = ground + (glow * (s.ground == _WATER)[:, None, None] * 0.25)[
+        :, None
+    ] * image.new_tensor((1.0, 0.7, 0.3)).view(3, 1, 1)
     return image.lerp(ground, ((Y - h) / px[:, None, None] + 0.5).clamp(0, 1)[:, None])
 
 
@@ -286,7 +345,9 @@ def _grass(X, Y, u, v, deep, time):
     blades, patch = noise(u * 34, v * 13)[:, 0], noise(u * 4, v * 3)[:, 1]
     near = 0.35 + 0.65 * deep
     image = _mix(
-        (0.20, 0.47, 0.16), (0.48, 0.73, 0.27), (0.5 + (blades - 0.5) * 1.15 * near + (patch - 0.5) * 0.7).clamp(0, 1)
+        (0.20, 0.47, 0.16),
+        (0.48, 0.73, 0.27),
+        (0.5 + (blades - 0.5) * 1.15 * near + (patch - 0.5) * 0.7).clamp(0, 1),
     )
     cu, cv, r = cells(u * 7, v * 6)
     d = torch.hypot(cu - 0.25 - 0.5 * r[:, 0], cv - 0.25 - 0.5 * r[:, 1])
@@ -302,7 +363,12 @@ def _grass(X, Y, u, v, deep, time):
 def _sand(X, Y, u, v, deep, time):
     drift, grain = noise(u * 3, v * 5)[:, 2], noise(u * 60, v * 40)[:, 3]
     ripple = torch.sin(v * 17 + 5 * drift) * 0.5
-    amount = 0.5 + 0.30 * ripple * (0.25 + 0.75 * deep) + (grain - 0.5) * 0.30 * deep + (drift - 0.5) * 0.5
+    amount = (
+        0.5
+        + 0.30 * ripple * (0.25 + 0.75 * deep)
+        + (grain - 0.5) * 0.30 * deep
+        + (drift - 0.5) * 0.5
+    )
     return _mix((0.80, 0.64, 0.38), (0.99, 0.89, 0.64), amount.clamp(0, 1))
 
 
@@ -320,10 +386,14 @@ def _water(X, Y, u, v, deep, time):
     swell, crest = noise(u * 3.5, v * 9), noise(u * 8, v * 26)[:, 2]
     wave = torch.sin(v * 26 + 5 * swell[:, 0]) * 0.5 + 0.5
     image = _mix(
-        (0.07, 0.30, 0.52), (0.22, 0.56, 0.76), (0.55 * wave + 0.45 * swell[:, 1] - 0.25 * deep + 0.1).clamp(0, 1)
+        (0.07, 0.30, 0.52),
+        (0.22, 0.56, 0.76),
+        (0.55 * wave + 0.45 * swell[:, 1] - 0.25 * deep + 0.1).clamp(0, 1),
     )
     foam = _smooth(crest * wave, 0.52, 0.72) * (0.3 + 0.7 * deep)
-    return image.lerp(u.new_tensor((0.85, 0.94, 0.98)).view(3, 1, 1).expand_as(image), (0.55 * foam)[:, None])
+    return image.lerp(
+        u.new_tensor((0.85, 0.94, 0.98)).view(3, 1, 1).expand_as(image), (0.55 * foam)[:, None]
+    )
 
 
 def _stone(X, Y, u, v, deep, time):

@@ -1,7 +1,7 @@
 """What a tinyworld scene is: a handful of numbers, and the ways to draw, change and describe them.
 
-Because a picture is a function of these numbers, every edit has a truth: the same numbers with one of them changed,
-drawn again. Next: render.py turns scenes into pictures, captions.py into words.
+Because a picture is a function of these numbers, every edit has a truth: the same numbers with one
+of them changed, drawn again. Next: render.py turns scenes into pictures, captions.py into words.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -26,29 +26,74 @@ COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "white"
 GROUNDS = ("grass", "sand", "snow", "water", "stone")
 TIMES = ("day", "sunset", "night")
 PATTERNS = ("plain", "striped", "spotted")
-SIGN_WORDS = ("cat", "dog", "fish", "bird", "car", "bus", "boat", "tree", "moon", "star", "ball", "face", "lamp",
-              "go", "hi", "stop", "art", "sea")  # fmt: skip
-SIMPLE = ("star", "moon", "balloon", "heart", "ball", "mushroom", "tree", "house")  # the first half flies
+SIGN_WORDS = (
+    "cat",
+    "dog",
+    "fish",
+    "bird",
+    "car",
+    "bus",
+    "boat",
+    "tree",
+    "moon",
+    "star",
+    "ball",
+    "face",
+    "lamp",
+    "go",
+    "hi",
+    "stop",
+    "art",
+    "sea",
+)
+SIMPLE = (
+    "star",
+    "moon",
+    "balloon",
+    "heart",
+    "ball",
+    "mushroom",
+    "tree",
+    "house",
+)  # the first half flies
 SLOTS = 4  # objects in a scene, at most
 HELD_OUT = 1_000_000  # no network is ever trained on scenes of this seed or a higher one
 
 _FLYING = tuple(KINDS.index(kind) for kind in (*FAMILIES["sky"], "bird", "lightning", "heart"))
 _STANDING = tuple(k for k in range(len(KINDS)) if k not in _FLYING)
 _SIMPLER = tuple(  # for each kind one of SIMPLE, in turn
-    KINDS.index(SIMPLE[_FLYING.index(k) % 4] if k in _FLYING else SIMPLE[4 + _STANDING.index(k) % 4])
+    KINDS.index(
+        SIMPLE[_FLYING.index(k) % 4] if k in _FLYING else SIMPLE[4 + _STANDING.index(k) % 4]
+    )
     for k in range(len(KINDS))
 )
-_SCALE = {"sign": 1.25, "face": 1.1, "lamp": 1.25, "fence": 1.15, "lightning": 1.2, "tree": 1.15, "house": 1.1}
+_SCALE = {
+    "sign": 1.25,
+    "face": 1.1,
+    "lamp": 1.25,
+    "fence": 1.15,
+    "lightning": 1.2,
+    "tree": 1.15,
+    "house": 1.1,
+}
 _COUNTS = (0.06, 0.56, 0.88, 0.96)  # share of scenes with at most 0, 1, 2, 3 objects
-_BIGGEST = (0.32, 0.32, 0.235, 0.165, 0.135)  # half-width of an object by how many share the picture
+_BIGGEST = (
+    0.32,
+    0.32,
+    0.235,
+    0.165,
+    0.135,
+)  # half-width of an object by how many share the picture
 _SMALLEST = (0.16, 0.16, 0.14, 0.11, 0.10)
 
 
 @dataclass(frozen=True)
 class Scenes:
-    """A batch of scenes as tensors; positions and sizes are fractions of the picture, y grows downwards.
+    """A batch of scenes as tensors; positions and sizes are fractions of the picture, y grows
+    downwards.
 
-    Objects stand in SLOTS slots, drawn in that order (later ones in front); kind -1 is an empty slot.
+    Objects stand in SLOTS slots, drawn in that order (later ones in front); kind -1 is an empty
+    slot.
     """
 
     ground: Tensor  # (B,) index into GROUNDS
@@ -57,7 +102,8 @@ class Scenes:
     look: Tensor  # (B, 8) in [0, 1): clouds, hills, textures
     kind: Tensor  # (B, SLOTS) index into KINDS, or -1
     colour: Tensor  # (B, SLOTS) index into COLOURS
-    accent: Tensor  # (B, SLOTS) index into COLOURS, never the colour itself: not named by plain captions
+    # (B, SLOTS) index into COLOURS, never the colour itself: not named by plain captions
+    accent: Tensor
     pattern: Tensor  # (B, SLOTS) index into PATTERNS: not named by plain captions
     word: Tensor  # (B, SLOTS) index into SIGN_WORDS, seen on signs only
     x: Tensor  # (B, SLOTS) centre
@@ -93,7 +139,8 @@ def pick(u: Tensor, n: int) -> Tensor:
 def sample(n: int, seed: int = 0, start: int = 0, device="cpu") -> Scenes:
     """n scenes, numbers start .. start+n-1 of a seed.
 
-    A scene depends on its seed and its number alone, so any part of a seed can be drawn again in batches of any size.
+    A scene depends on its seed and its number alone, so any part of a seed can be drawn again in
+    batches of any size.
     """
     index = torch.arange(start, start + n, device=device)
     u = uniform(seed, index, 0, 16)
@@ -105,13 +152,20 @@ def sample(n: int, seed: int = 0, start: int = 0, device="cpu") -> Scenes:
     slot = torch.arange(SLOTS, device=device)
     there = slot < count[:, None]  # (B, SLOTS)
     lane = order.masked_fill(~there, 2).argsort(1).argsort(1)
-    objects = _objects(uniform(seed, index, 2, 12 * SLOTS).view(n, 12, SLOTS), count[:, None], lane, horizon[:, None])
+    objects = _objects(
+        uniform(seed, index, 2, 12 * SLOTS).view(n, 12, SLOTS),
+        count[:, None],
+        lane,
+        horizon[:, None],
+    )
     objects["kind"] = objects["kind"].masked_fill(~there, -1)
 
     # What stands lower in the picture is nearer, so it is drawn later.
     depth = (objects["y"] + objects["size"]).masked_fill(~there, 9).argsort(1)
     objects = {name: value.gather(1, depth) for name, value in objects.items()}
-    return Scenes(pick(u[:, 0], len(GROUNDS)), pick(u[:, 1], len(TIMES)), horizon, u[:, 8:16], **objects)
+    return Scenes(
+        pick(u[:, 0], len(GROUNDS)), pick(u[:, 1], len(TIMES)), horizon, u[:, 8:16], **objects
+    )
 
 
 def _objects(u: Tensor, count: Tensor, lane: Tensor, horizon: Tensor) -> dict[str, Tensor]:
@@ -125,7 +179,8 @@ def _objects(u: Tensor, count: Tensor, lane: Tensor, horizon: Tensor) -> dict[st
     small, big = table(_SMALLEST)[count], table(_BIGGEST)[count]
     size = (small + (big - small) * u[:, 4]) * table([_SCALE.get(k, 1.0) for k in KINDS])[kind]
 
-    # Place: sideways in its lane; some fly, most stand on the ground, nearer ones lower, a few hang anywhere.
+    # Place: sideways in its lane; some fly, most stand on the ground, nearer ones lower, a few hang
+    # anywhere.
     lanes = count.clamp(min=1)
     x = (lane + 0.5 + (u[:, 5] - 0.5) * (1 - size * lanes * 1.6).clamp(min=0.15)) / lanes
     x = x.clamp(0.02, 0.98).maximum(0.7 * size).minimum(1 - 0.7 * size)
@@ -139,14 +194,26 @@ def _objects(u: Tensor, count: Tensor, lane: Tensor, horizon: Tensor) -> dict[st
     tilt = (u[:, 9] - 0.5) * 0.5 * (u[:, 10] < 0.35)
     flip = torch.where(u[:, 10].remainder(0.02) < 0.01, 1.0, -1.0)
     word = pick(u[:, 11], len(SIGN_WORDS))
-    return dict(kind=kind, colour=colour, accent=accent, pattern=pattern, word=word, x=x, y=y, size=size, tilt=tilt,
-                flip=flip)  # fmt: skip
+    return dict(
+        kind=kind,
+        colour=colour,
+        accent=accent,
+        pattern=pattern,
+        word=word,
+        x=x,
+        y=y,
+        size=size,
+        tilt=tilt,
+        flip=flip,
+    )
 
 
 def scene(ground="grass", time="day", objects=(), *, seed=0, horizon=0.55, device="cpu") -> Scenes:
-    """One scene written by hand; objects are dicts with kind and colour as words, and any other field of Scenes.
+    """One scene written by hand; objects are dicts with kind and colour as words, and any other
+    field of Scenes.
 
-    scene("snow", "night", [dict(kind="house", colour="red", x=0.3, y=0.6, size=0.2, pattern="striped")])
+    scene("snow", "night", [dict(kind="house", colour="red", x=0.3, y=0.6, size=0.2,
+    pattern="striped")])
     """
     if len(objects) > SLOTS:
         raise ValueError(f"a scene holds at most {SLOTS} objects; {len(objects)} were given")
@@ -169,7 +236,13 @@ def _index(value, names: tuple[str, ...], what: str) -> int:
     return names.index(value)
 
 
-_NAMED = {"kind": KINDS, "colour": COLOURS, "accent": COLOURS, "pattern": PATTERNS, "word": SIGN_WORDS}
+_NAMED = {
+    "kind": KINDS,
+    "colour": COLOURS,
+    "accent": COLOURS,
+    "pattern": PATTERNS,
+    "word": SIGN_WORDS,
+}
 
 
 def _put(scenes: Scenes, slot: Tensor, values: dict) -> Scenes:
@@ -177,9 +250,14 @@ def _put(scenes: Scenes, slot: Tensor, values: dict) -> Scenes:
     rows = torch.arange(len(scenes), device=slot.device)
     changed = {}
     for name, value in values.items():
-        if name not in {f.name for f in fields(Scenes)} or getattr(scenes, name).dim() != 2 or name == "look":
+        if (
+            name not in {f.name for f in fields(Scenes)}
+            or getattr(scenes, name).dim() != 2
+            or name == "look"
+        ):
             raise ValueError(
-                f"objects have no {name!r}; they have kind, colour, accent, pattern, word, x, y, size, tilt, flip"
+                f"objects have no {name!r}; they have kind, colour, accent, pattern, word, x, "
+                "y, size, tilt, flip"
             )
         if isinstance(value, str):
             value = _index(value, _NAMED[name], name)
@@ -190,16 +268,25 @@ def _put(scenes: Scenes, slot: Tensor, values: dict) -> Scenes:
 
 
 def added(scenes: Scenes, seed: int | None = None, **values) -> Scenes:
-    """The same scenes with one more object in front, whose fields are given as words, numbers or (B,) tensors.
+    """The same scenes with one more object in front, whose fields are given as words, numbers or
+    (B,) tensors.
 
-    What is left out is drawn from seed: of eight random objects the one that covers least of the others is taken.
-    Scenes that are full already raise ValueError.
+    What is left out is drawn from seed: of eight random objects the one that covers least of the
+    others is taken. Scenes that are full already raise ValueError.
     """
     if (scenes.count >= SLOTS).any():
-        raise ValueError(f"a scene holds at most {SLOTS} objects; take one out with without(scenes, slot) first")
+        raise ValueError(
+            f"a scene holds at most {SLOTS} objects; take one out with without(scenes, slot) first"
+        )
     slot, B = scenes.count, len(scenes)
-    drawn = _drawn(scenes, seed or 0, B) if seed is not None or not {"x", "y", "size"} <= set(values) else {}
-    defaults = dict(accent=(torch.as_tensor(0, device=slot.device)), pattern=0, word=0, tilt=0.0, flip=1.0)
+    drawn = (
+        _drawn(scenes, seed or 0, B)
+        if seed is not None or not {"x", "y", "size"} <= set(values)
+        else {}
+    )
+    defaults = dict(
+        accent=(torch.as_tensor(0, device=slot.device)), pattern=0, word=0, tilt=0.0, flip=1.0
+    )
     if not drawn and "colour" in values and isinstance(values["colour"], str):
         defaults["accent"] = (_index(values["colour"], COLOURS, "colour") + 2) % len(COLOURS)
     return _put(scenes, slot, {**defaults, **drawn, **values})
@@ -228,14 +315,19 @@ def without(scenes: Scenes, slot: Tensor | int) -> Scenes:
 
 
 def changed(scenes: Scenes, slot: Tensor | int, **values) -> Scenes:
-    """The same scenes with fields of one object changed, as in changed(scenes, 0, colour="blue")."""
-    return _put(scenes, torch.as_tensor(slot, device=scenes.kind.device).expand(len(scenes)), values)
+    """The same scenes with fields of one object changed, as in changed(scenes, 0,
+    colour="blue").
+    """
+    return _put(
+        scenes, torch.as_tensor(slot, device=scenes.kind.device).expand(len(scenes)), values
+    )
 
 
 def simple(scenes: Scenes) -> Scenes:
     """The same scenes with things of the kinds in SIMPLE only, and none of them striped or spotted.
 
-    What flies is replaced by what flies, what stands by what stands. A world with less to learn, for small networks.
+    What flies is replaced by what flies, what stands by what stands. A world with less to learn,
+    for small networks.
     """
     kinds = torch.tensor(_SIMPLER, device=scenes.kind.device)
     kind = torch.where(scenes.kind < 0, -1, kinds[scenes.kind])
@@ -245,7 +337,9 @@ def simple(scenes: Scenes) -> Scenes:
 def elsewhere(scenes: Scenes, ground: str | None = None, time: str | None = None) -> Scenes:
     """The same objects on another ground or at another time."""
     if ground:
-        scenes = replace(scenes, ground=torch.full_like(scenes.ground, _index(ground, GROUNDS, "ground")))
+        scenes = replace(
+            scenes, ground=torch.full_like(scenes.ground, _index(ground, GROUNDS, "ground"))
+        )
     if time:
         scenes = replace(scenes, time=torch.full_like(scenes.time, _index(time, TIMES, "time")))
     return scenes

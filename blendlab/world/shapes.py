@@ -1,8 +1,8 @@
 """The inhabitants of tinyworld, drawn with signed distance functions.
 
-A signed distance is negative inside a shape and grows by one for each unit away from it, so that an antialiased edge is
-one clamp. Every object is drawn in its own square: x to the right, y up, both from -1 to 1, for N objects at once.
-Next: render.py, which places, lights and shades them.
+A signed distance is negative inside a shape and grows by one for each unit away from it, so that an
+antialiased edge is one clamp. Every object is drawn in its own square: x to the right, y up, both
+from -1 to 1, for N objects at once. Next: render.py, which places, lights and shades them.
 """
 
 import math
@@ -59,19 +59,36 @@ def cut(shape, hole):
 
 # --- the brush: what a drawing is made with ---
 
-DARK, CREAM, WOOD, STEM = (0.13, 0.12, 0.15), (0.97, 0.93, 0.82), (0.47, 0.30, 0.17), (0.22, 0.52, 0.20)
-WHITE, GLASS, STEEL, BEAK = (0.98, 0.98, 0.98), (0.72, 0.88, 0.97), (0.55, 0.57, 0.62), (0.98, 0.65, 0.12)
+DARK, CREAM, WOOD, STEM = (
+    (0.13, 0.12, 0.15),
+    (0.97, 0.93, 0.82),
+    (0.47, 0.30, 0.17),
+    (0.22, 0.52, 0.20),
+)
+WHITE, GLASS, STEEL, BEAK = (
+    (0.98, 0.98, 0.98),
+    (0.72, 0.88, 0.97),
+    (0.55, 0.57, 0.62),
+    (0.98, 0.65, 0.12),
+)
 
 
 class Brush:
-    """Paints N objects at once; `shape` grows the silhouette, `mark` only paints inside what is there.
+    """Paints N objects at once; `shape` grows the silhouette, `mark` only paints inside what is
+    there.
 
-    With rgb=None it traces the silhouette only (for shadows and reflections). Colours are "skin" (main colour with its
-    pattern), "main", "deep" (a darker main), "accent", or an (r, g, b) triple.
+    With rgb=None it traces the silhouette only (for shadows and reflections). Colours are "skin"
+    (main colour with its pattern), "main", "deep" (a darker main), "accent", or an (r, g, b)
+    triple.
     """
 
     def __init__(self, x, y, px, main, accent, pattern, word, tint, outline_only=False):
-        self.x, self.y, self.px, self.word = x, y, px, word  # px: (N, 1, 1), a pixel's width in the object's units
+        self.x, self.y, self.px, self.word = (
+            x,
+            y,
+            px,
+            word,
+        )  # px: (N, 1, 1), a pixel's width in the object's units
         self.edge = torch.full_like(x, 9.0)  # (N, H, W) signed distance of the silhouette
         self.rgb = None
         if not outline_only:
@@ -85,7 +102,10 @@ class Brush:
         """(N, H, W) share of the accent colour: slanted stripes or a lattice of spots."""
         stripes = ((0.62 * self.x + 0.78 * self.y) * 2.6).remainder(1) - 0.5
         row = (self.y * 2.4).floor()
-        u, v = (self.x * 2.4 + 0.5 * row.remainder(2)).remainder(1) - 0.5, (self.y * 2.4).remainder(1) - 0.5
+        u, v = (
+            (self.x * 2.4 + 0.5 * row.remainder(2)).remainder(1) - 0.5,
+            (self.y * 2.4).remainder(1) - 0.5,
+        )
         spots = torch.hypot(u, v) / 2.4 - 0.14
         which = pattern[:, None, None]
         d = torch.where(which == 1, (stripes.abs() - 0.165) / 2.6, spots)
@@ -170,7 +190,10 @@ def bird(b, x, y):
     b.shape(polygon(x, y, (0.70, 0.52), (0.70, 0.28), (1.0, 0.38)), BEAK)
     b.shape(ellipse(x, y, 0.0, -0.14, 0.56, 0.46))
     b.shape(circle(x, y, 0.42, 0.40, 0.34))
-    b.mark(cut(ellipse(x, y, -0.14, -0.10, 0.38, 0.26), ellipse(x, y, -0.20, 0.18, 0.42, 0.22)), "accent")
+    b.mark(
+        cut(ellipse(x, y, -0.14, -0.10, 0.38, 0.26), ellipse(x, y, -0.20, 0.18, 0.42, 0.22)),
+        "accent",
+    )
     b.eye(0.52, 0.46, 0.11)
 
 
@@ -224,8 +247,18 @@ def flower(b, x, y):
     for k in range(6):
         a = math.pi / 6 + k * math.pi / 3
         b.shape(circle(x, y, 0.38 * math.cos(a), 0.40 + 0.38 * math.sin(a), 0.235))
-        b.mark(segment(x, y, 0.2 * math.cos(a), 0.40 + 0.2 * math.sin(a), 0.42 * math.cos(a), 0.40 + 0.42 * math.sin(a),
-                       0.025), "deep")  # fmt: skip
+        b.mark(
+            segment(
+                x,
+                y,
+                0.2 * math.cos(a),
+                0.40 + 0.2 * math.sin(a),
+                0.42 * math.cos(a),
+                0.40 + 0.42 * math.sin(a),
+                0.025,
+            ),
+            "deep",
+        )
     b.shape(circle(x, y, 0.0, 0.40, 0.25), "accent")
 
 
@@ -235,7 +268,12 @@ def mushroom(b, x, y):
     cap = torch.maximum(ellipse(x, y, 0.0, 0.0, 0.94, 0.86), -0.06 - y)
     b.shape(cap)
     b.mark(torch.maximum(ellipse(x, y, 0.0, -0.06, 0.9, 0.10), cap), "deep")
-    for cx, cy, r in ((-0.48, 0.26, 0.15), (0.05, 0.54, 0.17), (0.52, 0.24, 0.14), (0.02, 0.14, 0.11)):
+    for cx, cy, r in (
+        (-0.48, 0.26, 0.15),
+        (0.05, 0.54, 0.17),
+        (0.52, 0.24, 0.14),
+        (0.02, 0.14, 0.11),
+    ):
         b.mark(circle(x, y, cx, cy, r), "accent")
 
 
@@ -335,24 +373,59 @@ def fence(b, x, y):
         b.shape(segment(x, y, -0.96, rail, 0.96, rail, 0.06), "deep")
     for post in (-0.80, -0.40, 0.0, 0.40, 0.80):
         picket = union(
-            box(x, y, post, -0.46, 0.085, 0.50), polygon(x, y, (post - 0.085, 0.04), (post + 0.085, 0.04), (post, 0.20))
+            box(x, y, post, -0.46, 0.085, 0.50),
+            polygon(x, y, (post - 0.085, 0.04), (post + 0.085, 0.04), (post, 0.20)),
         )
         b.shape(picket, "skin")
 
 
 def lightning(b, x, y):
-    points = ((0.22, 0.97), (-0.30, 0.28), (0.12, 0.22), (-0.24, -0.36), (0.12, -0.40), (-0.22, -0.97))
+    points = (
+        (0.22, 0.97),
+        (-0.30, 0.28),
+        (0.12, 0.22),
+        (-0.24, -0.36),
+        (0.12, -0.40),
+        (-0.22, -0.97),
+    )
     for k, (p, q) in enumerate(zip(points, points[1:], strict=False)):
         b.shape(segment(x, y, *p, *q, 0.085 - 0.008 * k), "main")
 
 
-DRAWINGS = (cat, dog, fish, bird, car, bus, boat, tree, flower, mushroom, moon, star, balloon, ball, heart, face,
-            house, sign, lamp, fence, lightning)  # fmt: skip
+DRAWINGS = (
+    cat,
+    dog,
+    fish,
+    bird,
+    car,
+    bus,
+    boat,
+    tree,
+    flower,
+    mushroom,
+    moon,
+    star,
+    balloon,
+    ball,
+    heart,
+    face,
+    house,
+    sign,
+    lamp,
+    fence,
+    lightning,
+)
 assert tuple(d.__name__ for d in DRAWINGS) == KINDS
 
 # What shines at night: centre and reach in the object's square, and how strongly.
-GLOWS = {"lamp": (0.35, 0.5, 1.3, 1.0), "house": (0.0, -0.28, 1.3, 0.35), "moon": (-0.3, 0.0, 1.7, 0.5),
-         "star": (0.0, 0.0, 1.5, 0.4), "lightning": (0.0, 0.0, 1.5, 0.7), "car": (1.1, -0.3, 0.8, 0.4)}  # fmt: skip
+GLOWS = {
+    "lamp": (0.35, 0.5, 1.3, 1.0),
+    "house": (0.0, -0.28, 1.3, 0.35),
+    "moon": (-0.3, 0.0, 1.7, 0.5),
+    "star": (0.0, 0.0, 1.5, 0.4),
+    "lightning": (0.0, 0.0, 1.5, 0.7),
+    "car": (1.1, -0.3, 0.8, 0.4),
+}
 
 _FONT = {  # five rows of three
     "A": "010101111101101", "B": "110101110101110", "C": "011100100100011", "D": "110101101101110",
@@ -368,7 +441,9 @@ def _sheet(word: str) -> Tensor:
     sheet = torch.zeros(7, 17)
     left = (17 - (4 * len(word) - 1)) // 2
     for k, letter in enumerate(word.upper()):
-        sheet[1:6, left + 4 * k : left + 4 * k + 3] = torch.tensor([int(bit) for bit in _FONT[letter]]).view(5, 3)
+        sheet[1:6, left + 4 * k : left + 4 * k + 3] = torch.tensor(
+            [int(bit) for bit in _FONT[letter]]
+        ).view(5, 3)
     return sheet
 
 
@@ -376,7 +451,9 @@ _LETTERING = torch.stack([_sheet(word) for word in SIGN_WORDS])  # (words, 7, 17
 
 
 def _lettering(word: Tensor, u: Tensor, v: Tensor) -> Tensor:
-    """Something like a signed distance to the letters of word (N,), for u, v in [-1, 1] over the board."""
+    """Something like a signed distance to the letters of word (N,), for u, v in [-1, 1] over the
+    board.
+    """
     sheets = _LETTERING.to(u.device)[word][:, None]  # (N, 1, 7, 17)
     ink = F.grid_sample(sheets, torch.stack([u, -v], -1), align_corners=False)[:, 0]
     return (0.5 - ink) * 0.12

@@ -16,7 +16,9 @@ def advise(wrong: dict[str, bool], well: str) -> None:
 
 
 def tried(function: Callable, *arguments):
-    """What the function returns, or None with a hint printed while its line, or its `return`, is still missing."""
+    """What the function returns, or None with a hint printed while its line, or its `return`, is
+    still missing.
+    """
     try:
         mine = function(*arguments)
     except NotImplementedError as hint:
@@ -27,11 +29,19 @@ def tried(function: Callable, *arguments):
 
 
 def close(mine, right) -> bool:
-    return isinstance(mine, torch.Tensor) and mine.shape == right.shape and torch.allclose(mine, right, atol=1e-5)
+    return (
+        isinstance(mine, torch.Tensor)
+        and mine.shape == right.shape
+        and torch.allclose(mine, right, atol=1e-5)
+    )
 
 
-def check_augmentation(mine_of: Callable, pictures, u, also: dict[str, Callable], well: str) -> None:
-    """What an augmentation of pictures (B,3,S,S) by u (B,) has to do; also: hints and tests of its own."""
+def check_augmentation(
+    mine_of: Callable, pictures, u, also: dict[str, Callable], well: str
+) -> None:
+    """What an augmentation of pictures (B,3,S,S) by u (B,) has to do; also: hints and tests of its
+    own.
+    """
     mine = tried(mine_of, pictures, u)
     if mine is not None:
         shaped = isinstance(mine, torch.Tensor) and mine.shape == pictures.shape

@@ -13,17 +13,24 @@ from .common import close, say, tried
 
 def check_00_1(add_noise: Callable) -> None:
     """add_noise(x0, t, noise, schedule) -> x_t."""
-    schedule, (x0, noise) = Schedule.linear(), torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(1))
+    schedule, (x0, noise) = (
+        Schedule.linear(),
+        torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(1)),
+    )
     mine = tried(add_noise, x0, 400, noise, schedule)
     if mine is not None:
-        squares = torch.allclose(mine, x0 * schedule.levels(400)[0] ** 2 + noise * schedule.levels(400)[1] ** 2)
+        squares = torch.allclose(
+            mine, x0 * schedule.levels(400)[0] ** 2 + noise * schedule.levels(400)[1] ** 2
+        )
         hint = (
             "a and s are amplitudes already, do not square them."
             if squares
             else "x_t is a of the picture plus s of the noise."
         )
         say(
-            close(mine, schedule.add_noise(x0, 400, noise)), "the picture and its noise add up to variance one.", hint
+            close(mine, schedule.add_noise(x0, 400, noise)),
+            "the picture and its noise add up to variance one.",
+            hint,
         )
 
 
@@ -45,7 +52,11 @@ def check_00_2(move: Callable) -> None:
 
 def check_00_3(my_blend: Callable) -> None:
     """my_blend(mask, edit, keep) for a soft mask."""
-    mask, edit, keep = torch.tensor([[0.0, 0.3, 1.0]]), torch.tensor([[4.0, 4.0, 4.0]]), torch.tensor([[2.0, 2.0, 2.0]])
+    mask, edit, keep = (
+        torch.tensor([[0.0, 0.3, 1.0]]),
+        torch.tensor([[4.0, 4.0, 4.0]]),
+        torch.tensor([[2.0, 2.0, 2.0]]),
+    )
     mine = tried(my_blend, mask, edit, keep)
     if mine is not None:
         hint = (
@@ -53,11 +64,17 @@ def check_00_3(my_blend: Callable) -> None:
             if close(mine, blend(1 - mask, edit, keep))
             else "three tenths of the edit and seven of the rest."
         )
-        say(close(mine, blend(mask, edit, keep)), "a soft mask mixes, and 0 and 1 still choose.", hint)
+        say(
+            close(mine, blend(mask, edit, keep)),
+            "a soft mask mixes, and 0 and 1 still choose.",
+            hint,
+        )
 
 
 def check_00_4(estimate: Callable) -> None:
-    """estimate(x, t, m, sd, schedule) -> the mean of x0 given x, for x0 normal with mean m and deviation sd."""
+    """estimate(x, t, m, sd, schedule) -> the mean of x0 given x, for x0 normal with mean m and
+    deviation sd.
+    """
     schedule, m, sd = Schedule.scaled_linear(), 2.0, 0.5
     noise = Noise(0, 2000, "initial")((1,))
     if tried(estimate, noise, 500, m, sd, schedule) is None:

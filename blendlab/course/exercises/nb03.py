@@ -13,7 +13,9 @@ from .common import advise, close, say, tried
 
 
 def check_03_1(left_over: Callable) -> None:
-    """left_over(schedule, timesteps, level) -> std of the noise outside the mask of the final latent."""
+    """left_over(schedule, timesteps, level) -> std of the noise outside the mask of the final
+    latent.
+    """
     schedule = Schedule.scaled_linear()
     timesteps = schedule.timesteps(25, spacing="trailing")
     mine = tried(left_over, schedule, timesteps, "t")
@@ -22,7 +24,8 @@ def check_03_1(left_over: Callable) -> None:
         (a, s), first = schedule.levels(timesteps[-2]), schedule.levels(timesteps[0])[1]
         wrong = {
             "levels returns (a, s): a is the picture's part, s the noise's.": abs(late - a) < 1e-6,
-            "that is the first move; the final latent comes from the last one.": abs(late - first) < 1e-6,
+            "that is the first move; the final latent comes from the last one.": abs(late - first)
+            < 1e-6,
             "s is a standard deviation already, do not square it.": abs(late - s**2) < 1e-6,
             "which level has the state just left when it arrives at -1?": abs(late - s) > 1e-6,
             "level -1 is the clean one: no noise there.": on_time != 0,
@@ -31,7 +34,9 @@ def check_03_1(left_over: Callable) -> None:
 
 
 def check_03_2(my_stages: Callable) -> None:
-    """my_stages(mask_small, steps) -> a mask for each move, one cell wider for the first half of them."""
+    """my_stages(mask_small, steps) -> a mask for each move, one cell wider for the first half of
+    them.
+    """
     mask = torch.zeros(1, 1, 8, 8)
     mask[..., 3:5, 2:5] = 1
     mine = tried(my_stages, mask, 7)
@@ -42,7 +47,9 @@ def check_03_2(my_stages: Callable) -> None:
         wrong = {
             "early masks are the wider ones, yours are narrower.": areas[0] < areas[-1],
             "the last mask has to be the one that was asked for.": not close(mine[-1], mask),
-            "one cell wider on each side: masks.dilate(mask_small, 1).": not close(mine[0], dilate(mask, 1)),
+            "one cell wider on each side: masks.dilate(mask_small, 1).": not close(
+                mine[0], dilate(mask, 1)
+            ),
             "half of the moves, rounded down, then the mask itself.": areas != [20] * 3 + [6] * 4,
         }
         advise(wrong, "wide first, and exactly what was asked for at the end.")
@@ -50,8 +57,14 @@ def check_03_2(my_stages: Callable) -> None:
 
 def check_03_3(my_body: Callable) -> None:
     """my_body(step, mask, source, schedule) -> the state, rebuilt from the blended estimate."""
-    schedule, mask, source = Schedule.scaled_linear(), torch.eye(4)[None, None], torch.full((1, 2, 4, 4), -1.0)
-    (step,) = sample(lambda x, t: Prediction(0.3 * x), Noise(3, 1, "initial")((2, 4, 4)), schedule, [700, 300])
+    schedule, mask, source = (
+        Schedule.scaled_linear(),
+        torch.eye(4)[None, None],
+        torch.full((1, 2, 4, 4), -1.0),
+    )
+    (step,) = sample(
+        lambda x, t: Prediction(0.3 * x), Noise(3, 1, "initial")((2, 4, 4)), schedule, [700, 300]
+    )
     mine = tried(my_body, step, mask, source, schedule)
     if mine is not None:
         (a, s), (a_late, s_late) = schedule.levels(step.t_next), schedule.levels(step.t)
@@ -59,24 +72,38 @@ def check_03_3(my_body: Callable) -> None:
         swapped = blend(mask, edit=source, keep=step.x0_hat)
         wrong = {
             "that is the estimate; the state is a * that + s * step.eps.": close(mine, x0),
-            "blend x0_hat, not the state: the state has noise.": close(mine, blend(mask, step.x, source)),
-            "that is level t; the state belongs on step.t_next.": close(mine, a_late * x0 + s_late * step.eps),
-            "1 is edit: x0_hat inside, the source outside.": close(mine, a * swapped + s * step.eps),
+            "blend x0_hat, not the state: the state has noise.": close(
+                mine, blend(mask, step.x, source)
+            ),
+            "that is level t; the state belongs on step.t_next.": close(
+                mine, a_late * x0 + s_late * step.eps
+            ),
+            "1 is edit: x0_hat inside, the source outside.": close(
+                mine, a * swapped + s * step.eps
+            ),
             "a * (the blended estimate) + s * step.eps.": not close(mine, a * x0 + s * step.eps),
         }
         advise(wrong, "one blend, no fresh noise, and the end is clean by itself.")
 
 
 def check_03_4(my_body: Callable) -> None:
-    """my_body(step, mask, at) -> the new state, by a rule of your own; at(t) is the source on level t."""
-    schedule, mask, source = Schedule.scaled_linear(), torch.zeros(1, 1, 8, 8), torch.full((1, 4, 8, 8), -1.0)
+    """my_body(step, mask, at) -> the new state, by a rule of your own; at(t) is the source on level
+    t.
+    """
+    schedule, mask, source = (
+        Schedule.scaled_linear(),
+        torch.zeros(1, 1, 8, 8),
+        torch.full((1, 4, 8, 8), -1.0),
+    )
     mask[..., 2:6, 2:6] = 1
     noise = Noise(4, 1, "background")((4, 8, 8))
     at = lambda t: schedule.add_noise(source, t, noise)  # noqa: E731
 
     def run(body):
         states, timesteps = [], schedule.timesteps(20, skip=0.25)
-        for step in sample(lambda x, t: Prediction(torch.ones_like(x)), at(timesteps[0]), schedule, timesteps):
+        for step in sample(
+            lambda x, t: Prediction(torch.ones_like(x)), at(timesteps[0]), schedule, timesteps
+        ):
             step.x = body(step, mask, at)
             if step.x is None:
                 return None
@@ -85,7 +112,9 @@ def check_03_4(my_body: Callable) -> None:
 
     mine = tried(run, my_body)
     if mine is not None:
-        inside = (mine[-1:] * mask).sum() / (4 * mask.sum())  # the denoiser wants 1 there, the source has -1
+        inside = (mine[-1:] * mask).sum() / (
+            4 * mask.sum()
+        )  # the denoiser wants 1 there, the source has -1
         wrong = {
             "outside the mask the end is not the source: look at the last move.": not close(
                 blend(mask, source, mine[-1:]), source

@@ -9,21 +9,30 @@ from .common import advise, close, tried
 
 
 def check_04_1(my_loss: Callable) -> None:
-    """my_loss(picture, target, image, mask, lam) -> section 4.2's loss, as means over the whole picture."""
+    """my_loss(picture, target, image, mask, lam) -> section 4.2's loss, as means over the whole
+    picture.
+    """
     picture, target, image = Noise(10, 3, "initial")((3, 6, 6)).split(1)
     mask = torch.zeros(1, 1, 6, 6)
     mask[..., :2] = 1
     mine = tried(my_loss, picture, target, image, mask, 100.0)
     if mine is not None:
-        inside, outside = (mask * (picture - target)).square(), ((1 - mask) * (picture - image)).square()
-        swapped = ((1 - mask) * (picture - target)).square().mean() + 100 * (mask * (picture - image)).square().mean()
+        inside, outside = (
+            (mask * (picture - target)).square(),
+            ((1 - mask) * (picture - image)).square(),
+        )
+        swapped = ((1 - mask) * (picture - target)).square().mean() + 100 * (
+            mask * (picture - image)
+        ).square().mean()
         wrong = {
             "1 is edit: the target inside, the image outside.": close(mine, swapped),
             "lam weighs the outside.": close(mine, 100 * inside.mean() + outside.mean()),
             "squares, then means: an L1 loss lets faces blur.": close(
                 mine, inside.sqrt().mean() + 100 * outside.sqrt().mean()
             ),
-            "means, not sums, or the size of the picture weighs too.": close(mine, inside.sum() + 100 * outside.sum()),
+            "means, not sums, or the size of the picture weighs too.": close(
+                mine, inside.sum() + 100 * outside.sum()
+            ),
             "the mean of the squares inside, plus lam times that outside.": not close(
                 mine, inside.mean() + 100 * outside.mean()
             ),
@@ -32,7 +41,9 @@ def check_04_1(my_loss: Callable) -> None:
 
 
 def check_04_2(safely: Callable) -> None:
-    """safely(net, work): runs work(), which changes the weights of net and may raise; net is as before, in any case."""
+    """safely(net, work): runs work(), which changes the weights of net and may raise; net is as
+    before, in any case.
+    """
     net = torch.nn.Linear(2, 2)
     before = {name: value.clone() for name, value in net.state_dict().items()}
 
@@ -45,7 +56,9 @@ def check_04_2(safely: Callable) -> None:
         spoil()
         raise KeyboardInterrupt
 
-    there = lambda: all(torch.equal(value, before[name]) for name, value in net.state_dict().items())  # noqa: E731
+    def there():
+        return all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
     try:
         safely(net, spoil)
     except NotImplementedError as hint:
@@ -65,8 +78,14 @@ def check_04_2(safely: Callable) -> None:
 
 
 def check_04_3(soft_paste: Callable) -> None:
-    """soft_paste(mask, edit, image, width) -> the source outside; inside the edit, fading in over width pixels."""
-    mask, edit, image = torch.zeros(1, 1, 16, 16), torch.ones(1, 3, 16, 16), -torch.ones(1, 3, 16, 16)
+    """soft_paste(mask, edit, image, width) -> the source outside; inside the edit, fading in over
+    width pixels.
+    """
+    mask, edit, image = (
+        torch.zeros(1, 1, 16, 16),
+        torch.ones(1, 3, 16, 16),
+        -torch.ones(1, 3, 16, 16),
+    )
     mask[..., 3:13, 3:13] = 1
     mine = tried(soft_paste, mask, edit, image, 3)
     if mine is not None:
@@ -77,16 +96,28 @@ def check_04_3(soft_paste: Callable) -> None:
             "outside the mask it is not the source any more: fade inside.": shaped
             and not torch.equal(mine * (1 - mask), image * (1 - mask)),
             "in the middle of the mask the edit has to be whole.": shaped and row[8] < 0.99,
-            "that is the hard paste: the first pixels inside are a mixture.": shaped and row[3] > 0.9,
-            "the further inside, the more of the edit.": shaped and (row[3:8].diff() < -1e-6).any().item(),
+            "that is the hard paste: the first pixels inside are a mixture.": shaped
+            and row[3] > 0.9,
+            "the further inside, the more of the edit.": shaped
+            and (row[3:8].diff() < -1e-6).any().item(),
         }
         advise(wrong, "no edge to see, and not one pixel outside has changed.")
 
 
 def check_04_4(my_choice: Callable) -> None:
-    """my_choice({name: tensor}) -> the names of the weights to tune, at most a third of all numbers."""
-    sizes = {"conv_in.weight": 9, "mid.conv.weight": 30, "up.0.conv.weight": 30, "up.0.norm.bias": 3,
-             "up.1.conv.weight": 20, "up.1.norm.bias": 3, "conv_norm_out.weight": 2, "conv_out.weight": 8}  # fmt: skip
+    """my_choice({name: tensor}) -> the names of the weights to tune, at most a third of all
+    numbers.
+    """
+    sizes = {
+        "conv_in.weight": 9,
+        "mid.conv.weight": 30,
+        "up.0.conv.weight": 30,
+        "up.0.norm.bias": 3,
+        "up.1.conv.weight": 20,
+        "up.1.norm.bias": 3,
+        "conv_norm_out.weight": 2,
+        "conv_out.weight": 8,
+    }
     weights = {f"decoder.{name}": torch.zeros(size) for name, size in sizes.items()}
     mine = tried(my_choice, weights)
     if mine is not None:

@@ -28,7 +28,9 @@ def check_05_1(my_dilate: Callable) -> None:
 
 def check_05_2(my_radii: Callable) -> None:
     """my_radii(steps, radii) -> the radius of each move's mask, the widest first, 0 last."""
-    mine = tried(lambda: [my_radii(8, (1, 2, 3)), my_radii(10, (2,)), my_radii(50, tuple(range(1, 10)))])
+    mine = tried(
+        lambda: [my_radii(8, (1, 2, 3)), my_radii(10, (2,)), my_radii(50, tuple(range(1, 10)))]
+    )
     if mine is not None:
         if None in mine:
             return say(False, "", "your function gives nothing back; end it with `return`.")
@@ -37,9 +39,12 @@ def check_05_2(my_radii: Callable) -> None:
         wrong = {
             "the widest comes first.": first == right[::-1] or first == [1, 1, 2, 2, 3, 3, 0, 0],
             "the mask itself has to come last: one part more than radii.": 0 not in first,
-            "as many radii as there are moves.": [len(first), len(second), len(long)] != [8, 10, 50],
-            "equal parts: move i belongs to part i * parts // steps.": first != right or second != [2] * 5 + [0] * 5,
-            "with nine dilations the mask itself is not reached.": len(long) == 50 and long[-1] != 0,
+            "as many radii as there are moves.": [len(first), len(second), len(long)]
+            != [8, 10, 50],
+            "equal parts: move i belongs to part i * parts // steps.": first != right
+            or second != [2] * 5 + [0] * 5,
+            "with nine dilations the mask itself is not reached.": len(long) == 50
+            and long[-1] != 0,
         }
         advise(wrong, "every stage is reached, and the last is the mask.")
 
@@ -53,9 +58,13 @@ def check_05_3(surviving: Callable) -> None:
     if mine is not None:
         mine = float(mine)
         wrong = {
-            "that counts cells; count pixels of the mask that lie in them.": abs(mine - 2 / 16) < 1e-6,
+            "that counts cells; count pixels of the mask that lie in them.": abs(mine - 2 / 16)
+            < 1e-6,
             "of the mask's area, not of the picture's.": abs(mine - 16 / 256) < 1e-6,
-            "every pixel of the mask that lies in a white cell, over all of them.": abs(mine - 16 / 24) > 1e-6,
+            "every pixel of the mask that lies in a white cell, over all of them.": abs(
+                mine - 16 / 24
+            )
+            > 1e-6,
         }
         advise(wrong, "two thirds stay; the other stroke falls between the centres.")
 
@@ -66,14 +75,18 @@ def check_05_4(my_schedule: Callable) -> None:
     mask[..., 3:9, 5:7] = 1
     mine = tried(my_schedule, mask, 10)
     if mine is not None:
-        shaped = len(mine) == 10 and all(isinstance(m, torch.Tensor) and m.shape == mask.shape for m in mine)
+        shaped = len(mine) == 10 and all(
+            isinstance(m, torch.Tensor) and m.shape == mask.shape for m in mine
+        )
         areas = [float(m.sum()) for m in mine] if shaped else []
         plain = [dilate(mask, r) for r in (3, 2, 1, 0) for _ in range(3)]
         wrong = {
             "ten moves want ten masks of the size of the mask.": not shaped,
-            "the last mask has to be the one that was asked for.": shaped and not close(mine[-1], mask),
+            "the last mask has to be the one that was asked for.": shaped
+            and not close(mine[-1], mask),
             "it never gets wider than the mask.": shaped and max(areas) <= areas[-1],
-            "a mask must not lose what the final one has.": shaped and any((m < mask - 1e-6).any() for m in mine),
+            "a mask must not lose what the final one has.": shaped
+            and any((m < mask - 1e-6).any() for m in mine),
             "it grows on the way: shrink.": areas != sorted(areas, reverse=True),
             "that is the paper's: try another shape.": shaped
             and all(any(close(m, p) for p in plain) for m in mine),
