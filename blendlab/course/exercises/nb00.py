@@ -8,10 +8,10 @@ from ...blend import blend
 from ...noise import Noise
 from ...sampler import Prediction, last, sample
 from ...schedule import Schedule
-from .common import close, say, tried
+from .common import close, say, tried, writes
 
 
-def check_00_1(add_noise: Callable) -> None:
+def check_00_1(add_noise: Callable) -> bool:
     """add_noise(x0, t, noise, schedule) -> x_t."""
     schedule, (x0, noise) = (
         Schedule.linear(),
@@ -27,14 +27,15 @@ def check_00_1(add_noise: Callable) -> None:
             if squares
             else "x_t is a of the picture plus s of the noise."
         )
-        say(
+        return say(
             close(mine, schedule.add_noise(x0, 400, noise)),
             "the picture and its noise add up to variance one.",
             hint,
         )
 
 
-def check_00_2(move: Callable) -> None:
+@writes("my_move")
+def check_00_2(move: Callable) -> bool:
     """move(x, x0_hat, t, t_next, schedule) -> the state at t_next."""
     schedule = Schedule.linear()
     x, x0_hat = torch.randn(2, 5, 2, generator=torch.Generator().manual_seed(2))
@@ -47,10 +48,10 @@ def check_00_2(move: Callable) -> None:
             if stayed
             else "eps is what is left of x after a * x0_hat."
         )
-        say(close(mine, right), "that is DDIM's whole move.", hint)
+        return say(close(mine, right), "that is DDIM's whole move.", hint)
 
 
-def check_00_3(my_blend: Callable) -> None:
+def check_00_3(my_blend: Callable) -> bool:
     """my_blend(mask, edit, keep) for a soft mask."""
     mask, edit, keep = (
         torch.tensor([[0.0, 0.3, 1.0]]),
@@ -64,14 +65,14 @@ def check_00_3(my_blend: Callable) -> None:
             if close(mine, blend(1 - mask, edit, keep))
             else "three tenths of the edit and seven of the rest."
         )
-        say(
+        return say(
             close(mine, blend(mask, edit, keep)),
             "a soft mask mixes, and 0 and 1 still choose.",
             hint,
         )
 
 
-def check_00_4(estimate: Callable) -> None:
+def check_00_4(estimate: Callable) -> bool:
     """estimate(x, t, m, sd, schedule) -> the mean of x0 given x, for x0 normal with mean m and
     deviation sd.
     """
@@ -83,7 +84,7 @@ def check_00_4(estimate: Callable) -> None:
     end = last(sample(denoise, noise, schedule, schedule.timesteps(250)))
     mean, deviation = end.mean().item(), end.std().item()
     found = f"mean {mean:.2f} and deviation {deviation:.2f} came out, {m} and {sd} went in"
-    say(
+    return say(
         abs(mean - m) < 0.1 and abs(deviation - sd) < 0.05,
         f"{found}.",
         f"{found}; the trust is a * sd^2 over a^2 * sd^2 + s^2.",

@@ -4,12 +4,14 @@ from collections.abc import Callable
 
 import torch
 
+from ...guidance import loss_guided
 from ...noise import Noise
+from ...sampler import Prediction
 from ...schedule import Schedule
-from .common import advise, check_augmentation, close, tried
+from .common import advise, check_augmentation, close, say, smooth_pictures, tensor, tried, writes
 
 
-def check_01_1(clean_estimate: Callable) -> None:
+def check_01_1(clean_estimate: Callable) -> bool:
     """clean_estimate(x, eps, t, schedule) -> x0_hat."""
     schedule, t = Schedule.scaled_linear(), 600
     (a, s), x0, eps = schedule.levels(t), *Noise(5, 2, "initial")((2, 3, 4, 4))
@@ -23,10 +25,10 @@ def check_01_1(clean_estimate: Callable) -> None:
             ),
             "x is a * x0 + s * eps: solve that for x0.": not close(mine, x0),
         }
-        advise(wrong, "with the true noise, the true picture.")
+        return advise(wrong, "with the true noise, the true picture.")
 
 
-def check_01_2(spherical: Callable) -> None:
+def check_01_2(spherical: Callable) -> bool:
     """spherical(seen, text) -> half the squared angle, for unit vectors (B,d) and (1,d)."""
     angle = torch.tensor([0.1, 0.7, 1.5, 3.0])
     seen = torch.stack([angle.cos(), angle.sin(), torch.zeros(4)], dim=1)
@@ -41,10 +43,12 @@ def check_01_2(spherical: Callable) -> None:
                 mine, angle**2 / 2
             ),
         }
-        advise(wrong, "the same order as 1 - cos, but it goes on pulling where the cosine is flat.")
+        return advise(
+            wrong, "the same order as 1 - cos, but it goes on pulling where the cosine is flat."
+        )
 
 
-def check_01_3(shifted: Callable) -> None:
+def check_01_3(shifted: Callable) -> bool:
     """shifted(eps, grad, t, schedule) -> the noise estimate that goes downhill."""
     schedule, t = Schedule.scaled_linear(), 300
     (a, s), eps, grad = schedule.levels(t), *Noise(6, 2, "initial")((2, 3, 4, 4))
@@ -61,17 +65,62 @@ def check_01_3(shifted: Callable) -> None:
                 mine, eps + s * grad
             ),
         }
-        advise(wrong, "that is how a loss steers DDIM (2105.05233, algorithm 2).")
+        return advise(wrong, "that is how a loss steers DDIM (2105.05233, algorithm 2).")
 
 
-def check_01_4(my_augmentation: Callable) -> None:
+def check_01_4(my_augmentation: Callable) -> bool:
     """my_augmentation(pictures, u) -> pictures changed as u says, for (B,3,S,S) and u (B,) in
     [0,1).
     """
-    pictures = Noise(7, 2, "initial")((3, 16, 16)).requires_grad_()
-    u = torch.tensor([0.2, 0.8])
+    pictures, u = smooth_pictures(2, seed=7).requires_grad_(), torch.tensor([0.2, 0.8])
+
+    def slope(mine):
+        if not mine.requires_grad:
+            return 0.0
+        probe = smooth_pictures(2, seed=8)
+        (grad,) = torch.autograd.grad((mine * probe).sum(), pictures, retain_graph=True)
+        return (grad.norm() / probe.norm()).item()
+
     hint = "no gradient comes through: use operations of torch on pictures."
     well = "a gradient comes through, and a pattern must now survive it."
-    check_augmentation(
-        my_augmentation, pictures, u, {hint: lambda mine: not mine.requires_grad}, well
+    return check_augmentation(
+        my_augmentation, pictures, u, {hint: lambda mine: slope(mine) < 0.1}, well
     )
+
+
+@writes("my_guide")
+def check_01_5(my_guide: Callable) -> bool:
+    """my_guide(denoise, loss, x, t) -> (x0_hat, gradient of the loss with respect to x)."""
+    x, weight = Noise(14, 2, "initial")((3, 4, 4)), Noise(15, 1, "initial")((3, 4, 4))
+    calls = []
+
+    def denoise(x, t):
+        calls.append(t)
+        return Prediction(x.sin() * weight)
+
+    def loss(x0_hat):
+        return (x0_hat - 1).square().mean((1, 2, 3))  # (B,)
+
+    mine = tried(my_guide, denoise, loss, x.clone(), 300)
+    if mine is None:
+        return False
+    if not isinstance(mine, (tuple, list)) or len(mine) != 2:
+        return say(False, "", "give back two things: x0_hat, and the gradient.")
+    guided = loss_guided(denoise, lambda x0_hat, x, t: loss(x0_hat))(x, 300)
+    used, (x0_hat, grad) = len(calls) - 1, mine
+    with torch.enable_grad():
+        estimate = denoise(x, 300).x0_hat.requires_grad_()
+        (short,) = torch.autograd.grad(loss(estimate).sum(), estimate)
+    wrong = {
+        "the first is the network's clean estimate, x0_hat.": not close(x0_hat, guided.x0_hat),
+        "that is the gradient at x0_hat: take it at x, through the network.": close(grad, short),
+        "one loss a picture: sum them, a mean makes each gradient smaller.": close(
+            2 * tensor(grad), guided.grad
+        ),
+        "the loss grows along the gradient; its sign is turned in the step, not here.": close(
+            -tensor(grad), guided.grad
+        ),
+        "torch.autograd.grad of the summed loss, with respect to x.": not close(grad, guided.grad),
+        "one call of the network is enough: estimate and gradient share it.": used > 1,
+    }
+    return advise(wrong, "one call, and the estimate knows where to go.")

@@ -7,10 +7,10 @@ import torch
 from ...blend import blend
 from ...noise import Noise
 from ...schedule import Schedule
-from .common import advise, close, say, tried
+from .common import advise, close, say, sized, tensor, tried, writes
 
 
-def check_02_1(skip_for: Callable) -> None:
+def check_02_1(skip_for: Callable) -> bool:
     """skip_for(schedule, steps, least) -> the smallest skip k / steps whose first level has a >=
     least.
     """
@@ -38,10 +38,10 @@ def check_02_1(skip_for: Callable) -> None:
                 abs(m - r) > 1e-6 for m, r in zip(mine, right, strict=True)
             ),
         }
-        advise(wrong, "the later the start, the more of a scribble is left.")
+        return advise(wrong, "the later the start, the more of a scribble is left.")
 
 
-def check_02_2(canvas_mask: Callable) -> None:
+def check_02_2(canvas_mask: Callable) -> bool:
     """canvas_mask(height, width, grow) -> (1,1,height,width+2*grow), 1 where a wider canvas is
     still empty.
     """
@@ -49,18 +49,21 @@ def check_02_2(canvas_mask: Callable) -> None:
     if mine is not None:
         right = torch.ones(1, 1, 4, 12)
         right[..., 3:9] = 0
+        still = tensor(canvas_mask(4, 6, 0))
         wrong = {
             "1 is edit: the new columns, not the picture.": close(mine, 1 - right),
-            "the canvas grows on both sides: width + 2 * grow.": not isinstance(mine, torch.Tensor)
-            or mine.shape != right.shape,
+            "the canvas grows on both sides: width + 2 * grow.": not sized(mine, right),
+            "with grow = 0 nothing is empty: mind the slice that ends at -0.": not close(
+                still, torch.zeros(1, 1, 4, 6)
+            ),
             "the picture stands in the middle, grow columns from either side.": not close(
                 mine, right
             ),
         }
-        advise(wrong, "the picture in the middle, and room for two prompts.")
+        return advise(wrong, "the picture in the middle, and room for two prompts.")
 
 
-def check_02_3(two_bands: Callable) -> None:
+def check_02_3(two_bands: Callable) -> bool:
     """two_bands(mask, edit, keep, blur) -> a pyramid of two bands."""
     noise = Noise(8, 2, "initial")((3, 8, 8))
     edit, keep, mask = noise[:1], noise[1:], torch.zeros(1, 1, 8, 8)
@@ -84,25 +87,63 @@ def check_02_3(two_bands: Callable) -> None:
                 mine, coarse + fine
             ),
         }
-        advise(wrong, "light crosses the border slowly, detail at once.")
+        return advise(wrong, "light crosses the border slowly, detail at once.")
 
 
-def check_02_4(my_score: Callable) -> None:
+def check_02_4(my_score: Callable) -> bool:
     """my_score(inside, whole) -> scores (n,), smaller is better, from CLIP's two distances (n,)."""
     inside, whole = Noise(9, 2, "initial")((12,)).abs()
     mine = tried(my_score, inside, whole)
-    if mine is not None:
-        shaped = isinstance(mine, torch.Tensor) and mine.shape == inside.shape
-        order = mine.argsort().tolist() if shaped else []
-        turned = my_score(inside.flip(0), whole.flip(0)).flip(0) if shaped else None
-        known = {
-            "the mask alone": inside,
-            "the whole picture alone": whole,
-            "their mean": inside + whole,
-        }
-        wrong = {
-            "one number for each result: a tensor (n,).": not shaped,
-            "the place in the list must not matter.": shaped and not close(turned, mine),
-        } | {f"that is {name}, which the package knows: try another.": order == x.argsort().tolist()
-             for name, x in known.items()}  # fmt: skip
-        advise(wrong, "an order of your own. Does it find whole objects more often?")
+    if mine is None:
+        return False
+    if not sized(mine, inside):
+        return say(False, "", "one number for each result: a tensor (n,).")
+    mine = tensor(mine).flatten()
+    turned = tensor(my_score(inside.flip(0), whole.flip(0))).flatten().flip(0)
+    order, better = mine.argsort().tolist(), tensor(my_score(inside / 2, whole / 2)).flatten()
+    known = {
+        "the mask alone": inside,
+        "the whole picture alone": whole,
+        "their mean": inside + whole,
+    }
+    wrong = {
+        "all results have the same score: that is no order.": bool(mine.std() < 1e-6),
+        "the place in the list must not matter.": not close(turned, mine),
+        "smaller distances must give a smaller score.": bool((better >= mine).any()),
+    } | {
+        f"that is {name}, which the package knows: try another.": order == x.argsort().tolist()
+        for name, x in known.items()
+    }
+    return advise(wrong, "an order of your own. Does it find whole objects more often?")
+
+
+@writes("my_blended_step")
+def check_02_5(my_blended_step: Callable) -> bool:
+    """my_blended_step(x, t_next, source, mask, schedule, noise) -> the state with the source put
+    back outside the mask, at the level that x is on.
+    """
+    schedule, mask = Schedule.scaled_linear(), torch.zeros(1, 1, 4, 4)
+    mask[..., 1:3, 1:3] = 1
+    x, source, noise = Noise(16, 3, "initial")((3, 4, 4)).split(1)
+    mine = tried(my_blended_step, x, 400, source, mask, schedule, noise)
+    if mine is None:
+        return False
+    keep = schedule.add_noise(source, 400, noise)
+    end = my_blended_step(x, -1, source, mask, schedule, noise)
+    wrong = {
+        "1 is edit: x inside, the source outside.": close(mine, blend(1 - mask, x, keep)),
+        "the source is clean and x is noisy: bring it to the level of x first.": close(
+            mine, blend(mask, x, source)
+        ),
+        "outside there is noise alone: add_noise(source, t_next, noise).": close(
+            mine, blend(mask, x, noise)
+        ),
+        "that noises the edit too; only the source has to be noised.": close(
+            mine, schedule.add_noise(blend(mask, x, source), 400, noise)
+        ),
+        "the noised source outside, x inside.": not close(mine, blend(mask, x, keep)),
+        "at level -1 the outside has to be the source itself.": not close(
+            end, blend(mask, x, source)
+        ),
+    }
+    return advise(wrong, "the whole of algorithm 2 beside guidance: put the source back each step.")

@@ -9,10 +9,10 @@ from ...masks import dilate
 from ...noise import Noise
 from ...sampler import Prediction, sample
 from ...schedule import Schedule
-from .common import advise, close, say, tried
+from .common import advise, close, say, tensor, tried, writes
 
 
-def check_03_1(left_over: Callable) -> None:
+def check_03_1(left_over: Callable) -> bool:
     """left_over(schedule, timesteps, level) -> std of the noise outside the mask of the final
     latent.
     """
@@ -30,10 +30,10 @@ def check_03_1(left_over: Callable) -> None:
             "which level has the state just left when it arrives at -1?": abs(late - s) > 1e-6,
             "level -1 is the clean one: no noise there.": on_time != 0,
         }
-        advise(wrong, "one level late is all of that noise; on time there is none.")
+        return advise(wrong, "one level late is all of that noise; on time there is none.")
 
 
-def check_03_2(my_stages: Callable) -> None:
+def check_03_2(my_stages: Callable) -> bool:
     """my_stages(mask_small, steps) -> a mask for each move, one cell wider for the first half of
     them.
     """
@@ -43,6 +43,7 @@ def check_03_2(my_stages: Callable) -> None:
     if mine is not None:
         if len(mine) != 7:
             return say(False, "", f"7 moves want 7 masks, you made {len(mine)}.")
+        mine = [tensor(m) for m in mine]
         areas = [int(m.sum()) for m in mine]
         wrong = {
             "early masks are the wider ones, yours are narrower.": areas[0] < areas[-1],
@@ -52,10 +53,10 @@ def check_03_2(my_stages: Callable) -> None:
             ),
             "half of the moves, rounded down, then the mask itself.": areas != [20] * 3 + [6] * 4,
         }
-        advise(wrong, "wide first, and exactly what was asked for at the end.")
+        return advise(wrong, "wide first, and exactly what was asked for at the end.")
 
 
-def check_03_3(my_body: Callable) -> None:
+def check_03_3(my_body: Callable) -> bool:
     """my_body(step, mask, source, schedule) -> the state, rebuilt from the blended estimate."""
     schedule, mask, source = (
         Schedule.scaled_linear(),
@@ -83,10 +84,10 @@ def check_03_3(my_body: Callable) -> None:
             ),
             "a * (the blended estimate) + s * step.eps.": not close(mine, a * x0 + s * step.eps),
         }
-        advise(wrong, "one blend, no fresh noise, and the end is clean by itself.")
+        return advise(wrong, "one blend, no fresh noise, and the end is clean by itself.")
 
 
-def check_03_4(my_body: Callable) -> None:
+def check_03_4(my_body: Callable) -> bool:
     """my_body(step, mask, at) -> the new state, by a rule of your own; at(t) is the source on level
     t.
     """
@@ -110,6 +111,17 @@ def check_03_4(my_body: Callable) -> None:
             states.append(step.x)
         return torch.cat(states)  # (moves,4,8,8)
 
+    def at_the_end(step, mask, at):
+        return step.x if step.t_next >= 0 else blend(mask, step.x, at(-1))
+
+    def late(step, mask, at):
+        return blend(mask, step.x, at(step.t if step.t_next >= 0 else -1))
+
+    known = {
+        "blending as we know it": lambda step, mask, at: blend(mask, step.x, at(step.t_next)),
+        "a paste at the end, without blending on the way": at_the_end,
+        "the published slip, one level late, with a clean end": late,
+    }
     mine = tried(run, my_body)
     if mine is not None:
         inside = (mine[-1:] * mask).sum() / (
@@ -120,8 +132,63 @@ def check_03_4(my_body: Callable) -> None:
                 blend(mask, source, mine[-1:]), source
             ),
             "inside the mask too little of the edit is left.": inside.item() < 0.5,
-            "that is blending as we know it: try another rule.": close(
-                mine, run(lambda step, mask, at: blend(mask, step.x, at(step.t_next)))
-            ),
+        } | {
+            f"that is {name}: try another rule.": close(mine, run(rule))
+            for name, rule in known.items()
         }
-        advise(wrong, "outside the source, inside the edit, and a way there that is your own.")
+        return advise(
+            wrong, "outside the source, inside the edit, and a way there that is your own."
+        )
+
+
+@writes("my_latent_loop")
+def check_03_5(my_latent_loop: Callable) -> bool:
+    """my_latent_loop(denoise, z, source, mask_small, schedule, timesteps, noise) -> the final
+    latent: every move of `sample` with eta 0, each followed by the source put back outside.
+
+    noise: a function that draws the noise of the kept part.
+    """
+    schedule, mask = Schedule.scaled_linear(), torch.zeros(1, 1, 6, 6)
+    mask[..., 2:5, 1:4] = 1
+    timesteps = schedule.timesteps(8, skip=0.25, spacing="trailing")
+    source = Noise(17, 1, "initial")((4, 6, 6))
+
+    def denoise(x, t):
+        return Prediction((x + x.roll(1, -1)).tanh())  # neighbours see each other
+
+    def drawing():
+        behind = Noise(18, 1, "background")
+        return lambda: behind((4, 6, 6))
+
+    start = schedule.add_noise(source, timesteps[0], Noise(19, 1, "initial")((4, 6, 6)))
+
+    def run(level, when):
+        behind = drawing()
+        for step in sample(denoise, start.clone(), schedule, timesteps):
+            at = step.t_next if level == "t_next" or step.t_next < 0 else step.t
+            keep = schedule.add_noise(source, at, behind())
+            if when == "always" or step.t_next < 0:
+                step.x = blend(mask, edit=step.x, keep=keep)
+        return step.x
+
+    mine = tried(
+        my_latent_loop, denoise, start.clone(), source, mask, schedule, timesteps, drawing()
+    )
+    if mine is None:
+        return False
+    wrong = {
+        "the final latent (1,C,h,w) has to come out.": tensor(mine) is None
+        or tensor(mine).shape != start.shape,
+        "outside the mask it does not end as the source.": not close(
+            blend(mask, source, tensor(mine)), source
+        ),
+        "that blends once, at the end: do it after every move.": close(mine, run("t_next", "end")),
+        "the kept part is one level late: the state is on step.t_next.": close(
+            mine, run("t", "always")
+        ),
+        "nothing was edited inside the mask.": close(mine, source),
+        "after every move: step.x = blend(mask, edit=step.x, keep=the source at step.t_next).": (
+            not close(mine, run("t_next", "always"))
+        ),
+    }
+    return advise(wrong, "that is the whole of latent blending.")

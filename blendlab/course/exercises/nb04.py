@@ -5,10 +5,11 @@ from collections.abc import Callable
 import torch
 
 from ...noise import Noise
-from .common import advise, close, tried
+from .common import advise, close, say, tried, writes
 
 
-def check_04_1(my_loss: Callable) -> None:
+@writes("my_loss")
+def check_04_1(my_loss: Callable) -> bool:
     """my_loss(picture, target, image, mask, lam) -> section 4.2's loss, as means over the whole
     picture.
     """
@@ -37,10 +38,12 @@ def check_04_1(my_loss: Callable) -> None:
                 mine, inside.mean() + 100 * outside.mean()
             ),
         }
-        advise(wrong, "the edit stays, and the background comes back a hundred times as eagerly.")
+        return advise(
+            wrong, "the edit stays, and the background comes back a hundred times as eagerly."
+        )
 
 
-def check_04_2(safely: Callable) -> None:
+def check_04_2(safely: Callable) -> bool:
     """safely(net, work): runs work(), which changes the weights of net and may raise; net is as
     before, in any case.
     """
@@ -74,10 +77,10 @@ def check_04_2(safely: Callable) -> None:
         "after an interrupt the weights are not back: put that into `finally`.": not there(),
         "the interrupt got lost: `finally` lets it through, `except` does not.": not through,
     }
-    advise(wrong, "whatever happens, the network is as it was.")
+    return advise(wrong, "whatever happens, the network is as it was.")
 
 
-def check_04_3(soft_paste: Callable) -> None:
+def check_04_3(soft_paste: Callable) -> bool:
     """soft_paste(mask, edit, image, width) -> the source outside; inside the edit, fading in over
     width pixels.
     """
@@ -88,23 +91,28 @@ def check_04_3(soft_paste: Callable) -> None:
     )
     mask[..., 3:13, 3:13] = 1
     mine = tried(soft_paste, mask, edit, image, 3)
-    if mine is not None:
-        shaped = isinstance(mine, torch.Tensor) and mine.shape == edit.shape
-        row = mine[0, 0, 8] if shaped else None
-        wrong = {
-            "a picture (1,3,H,W) has to come out.": not shaped,
-            "outside the mask it is not the source any more: fade inside.": shaped
-            and not torch.equal(mine * (1 - mask), image * (1 - mask)),
-            "in the middle of the mask the edit has to be whole.": shaped and row[8] < 0.99,
-            "that is the hard paste: the first pixels inside are a mixture.": shaped
-            and row[3] > 0.9,
-            "the further inside, the more of the edit.": shaped
-            and (row[3:8].diff() < -1e-6).any().item(),
-        }
-        advise(wrong, "no edge to see, and not one pixel outside has changed.")
+    if mine is None:
+        return False
+    if not isinstance(mine, torch.Tensor) or mine.shape != edit.shape:
+        return say(False, "", "a picture (1,3,H,W) has to come out.")
+    wider = soft_paste(mask, edit, image, 5)
+    row, wide = mine[0, 0, 8, 3:9], wider[0, 0, 8, 3:9]  # from the border inwards, -1 to 1
+    wrong = {
+        "outside the mask it is not the source any more: fade inside.": not torch.equal(
+            mine * (1 - mask), image * (1 - mask)
+        ),
+        "in the middle of the mask the edit has to be whole.": bool(row[5] < 0.99),
+        "that is a hard paste: the first pixels inside are a mixture.": bool(
+            ((row > -0.99) & (row < 0.99)).sum() == 0
+        ),
+        "at the border it jumps: begin with little of the edit.": bool(row[0] > 0.2),
+        "the further inside, the more of the edit.": bool((row.diff() < -1e-6).any()),
+        "width must matter: a larger one fades for longer.": bool((wide >= row - 1e-6).all()),
+    }
+    return advise(wrong, "no edge to see, and not one pixel outside has changed.")
 
 
-def check_04_4(my_choice: Callable) -> None:
+def check_04_4(my_choice: Callable) -> bool:
     """my_choice({name: tensor}) -> the names of the weights to tune, at most a third of all
     numbers.
     """
@@ -129,4 +137,4 @@ def check_04_4(my_choice: Callable) -> None:
             "choose at least one.": not mine,
             f"that is {share:.0%} of the numbers: at most a third.": share > 1 / 3,
         }
-        advise(wrong, f"{share:.0%} of the numbers. What background do they reach?")
+        return advise(wrong, f"{share:.0%} of the numbers. What background do they reach?")

@@ -4,37 +4,45 @@ from collections.abc import Callable
 
 import torch
 
-from ...masks import dilate
-from .common import advise, close, say, tried
+from ...masks import dilate, stages
+from .common import advise, close, say, sized, tensor, tried, writes
 
 
-def check_05_1(my_dilate: Callable) -> None:
+def check_05_1(my_dilate: Callable) -> bool:
     """my_dilate(mask, radius) -> the mask with its ones grown by radius on every side."""
     mask = torch.zeros(1, 1, 9, 9)
     mask[..., 4, 2:4] = 1
     mine = tried(my_dilate, mask, 2)
     if mine is not None:
         right = dilate(mask, 2)
+        along = [torch.zeros(1, 1, 9, 9) for _ in range(2)]
+        along[0][..., 4, 0:6], along[1][..., 2:7, 2:4] = 1, 1
+        others = [my_dilate(mask, radius) for radius in (0, 1, 3)]
         wrong = {
-            "the size must stay: padding is the radius.": not isinstance(mine, torch.Tensor)
-            or mine.shape != mask.shape,
+            "the size must stay: padding is the radius.": not sized(mine, mask),
             "radius cells on every side: a window of 2 * radius + 1.": close(mine, dilate(mask, 1)),
-            "both axes: you grew it along one.": isinstance(mine, torch.Tensor)
-            and (close(mine.sum(), right.sum() / 5) or close(mine.sum(), right.sum() / 3)),
+            "both axes: you grew it along one.": any(close(mine, one) for one in along),
             "a square around every 1.": not close(mine, right),
+            "the radius must matter: 0, 1 and 3 give other masks.": not all(
+                close(other, dilate(mask, radius))
+                for other, radius in zip(others, (0, 1, 3), strict=True)
+            ),
         }
-        advise(wrong, "two lines in place of a square.")
+        return advise(wrong, "two lines in place of a square.")
 
 
-def check_05_2(my_radii: Callable) -> None:
+def check_05_2(my_radii: Callable) -> bool:
     """my_radii(steps, radii) -> the radius of each move's mask, the widest first, 0 last."""
     mine = tried(
-        lambda: [my_radii(8, (1, 2, 3)), my_radii(10, (2,)), my_radii(50, tuple(range(1, 10)))]
+        lambda: [
+            my_radii(*asked)
+            for asked in ((8, (1, 2, 3)), (10, (2,)), (50, tuple(range(1, 10))), (7, (1, 2)))
+        ]
     )
     if mine is not None:
         if None in mine:
             return say(False, "", "your function gives nothing back; end it with `return`.")
-        first, second, long = (list(radii) for radii in mine)
+        first, second, long, odd = ([int(r) for r in radii] for radii in mine)
         right = [3, 3, 2, 2, 1, 1, 0, 0]
         wrong = {
             "the widest comes first.": first == right[::-1] or first == [1, 1, 2, 2, 3, 3, 0, 0],
@@ -43,13 +51,14 @@ def check_05_2(my_radii: Callable) -> None:
             != [8, 10, 50],
             "equal parts: move i belongs to part i * parts // steps.": first != right
             or second != [2] * 5 + [0] * 5,
+            "parts as equal as whole moves allow: 3, 2 and 2 of 7.": odd != [2, 2, 2, 1, 1, 0, 0],
             "with nine dilations the mask itself is not reached.": len(long) == 50
             and long[-1] != 0,
         }
-        advise(wrong, "every stage is reached, and the last is the mask.")
+        return advise(wrong, "every stage is reached, and the last is the mask.")
 
 
-def check_05_3(surviving: Callable) -> None:
+def check_05_3(surviving: Callable) -> bool:
     """surviving(mask, f) -> share of the mask's area in cells whose centre pixel is masked."""
     mask = torch.zeros(1, 1, 16, 16)
     mask[..., 0:8, 1:3] = 1  # holds the centre (2) of its cells, 4 pixels wide
@@ -66,20 +75,19 @@ def check_05_3(surviving: Callable) -> None:
             )
             > 1e-6,
         }
-        advise(wrong, "two thirds stay; the other stroke falls between the centres.")
+        return advise(wrong, "two thirds stay; the other stroke falls between the centres.")
 
 
-def check_05_4(my_schedule: Callable) -> None:
+def check_05_4(my_schedule: Callable) -> bool:
     """my_schedule(mask_small, steps) -> steps masks that start wider and end with the mask."""
     mask = torch.zeros(1, 1, 12, 12)
     mask[..., 3:9, 5:7] = 1
     mine = tried(my_schedule, mask, 10)
     if mine is not None:
-        shaped = len(mine) == 10 and all(
-            isinstance(m, torch.Tensor) and m.shape == mask.shape for m in mine
-        )
+        shaped = len(mine) == 10 and all(sized(m, mask) for m in mine)
+        mine = [tensor(m).view_as(mask) for m in mine] if shaped else mine
         areas = [float(m.sum()) for m in mine] if shaped else []
-        plain = [dilate(mask, r) for r in (3, 2, 1, 0) for _ in range(3)]
+        paper = stages(mask, 10, (1, 2, 3))
         wrong = {
             "ten moves want ten masks of the size of the mask.": not shaped,
             "the last mask has to be the one that was asked for.": shaped
@@ -89,6 +97,35 @@ def check_05_4(my_schedule: Callable) -> None:
             and any((m < mask - 1e-6).any() for m in mine),
             "it grows on the way: shrink.": areas != sorted(areas, reverse=True),
             "that is the paper's: try another shape.": shaped
-            and all(any(close(m, p) for p in plain) for m in mine),
+            and all(close(m, p) for m, p in zip(mine, paper, strict=True)),
         }
-        advise(wrong, "a schedule of your own. Which lamp is the better one?")
+        return advise(wrong, "a schedule of your own. Which lamp is the better one?")
+
+
+@writes("my_mask_schedule")
+def check_05_5(my_mask_schedule: Callable) -> bool:
+    """my_mask_schedule(mask_small, moves, radii) -> one mask a move: the mask dilated by each of
+    `radii`, the widest first, then the mask itself, in equal parts.
+    """
+    mask = torch.zeros(1, 1, 12, 12)
+    mask[..., 3:9, 5:7] = 1
+    asked = [(mask, 8, (1, 2, 3)), (mask, 10, (2,)), (mask, 7, (1, 2))]
+    mine = tried(lambda: [my_mask_schedule(*each) for each in asked])
+    if mine is None:
+        return False
+    if [len(masks) for masks in mine] != [8, 10, 7]:
+        return say(False, "", "as many masks as there are moves.")
+    first, right = [tensor(m) for m in mine[0]], stages(*asked[0])
+    same = lambda got, want: all(close(m, p) for m, p in zip(got, want, strict=True))  # noqa: E731
+    wrong = {
+        "the widest mask comes first.": same(first, right[::-1]),
+        "the last masks have to be the mask itself.": not close(first[-1], mask),
+        "that only ever uses the widest: each radius gets its part.": close(first[2], right[0]),
+        "an early mask is narrower than the one asked for: dilate, do not erode.": bool(
+            first[0].sum() < mask.sum()
+        ),
+        "dilate by radii[-1] first, then the next smaller, then the mask, in equal parts.": not all(
+            same(got, stages(*each)) for got, each in zip(mine, asked, strict=True)
+        ),
+    }
+    return advise(wrong, "wide while the picture is noise, exact at the end: section 4.3.")

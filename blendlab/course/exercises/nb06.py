@@ -4,11 +4,13 @@ from collections.abc import Callable
 
 import torch
 
+from ...guidance import cfg
 from ...noise import Noise
-from .common import advise, check_augmentation, close, tried
+from ...sampler import Prediction
+from .common import advise, check_augmentation, close, sized, smooth_pictures, tensor, tried, writes
 
 
-def check_06_1(ninth: Callable) -> None:
+def check_06_1(ninth: Callable) -> bool:
     """ninth(mask, f) -> (1,1,H/f,W/f), 1 = keep, from the first pixel of each cell."""
     mask = torch.zeros(1, 1, 12, 12)
     mask[..., 4:9, 2:8] = 1
@@ -17,38 +19,39 @@ def check_06_1(ninth: Callable) -> None:
         right, area = 1 - mask[..., ::4, ::4], torch.nn.functional.avg_pool2d(mask, 4)
         wrong = {
             "1 is keep in there: turn it round.": close(mine, 1 - right),
-            "one value for each cell, H / f by W / f of them.": not isinstance(mine, torch.Tensor)
-            or mine.shape != right.shape,
+            "one value for each cell, H / f by W / f of them.": not sized(mine, right),
             "that is the area, as bilinear would have it; read the corner.": close(mine, 1 - area),
             "the first pixel of each cell, one minus it.": not close(mine, right),
         }
-        advise(wrong, "1 where the picture stays: the other way round than at the door.")
+        return advise(wrong, "1 where the picture stays: the other way round than at the door.")
 
 
-def check_06_2(dropped: Callable) -> None:
+def check_06_2(dropped: Callable) -> bool:
     """dropped(tokens, null, u, share) -> tokens, a share of the samples replaced by null."""
     tokens, null, u = (
         torch.ones(5, 1, 3),
-        torch.zeros(1, 1, 3),
+        torch.full((1, 1, 3), -2.0),
         torch.tensor([0.1, 0.9, 0.15, 0.5, 0.3]),
     )
     mine = tried(dropped, tokens, null, u, 0.2)
     if mine is not None:
-        right = torch.tensor([0.0, 1, 0, 1, 1]).view(5, 1, 1).expand(5, 1, 3)
+        right = torch.tensor([-2.0, 1, -2, 1, 1]).view(5, 1, 1).expand(5, 1, 3)
+        zeros = right.clamp(min=0)
         wrong = {
             "one decision for all of them: that is per batch.": isinstance(mine, torch.Tensor)
             and mine.unique().numel() == 1,
-            "the other way round: replaced where u is below share.": close(mine, 1 - right),
+            "the other way round: replaced where u is below share.": close(mine, -1 - right),
+            "null is a vector that was learned, not zeros: use it.": close(mine, zeros),
             "as many tokens as came in, (B,1,d).": not isinstance(mine, torch.Tensor)
             or mine.shape != tokens.shape,
             "replaced where u < share, kept elsewhere.": not close(mine, right),
         }
-        advise(
+        return advise(
             wrong, "each for itself. Per batch, four of five batches would forget nothing at all."
         )
 
 
-def check_06_3(cut_out: Callable) -> None:
+def check_06_3(cut_out: Callable) -> bool:
     """cut_out(picture, box, pad) -> the piece, with pad pixels more on each side where there is
     room.
     """
@@ -68,13 +71,78 @@ def check_06_3(cut_out: Callable) -> None:
             ),
             "at the other border, too, the picture ends.": not close(edge, picture[..., 3:8, 5:10]),
         }
-        advise(wrong, "that is where every training pair comes from.")
+        return advise(wrong, "that is where every training pair comes from.")
 
 
-def check_06_4(my_augmentation: Callable) -> None:
+def check_06_4(my_augmentation: Callable) -> bool:
     """my_augmentation(pieces, u) -> references (B,3,S,S) changed as u (B,) says."""
-    pieces, u = Noise(11, 2, "initial")((3, 16, 16)).clamp(-1, 1), torch.tensor([0.2, 0.8])
-    also = {"pictures stay in [-1, 1]: clamp them.": lambda mine: mine.abs().max().item() > 1}
-    check_augmentation(
-        my_augmentation, pieces, u, also, "the same thing, another picture: copying no longer pays."
+    pieces, u = smooth_pictures(3, seed=11), torch.tensor([0.2, 0.5, 0.8])
+
+    def inverted(mine):  # its colours point the other way
+        return ((mine.mean((2, 3)) * pieces.mean((2, 3))).sum(1) < 0).any()
+
+    also = {
+        "pictures stay in [-1, 1]: clamp them.": lambda mine: mine.abs().max().item() > 1,
+        "the colours are turned round: the object must stay the same object.": inverted,
+    }
+    return check_augmentation(
+        my_augmentation, pieces, u, also, "the same object, another picture: copying fails now."
     )
+
+
+@writes("my_nine_guided")
+def check_06_5(my_nine_guided: Callable) -> bool:
+    """my_nine_guided(net, z, t, token, null, holed, keep, w) -> the guided clean estimate.
+
+    net(nine, t, token) -> the clean estimate (B,4,h,w) from nine channels (B,9,h,w): the noisy
+    latent z, the latent of the holed picture, the mask (1 = keep).
+    """
+    z, holed, weight = Noise(20, 3, "initial")((4, 3, 3)).split(1)
+    keep = torch.ones(1, 1, 3, 3)
+    keep[..., 1, 1] = 0
+    token, null = torch.full((1, 1, 2), 0.5), torch.full((1, 1, 2), -0.3)
+
+    def net(nine, t, token):
+        if nine.shape[1] != 9:
+            raise ValueError(f"the network takes 9 channels, and got {nine.shape[1]}")
+        a, b, mask = nine.split([4, 4, 1], dim=1)
+        return a * weight + token.mean((1, 2)).view(-1, 1, 1, 1) * (b + mask)
+
+    mine = tried(my_nine_guided, net, z, 500, token, null, holed, keep, 3.0)
+    if mine is None:
+        return False
+
+    def estimate(order, which):
+        return net(torch.cat(order, dim=1), 500, which)
+
+    order = [z, holed, keep]
+    both = estimate(order, null), estimate(order, token)
+
+    def conditioned(x, t, cond):
+        return Prediction(
+            net(torch.cat([x, holed.expand_as(x), keep.expand(len(x), -1, -1, -1)], 1), t, cond)
+        )
+
+    right = cfg(conditioned, token, null, 3.0)(z, 500).x0_hat
+    swapped = [holed, z, keep]
+    guided = lambda u, c, w: u + w * (c - u)  # noqa: E731
+    wrong = {
+        "the noisy latent comes first, then the holed picture, then the mask.": close(
+            mine, guided(estimate(swapped, null), estimate(swapped, token), 3.0)
+        ),
+        "1 is keep in the ninth channel.": close(
+            mine, guided(*(estimate([z, holed, 1 - keep], which) for which in (null, token)), 3.0)
+        ),
+        "that is the estimate with the token alone: w = 1.": close(mine, both[1]),
+        "token and null are exchanged: u is what null gives.": close(
+            mine, guided(*both[::-1], 3.0)
+        ),
+        "the null vector was learned; zeros are another token.": close(
+            mine, guided(estimate(order, torch.zeros_like(null)), both[1], 3.0)
+        ),
+        "that is u + (w + 1) * (c - u): w = 1 must give the token alone.": close(
+            mine, guided(*both, 4.0)
+        ),
+        "u + w * (c - u), both from nine channels.": tensor(mine) is None or not close(mine, right),
+    }
+    return advise(wrong, "nine channels in, one token beside, and away from the null vector.")

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import torch
 
 from ...noise import Noise
-from .common import advise, say, tried
+from .common import advise, close, say, tensor, tried, writes
 
 
-def check_07_1(is_permutation: Callable) -> None:
+def check_07_1(is_permutation: Callable) -> bool:
     """is_permutation(before, moved, block) -> whether the blocks of (C,h,w) are the same ones in
     another order.
     """
@@ -19,26 +19,31 @@ def check_07_1(is_permutation: Callable) -> None:
         before.flip(1),
         before.flip(0),
     )  # rows are torn apart; each channel still has its numbers
+    apart = torch.cat([swapped[:1], before[1:]])  # one channel moved, the other stayed
+    twice = before.clone()
+    twice[:, :2, :2] = before[:, 2:, 2:]  # one block is there twice, another is gone
     mine = tried(
         lambda: [
-            is_permutation(before, x, 2) for x in (swapped, before, before + 0.1, rows, channels)
+            is_permutation(before, x, 2)
+            for x in (swapped, before, before + 0.1, rows, channels, apart, twice)
         ]
     )
     if mine is not None:
         if None in mine:
             return say(False, "", "your function gives nothing back; end it with `return`.")
-        same, itself, other, torn, mixed = (bool(answer) for answer in mine)
+        same, itself, other, torn, mixed, alone, lost = (bool(answer) for answer in mine)
         wrong = {
             "two blocks changed places, and you say no.": not same,
             "nothing moved: that is a permutation, too.": not itself,
             "other numbers are no permutation.": other,
+            "one block came twice and another is gone: each exactly once.": lost,
             "the same numbers, but the blocks were torn apart.": torn,
-            "the channels of a block have to travel together.": mixed,
+            "the channels of a block have to travel together.": mixed or alone,
         }
-        advise(wrong, "nothing is lost, nothing is new: the noise is as likely as before.")
+        return advise(wrong, "nothing is lost, nothing is new: the noise is as likely as before.")
 
 
-def check_07_2(candidates: Callable) -> None:
+def check_07_2(candidates: Callable) -> bool:
     """candidates(heat, inside) -> cells outside that look more than A_min, cells inside that look
     less.
     """
@@ -48,7 +53,12 @@ def check_07_2(candidates: Callable) -> None:
     )  # A_min is the third largest: 0.7
     mine = tried(candidates, heat, inside)
     if mine is not None:
-        comes, goes = ({int(i) for i in cells} for cells in mine)
+        sets = [tensor(cells) for cells in mine] if len(mine) == 2 else [None]
+        if any(cells is None for cells in sets):
+            return say(False, "", "give back two lists of cells: those that come, those that go.")
+        marks = all(isinstance(c, torch.Tensor) and c.dtype == torch.bool for c in mine)
+        sets = [cells.flatten().nonzero()[:, 0] if marks else cells.flatten() for cells in sets]
+        comes, goes = ({int(i) for i in cells} for cells in sets)
         wrong = {
             "more than A_min: the cell that has A_min itself stays.": 6 in comes | goes,
             "come: from outside; go: from inside.": bool(comes & {2, 3, 6})
@@ -56,10 +66,10 @@ def check_07_2(candidates: Callable) -> None:
             "s is the number of cells in the region, 3 here.": comes != {0, 4},
             "all cells inside that look less.": goes != {2, 3},
         }
-        advise(wrong, "as many must come as may go: the paper draws pairs at random.")
+        return advise(wrong, "as many must come as may go: the paper draws pairs at random.")
 
 
-def check_07_3(agreement_of: Callable) -> None:
+def check_07_3(agreement_of: Callable) -> bool:
     """agreement_of(gaps) -> share of comparisons, off the diagonal, in which the diagonal is the
     nearer one.
     """
@@ -67,15 +77,17 @@ def check_07_3(agreement_of: Callable) -> None:
     mine = tried(agreement_of, gaps)
     if mine is not None:
         mine, right = float(mine), 3 / 6
+        other = float(agreement_of(gaps.T.flip(0, 1) + torch.eye(3)))
         wrong = {
             "leave the diagonal out: a pair cannot be nearer than itself.": abs(mine - 3 / 9)
             < 1e-6,
             "row by row: gaps[i, i] against the other entries of row i.": abs(mine - right) > 1e-6,
+            "with larger gaps on the diagonal the share must fall to 0.": other != 0,
         }
-        advise(wrong, "a half here: no better than chance.")
+        return advise(wrong, "a half here: no better than chance.")
 
 
-def check_07_4(my_rule: Callable) -> None:
+def check_07_4(my_rule: Callable) -> bool:
     """my_rule(heat, inside) -> origin (cells,), a permutation that brings attention into the
     region.
     """
@@ -85,14 +97,48 @@ def check_07_4(my_rule: Callable) -> None:
     if mine is not None:
         origin = torch.as_tensor(mine).flatten()
         whole = sorted(origin.tolist()) == list(range(16))
-        got = heat[origin][inside].sum() if whole else 0
+        got, before = heat[origin][inside].sum() if whole else 0, heat[inside].sum()
         wrong = {
             "every block exactly once: a permutation of 0 .. 15.": not whole,
             "nothing was moved.": whole and origin.tolist() == list(range(16)),
-            "there is less attention in the region than before.": whole
-            and bool(got < heat[inside].sum()),
+            "there is less attention in the region than before.": whole and bool(got < before),
+            "less than half of what could be gained came in: look for the brightest cells.": whole
+            and bool(got - before < 0.5 * (heat.topk(4).values.sum() - before)),
         }
         share = f"{got / max(heat.topk(4).values.sum(), 1e-9):.0%}" if whole else ""
-        advise(
+        return advise(
             wrong, f"a rule of your own, with {share} of the attention that four cells can have."
         )
+
+
+@writes("my_exchange")
+def check_07_5(my_exchange: Callable) -> bool:
+    """my_exchange(noise, comes, goes, block) -> noise (C,h,w) in which block comes[i] and block
+    goes[i] have changed places; blocks are numbered row by row.
+    """
+    noise = Noise(21, 1, "initial")((2, 4, 6))[0]
+    kept = noise.clone()
+    mine = tried(my_exchange, noise, [0, 2], [4, 5], 2)
+    if mine is None:
+        return False
+    right = kept.clone()
+    place = lambda i: (slice(i // 3 * 2, i // 3 * 2 + 2), slice(i % 3 * 2, i % 3 * 2 + 2))  # noqa: E731
+    copied, other = kept.clone(), kept.clone()
+    for a, b in ((0, 4), (2, 5)):
+        (ay, ax), (by, bx) = place(a), place(b)
+        right[:, ay, ax], right[:, by, bx] = kept[:, by, bx], kept[:, ay, ax]
+        copied[:, by, bx] = kept[:, ay, ax]
+        other[:, ay, ax] = kept[:, by, bx]
+    first = right.clone()
+    first[1] = kept[1]
+    wrong = {
+        "your function changed the noise it was given: work on a copy.": not torch.equal(
+            noise, kept
+        ),
+        "nothing was moved.": close(mine, kept),
+        "the blocks were copied: what stood there has to go the other way.": close(mine, copied)
+        or close(mine, other),
+        "all channels of a block travel together.": close(mine, first),
+        "block i stands in row i // (w // block), column i % (w // block).": not close(mine, right),
+    }
+    return advise(wrong, "an exchange: the noise stays as likely as it was.")

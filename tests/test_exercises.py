@@ -1,0 +1,1033 @@
+"""Every checker accepts right answers of different style, and rejects wrong ones with a hint."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import blendlab as bl
+from blendlab.course import exercises
+from blendlab.course.exercises.common import CHECKERS
+from blendlab.masks import dilate, stages
+
+PASSES, HINTS = "✓", "✗"
+
+
+# --- 00
+
+
+def add_noise(x0, t, noise, schedule):
+    a, s = schedule.levels(t)
+    return a * x0 + s * noise
+
+
+def move(x, x0_hat, t, t_next, schedule):
+    (a, s), (a2, s2) = schedule.levels(t), schedule.levels(t_next)
+    return a2 * x0_hat + s2 * (x - a * x0_hat) / s
+
+
+def estimate(x, t, m, sd, schedule):
+    a, s = schedule.levels(t)
+    return m + a * sd**2 / (a**2 * sd**2 + s**2) * (x - a * m)
+
+
+def with_levels(formula):
+    """An answer (x0, t, noise, schedule) from a formula of a, s, x0, noise."""
+    return lambda x0, t, noise, schedule: formula(*schedule.levels(t), x0, noise)
+
+
+def with_moves(formula):
+    """An answer to 00.2 from a formula of x, x0_hat, a, s, a2, s2."""
+    return lambda x, x0_hat, t, t_next, schedule: formula(
+        x, x0_hat, *schedule.levels(t), *schedule.levels(t_next)
+    )
+
+
+def with_trust(formula):
+    """An answer to 00.4 from a formula of x, a, s, m, sd."""
+    return lambda x, t, m, sd, schedule: formula(x, *schedule.levels(t), m, sd)
+
+
+CASES = {
+    "check_00_1": (
+        [add_noise, lambda x0, t, noise, schedule: schedule.add_noise(x0, t, noise)],
+        [
+            with_levels(lambda a, s, x0, noise: a**2 * x0 + s**2 * noise),
+            with_levels(lambda a, s, x0, noise: s * x0 + a * noise),
+            with_levels(lambda a, s, x0, noise: x0 + s * noise),
+            with_levels(lambda a, s, x0, noise: a * x0),
+            with_levels(lambda a, s, x0, noise: a**0.5 * x0 + s**0.5 * noise),
+        ],
+    ),
+    "check_00_2": (
+        [move, with_moves(lambda x, x0, a, s, a2, s2: s2 / s * x + (a2 - s2 * a / s) * x0)],
+        [
+            with_moves(lambda x, x0, a, s, a2, s2: a * x0 + s * (x - a * x0) / s),
+            with_moves(lambda x, x0, a, s, a2, s2: a2 * x0 + s2 * (x - x0) / s),
+            with_moves(lambda x, x0, a, s, a2, s2: a2 * x0),
+            with_moves(lambda x, x0, a, s, a2, s2: a2 * x0 + s2 * (x - a * x0)),
+            with_moves(lambda x, x0, a, s, a2, s2: a2 * x0 + s2 * x),
+        ],
+    ),
+    "check_00_3": (
+        [
+            lambda mask, edit, keep: mask * edit + (1 - mask) * keep,
+            lambda mask, edit, keep: keep + mask * (edit - keep),
+        ],
+        [
+            lambda mask, edit, keep: mask * keep + (1 - mask) * edit,
+            lambda mask, edit, keep: torch.where(mask > 0.5, edit, keep),
+            lambda mask, edit, keep: torch.where(mask > 0, edit, keep),
+            lambda mask, edit, keep: mask * edit + keep,
+            lambda mask, edit, keep: mask**2 * edit + (1 - mask**2) * keep,
+        ],
+    ),
+    "check_00_4": (
+        [
+            estimate,
+            with_trust(lambda x, a, s, m, sd: (s**2 * m + a * sd**2 * x) / (s**2 + a**2 * sd**2)),
+        ],
+        [
+            with_trust(lambda x, a, s, m, sd: m + 0 * x),
+            with_trust(lambda x, a, s, m, sd: x / a),
+            with_trust(lambda x, a, s, m, sd: m + sd**2 / (a**2 * sd**2 + s**2) * (x - a * m)),
+            with_trust(lambda x, a, s, m, sd: a * sd / (a * sd + s) * (x - a * m) + m),
+            with_trust(lambda x, a, s, m, sd: a * sd**2 / (a**2 * sd**2 + s**2) * x),
+        ],
+    ),
+}
+
+# --- 01
+
+
+def with_eps(formula):
+    return lambda x, eps, t, schedule: formula(x, eps, *schedule.levels(t))
+
+
+def spherical(seen, text):
+    return (seen * text).sum(-1).clamp(-1, 1).arccos() ** 2 / 2
+
+
+def soften(p, u):
+    u = u[:, None, None, None]
+    return (1 - u) * p + u * F.avg_pool2d(p, 5, 1, 2)
+
+
+def guide(denoise, loss, x, t):
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        x0_hat = denoise(x, t).x0_hat
+        (grad,) = torch.autograd.grad(loss(x0_hat).sum(), x)
+    return x0_hat.detach(), grad
+
+
+def guide_backward(denoise, loss, x, t):
+    with torch.enable_grad():
+        x = x.clone().requires_grad_(True)
+        seen = denoise(x, t)
+        loss(seen.x0_hat).sum().backward()
+    return [seen.x0_hat, x.grad]
+
+
+def guide_at_estimate(denoise, loss, x, t):
+    with torch.enable_grad():
+        x0_hat = denoise(x, t).x0_hat.detach().requires_grad_()
+        (grad,) = torch.autograd.grad(loss(x0_hat).sum(), x0_hat)
+    return x0_hat.detach(), grad
+
+
+def guide_mean(denoise, loss, x, t):
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        x0_hat = denoise(x, t).x0_hat
+        (grad,) = torch.autograd.grad(loss(x0_hat).mean(), x)
+    return x0_hat.detach(), grad
+
+
+def guide_twice(denoise, loss, x, t):
+    return denoise(x, t).x0_hat, guide(denoise, loss, x, t)[1]
+
+
+CASES |= {
+    "check_01_1": (
+        [
+            with_eps(lambda x, eps, a, s: (x - s * eps) / a),
+            with_eps(lambda x, eps, a, s: x / a - s / a * eps),
+        ],
+        [
+            with_eps(lambda x, eps, a, s: (x - eps) / a),
+            with_eps(lambda x, eps, a, s: x - s * eps),
+            with_eps(lambda x, eps, a, s: (x - s**0.5 * eps) / a**0.5),
+            with_eps(lambda x, eps, a, s: (x + s * eps) / a),
+            with_eps(lambda x, eps, a, s: (x - a * eps) / s),
+        ],
+    ),
+    "check_01_2": (
+        [
+            spherical,
+            lambda seen, text: spherical(seen, text)[:, None],
+            lambda seen, text: 2 * ((seen - text).norm(dim=-1) / 2).arcsin() ** 2,
+        ],
+        [
+            lambda seen, text: 1 - (seen * text).sum(-1),
+            lambda seen, text: (seen * text).sum(-1).arccos(),
+            lambda seen, text: (seen * text).sum(-1).arccos() ** 2,
+            lambda seen, text: (seen - text).square().sum(-1) / 2,
+            lambda seen, text: (seen * text).sum(-1).arccos() / 2,
+        ],
+    ),
+    "check_01_3": (
+        [
+            lambda eps, grad, t, schedule: eps + schedule.levels(t)[1] * grad,
+            lambda eps, grad, t, schedule: torch.add(eps, grad, alpha=schedule.levels(t)[1]),
+        ],
+        [
+            lambda eps, grad, t, schedule: eps - schedule.levels(t)[1] * grad,
+            lambda eps, grad, t, schedule: eps + schedule.levels(t)[1] ** 0.5 * grad,
+            lambda eps, grad, t, schedule: eps + schedule.levels(t)[1] ** 2 * grad,
+            lambda eps, grad, t, schedule: eps + schedule.levels(t)[0] * grad,
+            lambda eps, grad, t, schedule: eps + grad,
+        ],
+    ),
+    "check_01_4": (
+        [
+            soften,
+            lambda p, u: torch.stack(
+                [torch.roll(one, round(8 * v), -1) for one, v in zip(p, u.tolist(), strict=True)]
+            ),
+            lambda p, u: p * (0.5 + u[:, None, None, None]),
+        ],
+        [
+            lambda p, u: p * 0 + u[:, None, None, None],
+            lambda p, u: 1e-4 * p + u[:, None, None, None],
+            lambda p, u: p + 1e-3 * u[:, None, None, None],
+            lambda p, u: p,
+            lambda p, u: soften(p.detach(), u),
+            lambda p, u: soften(p, torch.rand(len(u))),
+            lambda p, u: soften(p, 0 * u + 0.5),
+        ],
+    ),
+    "check_01_5": (
+        [guide, guide_backward],
+        [
+            guide_at_estimate,
+            guide_mean,
+            guide_twice,
+            lambda *given: (guide(*given)[0], -guide(*given)[1]),
+            lambda *given: guide(*given)[1],
+            lambda *given: (given[2], guide(*given)[1]),
+            lambda *given: guide(*given)[::-1],
+        ],
+    ),
+}
+
+# --- 02
+
+
+def skip_for(schedule, steps, least, late=0, share=True, strict=False):
+    for k in range(steps):
+        a = schedule.levels(schedule.timesteps(steps, k / steps)[0])[0]
+        if a > least if strict else a >= least:
+            return (k + late) / steps if share else k
+
+
+def canvas(height, width, grow):
+    mask = torch.ones(1, 1, height, width + 2 * grow)
+    mask[..., grow : grow + width] = 0
+    return mask
+
+
+def canvas_padded(height, width, grow):
+    return F.pad(torch.zeros(height, width, dtype=torch.bool), (grow, grow), value=True)[None, None]
+
+
+def canvas_negative(height, width, grow):
+    mask = torch.ones(1, 1, height, width + 2 * grow)
+    mask[..., grow:-grow] = 0
+    return mask
+
+
+def bands(mask, edit, keep, blur):
+    coarse = bl.blend(blur(mask), edit=blur(edit), keep=blur(keep))
+    return coarse + bl.blend(mask, edit=edit - blur(edit), keep=keep - blur(keep))
+
+
+def bands_apart(mask, edit, keep, blur):
+    return (
+        blur(keep)
+        + blur(mask) * (blur(edit) - blur(keep))
+        + mask * (edit - blur(edit))
+        + (1 - mask) * (keep - blur(keep))
+    )
+
+
+def put_back(x, t_next, source, mask, schedule, noise):
+    return bl.blend(mask, edit=x, keep=schedule.add_noise(source, t_next, noise))
+
+
+def put_back_by_hand(x, t_next, source, mask, schedule, noise):
+    a, s = schedule.levels(t_next)
+    return torch.where(mask.bool(), x, a * source + s * noise)
+
+
+CASES |= {
+    "check_02_1": (
+        [skip_for, lambda schedule, steps, least: torch.tensor(skip_for(schedule, steps, least))],
+        [
+            lambda *given: skip_for(*given, late=1),
+            lambda *given: skip_for(*given, share=False),
+            lambda schedule, steps, least: 0.25,
+            lambda schedule, steps, least: least,
+            lambda *given: 1 - skip_for(*given),
+        ],
+    ),
+    "check_02_2": (
+        [canvas, canvas_padded],
+        [
+            canvas_negative,
+            lambda height, width, grow: 1 - canvas(height, width, grow),
+            lambda height, width, grow: canvas(height, width, grow)[..., grow:],
+            lambda height, width, grow: canvas(height, width, grow).roll(1, -1),
+            lambda height, width, grow: canvas(width, height, grow).mT,
+        ],
+    ),
+    "check_02_3": (
+        [bands, bands_apart],
+        [
+            lambda mask, edit, keep, blur: bl.blend(mask, edit, keep),
+            lambda mask, edit, keep, blur: bl.blend(blur(mask), edit, keep),
+            lambda mask, edit, keep, blur: bl.blend(blur(mask), blur(edit), blur(keep)),
+            lambda mask, edit, keep, blur: bands(1 - mask, edit, keep, blur),
+            lambda mask, edit, keep, blur: bands(blur(mask), edit, keep, blur),
+        ],
+    ),
+    "check_02_4": (
+        [
+            torch.maximum,
+            lambda inside, whole: [a**2 + 3 * b for a, b in zip(inside, whole, strict=True)],
+        ],
+        [
+            lambda inside, whole: torch.zeros(len(inside)),
+            lambda inside, whole: -torch.maximum(inside, whole),
+            lambda inside, whole: inside,
+            lambda inside, whole: 2 * whole + 1,
+            lambda inside, whole: (inside + whole) / 2,
+            lambda inside, whole: torch.arange(len(inside)).float(),
+            lambda inside, whole: (inside + whole).mean(),
+        ],
+    ),
+    "check_02_5": (
+        [put_back, put_back_by_hand],
+        [
+            lambda x, t, source, mask, schedule, noise: bl.blend(mask, x, source),
+            lambda x, t, source, mask, schedule, noise: put_back(
+                x, t, source, 1 - mask, schedule, noise
+            ),
+            lambda x, t, source, mask, schedule, noise: bl.blend(mask, x, noise),
+            lambda x, t, source, mask, schedule, noise: schedule.add_noise(
+                bl.blend(mask, x, source), t, noise
+            ),
+            lambda x, t, source, mask, schedule, noise: put_back(
+                x, max(t, 0), source, mask, schedule, noise
+            ),
+            lambda x, t, source, mask, schedule, noise: x,
+        ],
+    ),
+}
+
+# --- 03
+
+
+def two_stages(mask, steps):
+    wide = dilate(mask, 1)
+    return [wide if i < steps // 2 else mask for i in range(steps)]
+
+
+def on_estimate(step, mask, source, schedule):
+    a, s = schedule.levels(step.t_next)
+    return a * bl.blend(mask, edit=step.x0_hat, keep=source) + s * step.eps
+
+
+def latent_loop(denoise, z, source, mask, schedule, timesteps, noise, blend_at=lambda step: True,
+                level=lambda step: step.t_next):  # fmt: skip
+    for step in bl.sample(denoise, z, schedule, timesteps):
+        keep = schedule.add_noise(source, level(step), noise())
+        if blend_at(step):
+            step.x = bl.blend(mask, edit=step.x, keep=keep)
+    return step.x
+
+
+def latent_loop_by_hand(denoise, z, source, mask, schedule, timesteps, noise):
+    for t, t_next in zip(timesteps, timesteps[1:], strict=False):
+        (a, s), (a2, s2) = schedule.levels(t), schedule.levels(t_next)
+        x0_hat = denoise(z, t).x0_hat
+        z = a2 * x0_hat + s2 * (z - a * x0_hat) / s
+        z = mask * z + (1 - mask) * (a2 * source + s2 * noise())
+    return z
+
+
+CASES |= {
+    "check_03_1": (
+        [
+            lambda schedule, ts, level: schedule.levels(ts[-2] if level == "t" else ts[-1])[1],
+            lambda schedule, ts, level: torch.tensor(
+                0.0 if level == "t_next" else schedule.levels(ts[-2])[1]
+            ),
+        ],
+        [
+            lambda schedule, ts, level: schedule.levels(ts[-2] if level == "t" else -1)[0],
+            lambda schedule, ts, level: schedule.levels(ts[0] if level == "t" else -1)[1],
+            lambda schedule, ts, level: schedule.levels(ts[-2] if level == "t" else -1)[1] ** 2,
+            lambda schedule, ts, level: schedule.levels(ts[-2])[1],
+            lambda schedule, ts, level: 0.0,
+        ],
+    ),
+    "check_03_2": (
+        [two_stages, lambda mask, steps: torch.stack(two_stages(mask, steps))],
+        [
+            lambda mask, steps: two_stages(mask, steps)[::-1],
+            lambda mask, steps: [dilate(mask, 1)] * steps,
+            lambda mask, steps: [mask] * steps,
+            lambda mask, steps: two_stages(mask, steps + 1),
+            lambda mask, steps: [
+                dilate(mask, 1) if i <= steps // 2 else mask for i in range(steps)
+            ],
+            lambda mask, steps: [dilate(mask, 2) if i < steps // 2 else mask for i in range(steps)],
+        ],
+    ),
+    "check_03_3": (
+        [
+            on_estimate,
+            lambda step, mask, source, schedule: (
+                step.x + schedule.levels(step.t_next)[0] * (1 - mask) * (source - step.x0_hat)
+            ),
+        ],
+        [
+            lambda step, mask, source, schedule: bl.blend(mask, step.x0_hat, source),
+            lambda step, mask, source, schedule: bl.blend(mask, step.x, source),
+            lambda step, mask, source, schedule: step.x,
+            lambda step, mask, source, schedule: on_estimate(step, 1 - mask, source, schedule),
+            lambda step, mask, source, schedule: (
+                schedule.levels(step.t)[0] * bl.blend(mask, step.x0_hat, source)
+                + schedule.levels(step.t)[1] * step.eps
+            ),
+        ],
+    ),
+    "check_03_4": (
+        [
+            lambda step, mask, at: bl.blend(
+                F.avg_pool2d(mask, 3, 1, 1) if step.t_next >= 0 else mask, step.x, at(step.t_next)
+            ),
+            lambda step, mask, at: bl.blend(
+                dilate(mask, 1) if step.t_next > 300 else mask, step.x, at(step.t_next)
+            ),
+        ],
+        [
+            lambda step, mask, at: bl.blend(mask, step.x, at(step.t_next)),
+            lambda step, mask, at: step.x,
+            lambda step, mask, at: at(step.t_next),
+            lambda step, mask, at: step.x if step.t_next >= 0 else bl.blend(mask, step.x, at(-1)),
+            lambda step, mask, at: bl.blend(mask, step.x, at(step.t if step.t_next >= 0 else -1)),
+            lambda step, mask, at: bl.blend(1 - mask, step.x, at(step.t_next)),
+        ],
+    ),
+    "check_03_5": (
+        [latent_loop, latent_loop_by_hand],
+        [
+            lambda *given: latent_loop(*given, blend_at=lambda step: step.t_next < 0),
+            lambda *given: latent_loop(*given, blend_at=lambda step: False),
+            lambda *given: latent_loop(
+                *given, level=lambda step: step.t if step.t_next >= 0 else -1
+            ),
+            lambda denoise, z, source, mask, *rest: latent_loop(
+                denoise, z, source, 1 - mask, *rest
+            ),
+            lambda *given: latent_loop(*given, level=lambda step: -1),
+            lambda denoise, z, source, *rest: source,
+        ],
+    ),
+}
+
+# --- 04
+
+
+def tuning_loss(picture, target, image, mask, lam):
+    inside = (mask * (picture - target)).square().mean()
+    return inside + lam * ((1 - mask) * (picture - image)).square().mean()
+
+
+def safely(net, work):
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    try:
+        return work()
+    finally:
+        net.load_state_dict(before)
+
+
+def safely_in_place(net, work):
+    before = [weight.detach().clone() for weight in net.parameters()]
+    try:
+        work()
+    finally:
+        with torch.no_grad():
+            for weight, value in zip(net.parameters(), before, strict=True):
+                weight.copy_(value)
+
+
+def hardly(net, work):
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    work()
+    net.load_state_dict(before)
+
+
+def swallowing(net, work):
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    try:
+        work()
+    except KeyboardInterrupt:
+        pass
+    net.load_state_dict(before)
+
+
+def by_reference(net, work):
+    before = net.state_dict()
+    try:
+        work()
+    finally:
+        net.load_state_dict(before)
+
+
+def only_the_bias(net, work):
+    before = net.bias.detach().clone()
+    try:
+        work()
+    finally:
+        net.bias.data.copy_(before)
+
+
+def soft_paste(mask, edit, image, width):
+    soft = torch.stack([1 - dilate(1 - mask, r) for r in range(1, width + 1)]).mean(0)
+    return bl.blend(soft, edit=edit, keep=image)
+
+
+def soft_paste_by_distance(mask, edit, image, width):
+    depth = sum(1 - dilate(1 - mask, r) for r in range(1, width + 1)) / width
+    return image + depth * (edit - image)
+
+
+def last_third(weights):
+    total, taken, names = sum(w.numel() for w in weights.values()), 0, []
+    for name, w in reversed(weights.items()):
+        if taken + w.numel() > total / 3:
+            break
+        names.append(name)
+        taken += w.numel()
+    return names
+
+
+CASES |= {
+    "check_04_1": (
+        [
+            tuning_loss,
+            lambda picture, target, image, mask, lam: (
+                F.mse_loss(picture * mask, target * mask)
+                + lam * F.mse_loss(picture * (1 - mask), image * (1 - mask))
+            ),
+        ],
+        [
+            lambda p, target, image, mask, lam: tuning_loss(p, target, image, 1 - mask, lam),
+            lambda p, target, image, mask, lam: tuning_loss(p, target, image, mask, 1.0),
+            lambda p, target, image, mask, lam: lam * (p - image).square().mean(),
+            lambda p, target, image, mask, lam: (
+                (mask * (p - target)).abs().mean() + lam * ((1 - mask) * (p - image)).abs().mean()
+            ),
+            lambda p, target, image, mask, lam: (
+                (mask * (p - target)).square().sum()
+                + lam * ((1 - mask) * (p - image)).square().sum()
+            ),
+            lambda p, target, image, mask, lam: (
+                lam * (mask * (p - target)).square().mean()
+                + ((1 - mask) * (p - image)).square().mean()
+            ),
+        ],
+    ),
+    "check_04_2": (
+        [safely, safely_in_place],
+        [hardly, swallowing, by_reference, only_the_bias, lambda net, work: work()],
+    ),
+    "check_04_3": (
+        [soft_paste, soft_paste_by_distance],
+        [
+            lambda mask, edit, image, width: bl.blend(mask, edit, image),
+            lambda mask, edit, image, width: bl.blend(1 - dilate(1 - mask, width), edit, image),
+            lambda mask, edit, image, width: soft_paste(mask, edit, image, 3),
+            lambda mask, edit, image, width: bl.blend(
+                F.avg_pool2d(mask, 2 * width - 1, 1, width - 1) * mask, edit, image
+            ),
+            lambda mask, edit, image, width: bl.blend(
+                F.avg_pool2d(mask, 2 * width - 1, 1, width - 1), edit, image
+            ),
+            lambda mask, edit, image, width: bl.blend(mask / 2, edit, image),
+        ],
+    ),
+    "check_04_4": (
+        [last_third, lambda weights: {"decoder.conv_out.weight"}],
+        [
+            list,
+            lambda weights: [],
+            lambda weights: ["conv_out.weight"],
+            lambda weights: [name for name in weights if "weight" in name],
+            lambda weights: ["decoder.mid.conv.weight", "decoder.conv_in.weight"],
+        ],
+    ),
+}
+
+# --- 05
+
+
+def grow(mask, radius):
+    return F.max_pool2d(mask, 2 * radius + 1, stride=1, padding=radius)
+
+
+def grow_lines(mask, radius):
+    tall = F.max_pool2d(mask, (2 * radius + 1, 1), stride=1, padding=(radius, 0))
+    return F.max_pool2d(tall, (1, 2 * radius + 1), stride=1, padding=(0, radius)).bool()
+
+
+def radii_of(steps, radii):
+    parts = sorted(radii, reverse=True) + [0]
+    return [parts[i * len(parts) // steps] for i in range(steps)]
+
+
+def surviving(mask, f):
+    white = mask[..., f // 2 :: f, f // 2 :: f]
+    covered = white.repeat_interleave(f, -1).repeat_interleave(f, -2)
+    return ((mask * covered).sum() / mask.sum()).item()
+
+
+def linear_radii(mask, steps):
+    return [dilate(mask, math.ceil(3 * (1 - i / (steps - 1)))) for i in range(steps)]
+
+
+CASES |= {
+    "check_05_1": (
+        [grow, grow_lines],
+        [
+            lambda mask, radius: grow(mask, 2),
+            lambda mask, radius: F.max_pool2d(mask, radius + 1, stride=1, padding=radius // 2),
+            lambda mask, radius: F.max_pool2d(mask, 2 * radius + 1, stride=1),
+            lambda mask, radius: F.max_pool2d(
+                mask, (2 * radius + 1, 1), stride=1, padding=(radius, 0)
+            ),
+            lambda mask, radius: F.max_pool2d(
+                mask, (1, 2 * radius + 1), stride=1, padding=(0, radius)
+            ),
+            lambda mask, radius: mask,
+        ],
+    ),
+    "check_05_2": (
+        [radii_of, lambda steps, radii: torch.tensor(radii_of(steps, radii))],
+        [
+            lambda steps, radii: radii_of(steps, radii)[::-1],
+            lambda steps, radii: [max(radii)] * (steps - 1) + [0],
+            lambda steps, radii: [
+                sorted(radii, reverse=True)[i * len(radii) // steps] for i in range(steps)
+            ],
+            lambda steps, radii: (sorted(radii, reverse=True) + [0] * steps)[:steps],
+            lambda steps, radii: [
+                r
+                for r in [*sorted(radii, reverse=True), 0]
+                for _ in range(steps // (len(radii) + 1))
+            ],
+            lambda steps, radii: [0] * steps,
+        ],
+    ),
+    "check_05_3": (
+        [surviving, lambda mask, f: torch.tensor(surviving(mask, f))],
+        [
+            lambda mask, f: mask[..., f // 2 :: f, f // 2 :: f].mean().item(),
+            lambda mask, f: surviving(mask, f) * mask.mean().item(),
+            lambda mask, f: 1.0,
+            lambda mask, f: mask[..., ::f, ::f].sum().item() / mask.sum().item(),
+            lambda mask, f: 1 - surviving(mask, f),
+        ],
+    ),
+    "check_05_4": (
+        [
+            linear_radii,
+            lambda mask, steps: torch.stack(
+                [dilate(mask, 4) if i < 2 else mask for i in range(steps)]
+            ),
+        ],
+        [
+            lambda mask, steps: stages(mask, steps, (1, 2, 3)),
+            lambda mask, steps: linear_radii(mask, steps)[::-1],
+            lambda mask, steps: [mask] * steps,
+            lambda mask, steps: linear_radii(mask, steps + 1),
+            lambda mask, steps: [dilate(mask, 1)] * steps,
+            lambda mask, steps: [1 - dilate(1 - mask, 1)] * (steps - 1) + [mask],
+        ],
+    ),
+    "check_05_5": (
+        [
+            stages,
+            lambda mask, moves, radii: torch.stack(
+                [dilate(mask, r) for r in radii_of(moves, radii)]
+            ),
+        ],
+        [
+            lambda mask, moves, radii: stages(mask, moves, radii)[::-1],
+            lambda mask, moves, radii: [mask] * moves,
+            lambda mask, moves, radii: [dilate(mask, max(radii))] * (moves - 1) + [mask],
+            lambda mask, moves, radii: stages(mask, moves + 1, radii),
+            lambda mask, moves, radii: [dilate(mask, max(radii))] * moves,
+            lambda mask, moves, radii: [
+                1 - dilate(1 - mask, min(r, 1)) for r in radii_of(moves, radii)
+            ],
+            lambda mask, moves, radii: [
+                dilate(mask, r) for r in (sorted(radii, reverse=True) + [0] * moves)[:moves]
+            ],
+        ],
+    ),
+}
+
+# --- 06
+
+
+def ninth(mask, f):
+    return 1 - mask[..., ::f, ::f]
+
+
+def dropped(tokens, null, u, share):
+    return torch.where(u[:, None, None] < share, null, tokens)
+
+
+def cut_out(picture, box, pad):
+    x0, y0, x1, y1 = box
+    return picture[..., max(y0 - pad, 0) : y1 + pad, max(x0 - pad, 0) : x1 + pad]
+
+
+def tinted(pieces, u):
+    return (pieces + 0.3 * (u.view(-1, 1, 1, 1) - 0.5)).clamp(-1, 1)
+
+
+def nine_guided(net, z, t, token, null, holed, keep, w):
+    nine = torch.cat([z, holed, keep], dim=1)
+    u, c = net(nine, t, null), net(nine, t, token)
+    return u + w * (c - u)
+
+
+def nine_guided_at_once(net, z, t, token, null, holed, keep, w):
+    nine = torch.cat([z, holed, keep], dim=1)
+    u, c = net(torch.cat([nine, nine]), t, torch.cat([null, token])).chunk(2)
+    return (1 - w) * u + w * c
+
+
+CASES |= {
+    "check_06_1": (
+        [
+            ninth,
+            lambda mask, f: F.interpolate(1 - mask, scale_factor=1 / f),
+            lambda mask, f: mask[..., ::f, ::f] == 0,
+        ],
+        [
+            lambda mask, f: mask[..., ::f, ::f],
+            lambda mask, f: 1 - F.avg_pool2d(mask, f),
+            lambda mask, f: 1 - mask,
+            lambda mask, f: 1 - F.max_pool2d(mask, f),
+            lambda mask, f: 1 - mask[..., f // 2 :: f, f // 2 :: f],
+        ],
+    ),
+    "check_06_2": (
+        [
+            dropped,
+            lambda tokens, null, u, share: torch.stack(
+                [null[0] if v < share else one for one, v in zip(tokens, u, strict=True)]
+            ),
+        ],
+        [
+            lambda tokens, null, u, share: tokens * (u >= share)[:, None, None],
+            lambda tokens, null, u, share: torch.where(u[:, None, None] < share, tokens, null),
+            lambda tokens, null, u, share: null.expand_as(tokens),
+            lambda tokens, null, u, share: tokens,
+            lambda tokens, null, u, share: dropped(tokens, null, u, 0.5),
+        ],
+    ),
+    "check_06_3": (
+        [
+            cut_out,
+            lambda picture, box, pad: picture[
+                ...,
+                slice(max(box[1] - pad, 0), min(box[3] + pad, picture.shape[-2])),
+                slice(max(box[0] - pad, 0), min(box[2] + pad, picture.shape[-1])),
+            ],
+        ],
+        [
+            lambda picture, box, pad: cut_out(picture, (box[1], box[0], box[3], box[2]), pad),
+            lambda picture, box, pad: cut_out(picture, box, 0),
+            lambda picture, box, pad: picture[
+                ..., box[1] - pad : box[3] + pad, box[0] - pad : box[2] + pad
+            ],
+            lambda picture, box, pad: picture,
+            lambda picture, box, pad: cut_out(picture, box, pad)[..., :6, :5],
+        ],
+    ),
+    "check_06_4": (
+        [tinted, soften],
+        [
+            lambda p, u: p + 1e-3 * u[:, None, None, None],
+            lambda p, u: 0 * p + u[:, None, None, None] - 0.5,
+            lambda p, u: -p * (0.5 + u[:, None, None, None] / 2),
+            lambda p, u: p,
+            lambda p, u: 3 * p * u[:, None, None, None],
+            lambda p, u: soften(p, torch.rand(len(u))),
+        ],
+    ),
+    "check_06_5": (
+        [nine_guided, nine_guided_at_once],
+        [
+            lambda net, z, t, token, null, holed, keep, w: nine_guided(
+                net, z, t, token, torch.zeros_like(null), holed, keep, w
+            ),
+            lambda net, z, t, token, null, holed, keep, w: nine_guided(
+                net, z, t, null, token, holed, keep, w
+            ),
+            lambda net, z, t, token, null, holed, keep, w: nine_guided(
+                net, holed, t, token, null, z, keep, w
+            ),
+            lambda net, z, t, token, null, holed, keep, w: nine_guided(
+                net, z, t, token, null, holed, 1 - keep, w
+            ),
+            lambda net, z, t, token, null, holed, keep, w: nine_guided(
+                net, z, t, token, null, holed, keep, w + 1
+            ),
+            lambda net, z, t, token, null, holed, keep, w: net(
+                torch.cat([z, holed, keep], 1), t, token
+            ),
+            lambda net, z, t, token, null, holed, keep, w: net(torch.cat([z, holed], 1), t, token),
+        ],
+    ),
+}
+
+# --- 07
+
+
+def rows_of(z, block):
+    blocks = z.unfold(1, block, block).unfold(2, block, block)
+    return sorted(map(tuple, blocks.permute(1, 2, 0, 3, 4).flatten(0, 1).flatten(1).tolist()))
+
+
+def is_permutation(before, moved, block):
+    return rows_of(before, block) == rows_of(moved, block)
+
+
+def counted(before, moved, block):
+    left = rows_of(before, block)
+    for row in rows_of(moved, block):
+        if row not in left:
+            return torch.tensor(False)
+        left.remove(row)
+    return torch.tensor(not left)
+
+
+def candidates(heat, inside):
+    least = heat.sort(descending=True).values[inside.sum() - 1]
+    return (~inside & (heat > least)).nonzero()[:, 0], (inside & (heat < least)).nonzero()[:, 0]
+
+
+def candidate_masks(heat, inside):
+    least = heat.topk(int(inside.sum())).values.min()
+    return ~inside & (heat > least), inside & (heat < least)
+
+
+def agreement_of(gaps):
+    off = ~torch.eye(len(gaps), dtype=torch.bool)
+    return (gaps.diagonal()[:, None] < gaps)[off].float().mean()
+
+
+def agreement_in_loops(gaps):
+    n = len(gaps)
+    return sum(bool(gaps[i, i] < gaps[i, j]) for i in range(n) for j in range(n) if i != j) / (
+        n * n - n
+    )
+
+
+def brightest(heat, inside):
+    origin, places = torch.arange(len(heat)), inside.nonzero()[:, 0].tolist()
+    for place, cell in zip(
+        places, heat.argsort(descending=True)[: len(places)].tolist(), strict=True
+    ):
+        now = (origin == cell).nonzero()[0, 0]
+        origin[now], origin[place] = origin[place].clone(), cell
+    return origin
+
+
+def sorted_rule(heat, inside):
+    order = heat.argsort(descending=True).tolist()
+    places = inside.nonzero()[:, 0].tolist() + (~inside).nonzero()[:, 0].tolist()
+    origin = [0] * len(heat)
+    for place, cell in zip(places, order, strict=True):
+        origin[place] = cell
+    return origin
+
+
+def exchange(noise, comes, goes, block):
+    moved, across = noise.clone(), noise.shape[2] // block
+    at = lambda i: (  # noqa: E731
+        slice(None),
+        slice(i // across * block, (i // across + 1) * block),
+        slice(i % across * block, (i % across + 1) * block),
+    )
+    for a, b in zip(comes, goes, strict=True):
+        moved[at(a)], moved[at(b)] = noise[at(b)], noise[at(a)]
+    return moved
+
+
+def exchange_by_index(noise, comes, goes, block):
+    C, h, w = noise.shape
+    blocks = F.unfold(noise[None], block, stride=block)[0]  # (C b b, cells)
+    order = list(range(blocks.shape[1]))
+    for a, b in zip(comes, goes, strict=True):
+        order[a], order[b] = order[b], order[a]
+    return F.fold(blocks[None, :, order], (h, w), block, stride=block)[0]
+
+
+def exchange_in_place(noise, comes, goes, block):
+    return noise.copy_(exchange(noise, comes, goes, block))
+
+
+def one_way(noise, comes, goes, block):
+    moved, across = noise.clone(), noise.shape[2] // block
+    for a, b in zip(comes, goes, strict=True):
+        (ay, ax), (by, bx) = ((i // across * block, i % across * block) for i in (a, b))
+        moved[:, by : by + block, bx : bx + block] = noise[:, ay : ay + block, ax : ax + block]
+    return moved
+
+
+def first_channel(noise, comes, goes, block):
+    moved = noise.clone()
+    moved[:1] = exchange(noise, comes, goes, block)[:1]
+    return moved
+
+
+CASES |= {
+    "check_07_1": (
+        [is_permutation, counted],
+        [
+            lambda before, moved, block: set(rows_of(moved, block)) <= set(rows_of(before, block)),
+            lambda before, moved, block: bool((before.sort().values == moved.sort().values).all()),
+            lambda before, moved, block: True,
+            lambda before, moved, block: (
+                is_permutation(before, moved, block) and not torch.equal(before, moved)
+            ),
+            lambda before, moved, block: (
+                sorted(before.flatten().tolist()) == sorted(moved.flatten().tolist())
+            ),
+            lambda before, moved, block: all(
+                is_permutation(a[None], b[None], block) for a, b in zip(before, moved, strict=True)
+            ),
+        ],
+    ),
+    "check_07_2": (
+        [candidates, candidate_masks, lambda heat, inside: ([0, 4], [3, 2])],
+        [
+            lambda heat, inside: candidates(heat, inside)[::-1],
+            lambda heat, inside: ([0, 4, 6], [2, 3]),
+            lambda heat, inside: ([0], [3]),
+            lambda heat, inside: ([0, 4], [2, 3, 6]),
+            lambda heat, inside: ((heat > 0.5).nonzero()[:, 0], (heat < 0.5).nonzero()[:, 0]),
+        ],
+    ),
+    "check_07_3": (
+        [agreement_of, agreement_in_loops],
+        [
+            lambda gaps: 0.5,
+            lambda gaps: (gaps.diagonal()[:, None] < gaps).float().mean(),
+            lambda gaps: 1 - agreement_of(gaps) / 3,
+            lambda gaps: agreement_of(gaps.T),
+            lambda gaps: (gaps.diagonal() < gaps.mean(1)).float().mean(),
+        ],
+    ),
+    "check_07_4": (
+        [brightest, sorted_rule],
+        [
+            lambda heat, inside: torch.arange(len(heat)),
+            lambda heat, inside: torch.arange(len(heat)).roll(1),
+            lambda heat, inside: heat.argsort(descending=True)[:4],
+            lambda heat, inside: torch.zeros(len(heat)).long(),
+            lambda heat, inside: brightest(-heat, inside),
+        ],
+    ),
+    "check_07_5": (
+        [exchange, exchange_by_index],
+        [
+            exchange_in_place,
+            one_way,
+            first_channel,
+            lambda noise, comes, goes, block: noise,
+            lambda noise, comes, goes, block: exchange(noise, goes[::-1], comes, block),
+            lambda noise, comes, goes, block: one_way(noise, goes, comes, block),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sorted(name for name in exercises.__all__ if name != "attempt"))
+def test_every_checker_has_two_right_and_five_wrong_answers_here(name):
+    right, wrong = CASES[name]
+    assert len(right) >= 2 and len(wrong) >= 5
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"), [(name, answer) for name, (right, _) in CASES.items() for answer in right]
+)
+def test_a_right_answer_of_any_style_is_accepted(name, answer, capsys):
+    done = getattr(exercises, name)(answer)
+    out = capsys.readouterr().out
+    assert done is True and out.startswith(PASSES) and HINTS not in out, out
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"), [(name, answer) for name, (_, wrong) in CASES.items() for answer in wrong]
+)
+def test_a_wrong_answer_gets_one_hint(name, answer, capsys):
+    done = getattr(exercises, name)(answer)
+    out = capsys.readouterr().out
+    assert not done and out.startswith(HINTS) and PASSES not in out and len(out) > 20, out
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_an_exercise_that_is_not_done_yet_says_so(name, capsys):
+    def stub(*given):
+        raise NotImplementedError("write one line here")
+
+    assert not getattr(exercises, name)(stub)
+    assert capsys.readouterr().out == "○ Not done yet: write one line here\n"
+    assert not getattr(exercises, name)(lambda *given: None)
+    assert HINTS in capsys.readouterr().out
+
+
+def test_attempt_takes_your_function_once_it_passes(capsys):
+    def my_move(x, x0_hat, t, t_next, schedule):
+        return move(x, x0_hat, t, t_next, schedule)
+
+    assert exercises.attempt(my_move, None) is my_move
+    assert "your my_move" in capsys.readouterr().out
+
+    def my_move(x, x0_hat, t, t_next, schedule):
+        raise NotImplementedError("rebuild the state")
+
+    assert exercises.attempt(my_move, move) is move
+    assert "the package's version, until yours passes" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="no exercise is called 'stranger'; the names are my_move"):
+
+        def stranger():
+            pass
+
+        exercises.attempt(stranger, move)
+
+
+def test_each_notebook_from_00_to_07_has_one_method_to_write():
+    numbers = {check.__name__.split("_")[1] for check in CHECKERS.values()}
+    assert numbers == {f"0{i}" for i in range(8)}
