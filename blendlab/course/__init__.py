@@ -1,0 +1,1 @@
+"""What only the course needs: the notebooks' runner, their widgets. Read next: widgets/panel.py."""

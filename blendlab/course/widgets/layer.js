@@ -1,0 +1,85 @@
+// What is painted: one byte of cover for each pixel of the picture and, for scribbles, three of colour.
+
+const TINT = [232, 28, 122]; // of a mask, as in viz.overlay
+
+class Layer {
+  constructor(width, height, coloured) {
+    const pixels = width * height;
+    Object.assign(this, { width, height, coloured, data: new Uint8Array(pixels * (coloured ? 4 : 1)) });
+    this.cover = this.data.subarray(0, pixels);
+    this.colour = this.data.subarray(pixels);
+  }
+
+  get copy() {
+    return this.data.slice();
+  }
+
+  equals(bytes) {
+    return bytes.length === this.data.length && bytes.every((value, i) => value === this.data[i]);
+  }
+
+  invert() {
+    this.cover.forEach((value, i) => (this.cover[i] = 255 - value));
+  }
+
+  begin() {
+    this.before = this.cover.slice();
+    this.stroke = new Uint8Array(this.cover.length);
+  }
+
+  /** Paint a line from a to b. A stroke covers a pixel as much as where it comes nearest, not more. */
+  line(a, b, radius, { soft, erase, colour }) {
+    const [dx, dy] = [b[0] - a[0], b[1] - a[1]];
+    const [left, right] = this.range(a[0], b[0], radius, this.width);
+    const [top, bottom] = this.range(a[1], b[1], radius, this.height);
+    for (let y = top; y < bottom; y++) {
+      for (let x = left; x < right; x++) {
+        const [px, py] = [x + 0.5 - a[0], y + 0.5 - a[1]];
+        const along = clamp((px * dx + py * dy) / (dx * dx + dy * dy || 1), 0, 1);
+        const away = Math.hypot(px - along * dx, py - along * dy) / radius;
+        const value = soft ? Math.round(255 * clamp((1 - away) / 0.7, 0, 1)) : 255 * (away <= 1);
+        const i = y * this.width + x;
+        if (value <= this.stroke[i]) continue;
+        this.stroke[i] = value;
+        this.cover[i] = erase ? Math.min(this.before[i], 255 - value) : Math.max(this.before[i], value);
+        if (colour && !erase) this.colour.set(colour, 3 * i);
+      }
+    }
+  }
+
+  range(a, b, radius, side) {
+    const low = Math.floor(Math.min(a, b) - radius), high = Math.ceil(Math.max(a, b) + radius);
+    return [clamp(low, 0, side), clamp(high, 0, side)];
+  }
+
+  /** Each pixel becomes the largest (Math.max: grow) or smallest (Math.min) of the 3 x 3 around it. */
+  morph(choose) {
+    for (const [step, side] of [[1, this.width], [this.width, this.height]]) {
+      const old = this.cover.slice();
+      for (let i = 0; i < old.length; i++) {
+        const at = Math.floor(i / step) % side;
+        const before = old[at > 0 ? i - step : i], after = old[at < side - 1 ? i + step : i];
+        this.cover[i] = choose(before, old[i], after);
+      }
+    }
+  }
+
+  draw(canvas) {
+    const pixels = new ImageData(this.width, this.height);
+    this.cover.forEach((cover, i) => {
+      pixels.data.set(this.coloured ? this.colour.subarray(3 * i, 3 * i + 3) : TINT, 4 * i);
+      pixels.data[4 * i + 3] = this.coloured ? cover : 0.6 * cover;
+    });
+    canvas.getContext("2d").putImageData(pixels, 0, 0);
+  }
+
+  /** How much is painted, in words. */
+  get share() {
+    const mean = this.cover.reduce((sum, value) => sum + value, 0) / this.cover.length / 255;
+    return mean > 0 && mean < 0.01 ? "under 1%" : Math.round(100 * mean) + "%";
+  }
+
+  get painted() {
+    return this.cover.reduce((sum, value) => sum + (value > 0), 0);
+  }
+}
