@@ -47,7 +47,8 @@ def grey(x, size: tuple[int, int], soft: bool, name: str = "mask") -> Image.Imag
         (x,) = images.to_pil(images.mask(x, soft=soft, allow_full=True, name=name))
     if x.size != size:
         (width, height), (w, h) = x.size, size
-        raise ValueError(f"{name} is {width}x{height} and the picture {w}x{h} (width x height): paint it anew")
+        sizes = f"{name} is {width}x{height} and the picture {w}x{h} (width x height)"
+        raise ValueError(f"{sizes}: resize it with bl.images.fit_mask({name}, ({w}, {h}))")
     return x
 
 

@@ -64,11 +64,18 @@ class Layer {
     }
   }
 
+  /** Whether a painted pixel has an unpainted neighbour. */
+  edge(i) {
+    const x = i % this.width, { width, cover } = this, free = (j) => cover[j] < 128;
+    const sideways = (x > 0 && free(i - 1)) || (x < width - 1 && free(i + 1));
+    return !free(i) && (sideways || free(i - width) || free(i + width));
+  }
+
   draw(canvas) {
     const pixels = new ImageData(this.width, this.height);
     this.cover.forEach((cover, i) => {
       pixels.data.set(this.coloured ? this.colour.subarray(3 * i, 3 * i + 3) : TINT, 4 * i);
-      pixels.data[4 * i + 3] = this.coloured ? cover : 0.6 * cover;
+      pixels.data[4 * i + 3] = this.coloured ? cover : this.edge(i) ? 230 : 0.45 * cover;
     });
     canvas.getContext("2d").putImageData(pixels, 0, 0);
   }

@@ -21,7 +21,8 @@ class _Painter(anywidget.AnyWidget):
 
     _esm, _css = script("layer.js", "painter.js"), CSS
     _image, _layer = CBytes().tag(sync=True), CBytes().tag(sync=True)
-    _size = List(Int(), [1, 1, 1, 1]).tag(sync=True)  # width and height of the layer, and of the picture
+    # Width and height of the layer, then of the picture.
+    _size = List(Int(), [1, 1, 1, 1]).tag(sync=True)
     mode = Unicode().tag(sync=True)
     shown = Int(384).tag(sync=True)  # width on the screen, in CSS pixels
     label = Unicode().tag(sync=True)  # what a screen reader calls it
@@ -79,8 +80,9 @@ class MaskPainter(_Painter):
     """
 
     def __init__(self, image, mask=None, **traits):
-        super().__init__(image, **dict(mode="mask", label="Mask to paint: white is edited") | traits)
-        self.value = mask
+        label = "Mask to paint: what is painted is edited"
+        super().__init__(image, **dict(mode="mask", label=label) | traits)
+        self.mask = mask
 
     @property
     def mask(self) -> Image.Image:
@@ -88,7 +90,7 @@ class MaskPainter(_Painter):
 
     @mask.setter
     def mask(self, mask):
-        self.value = mask
+        self.value = grey(mask, self.image.size, self.soft)
 
     @validate("value")
     def _checked_value(self, proposal):
@@ -96,6 +98,8 @@ class MaskPainter(_Painter):
 
     @observe("value")
     def _send_value(self, change):
+        if self.value is None:
+            self.mask = None
         self._layer = self.value.tobytes()
 
     @observe("_layer")
@@ -137,7 +141,8 @@ class CellPicker(_Painter):
     def cells(self, cells):
         cells = np.asarray(cells, bool)
         if list(cells.shape) != self.shape:
-            raise ValueError(f"cells are {cells.shape}: pass bools of shape {tuple(self.shape)}, rows first")
+            shape = tuple(self.shape)
+            raise ValueError(f"cells are {cells.shape}: pass bools of shape {shape}, rows first")
         self._layer = (255 * cells.astype(np.uint8)).tobytes()
 
     @property
@@ -175,12 +180,15 @@ class ScribblePainter(_Painter):
     @scribbles.setter
     def scribbles(self, scribbles):
         if scribbles.mode != "RGBA" or scribbles.size != self.image.size:
-            width, height = self.image.size
-            raise ValueError(f"scribbles are RGBA pictures of {width}x{height}, see-through where nothing is")
+            size = f"{self.image.width}x{self.image.height}"
+            raise ValueError(
+                f"scribbles are {scribbles.mode}: pass RGBA of {size}, clear where nothing is"
+            )
         self._layer = scribbles.getchannel("A").tobytes() + scribbles.convert("RGB").tobytes()
 
     def _colours(self):
-        return Image.frombytes("RGB", self.image.size, self._layer[self.image.width * self.image.height :])
+        cover = self.image.width * self.image.height
+        return Image.frombytes("RGB", self.image.size, self._layer[cover:])
 
     def _painted(self):
         return Image.composite(self._colours(), self.image, self._cover())

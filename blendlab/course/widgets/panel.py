@@ -42,7 +42,9 @@ class Panel(widgets.VBox):
     label: what a screen reader calls the result. error: why the latest run failed, or None.
     """
 
-    def __init__(self, function, controls, before=None, setup="", auto=True, start=True, label="Result"):
+    def __init__(
+        self, function, controls, before=None, setup="", auto=True, start=True, label="Result"
+    ):
         self.function, self.controls, self.setup = function, dict(controls), setup
         self.result = self.values = self.error = None
         self.frames, self._latest, self._threads = [], None, []
@@ -88,12 +90,14 @@ class Panel(widgets.VBox):
     def wait(self):
         """Return when no run is under way."""
         for thread in self._threads:
-            thread.join()
+            if thread is not threading.current_thread():
+                thread.join()
 
     def close(self):
-        """End the run, let go of the controls, and remove the panel."""
+        """End the run, let go of the controls, and remove the panel; a second time does nothing."""
         for control in self.controls.values() if self._auto else ():
             control.unobserve(self._changed, "value")
+        self._auto = False
         self.stop()
         self.wait()
         for widget in (self._viewer, *self._buttons):
@@ -135,16 +139,22 @@ class Panel(widgets.VBox):
     def _finish(self, values, value, frames, took):
         """Keep what came out, and show it."""
         if value is None:
-            raise TypeError(f"{self.function.__name__} returned nothing: end it with return picture")
+            raise TypeError(
+                f"{self.function.__name__} returned nothing: end it with return picture"
+            )
         seen, before = frames.pop(), self._picture_before(values)
         is_picture = isinstance(seen, Image.Image)
         if before and is_picture and seen.width * before.height != seen.height * before.width:
             (w, h), (width, height) = seen.size, before.size
             fix = "return the picture alone, or leave before= out"
-            raise ValueError(f"the result is {w}x{h} and the picture before {width}x{height}: {fix}")
-        self.result, self.values, self.frames = value, values, frames
+            raise ValueError(
+                f"the result is {w}x{h} and the picture before {width}x{height}: {fix}"
+            )
+        self.result, self.values, self.frames, self._seen = value, values, frames, seen
         with self._viewer.hold_sync():
-            self._viewer.film = [encoded(frame, film=True) for frame in frames] if is_picture else []
+            self._viewer.film = (
+                [encoded(frame, film=True) for frame in frames] if is_picture else []
+            )
             self._viewer.picture = encoded(seen) if is_picture else b""
             self._viewer.before = encoded(before) if before and is_picture else b""
             self._viewer.table = "" if is_picture else seen
@@ -184,7 +194,7 @@ class Panel(widgets.VBox):
         """Write result, pictures among the values, settings and remake.py to a folder, by default a new one."""
         values = self._made_with()
         folder = remake.new_folder() if folder is None else Path(folder)
-        remake.write(folder, self.result, values, self.code(folder))
+        remake.write(folder, self._seen, values, self.code(folder))
         return folder
 
     def _made_with(self):
@@ -198,7 +208,9 @@ class Panel(widgets.VBox):
         except (ValueError, TypeError, OSError) as error:
             self._viewer.error = _sentence(error)
         else:
-            self._viewer.status = f"Saved in {folder}: " + ", ".join(sorted(p.name for p in folder.iterdir()))
+            self._viewer.status = f"Saved in {folder}: " + ", ".join(
+                sorted(p.name for p in folder.iterdir())
+            )
 
 
 panel = Panel
@@ -213,7 +225,9 @@ def _button(name, press):
 def _dress(name, control):
     """A control's name, a class to find it by, and no run for every pixel that a slider passes."""
     if not control.has_trait("value"):
-        raise ValueError(f"{name} is a {type(control).__name__}, which has no value: pass one with a value")
+        raise ValueError(
+            f"{name} is a {type(control).__name__}, which has no value: pass one with a value"
+        )
     control.add_class("bl-control").add_class("bl-control-" + name)
     if control.has_trait("continuous_update"):
         control.continuous_update = False
@@ -237,7 +251,9 @@ def _seen(value):
         return value._repr_html_()
     if isinstance(value, str):
         return f"<p>{html.escape(value)}</p>"
-    raise TypeError(f"the result is a {type(value).__name__}: return a picture, a list of pictures or a text")
+    raise TypeError(
+        f"the result is a {type(value).__name__}: return a picture, a list of pictures or a text"
+    )
 
 
 def _sentence(error):

@@ -21,14 +21,22 @@ def code(function, values: dict, setup: str, folder) -> str:
     if inspect.isgeneratorfunction(function):
         imports += ["from blendlab.course.widgets import result"]
         call = f"result({call})"
-    parts = ["\n".join(imports), textwrap.dedent(setup).strip(), _source(function), f"picture = {call}"]
+    parts = [
+        "\n".join(imports),
+        textwrap.dedent(setup).strip(),
+        _source(function),
+        f"picture = {call}",
+    ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def write(folder: Path, result, values: dict, lines: str):
-    """The files: result.png, NAME.png for pictures among the values, settings.json, remake.py."""
+def write(folder: Path, seen, values: dict, lines: str):
+    """The files: result.png (or .html), NAME.png for pictures among the values, settings.json, remake.py."""
     folder.mkdir(parents=True, exist_ok=True)
-    result.save(folder / "result.png")
+    if isinstance(seen, Image.Image):
+        seen.save(folder / "result.png")
+    else:
+        (folder / "result.html").write_text(seen, encoding="utf-8")
     plain = {}
     for name, value in values.items():
         plain[name] = value
@@ -54,15 +62,18 @@ def _written(name, value, folder):
     if isinstance(value, (str, int, float, bool, type(None))):
         return repr(value)
     if isinstance(value, (list, tuple)):
-        inner = [_written(name, one, folder) for one in value]
-        return f"[{', '.join(inner)}]" if isinstance(value, list) else f"({', '.join(inner)},)"
-    raise ValueError(f"{name} is a {type(value).__name__}, which no line of Python writes: let a control hold plain values")
+        inner = "".join(_written(name, one, folder) + ", " for one in value)
+        return f"[{inner[:-2]}]" if isinstance(value, list) else f"({inner.rstrip()})"
+    kind = type(value).__name__
+    raise ValueError(f"{name} is a {kind}, which no line of Python writes: give it plain values")
 
 
 def _source(function):
     """The function's own lines, or its import where it lives in a module."""
     if function.__name__ == "<lambda>":
-        raise ValueError("a lambda cannot be written to a file: give the panel a function, def play(...)")
+        raise ValueError(
+            "a lambda cannot be written to a file: give the panel a function, def play(...)"
+        )
     if function.__module__ != "__main__" and "<locals>" not in function.__qualname__:
         return f"from {function.__module__} import {function.__name__}"
     return textwrap.dedent(inspect.getsource(function)).strip()

@@ -47,7 +47,9 @@ def opened(name: str, content: bytes) -> tuple[Image.Image, bool]:
     try:
         found = Image.open(io.BytesIO(content))
     except Exception as error:  # decoders raise almost anything
-        raise ValueError(f"{name} is no picture that can be read here: save it as PNG or JPEG") from error
+        raise ValueError(
+            f"{name} is no picture that can be read here: save it as PNG or JPEG"
+        ) from error
     turned = found.getexif().get(ORIENTATION, UPRIGHT) != UPRIGHT
     try:
         return picture(found), turned
@@ -70,7 +72,9 @@ class PictureUpload(widgets.VBox):
         self.note, self.whole, self.about = note, None, ""
         self.file = widgets.FileUpload(accept="image/*", multiple=False, description="Own picture")
         aspect = self.size[0] / self.size[1]
-        self.crop = BoxEditor(Image.new("RGB", self.size), {}, aspect=aspect, shown=shown, label="Part to take")
+        self.crop = BoxEditor(
+            Image.new("RGB", self.size), {}, aspect=aspect, shown=shown, label="Part to take"
+        )
         self.crop.layout.display = "none"
         self.says = widgets.HTML()
         super().__init__([self.file, self.crop, self.says])
@@ -78,8 +82,12 @@ class PictureUpload(widgets.VBox):
         self.value = picture(image)
         if self.value.size != self.size:
             w, h = self.size
-            raise ValueError(f"the picture is {self.value.width}x{self.value.height}: pass fit(image, ({w}, {h}))")
-        self._say(f"Choose a picture of your own; it comes in as {self.size[0]} x {self.size[1]} pixels.")
+            raise ValueError(
+                f"the picture is {self.value.width}x{self.value.height}: pass fit(image, ({w}, {h}))"
+            )
+        self._say(
+            f"Choose a picture of your own; it comes in as {self.size[0]} x {self.size[1]} pixels."
+        )
         self.file.observe(self._received, "value")
         self.crop.observe(self._cropped, "value")
 
@@ -90,7 +98,9 @@ class PictureUpload(widgets.VBox):
             except ValueError as error:
                 self._say(f"{error}.", error=True)
                 continue
-            self.about = f"{name} is {whole.width} x {whole.height}" + (", turned upright" if turned else "")
+            self.about = f"{name} is {whole.width} x {whole.height}" + (
+                ", turned upright" if turned else ""
+            )
             self._take(whole)
 
     def _take(self, whole):
@@ -126,5 +136,8 @@ class PictureUpload(widgets.VBox):
 def _middle(size, shape):
     """The largest centred box with the proportions of shape in a picture of that size, in fractions."""
     width, height = size
-    x, y = min(1, height * shape[0] / shape[1] / width), min(1, width * shape[1] / shape[0] / height)
+    x, y = (
+        min(1, height * shape[0] / shape[1] / width),
+        min(1, width * shape[1] / shape[0] / height),
+    )
     return (1 - x) / 2, (1 - y) / 2, (1 + x) / 2, (1 + y) / 2

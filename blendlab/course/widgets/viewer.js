@@ -13,7 +13,7 @@ function render({ model, el }) {
   const stage = make("div", { class: "bl-view" }, before, after, edge);
   const table = make("div", { class: "bl-table" });
   const swipe = make("input", { type: "range", class: "bl-swipe", min: 0, max: 100, value: 0, step: 1 });
-  const swiping = make("label", {}, "Before", swipe);
+  const swiping = make("label", {}, "Show before", swipe);
 
   // The film's last frame is the result itself.
   const frame = make("input", { type: "range", class: "bl-frame", min: 1, step: 1 });
@@ -45,7 +45,7 @@ function render({ model, el }) {
     const share = swiping.hidden ? 0 : +swipe.value;
     after.style.clipPath = share ? `inset(0 0 0 ${share}%)` : "";
     edge.style.left = share + "%";
-    edge.hidden = swiping.hidden;
+    edge.hidden = share === 0 || share === 100;
     swipe.setAttribute("aria-valuetext", `${share}% before, ${100 - share}% after`);
   }
 
@@ -90,7 +90,7 @@ function render({ model, el }) {
       wipe();
     }),
     follow(model, ["busy", "done"], () => {
-      bar.style.visibility = model.get("busy") ? "visible" : "hidden";
+      bar.hidden = !model.get("busy");
       if (model.get("done") === null) bar.removeAttribute("value");
       else bar.value = model.get("done");
     }),
