@@ -1,7 +1,7 @@
 // Boxes over a picture: drag them, pull their corners; with the keyboard, arrows move and Shift resizes.
 // A box is [left, top, right, bottom] in fractions; its corners lie between pixels.
 
-const COLOURS = ["#2f6db5", "#d9722e", "#3f9560", "#8e5aa8", "#767676"]; // as in viz
+const COLOURS = ["#2f6db5", "#b3551a", "#2f7d4c", "#8e5aa8", "#6b6b6b"]; // white text stands on them
 const CORNERS = { nw: [0, 1], ne: [2, 1], sw: [0, 3], se: [2, 3] }; // the sides that a corner moves
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const HINT = "Tab goes to a box; arrows move it, Shift and arrows resize it, Ctrl goes ten pixels at once.";
