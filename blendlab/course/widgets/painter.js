@@ -139,6 +139,7 @@ function render({ model, el }) {
     at = [at[0] * layer.width, at[1] * layer.height];
   }
   canvas.addEventListener("pointerdown", (event) => {
+    up("keys");
     if (pen || ![0, 5].includes(event.button)) return;
     canvas.setPointerCapture(event.pointerId);
     place(event);
@@ -162,7 +163,7 @@ function render({ model, el }) {
     at = [moved(at[0], x, layer.width), moved(at[1], y, layer.height)];
     if (pen?.id === "keys") move();
     aim();
-    report(`column ${Math.ceil(at[0])}, row ${Math.ceil(at[1])}; `);
+    report(`column ${Math.floor(at[0]) + 1}, row ${Math.floor(at[1]) + 1}; `);
   }
   canvas.addEventListener("keydown", (event) => {
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
