@@ -1,8 +1,10 @@
 // What all widgets share; Python puts it before the widget's own file, as a widget is one module.
 
-/** An element with attributes (those named on... are listeners) and children. */
+/** An element with attributes (those named on... are listeners) and children. Jupyter's shortcuts are
+ * off in it: "d d" deletes a cell, and a shortcut may name the very element that has the focus. */
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
+  element.dataset.lmSuppressShortcuts = "true";
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else if (value !== null) element.setAttribute(name, value);
@@ -11,9 +13,9 @@ function make(tag, attributes = {}, ...children) {
   return element;
 }
 
-/** The widget's root: themed, and Jupyter's shortcuts are off inside ("d d" would delete the cell). */
+/** The widget's root, which has the theme and keeps its keys to itself. */
 function root(el, name, ...children) {
-  const frame = make("div", { class: `bl bl-${name}`, "data-lm-suppress-shortcuts": "true" });
+  const frame = make("div", { class: `bl bl-${name}` });
   frame.addEventListener("keydown", (event) => event.stopPropagation());
   frame.append(...children);
   el.append(frame);
