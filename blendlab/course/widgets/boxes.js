@@ -7,11 +7,10 @@ const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], Arrow
 const HINT = "Tab goes to a box; arrows move it, Shift and arrows resize it, Ctrl goes ten pixels at once.";
 
 function render({ model, el }) {
-  const hint = make("p", { class: "bl-hint", id: unique() }, HINT);
-  const status = make("span", { class: "bl-status", role: "status" });
+  const [foot, status, hint] = footer(HINT);
   const picture = make("img", { alt: "", draggable: "false" });
   const stage = make("div", { class: "bl-stage", role: "group" }, picture);
-  const frame = root(el, "boxes", stage, status, hint);
+  root(el, "boxes", stage, foot);
   let boxes = []; // [{ name, box, element }]
 
   const snap = (value, axis) => Math.round(value * model.get("_size")[axis]) / model.get("_size")[axis];
@@ -93,7 +92,7 @@ function render({ model, el }) {
       class: "bl-corner bl-" + corner, onpointerdown: (event) => drag(event, one, sides),
     }));
     one.element = make("div", {
-      class: "bl-box", tabindex: 0, role: "application", "aria-roledescription": "box", "aria-describedby": hint.id,
+      class: "bl-box", tabindex: 0, role: "application", "aria-roledescription": "box", "aria-describedby": hint,
       style: `--bl-box: ${COLOURS[i % COLOURS.length]}`,
       onpointerdown: (event) => drag(event, one, null), onkeydown: (event) => key(event, one),
     }, make("span", { class: "bl-name" }, name), ...handles);

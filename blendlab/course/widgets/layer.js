@@ -27,7 +27,8 @@ class Layer {
     this.stroke = new Uint8Array(this.cover.length);
   }
 
-  /** Paint a line from a to b. A stroke covers a pixel as much as where it comes nearest, not more. */
+  /** Paint a line from a to b; returns the part to draw anew. A stroke covers a pixel as much as where
+   * it comes nearest, not more. */
   line(a, b, radius, { soft, erase, colour }) {
     const [dx, dy] = [b[0] - a[0], b[1] - a[1]];
     const [left, right] = this.range(a[0], b[0], radius, this.width);
@@ -45,6 +46,8 @@ class Layer {
         if (colour && !erase) this.colour.set(colour, 3 * i);
       }
     }
+    const wider = (low, high, side) => [Math.max(0, low - 1), Math.min(side, high + 1)]; // for edges
+    return [...wider(left, right, this.width), ...wider(top, bottom, this.height)];
   }
 
   range(a, b, radius, side) {
@@ -71,13 +74,18 @@ class Layer {
     return !free(i) && (sideways || free(i - width) || free(i + width));
   }
 
-  draw(canvas) {
-    const pixels = new ImageData(this.width, this.height);
-    this.cover.forEach((cover, i) => {
-      pixels.data.set(this.coloured ? this.colour.subarray(3 * i, 3 * i + 3) : TINT, 4 * i);
-      pixels.data[4 * i + 3] = this.coloured ? cover : this.edge(i) ? 230 : 0.45 * cover;
-    });
-    canvas.getContext("2d").putImageData(pixels, 0, 0);
+  /** Show a part of the layer: columns left to right, rows top to bottom. */
+  draw(canvas, [left, right, top, bottom] = [0, this.width, 0, this.height]) {
+    if (left >= right || top >= bottom) return;
+    const pixels = new ImageData(right - left, bottom - top);
+    for (let y = top, o = 0; y < bottom; y++) {
+      for (let x = left; x < right; x++, o += 4) {
+        const i = y * this.width + x, cover = this.cover[i];
+        for (let c = 0; c < 3; c++) pixels.data[o + c] = this.coloured ? this.colour[3 * i + c] : TINT[c];
+        pixels.data[o + 3] = this.coloured ? cover : this.edge(i) ? 230 : 0.45 * cover;
+      }
+    }
+    canvas.getContext("2d").putImageData(pixels, left, top);
   }
 
   /** How much is painted, in words. */

@@ -29,10 +29,9 @@ function render({ model, el }) {
   let past = [], future = [], sending = false;
 
   // What is seen.
-  const hint = make("p", { class: "bl-hint", id: unique() }, HINTS[mode]);
-  const status = make("span", { class: "bl-status", role: "status" });
+  const [foot, status, hint] = footer(HINTS[mode]);
   const picture = make("img", { alt: "", draggable: "false" });
-  const canvas = make("canvas", { tabindex: 0, role: "application", "aria-describedby": hint.id });
+  const canvas = make("canvas", { tabindex: 0, role: "application", "aria-describedby": hint });
   const ring = make("div", { class: "bl-ring", "aria-hidden": "true" });
   const grid = make("div", { class: "bl-grid", "aria-hidden": "true", hidden: cells ? null : "" });
   const stage = make("div", { class: "bl-stage" }, picture, canvas, grid, ring);
@@ -49,7 +48,7 @@ function render({ model, el }) {
   if (scribble) brush.push(make("label", {}, "Colour", colour));
   const others = Object.keys(buttons).filter((name) => !TOOLS[mode].includes(name));
   const rows = [...(cells ? [] : [row(...brush)]), row(...others.map((name) => buttons[name]))];
-  root(el, "painter", ...rows, stage, status, hint);
+  root(el, "painter", ...rows, stage, foot);
 
   function report(where = "") {
     const picked = `${layer.painted} of ${layer.cover.length} cells`;
@@ -69,7 +68,7 @@ function render({ model, el }) {
 
   // What can be done, by a button or a key.
   function remember() {
-    past = [...past.slice(-49), layer.copy];
+    past = [...past.slice(-29), layer.copy];
     future = [];
   }
   function changed() {
@@ -122,9 +121,8 @@ function render({ model, el }) {
     move();
   }
   function move() {
-    layer.line(snapped(pen.at), snapped(at), radius(), pen);
+    layer.draw(canvas, layer.line(snapped(pen.at), snapped(at), radius(), pen));
     pen.at = at;
-    layer.draw(canvas);
   }
   function up(id) {
     if (pen?.id !== id) return;

@@ -25,6 +25,13 @@ function root(el, name, ...children) {
 /** An id that no other element of the page has. */
 const unique = () => "bl-" + Math.random().toString(36).slice(2);
 
+/** What is said below a widget: its status, and its keys to unfold; [row, status, id of the keys]. */
+function footer(keys) {
+  const id = unique(), status = make("span", { class: "bl-status", role: "status" });
+  const unfold = make("details", {}, make("summary", {}, "Keyboard"), make("p", { id }, keys));
+  return [make("div", { class: "bl-row bl-footer" }, status, unfold), status, id];
+}
+
 /** Show bytes of a picture in an <img>; no bytes hide it. */
 function show(img, bytes) {
   if (img.src) URL.revokeObjectURL(img.src);

@@ -70,7 +70,7 @@ class PictureUpload(widgets.VBox):
     def __init__(self, size: int | tuple[int, int], image, note: str = "", shown: int = 256):
         self.size = (size, size) if isinstance(size, int) else tuple(size)
         self.note, self.whole, self.about = note, None, ""
-        self.file = widgets.FileUpload(accept="image/*", multiple=False, description="Own picture")
+        self.file = widgets.FileUpload(accept="image/*", multiple=False, description="Own picture", tooltip="Choose a file")
         aspect = self.size[0] / self.size[1]
         self.crop = BoxEditor(
             Image.new("RGB", self.size), {}, aspect=aspect, shown=shown, label="Part to take"
@@ -108,7 +108,7 @@ class PictureUpload(widgets.VBox):
         fits = whole.size == self.size
         self.crop.layout.display = "none" if fits else None
         self.crop.image = ImageOps.contain(whole, (1024, 1024)) if max(whole.size) > 1024 else whole
-        self.crop.boxes = {} if fits else {"taken": _middle(whole.size, self.size)}
+        self.crop.boxes = {} if fits else {"this part": _middle(whole.size, self.size)}
         self.whole = whole
         self._cropped()
 
