@@ -1,7 +1,7 @@
-"""The widgets as a person uses them, in JupyterLab and Notebook 7 in a real browser: what Python saw, what is seen.
+"""The widgets as a person uses them: JupyterLab and Notebook 7 in a browser, what Python saw, what is seen.
 
-Each page opens one notebook, runs its cells once, and keeps it for all tests. Needs Chromium, playwright and Jupyter;
-without them the tests are skipped. Screenshots go to out/browser/.
+Each page opens one notebook, runs its cells once, and stays open for all tests. Needs Chromium, playwright
+and Jupyter; the tests are skipped without them. Screenshots go to out/browser/.
 """
 
 import ast
@@ -154,7 +154,7 @@ def notebook(request, server, browser):
     path = {"lab": "lab/tree/widgets.ipynb", "notebook": "notebooks/widgets.ipynb"}[request.param]
     page = browser.new_page(viewport={"width": 1280, "height": 1200})
     page.set_default_timeout(30_000)
-    open_ = Notebook(page, request.param)
+    opened = Notebook(page, request.param)
     page.goto(f"{address}/{path}?token={token}", wait_until="domcontentloaded")
     page.wait_for_function(
         """() => { const session = window.jupyterapp?.shell?.currentWidget?.sessionContext;
@@ -162,11 +162,13 @@ def notebook(request, server, browser):
         timeout=60_000,
     )
     page.evaluate("() => jupyterapp.commands.execute('notebook:run-all-cells').then(() => true)")
-    errors = page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.error'],"
-                          "[data-mime-type='application/vnd.jupyter.stderr']").all_inner_texts()
+    errors = page.locator(
+        ".jp-RenderedText[data-mime-type='application/vnd.jupyter.error'],"
+        "[data-mime-type='application/vnd.jupyter.stderr']"
+    ).all_inner_texts()
     assert not errors, errors[0]
     page.locator(".bl-viewer").last.wait_for(state="attached", timeout=30_000)
-    yield open_
+    yield opened
     page.close()
 
 
@@ -538,7 +540,9 @@ def test_save_writes_files_whose_python_remakes_the_picture(notebook, server):
     output = notebook.widget(PLAY)
     notebook.press(output, "Save")
     output.get_by_text("Saved in").wait_for()
-    folder = Path(notebook.ask("str(sorted(__import__('pathlib').Path('out/edits').absolute().iterdir())[-1])"))
+    folder = Path(
+        notebook.ask("str(sorted(__import__('pathlib').Path('out/edits').absolute().iterdir())[-1])")
+    )
     assert {p.name for p in folder.iterdir()} == {"result.png", "mask.png", "settings.json", "remake.py"}
     saved = Image.open(folder / "result.png")
     assert saved.tobytes() == picture(output).tobytes()

@@ -1,6 +1,6 @@
 """The course's widgets: painters, boxes, an upload, and the panel behind every Play section.
 
-Python here, each with its JavaScript beside it; nothing comes from the network. Read next: panel.py.
+Each has its JavaScript beside it; nothing comes from the network. Read next: panel.py.
 """
 
 from .boxes import BoxEditor
@@ -10,6 +10,6 @@ from .runs import Stopped, result
 from .upload import PictureUpload, fit
 
 __all__ = [
-    "BoxEditor", "CellPicker", "MaskPainter", "Panel", "PictureUpload", "ScribblePainter", "Stopped", "fit", "panel",
-    "result",
+    "BoxEditor", "CellPicker", "MaskPainter", "Panel", "PictureUpload", "ScribblePainter", "Stopped",
+    "fit", "panel", "result",
 ]  # fmt: skip

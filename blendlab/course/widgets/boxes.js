@@ -1,10 +1,10 @@
 // Boxes over a picture: drag them, pull their corners; with the keyboard, arrows move and Shift resizes.
 // A box is [left, top, right, bottom] in fractions; its corners lie between pixels.
 
-const COLOURS = ["#2f6db5", "#b3551a", "#2f7d4c", "#8e5aa8", "#6b6b6b"]; // white text stands on them
+const COLOURS = ["#2f6db5", "#b3551a", "#2f7d4c", "#8e5aa8", "#6b6b6b"]; // legible below white
 const CORNERS = { nw: [0, 1], ne: [2, 1], sw: [0, 3], se: [2, 3] }; // the sides that a corner moves
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-const HINT = "Tab goes to a box; arrows move it, Shift and arrows resize it, Ctrl goes ten pixels at once.";
+const HINT = "Tab goes to a box; arrows move it, with Shift they resize it, with Ctrl by ten pixels.";
 
 function render({ model, el }) {
   const [foot, status, hint] = footer(HINT);
@@ -15,8 +15,11 @@ function render({ model, el }) {
 
   const snap = (value, axis) => Math.round(value * model.get("_size")[axis]) / model.get("_size")[axis];
   const pixel = (axis) => 1 / model.get("_size")[axis];
-  /** Height over width in fractions that boxes keep, or 0. */
-  const slope = () => (model.get("aspect") ? model.get("_size")[0] / model.get("_size")[1] / model.get("aspect") : 0);
+  /** Height over width, in fractions, that boxes keep; 0 for any. */
+  function slope() {
+    const [width, height] = model.get("_size"), aspect = model.get("aspect");
+    return aspect ? width / height / aspect : 0;
+  }
 
   function moved(box, x, y) {
     const dx = clamp(x, -box[0], 1 - box[2]), dy = clamp(y, -box[1], 1 - box[3]);
@@ -44,9 +47,10 @@ function render({ model, el }) {
     const [left, top, right, bottom] = box;
     Object.assign(element.style, { left: percent(left), top: percent(top) });
     Object.assign(element.style, { width: percent(right - left), height: percent(bottom - top) });
-    const [width, height] = model.get("_size"), size = [(right - left) * width, (bottom - top) * height];
-    const words = `${name}: ${size.map(Math.round).join(" x ")} pixels, ` +
-      `${Math.round(left * width)} from the left, ${Math.round(top * height)} from the top`;
+    const [width, height] = model.get("_size"), pixels = (share, side) => Math.round(share * side);
+    const size = `${pixels(right - left, width)} x ${pixels(bottom - top, height)} pixels`;
+    const words = `${name}: ${size}, ${pixels(left, width)} from the left, ` +
+      `${pixels(top, height)} from the top`;
     element.setAttribute("aria-label", words);
     return words;
   }
@@ -64,7 +68,8 @@ function render({ model, el }) {
     event.preventDefault();
     event.stopPropagation();
     one.element.focus();
-    const handle = event.currentTarget, start = one.box, { width, height } = stage.getBoundingClientRect();
+    const handle = event.currentTarget, start = one.box;
+    const { width, height } = stage.getBoundingClientRect();
     handle.setPointerCapture(event.pointerId);
     handle.onpointermove = (now) => {
       const by = [(now.clientX - event.clientX) / width, (now.clientY - event.clientY) / height];
@@ -92,7 +97,8 @@ function render({ model, el }) {
       class: "bl-corner bl-" + corner, onpointerdown: (event) => drag(event, one, sides),
     }));
     one.element = make("div", {
-      class: "bl-box", tabindex: 0, role: "application", "aria-roledescription": "box", "aria-describedby": hint,
+      class: "bl-box", tabindex: 0, role: "application",
+      "aria-roledescription": "box", "aria-describedby": hint,
       style: `--bl-box: ${COLOURS[i % COLOURS.length]}`,
       onpointerdown: (event) => drag(event, one, null), onkeydown: (event) => key(event, one),
     }, make("span", { class: "bl-name" }, name), ...handles);

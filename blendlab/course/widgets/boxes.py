@@ -14,9 +14,9 @@ from .common import CSS, encoded, picture, script
 
 
 class BoxEditor(anywidget.AnyWidget):
-    """Named boxes (x0, y0, x1, y1) in fractions of the picture, as bl.layout and bl.masks.from_box take them.
+    """Named boxes (x0, y0, x1, y1) in fractions of the picture, as bl.layout takes them.
 
-    boxes: {name: box} or [(name, box), ...]. `editor.boxes` and `editor.value` are the latter, and may be set.
+    boxes: {name: box} or [(name, box), ...]; `editor.boxes` is the latter, and may be set.
     aspect: width over height in pixels that every box keeps; None: any. Corners lie between pixels.
     """
 

@@ -18,7 +18,7 @@ CSS = (HERE / "widgets.css").read_text(encoding="utf-8")
 
 
 def script(*names: str) -> str:
-    """One JavaScript module out of files of this folder; a widget loads one, and nothing from the network."""
+    """One JavaScript module out of files of this folder, which is all that a widget loads."""
     return "\n".join((HERE / name).read_text(encoding="utf-8") for name in ("shared.js", *names))
 
 
@@ -31,7 +31,7 @@ def picture(x, name: str = "image") -> Image.Image:
 
 
 def grey(x, size: tuple[int, int], soft: bool, name: str = "mask") -> Image.Image:
-    """A mask as PIL "L" of size (width, height); black everywhere passes, as nothing is painted yet.
+    """A mask as PIL "L" of size (width, height); it may be black everywhere.
 
     x: PIL, a path, an array (H,W) or a tensor (H,W) or (1,1,H,W); None is black everywhere.
     """
@@ -53,7 +53,7 @@ def grey(x, size: tuple[int, int], soft: bool, name: str = "mask") -> Image.Imag
 
 
 def encoded(x: Image.Image, film: bool = False) -> bytes:
-    """The bytes of a picture for the browser: PNG, exact; for large frames of a film JPEG, which is faster."""
+    """The bytes of a picture for the browser: exact, as PNG; large frames of a film as JPEG."""
     file, large = io.BytesIO(), x.width * x.height > 256 * 256
     x.save(file, **(dict(format="JPEG", quality=88) if film and large else dict(format="PNG")))
     return file.getvalue()

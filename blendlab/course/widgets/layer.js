@@ -3,9 +3,10 @@
 const TINT = [232, 28, 122]; // of a mask, as in viz.overlay
 
 class Layer {
-  constructor(width, height, coloured) {
+  constructor(width, height, mode) {
     const pixels = width * height;
-    Object.assign(this, { width, height, coloured, data: new Uint8Array(pixels * (coloured ? 4 : 1)) });
+    Object.assign(this, { width, height, coloured: mode === "scribble", outlined: mode === "mask" });
+    this.data = new Uint8Array(pixels * (this.coloured ? 4 : 1));
     this.cover = this.data.subarray(0, pixels);
     this.colour = this.data.subarray(pixels);
   }
@@ -81,8 +82,10 @@ class Layer {
     for (let y = top, o = 0; y < bottom; y++) {
       for (let x = left; x < right; x++, o += 4) {
         const i = y * this.width + x, cover = this.cover[i];
-        for (let c = 0; c < 3; c++) pixels.data[o + c] = this.coloured ? this.colour[3 * i + c] : TINT[c];
-        pixels.data[o + 3] = this.coloured ? cover : this.edge(i) ? 230 : 0.45 * cover;
+        const [from, at] = this.coloured ? [this.colour, 3 * i] : [TINT, 0];
+        for (let c = 0; c < 3; c++) pixels.data[o + c] = from[at + c];
+        const seen = this.outlined ? 0.45 : 0.65; // of what is painted; the picture shines through
+        pixels.data[o + 3] = this.coloured ? cover : this.outlined && this.edge(i) ? 230 : seen * cover;
       }
     }
     canvas.getContext("2d").putImageData(pixels, left, top);

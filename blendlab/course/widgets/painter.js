@@ -10,7 +10,8 @@ const TOOLS = { mask: ["erase", "soft"], scribble: ["erase"], cells: [] };
 const BUTTONS = { mask: ["invert", "grow", "shrink"], scribble: [], cells: ["invert"] };
 const TITLES = {
   undo: "Undo (Ctrl+Z)", redo: "Redo (Ctrl+Y)", clear: "Unpaint everything (Delete)",
-  invert: "Swap painted and unpainted (I)", grow: "Wider by a pixel (+)", shrink: "Narrower by a pixel (-)",
+  invert: "Swap painted and unpainted (I)",
+  grow: "Wider by a pixel (+)", shrink: "Narrower by a pixel (-)",
   erase: "Erase instead of painting (E)", soft: "A brush with a soft edge, which paints greys",
 };
 const HINTS = {
@@ -180,7 +181,7 @@ function render({ model, el }) {
   const ends = [
     follow(model, ["_size", "shown"], () => {
       const [width, height, across, down] = model.get("_size"), shown = model.get("shown");
-      layer = new Layer(width, height, scribble);
+      layer = new Layer(width, height, mode);
       [past, future, pen, at] = [[], [], null, [width / 2, height / 2]];
       Object.assign(canvas, { width, height });
       size.max = Math.ceil(Math.max(width, height) / 2);

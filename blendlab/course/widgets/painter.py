@@ -4,8 +4,8 @@
     painter                                   # in a cell: paint by mouse, touch, pen or keyboard
     bl.blended_latent(pipe, painter.image, painter.mask, "a red mushroom")
 
-What is painted stays at the picture's own resolution, however large it is shown. Each has `value`, which other
-widgets can observe. No paper. Next: boxes.py, panel.py.
+What is painted stays at the picture's own resolution, however large it is shown. Each has a
+`value`, which panels and other widgets observe. No paper. Next: boxes.py, panel.py.
 """
 
 import anywidget
@@ -42,7 +42,7 @@ class _Painter(anywidget.AnyWidget):
 
     @observe("image")
     def _show_image(self, change):
-        """Show another picture; what was painted stays where the size does, and is cleared where it changes."""
+        """Show another picture; what is painted stays, or is cleared if the size changes."""
         size = [*self._layer_size(), *self.image.size]
         if size != self._size:
             self._size = size
@@ -75,8 +75,8 @@ class MaskPainter(_Painter):
     """A mask to paint: `mask` is a PIL "L" picture, white = edit, as bl.blended_latent takes it.
 
     image: PIL, a path or a tensor. mask: the same, or an array; set `painter.mask` to show another.
-    soft: a brush with a soft edge, which paints greys; pass them on where a function has soft=. Off, the mask is black
-    and white, and turning it off makes greys so, at half. Also brush (pixels), erase, shown (width on the screen).
+    soft: a brush with a soft edge, which paints greys, for functions that take them. Turned off, it
+    makes greys black and white, at half. Also: brush (pixels), erase, shown (width on the screen).
     """
 
     def __init__(self, image, mask=None, **traits):
@@ -118,10 +118,10 @@ class MaskPainter(_Painter):
 
 
 class CellPicker(_Painter):
-    """Cells of a grid over a picture, to click or drag over: cells of a latent, of the noise, of attention.
+    """Cells of a grid over a picture, to click or drag over: of a latent, of noise, of attention.
 
-    shape: rows and columns. cells: a bool array (rows, columns) of those picked; set `picker.cells` to pick others.
-    `picker.mask` is the same as a mask at the picture's size, for bl.repaint(region=picker.mask).
+    shape: rows and columns. cells: bools (rows, columns), true where picked; `picker.cells` may be
+    set. `picker.mask` is the same at the picture's size, for bl.repaint(region=picker.mask).
     """
 
     _settable = "cells"
@@ -158,7 +158,7 @@ class CellPicker(_Painter):
 
 
 class ScribblePainter(_Painter):
-    """Colours to scribble on a picture; `picture` is the RGB picture with them, `scribbles` they alone (RGBA)."""
+    """Colours to scribble: `picture` is the RGB picture with them, `scribbles` they alone, RGBA."""
 
     _channels, _settable = 4, "scribbles"
 

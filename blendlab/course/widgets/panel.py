@@ -6,13 +6,15 @@
     panel(play, {"mask": MaskPainter(image, mask), "words": widgets.Text("a red mushroom"),
                  "seed": widgets.IntSlider(0, 0, 20)}, before=image)
 
-The function gets the `value` of each control by name. It is either plain and returns its result, or a generator that
-yields (done, picture) after each step, done from 0 to 1, and returns the result (else its last picture is that).
-Results and pictures: PIL, tensors, figures, lists of them; a result may be a text or show itself as HTML, too.
+The function gets the `value` of each control by name. It is plain and returns its result, or it is
+a generator that yields (done, picture) after each step, done from 0 to 1, and returns the result (if
+it returns none, its last picture is the result). Pictures: PIL, tensors, figures, lists of pictures.
+A result may also be a text, or an object that shows itself as HTML.
 
-It runs once when the panel is made, in the cell, so that a notebook has the same picture without a browser; then at
-every change, in a thread. One run at a time, in all panels together: a change or Stop ends it, a generator at its next
-step, a plain function like Ctrl-C, so that `with` and `finally` put back what they changed. The latest change wins.
+It runs once when the panel is made, in the cell, so that a notebook without a browser has the same
+picture; then at every change, in a thread. There is one run at a time, in all panels together, and the
+latest change wins: a change or Stop ends a generator at its next step and a plain function as Ctrl-C
+would, so that `with` and `finally` put back what they changed.
 No paper. Next: painter.py, boxes.py and upload.py, the controls; remake.py, what Save writes.
 """
 
@@ -35,11 +37,14 @@ from .viewer import Viewer
 
 
 class Panel(widgets.VBox):
-    """`panel(function, controls)` makes one; result, frames and values are of the latest run that came to its end.
+    """`panel(function, controls)` makes one. Controls are widgets with a `value`, by name.
 
-    before: a picture to swipe from, or the name of the control that holds it. setup: lines of Python that must run
-    before the function can, for `code`. auto: run at every change, not only on Run. start: run once now.
-    label: what a screen reader calls the result. error: why the latest run failed, or None.
+    before: a picture to swipe from, or the name of the control that holds it. label: what a screen
+    reader calls the result. setup: Python that the function needs before it, for `code`.
+    auto: run at every change, not only on Run. start: run once now.
+
+    result, frames, values: of the latest run that came to its end, which is the one that is shown.
+    error: why the latest run failed, or None.
     """
 
     def __init__(
@@ -76,7 +81,7 @@ class Panel(widgets.VBox):
         return self.result
 
     def start(self):
-        """Run in a thread with what the controls hold now; what runs already is no longer wanted."""
+        """Run in a thread with what the controls hold now, and end what runs already."""
         run = self._next()
         self._threads = [thread for thread in self._threads if thread.is_alive()]
         self._threads.append(threading.Thread(target=self._in_turn, args=[run], daemon=True))
@@ -187,11 +192,11 @@ class Panel(widgets.VBox):
     # Saving
 
     def code(self, folder=".") -> str:
-        """The lines of Python that remake the result; pictures among the values are read from folder."""
+        """Python that remakes the result; pictures among the values are read from folder."""
         return remake.code(self.function, self._made_with(), self.setup, folder)
 
     def save(self, folder=None) -> Path:
-        """Write result, pictures among the values, settings and remake.py to a folder, by default a new one."""
+        """Write result, values and remake.py to a folder, by default a new one in out/edits."""
         values = self._made_with()
         folder = remake.new_folder() if folder is None else Path(folder)
         remake.write(folder, self._seen, values, self.code(folder))

@@ -1,4 +1,4 @@
-"""What a panel's Save writes: the picture, the pictures and settings that made it, and Python that makes it again.
+"""What a panel's Save writes: the result, what it was made from, and Python that makes it again.
 
 No paper. Next: back to panel.py.
 """
@@ -12,7 +12,7 @@ from PIL import Image
 
 
 def code(function, values: dict, setup: str, folder) -> str:
-    """Lines of Python that call function(**values) again; pictures among the values are read from folder."""
+    """Python that calls function(**values) again; pictures among the values come from folder."""
     words = ", ".join(f"{name}={_written(name, value, folder)}" for name, value in values.items())
     call = f"{function.__name__}({words})"
     imports = []
@@ -31,7 +31,7 @@ def code(function, values: dict, setup: str, folder) -> str:
 
 
 def write(folder: Path, seen, values: dict, lines: str):
-    """The files: result.png (or .html), NAME.png for pictures among the values, settings.json, remake.py."""
+    """result.png (or .html), NAME.png for pictures among the values, settings.json, remake.py."""
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(seen, Image.Image):
         seen.save(folder / "result.png")

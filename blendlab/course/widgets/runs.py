@@ -1,4 +1,4 @@
-"""One call of a function for a panel, which can be stopped: a generator between steps, a plain call anywhere.
+"""A call that can be stopped, for a panel: a generator between steps, a plain function anywhere.
 
 No paper. Next: panel.py.
 """
@@ -17,7 +17,7 @@ class Stopped(BaseException):
 
 
 def steps(made):
-    """Yield (done, picture) of a generator and then (1, its result); of anything else only the latter."""
+    """Yield (done, picture) of a generator, then (1, its result); of other values only that."""
     if not inspect.isgenerator(made):
         yield 1.0, made
         return
@@ -37,7 +37,7 @@ def steps(made):
 
 
 def result(made):
-    """What a panel would show in the end of result(play(...)): a generator's result, anything else as it is."""
+    """What a panel shows of play(...) in the end: a generator's result, other values as they are."""
     *_, (_, value) = steps(made)
     return value
 
@@ -61,7 +61,7 @@ class Run:
             raise Stopped
 
     def steps(self, function):
-        """Yield the steps of function(**values), as `steps` does; raises Stopped soon after stop()."""
+        """Yield the steps of function(**values), as `steps` does; raise Stopped after stop()."""
         with self._interruptible():
             made = function(**self.values)  # of a generator function nothing has run yet
         with closing(steps(made)) as all_steps:
@@ -83,6 +83,6 @@ class Run:
 
 
 def _raise_in(thread: int, error):
-    """Raise an exception in a thread at its next line of Python, as Ctrl-C would; None takes it back."""
+    """Raise an exception in a thread at its next line of Python; None takes it back."""
     argument = ctypes.py_object(error) if error else None
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), argument)

@@ -1,4 +1,4 @@
-"""Own pictures: an upload, the part of the picture to take, and a sentence that says what became of it.
+"""Own pictures: an upload, the part to take, and a sentence that says what became of it.
 
     upload = PictureUpload(64, bl.data("scenes/meadow.png"))
     upload                                    # in a cell
@@ -23,10 +23,11 @@ ORIENTATION = 0x0112
 
 
 def fit(image, size: int | tuple[int, int], box=None) -> Image.Image:
-    """Cut a box out of a picture and resize it to `size`, as PIL; without a box, the largest in the middle.
+    """Cut a box out of a picture and resize it to `size`, as PIL; by default the largest, centred.
 
-    image: PIL, a path or a tensor. size: one side, or (width, height). box: (x0, y0, x1, y1) in fractions; what it has
-    too much for the shape of `size` is cut off on both sides alike. Large pictures are averaged, not sampled.
+    image: PIL, a path or a tensor. size: one side, or (width, height). box: (x0, y0, x1, y1) in
+    fractions; if its shape is not that of `size`, its largest centred part that is. Pixels are
+    averaged (Lanczos), not picked.
     """
     if box is not None:
         image = picture(image)
@@ -36,7 +37,7 @@ def fit(image, size: int | tuple[int, int], box=None) -> Image.Image:
 
 
 def uploaded(value) -> list[tuple[str, bytes]]:
-    """(name, bytes) of what a FileUpload holds: a dict by name in ipywidgets 7, a tuple of dicts in 8."""
+    """(name, bytes) of what a FileUpload holds: a dict in ipywidgets 7, a tuple of dicts in 8."""
     if isinstance(value, dict):
         return [(name, bytes(file["content"])) for name, file in value.items()]
     return [(file["name"], bytes(file["content"])) for file in value]
@@ -50,19 +51,19 @@ def opened(name: str, content: bytes) -> tuple[Image.Image, bool]:
         raise ValueError(
             f"{name} is no picture that can be read here: save it as PNG or JPEG"
         ) from error
-    turned = found.getexif().get(ORIENTATION, UPRIGHT) != UPRIGHT
     try:
-        return picture(found), turned
+        upright = picture(found)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
+    return upright, found.getexif().get(ORIENTATION, UPRIGHT) != UPRIGHT
 
 
 class PictureUpload(widgets.VBox):
-    """A button for a file, a box on large pictures for the part to take, and a sentence; `value` is the picture.
+    """A button for a file, a box for the part to take, and a sentence; `value` is the picture.
 
     size: one side or (width, height), what the model takes. image: the picture before any upload.
     note: a sentence to add, for instance why photographs come out as the model sees them.
-    A new picture of another size starts with the largest box in its middle; drag it to take another part.
+    A picture of another size comes with the largest box in its middle, which can be dragged.
     """
 
     value = Any()
@@ -70,7 +71,7 @@ class PictureUpload(widgets.VBox):
     def __init__(self, size: int | tuple[int, int], image, note: str = "", shown: int = 256):
         self.size = (size, size) if isinstance(size, int) else tuple(size)
         self.note, self.whole, self.about = note, None, ""
-        self.file = widgets.FileUpload(accept="image/*", multiple=False, description="Own picture", tooltip="Choose a file")
+        self.file = widgets.FileUpload(accept="image/*", description="Own picture")
         aspect = self.size[0] / self.size[1]
         self.crop = BoxEditor(
             Image.new("RGB", self.size), {}, aspect=aspect, shown=shown, label="Part to take"
@@ -82,9 +83,8 @@ class PictureUpload(widgets.VBox):
         self.value = picture(image)
         if self.value.size != self.size:
             w, h = self.size
-            raise ValueError(
-                f"the picture is {self.value.width}x{self.value.height}: pass fit(image, ({w}, {h}))"
-            )
+            width, height = self.value.size
+            raise ValueError(f"the picture is {width}x{height}: pass fit(image, ({w}, {h}))")
         self._say(
             f"Choose a picture of your own; it comes in as {self.size[0]} x {self.size[1]} pixels."
         )
@@ -134,7 +134,7 @@ class PictureUpload(widgets.VBox):
 
 
 def _middle(size, shape):
-    """The largest centred box with the proportions of shape in a picture of that size, in fractions."""
+    """The largest centred box of that shape in a picture of that size, in fractions."""
     width, height = size
     x, y = (
         min(1, height * shape[0] / shape[1] / width),

@@ -1,4 +1,4 @@
-// What a run shows: its progress, the picture as it comes, a swipe from before to after, the film of its steps.
+// What a run shows: its progress, the picture as it comes, a swipe to the one before, the film of steps.
 
 function render({ model, el }) {
   // Progress, and what is to be said. An error is read out at once, the rest when the reader is free.
@@ -12,7 +12,7 @@ function render({ model, el }) {
   const edge = make("div", { class: "bl-edge", "aria-hidden": "true" });
   const stage = make("div", { class: "bl-view" }, before, after, edge);
   const table = make("div", { class: "bl-table" });
-  const swipe = make("input", { type: "range", class: "bl-swipe", min: 0, max: 100, value: 0, step: 1 });
+  const swipe = make("input", { type: "range", class: "bl-swipe", min: 0, max: 100, value: 0 });
   const swiping = make("label", {}, "Show before", swipe);
 
   // The film's last frame is the result itself.
@@ -20,13 +20,16 @@ function render({ model, el }) {
   const count = make("output", { class: "bl-status" });
   const play = make("button", { type: "button", class: "bl-play" }, "Play");
   const film = make("div", { class: "bl-row" }, make("label", {}, "Step", frame), count, play);
-  root(el, "viewer", make("div", { class: "bl-row bl-progress" }, bar, status), error, stage, table, swiping, film);
+  const progress = make("div", { class: "bl-row bl-progress" }, bar, status);
+  root(el, "viewer", progress, error, stage, table, swiping, film);
 
+  const previewing = () => model.get("preview").byteLength > 0;
   const frames = () => [...model.get("film"), model.get("picture")];
   let shown = null, timer = null;
 
+  /** Small pictures are enlarged by a whole factor, so that pixels stay square. */
   function fit() {
-    const { naturalWidth: width } = after; // small pictures are enlarged by a whole factor, so pixels stay square
+    const width = after.naturalWidth;
     const factor = width && width <= 192 ? Math.floor(model.get("shown") / width) : 1;
     stage.style.width = width * factor + "px";
     stage.classList.toggle("bl-sharp", factor > 1);
@@ -34,7 +37,7 @@ function render({ model, el }) {
   after.addEventListener("load", fit);
 
   function turn() {
-    const bytes = model.get("preview").byteLength ? model.get("preview") : frames()[frame.value - 1];
+    const bytes = previewing() ? model.get("preview") : frames()[frame.value - 1];
     if (bytes !== shown) show(after, (shown = bytes));
     stage.hidden = !bytes?.byteLength;
     count.textContent = frame.value === frame.max ? "result" : `${frame.value} of ${frame.max - 1}`;
@@ -82,10 +85,10 @@ function render({ model, el }) {
       turn();
     }),
     follow(model, ["preview"], turn),
-    follow(model, ["film", "preview"], () => (film.hidden = !model.get("film").length || model.get("preview").byteLength > 0)),
+    follow(model, ["film", "preview"], () => (film.hidden = !model.get("film").length || previewing())),
     follow(model, ["before", "preview"], () => {
       show(before, model.get("before"));
-      swiping.hidden = before.hidden || model.get("preview").byteLength > 0;
+      swiping.hidden = before.hidden || previewing();
       stage.classList.toggle("bl-swiping", !swiping.hidden);
       wipe();
     }),
@@ -95,9 +98,18 @@ function render({ model, el }) {
       else bar.value = model.get("done");
     }),
     follow(model, ["status"], () => (status.textContent = model.get("status"))),
-    follow(model, ["error"], () => { error.textContent = model.get("error"); error.hidden = !error.textContent; }),
-    follow(model, ["table"], () => { table.innerHTML = model.get("table"); table.hidden = !table.innerHTML; }),
-    follow(model, ["label"], () => { after.alt = model.get("label"); before.alt = "Before: " + model.get("label"); }),
+    follow(model, ["error"], () => {
+      error.textContent = model.get("error");
+      error.hidden = !error.textContent;
+    }),
+    follow(model, ["table"], () => {
+      table.innerHTML = model.get("table");
+      table.hidden = !table.innerHTML;
+    }),
+    follow(model, ["label"], () => {
+      after.alt = model.get("label");
+      before.alt = "The picture before";
+    }),
   ];
   return () => { stop(); ends.forEach((end) => end()); };
 }

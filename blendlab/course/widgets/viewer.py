@@ -1,4 +1,4 @@
-"""What a run shows, as a notebook widget: progress, the picture, before and after, the film of the steps.
+"""What a run shows, as a notebook widget: progress, result, the picture before, film of the steps.
 
 No paper. Next: panel.py, which fills it.
 """
