@@ -172,10 +172,17 @@ class Gate:
             self.at_once -= 1
             self.put_back += 1
 
+    def waiting(self):
+        """Short waits until the gate opens, at most a few seconds in all."""
+        for _ in range(300):
+            if self.open.wait(0.01):
+                return
+            yield 0.5, None
+
     def plain(self, x):
         with self.changed():
             self.entered.release()
-            while not self.open.wait(0.01):
+            for _ in self.waiting():
                 pass
         self.ended.append(x)
         return f"result of {x}"
@@ -183,8 +190,7 @@ class Gate:
     def many(self, x):
         with self.changed():
             self.entered.release()
-            while not self.open.wait(0.01):
-                yield 0.5, None
+            yield from self.waiting()
         self.ended.append(x)
         yield 0.9, f"result of {x}"
 
@@ -226,7 +232,7 @@ def test_stop_ends_a_run_and_puts_back_what_it_changed(steps):
     gate = Gate(steps)
     panel, _ = gated(gate)
     panel.start()
-    gate.entered.acquire()
+    assert gate.entered.acquire(timeout=10)
     assert panel._viewer.busy and not panel._stop.disabled
     panel.stop()
     panel.stop()  # once too often
@@ -242,11 +248,11 @@ def test_the_latest_change_wins_and_one_runs_at_a_time_in_all_panels(steps):
     gate = Gate(steps)
     (one, slider), (other, _) = gated(gate), gated(gate)
     other.start()
-    gate.entered.acquire()
+    assert gate.entered.acquire(timeout=10)
     for x in range(1, 20):
         slider.value = x
     other.stop()
-    gate.entered.acquire()
+    assert gate.entered.acquire(timeout=10)
     gate.open.set()
     one.wait()
     other.wait()
@@ -280,7 +286,7 @@ def test_a_closed_panel_runs_no_more():
     gate = Gate()
     panel, slider = gated(gate)
     panel.start()
-    gate.entered.acquire()
+    assert gate.entered.acquire(timeout=10)
     panel.close()
     slider.value = 5
     assert gate.put_back == 1 and not any(thread.is_alive() for thread in panel._threads)
