@@ -1,0 +1,15 @@
+"""The course's widgets: painters, boxes, an upload, and the panel behind every Play section.
+
+Each has its JavaScript beside it; nothing comes from the network. Read next: panel.py.
+"""
+
+from .boxes import BoxEditor
+from .painter import CellPicker, MaskPainter, ScribblePainter
+from .panel import Panel, panel
+from .runs import Stopped, result
+from .upload import PictureUpload, fit
+
+__all__ = [
+    "BoxEditor", "CellPicker", "MaskPainter", "Panel", "PictureUpload", "ScribblePainter", "Stopped",
+    "fit", "panel", "result",
+]  # fmt: skip
