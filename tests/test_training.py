@@ -14,7 +14,7 @@ from PIL import Image
 
 import blendlab as bl
 from blendlab import training, world
-from blendlab.training import harness
+from blendlab.training import harness, plan
 from blendlab.training.tokenizer import build_merges, encode, load_tokenizer
 
 ROOT = Path(__file__).parent.parent
@@ -29,7 +29,8 @@ class Toy(harness.Job):
         torch.manual_seed(0)
         self.net, self.pause = torch.nn.Linear(3, 3), pause
     def fill(self, step):
-        make = lambda start, n: {"x": (torch.arange(start, start + n)[:, None] / 100 + torch.eye(3)[0]).sin()}  # noqa: E501
+        at = lambda start, n: torch.arange(start, start + n)[:, None] / 100
+        make = lambda start, n: {"x": (at(start, n) + torch.eye(3)[0]).sin()}
         self.pool = harness.Pool(make, 16, 2, step, chunk=4)
     def batch(self, step):
         time.sleep(self.pause)
@@ -257,7 +258,7 @@ def test_two_processes_whose_time_is_up_stop_at_the_same_step(toy, tmp_path):
 PLANNED = """
 import sys
 from blendlab.training import plan
-plan.PLAN = {"autoencoder": 3, "judge": 9, "clip": 1}
+plan.PLAN = {"autoencoder": 1, "judge": 6}
 plan.train_all(sys.argv[1], share=0.01, batch=2, pool=32, precision="no", cpu=True,
                options={"sheet_minutes": None, "checkpoint_minutes": 0})
 """
@@ -272,12 +273,12 @@ def test_a_plan_killed_in_its_second_network_goes_on_there(tmp_path):
     process.kill()
     process.wait()
     first, cut = (harness.load_checkpoint(tmp_path / name) for name in ("autoencoder", "judge"))
-    assert not (tmp_path / "judge" / "export").exists() and cut["seconds"] < 5.4
+    assert not (tmp_path / "judge" / "export").exists() and cut["seconds"] < 3.6
     assert other_process(PLANNED, tmp_path).wait() == 0
     assert harness.load_checkpoint(tmp_path / "autoencoder")["step"] == first["step"]
     whole = harness.load_checkpoint(tmp_path / "judge")
-    assert whole["step"] > cut["step"] and whole["seconds"] >= 5.4
-    for name in ("autoencoder", "judge", "clip"):
+    assert whole["step"] > cut["step"] and whole["seconds"] >= 3.6
+    for name in ("autoencoder", "judge"):
         assert (tmp_path / name / "export" / f"training-{name}.json").exists()
 
 
@@ -295,29 +296,46 @@ def test_all_networks_train_in_the_background_once(tmp_path):
     process = int(started.stdout.split("kill ")[1].split()[0])
     log = tmp_path / "train.log"
     try:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 120
         while "autoencoder 1.8 minutes" not in log.read_text():
             assert time.monotonic() < until, log.read_text()
             time.sleep(0.1)
-        again = blendlab(*words)
-        assert again.returncode == 2 and "another process is writing in" in again.stderr
+        with pytest.raises(ValueError, match="another process is writing in"):
+            plan.in_background(tmp_path)
     finally:
         os.kill(process, signal.SIGKILL)
 
 
+@pytest.mark.parametrize(
+    "given, sentence",
+    [
+        ({"share": 0.0}, "share is 0.0; take a number above 0 to 1000"),
+        ({"share": float("nan")}, "share is nan"),
+        ({"minutes": 3.0}, "the plan names the minutes; use --share"),
+        ({"export_to": "x"}, "the plan names the folders"),
+        ({"source": "x"}, "all networks start from 'shipped' or from nothing"),
+        ({"pool": 0}, "pool is 0"),
+        ({"lr": 1e30}, "lr is 1e"),
+        ({"widths": (8, 8, 8, 8)}, "give 3 whole numbers"),
+        ({"rung": "full"}, "autoencoder has no setting 'rung'"),
+    ],
+)
+def test_a_plan_refuses_what_any_of_its_networks_refuses(given, sentence, tmp_path):
+    for start in (plan.train_all, plan.in_background):
+        with pytest.raises(ValueError, match=sentence):
+            start(tmp_path, **given)
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_module_and_the_command_take_the_same_words(tmp_path):
-    words = ["autoencoder", "--steps", 1, "--batch", 2, "--cpu", "--precision", "no"]
+    words = ["autoencoder", "--batch", 2, "--cpu", "--precision", "no", "--out", tmp_path]
     words += ["--set", "widths=8,8,8", "--set", "pool=16", "--set", "kl=1e-5"]
-    made = [
-        blendlab(*command, *words, "--out", tmp_path / command[0])
-        for command in (["blendlab.training"], ["blendlab", "train"])
-    ]
-    for done in made:
-        assert done.returncode == 0, done.stderr
-    weights = "export/diffusion_pytorch_model.safetensors"
-    one, two = (tmp_path / name / weights for name in ("blendlab.training", "blendlab"))
-    assert one.read_bytes() == two.read_bytes()
-    assert json.loads((tmp_path / "blendlab" / "config.json").read_text())["job"]["kl"] == 1e-5
+    begun = blendlab("blendlab.training", *words, "--steps", 1)
+    assert begun.returncode == 0, begun.stderr
+    longer = blendlab("blendlab", "train", *words, "--steps", 2)
+    assert longer.returncode == 0, longer.stderr
+    assert "resumed at step 1" in longer.stdout and "done at step 2" in longer.stdout
+    assert json.loads((tmp_path / "config.json").read_text())["job"]["kl"] == 1e-5
 
 
 # The networks, as small as they go
