@@ -119,7 +119,8 @@ def world(
 @app.command()
 def train(
     name: Annotated[
-        str, typer.Argument(help="autoencoder, judge, latent, clip, pixel or exemplar.")
+        str,
+        typer.Argument(help="autoencoder, judge, latent, clip, pixel, exemplar; all: in order."),
     ],
     steps: Annotated[
         int | None, typer.Option(help="How many; may change when a run is resumed.")
@@ -127,7 +128,10 @@ def train(
     minutes: Annotated[
         float | None, typer.Option(help="Stop then; the learning rate ends with it.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; one there goes on.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the run; one there goes on. Without it: runs/NAME."),
+    ] = None,
     source: Annotated[
         str | None, typer.Option("--from", help="'shipped', or a folder of weights.")
     ] = None,
@@ -145,15 +149,35 @@ def train(
     own: Annotated[
         list[str] | None, typer.Option("--set", help="NAME=VALUE of the job, as in rung=tokens.")
     ] = None,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the step; pays in runs of hours.")
+    ] = False,
+    share: Annotated[float, typer.Option(help="With all: share of the plan's minutes.")] = 1.0,
+    background: Annotated[
+        bool, typer.Option("--background", help="With all: return at once and go on.")
+    ] = False,
 ):
-    """Train one of tinyworld's networks; stop it and call it again, and it goes on.
+    """Train one of tinyworld's networks, or all; stop it and call it again, and it goes on.
 
     Example: blendlab train latent --from shipped --minutes 60
     """
     given = {key: value for key, value in locals().items() if value is not None}
+    for word in ("own", "compiled", "share", "background"):
+        given.pop(word, None)
     from . import training
 
-    print(training.main(**training.settings(given.pop("own", [])), **given))
+    given |= training.settings(own or []) | {"options": {"compile": compiled}}
+    again = ["-m", "blendlab", *sys.argv[1:]]
+    if name != "all":
+        if background or share != 1:
+            raise ValueError("--background and --share go with all, as in blendlab train all")
+        return print(training.main(**given, restart=again))
+    from .training import plan
+
+    del given["name"]
+    if background:
+        return plan.in_background(share=share, **given)
+    plan.train_all(share=share, restart=again, **given)
 
 
 @app.command()
@@ -163,21 +187,28 @@ def results(
     ] = None,
     n: Annotated[int | None, typer.Option("-n", min=1, help="Its first n tasks only.")] = None,
     save: Annotated[
-        bool, typer.Option(help="Write data/results/NAME.json, or only show it.")
+        bool, typer.Option(help="Write data/results/NAME.json if all tasks are measured.")
     ] = True,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write this file instead, whatever n is.")
+    ] = None,
 ):
     """Make one of the course's tables of measurements again, or the page of all phenomena.
 
-    Example: blendlab results edits -n 8 --no-save
+    Example: blendlab results edits -n 8
     """
     from .measuring import report, results
 
     if name is None:
         print(results.listing())
     elif name == "phenomena":
-        print(report.write())
+        print(report.write(n, save, out))
+    elif save and (out or results.is_whole(name, n)):
+        print(results.table(results.run(name, n, out)))
     else:
-        print(results.table((results.run if save else results.measure)(name, n)))
+        print(results.table(results.measure(name, n)))
+        if save:
+            print(f"Not saved: n is {n}, the table has {results.TABLES[name].n}; -o FILE saves it.")
 
 
 @app.command()

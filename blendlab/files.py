@@ -1,9 +1,12 @@
-"""Where blendlab's own files are: data/ lies beside the package in a clone and inside it in a
-wheel.
+"""Where blendlab's own files are, and how files are written so that none is ever torn.
 
-No paper. Read next: images.py, the door that pictures come in through.
+data/ lies beside the package in a clone and inside it in a wheel. No paper. Read next: images.py,
+the door that pictures come in through.
 """
 
+import os
+import secrets
+from contextlib import contextmanager
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
@@ -19,3 +22,49 @@ def data(name: str = "") -> Path:
         there = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
         raise ValueError(f"data/ has no {name!r}; it has {', '.join(there)}")
     return path
+
+
+def beside(path) -> Path:
+    """An unused name in the same folder, which `replacing` and exports write to first."""
+    path = Path(path)
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
+
+
+@contextmanager
+def replacing(path):
+    """Give a name to write to; what is written there then replaces `path` in one move.
+
+    A reader finds the old file or the new one, never a part, whoever else writes and whenever a
+    process is killed. When the block fails, the old file stays.
+    """
+    path, part = Path(path), beside(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield part
+        with open(part, "rb+") as file:  # on the disk before it takes the place
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder):
+    """Hold a folder for one process; a second one gets a ValueError. A killed process holds
+    nothing.
+    """
+    from filelock import FileLock, Timeout
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(
+            f"another process is writing in {folder}; wait for it, stop it, or name another folder"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()

@@ -14,7 +14,7 @@ from PIL import Image
 
 import blendlab as bl
 from blendlab import training, world
-from blendlab.training import harness
+from blendlab.training import harness, plan
 from blendlab.training.tokenizer import build_merges, encode, load_tokenizer
 
 ROOT = Path(__file__).parent.parent
@@ -29,7 +29,8 @@ class Toy(harness.Job):
         torch.manual_seed(0)
         self.net, self.pause = torch.nn.Linear(3, 3), pause
     def fill(self, step):
-        make = lambda start, n: {"x": (torch.arange(start, start + n)[:, None] / 100 + torch.eye(3)[0]).sin()}  # noqa: E501
+        at = lambda start, n: torch.arange(start, start + n)[:, None] / 100
+        make = lambda start, n: {"x": (at(start, n) + torch.eye(3)[0]).sin()}
         self.pool = harness.Pool(make, 16, 2, step, chunk=4)
     def batch(self, step):
         time.sleep(self.pause)
@@ -93,6 +94,97 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path):
     assert torch.load(path, weights_only=True) == {"step": 1}
 
 
+def other_process(code, *arguments, **how):
+    """Run Python code in a process of its own, with this package."""
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, env=environment, **how)
+
+
+WRITER = """
+import sys, time, torch
+from pathlib import Path
+from blendlab.measuring import results
+from blendlab.training import harness
+out, value = Path(sys.argv[1]), int(sys.argv[2])
+row = {"label": "toy", "share": [value] * 3}
+until = time.monotonic() + 12
+while time.monotonic() < until:
+    harness.atomic_save({"step": value, "net": torch.full((2000,), value)}, out / "checkpoint.pt")
+    results.save({"n": value, "rows": [row] * 50}, out / "toy.json")
+"""
+
+
+def test_of_two_processes_that_write_one_file_none_is_ever_read_broken(tmp_path):
+    writers = [other_process(WRITER, tmp_path, value) for value in (1, 2)]
+    table, checkpoint, seen, reads = tmp_path / "toy.json", tmp_path / "checkpoint.pt", set(), 0
+    while not (table.exists() and checkpoint.exists()):
+        assert all(writer.poll() is None for writer in writers)
+        time.sleep(0.01)
+    while any(writer.poll() is None for writer in writers):
+        saved = json.loads(table.read_text())
+        assert len(saved["rows"]) == 50 and {row["share"][0] for row in saved["rows"]} == {
+            saved["n"]
+        }
+        state = torch.load(checkpoint, weights_only=True)
+        assert (state["net"] == state["step"]).all()
+        seen, reads = seen | {(saved["n"], state["step"])}, reads + 2
+    assert [writer.wait() for writer in writers] == [0, 0]
+    assert reads > 1000 and len(seen) > 1, (reads, seen)  # both wrote while we read
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.pt", "toy.json"]
+
+
+HOLDER = """
+import sys, time
+from blendlab import files
+with files.locked(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_second_run_in_one_folder_gets_a_sentence_and_a_killed_one_holds_nothing(toy, tmp_path):
+    holder = other_process(HOLDER, tmp_path, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(ValueError, match="another process is writing in .*; wait for it, stop it"):
+        toy[1](tmp_path, steps=1)
+    holder.kill()
+    holder.wait()
+    (tmp_path / ".checkpoint.pt.0123.part").write_bytes(b"begun by a killed process")
+    assert (toy[1](tmp_path, steps=1) / "toy.pt").exists()
+    assert not list(tmp_path.glob("**/*.part"))
+
+
+def test_what_is_not_finite_is_neither_saved_nor_exported(toy, tmp_path):
+    file, run = toy
+    folder = run(tmp_path, steps=3)
+    before = [(path, path.read_bytes()) for path in (tmp_path / "checkpoint.pt", folder / "toy.pt")]
+    job = run.__globals__["Toy"]()
+    job.loss = lambda batch: {"loss": job.net(batch["x"]).sum() * float("nan")}
+    options = harness.Options(6, lr=1e-2, checkpoint_minutes=0)
+    accelerator = harness.make_accelerator("no", cpu=True)
+    with pytest.raises(ValueError, match="of toy at step 4 are not finite; the last checkpoint is"):
+        harness.train(job, tmp_path, options, accelerator)
+    assert all(path.read_bytes() == content for path, content in before)
+    torch.nn.init.constant_(job.net.weight, 1e5)  # finite, but not in half precision
+    with pytest.raises(ValueError, match="in half precision are not finite, so nothing was|; so"):
+        harness.export(job, folder, {})
+    assert before[1][1] == (folder / "toy.pt").read_bytes()
+    assert not list(tmp_path.glob("**/*.part"))
+    signals = [signal.getsignal(name) for name in (signal.SIGTERM, signal.SIGINT)]
+    assert signals == [signal.SIG_DFL, signal.default_int_handler]
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04torn", None])
+def test_a_damaged_checkpoint_is_answered_by_what_to_do(toy, tmp_path, content):
+    if content is None:  # a file of torch that is no checkpoint
+        torch.save({"step": 1}, tmp_path / "checkpoint.pt")
+    else:
+        (tmp_path / "checkpoint.pt").write_bytes(content)
+    with pytest.raises(ValueError, match="checkpoint.pt is no checkpoint .* delete it to start"):
+        toy[1](tmp_path, steps=1)
+
+
 def test_ema_warms_up_and_then_follows_its_decay():
     net = torch.nn.Linear(1, 1, bias=False).half()
     torch.nn.init.constant_(net.weight, 0.0)
@@ -126,6 +218,124 @@ def test_the_learning_rate_warms_up_and_falls_to_one_per_cent():
     assert harness.cosine(0, 0.0, 10) == pytest.approx(0.1)
     assert harness.cosine(100, 0.0, 10) == 1
     assert harness.cosine(100, 1.0, 10) == pytest.approx(0.01)
+
+
+RANKS = """
+import os, sys, time
+rank = int(os.environ["RANK"])
+clock = time.monotonic
+time.monotonic = lambda: clock() * (1 + rank)  # the second process believes in twice the time
+exec(open(sys.argv[1]).read().split("if __name__")[0])
+from accelerate import PartialState
+job = Toy(0.02)
+accelerator = harness.make_accelerator("no", cpu=True)
+assert PartialState().num_processes == 2
+options = harness.Options(10**6, minutes=0.03, sheet_minutes=None)
+job.rank, job.last, batch = rank, 0, job.batch
+def counted(step):
+    job.last = step
+    return batch(step)
+job.batch = counted
+harness.train(job, sys.argv[2], options, accelerator)
+open(f"{sys.argv[2]}/rank-{rank}", "w").write(str(job.last))
+"""
+
+
+def test_two_processes_whose_time_is_up_stop_at_the_same_step(toy, tmp_path):
+    script = tmp_path / "ranks.py"
+    script.write_text(RANKS)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    words = [*torchrun, "--nproc_per_node", "2", script, toy[0], tmp_path / "run"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"}
+    subprocess.run(words, env=environment, check=True, timeout=120)
+    first, second = (int((tmp_path / "run" / f"rank-{rank}").read_text()) for rank in (0, 1))
+    assert first == second > 3
+    assert harness.load_checkpoint(tmp_path / "run")["step"] == first + 1
+
+
+# The plan
+
+PLANNED = """
+import sys
+from blendlab.training import plan
+plan.PLAN = {"autoencoder": 1, "judge": 6}
+plan.train_all(sys.argv[1], share=0.01, batch=2, pool=32, precision="no", cpu=True,
+               options={"sheet_minutes": None, "checkpoint_minutes": 0})
+"""
+
+
+def test_a_plan_killed_in_its_second_network_goes_on_there(tmp_path):
+    process = other_process(PLANNED, tmp_path, start_new_session=True)
+    second = tmp_path / "judge" / "checkpoint.pt"
+    while not second.exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    first, cut = (harness.load_checkpoint(tmp_path / name) for name in ("autoencoder", "judge"))
+    assert not (tmp_path / "judge" / "export").exists() and cut["seconds"] < 3.6
+    assert other_process(PLANNED, tmp_path).wait() == 0
+    assert harness.load_checkpoint(tmp_path / "autoencoder")["step"] == first["step"]
+    whole = harness.load_checkpoint(tmp_path / "judge")
+    assert whole["step"] > cut["step"] and whole["seconds"] >= 3.6
+    for name in ("autoencoder", "judge"):
+        assert (tmp_path / name / "export" / f"training-{name}.json").exists()
+
+
+def blendlab(*words, **how):
+    """Run the command line in a process of its own; returns what `subprocess.run` does."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", *map(str, words)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, **how)
+
+
+def test_all_networks_train_in_the_background_once(tmp_path):
+    words = ["blendlab", "train", "all", "--background", "--share", 0.01, "--out", tmp_path]
+    started = blendlab(*words, "--cpu", "--set", "pool=32")
+    assert started.returncode == 0, started.stderr
+    process = int(started.stdout.split("kill ")[1].split()[0])
+    log = tmp_path / "train.log"
+    try:
+        until = time.monotonic() + 120
+        while "autoencoder 1.8 minutes" not in log.read_text():
+            assert time.monotonic() < until, log.read_text()
+            time.sleep(0.1)
+        with pytest.raises(ValueError, match="another process is writing in"):
+            plan.in_background(tmp_path)
+    finally:
+        os.kill(process, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    "given, sentence",
+    [
+        ({"share": 0.0}, "share is 0.0; take a number above 0 to 1000"),
+        ({"share": float("nan")}, "share is nan"),
+        ({"minutes": 3.0}, "the plan names the minutes; use --share"),
+        ({"export_to": "x"}, "the plan names the folders"),
+        ({"source": "x"}, "all networks start from 'shipped' or from nothing"),
+        ({"pool": 0}, "pool is 0"),
+        ({"lr": 1e30}, "lr is 1e"),
+        ({"widths": (8, 8, 8, 8)}, "give 3 whole numbers"),
+        ({"rung": "full"}, "autoencoder has no setting 'rung'"),
+    ],
+)
+def test_a_plan_refuses_what_any_of_its_networks_refuses(given, sentence, tmp_path):
+    for start in (plan.train_all, plan.in_background):
+        with pytest.raises(ValueError, match=sentence):
+            start(tmp_path, **given)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_module_and_the_command_take_the_same_words(tmp_path):
+    words = ["autoencoder", "--batch", 2, "--cpu", "--precision", "no", "--out", tmp_path]
+    words += ["--set", "widths=8,8,8", "--set", "pool=16", "--set", "kl=1e-5"]
+    begun = blendlab("blendlab.training", *words, "--steps", 1)
+    assert begun.returncode == 0, begun.stderr
+    longer = blendlab("blendlab", "train", *words, "--steps", 2)
+    assert longer.returncode == 0, longer.stderr
+    assert "resumed at step 1" in longer.stdout and "done at step 2" in longer.stdout
+    assert json.loads((tmp_path / "config.json").read_text())["job"]["kl"] == 1e-5
 
 
 # The networks, as small as they go
@@ -458,16 +668,105 @@ def test_a_running_job_can_be_exported_from_its_checkpoint(runs, tmp_path):
             "no checkpoint in elsewhere",
         ),
         ({"name": "judge", "autoencoder": "nowhere"}, "no autoencoder in nowhere; train it first"),
+        ({"name": "autoencoder", "widths": (8, 8, 16)}, "a network of other sizes; pass its sizes"),
     ],
 )
 def test_a_wrong_call_gets_a_sentence_that_names_the_fix(runs, arguments, sentence):
-    arguments = {"out": runs["autoencoder"].parent, "widths": (8, 8, 8), **TINY, **arguments}
+    sizes = {"widths": (8, 8, 8)} if arguments["name"] != "judge" else {}
+    arguments = {"out": runs["autoencoder"].parent, **sizes, **TINY, **arguments}
     with pytest.raises(ValueError, match=sentence):
         training.main(**arguments)
 
 
+NUMBERS = {
+    "steps": (0, -1, 1.5, 10**9, True, "2"),
+    "batch": (0, -1, 2.5, 10**9),
+    "lr": (0, -1e-3, 1e30, float("nan"), float("inf")),
+    "minutes": (0, -1, float("nan"), float("inf"), 1e9),
+    "seed": (-1, 15625, 0.5, 10**20),
+    "pool": (0, -16, 15, 10**9, "many"),
+    "kl": (0, -1, float("nan")),
+}
+
+
+@pytest.mark.parametrize(
+    "name, value", [(name, value) for name, values in NUMBERS.items() for value in values]
+)
+def test_impossible_numbers_are_refused_with_the_range(name, value, tmp_path):
+    with pytest.raises(ValueError, match=f"{name} is .*; take a .*number (from|above) .* to "):
+        training.main("autoencoder", out=tmp_path, **{name: value})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "sizes, sentence",
+    [
+        ({"dragon": 1}, "autoencoder has no setting 'dragon'; it has widths, pool, kl"),
+        ({"widths": 8}, "widths is 8; give 3 whole numbers, multiples of 8.*widths=8,16,32"),
+        ({"widths": (8, 8)}, "give 3 whole numbers"),
+        ({"widths": (8, 8, 12)}, "multiples of 8"),
+        ({"widths": (8, 8, 0)}, "multiples of 8"),
+        ({"widths": "8;8;8"}, "give 3 whole numbers"),
+        ({"precision": "half"}, "precision is 'half'; choose auto, bf16, fp16, no"),
+    ],
+)
+def test_settings_of_the_wrong_form_are_refused(sizes, sentence, tmp_path):
+    with pytest.raises(ValueError, match=sentence):
+        training.main("autoencoder", out=tmp_path, **sizes)
+
+
+def test_no_seed_reaches_the_scenes_that_are_held_out():
+    seeds = [
+        harness.Job(seed=seed, rank=rank).world_seed()
+        for seed in (0, 1, harness.SEEDS)
+        for rank in (0, harness.PROCESSES - 1)
+    ]
+    assert len(set(seeds)) == 6 and max(seeds) < world.HELD_OUT
+    assert (harness.SEEDS + 1) * harness.PROCESSES + harness.PROCESSES > world.HELD_OUT
+    with pytest.raises(ValueError, match=f"seed is 15625; take a whole .* to {harness.SEEDS}"):
+        harness.Job(seed=harness.SEEDS + 1)
+
+
+@pytest.mark.parametrize("name", ["autoencoder", "judge", "pixel", "latent"])
+def test_weights_that_are_incomplete_or_not_finite_are_no_start(runs, tmp_path, name):
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "start"
+    shutil.copytree(runs[name], folder)
+    file = next(folder.glob("unet/*.safetensors"), None) or next(folder.glob("*.safetensors"))
+    whole = load_file(file)
+    sizes = {
+        "autoencoder": {"widths": (8, 8, 8)},
+        "judge": {"widths": (8, 8), "autoencoder": runs["autoencoder"]},
+        "pixel": {},
+        "latent": {"text_width": 16, "text_layers": 1, "autoencoder": runs["autoencoder"]},
+    }[name]
+
+    def refused(weights, sentence):
+        save_file(weights, file, metadata={"format": "pt"})
+        with pytest.raises(ValueError, match=sentence):
+            training.main(name, out=tmp_path / "run", source=folder, pool=32, **sizes, **TINY)
+        assert not (tmp_path / "run").exists()
+
+    key = next(iter(whole))
+    refused({k: v for k, v in whole.items() if k != key}, "start are? ?.*incomplete|incomplete")
+    refused(whole | {key: whole[key] * float("nan")}, "start.* are not finite; copy the folder")
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="incomplete or damaged, copy the folder again"):
+        training.main(name, out=tmp_path / "run", source=folder, pool=32, **sizes, **TINY)
+
+
 def test_what_only_one_job_knows_is_set_by_name():
-    assert training.settings(["rung=tokens", "pool=64"]) == {"rung": "tokens", "pool": 64}
+    assert training.settings(["rung=tokens", "pool=64", "kl=1e-5", "widths=8,16"]) == {
+        "rung": "tokens",
+        "pool": 64,
+        "kl": 1e-5,
+        "widths": (8, 16),
+    }
+    with pytest.raises(ValueError, match="steps is no setting of a network; it is an option"):
+        training.settings(["steps=3"])
     with pytest.raises(ValueError, match="'rung' is no setting; write NAME=VALUE"):
         training.settings(["rung"])
 

@@ -90,19 +90,32 @@ SECTIONS = (
 )  # fmt: skip
 
 
-def write() -> str:
-    """Make the tables that the page needs and lacks, then the page; returns its text."""
-    for table in dict.fromkeys(section.table for section in SECTIONS):
-        if not results.current(table):
-            results.run(table)
-    text = page()
-    (files.data() / "phenomena.md").write_text(text, encoding="utf-8")
+def write(n: int | None = None, save: bool = True, out=None) -> str:
+    """Make the tables that the page needs and lacks, then the page; returns its text.
+
+    n: look at the first n tasks of each table; such tables are never saved, and the page only in
+       the file `out`. save=False: nothing is saved.
+    """
+    names = dict.fromkeys(section.table for section in SECTIONS)
+    text = page({table: _made(table, n, save) for table in names})
+    path = files.data() / "phenomena.md" if out is None and n is None else out
+    if save and path:
+        with files.replacing(path) as part:
+            part.write_text(text, encoding="utf-8")
     return text
 
 
-def page() -> str:
-    """The page, from the saved tables."""
-    tables = {section.table: results.load(section.table) for section in SECTIONS}
+def _made(table, n, save):
+    if n is not None:
+        return results.measure(table, n)
+    if results.current(table):
+        return results.load(table)
+    return (results.run if save else results.measure)(table)
+
+
+def page(tables: dict | None = None) -> str:
+    """The page, from these tables or from the saved ones."""
+    tables = tables or {section.table: results.load(section.table) for section in SECTIONS}
     there = [_is_there(section, tables[section.table]["rows"]) for section in SECTIONS]
     lines = [
         "# What the notebooks rest on",
@@ -119,18 +132,16 @@ def page() -> str:
         lines += [section.says.format(more=f"**{more}**", less=f"**{less}**")]
         lines += [f"n = {table['n']}, `{table['command']}`."]
         if section.table not in drawn:
-            lines += [
-                "",
-                f"![{section.title}](results/{section.table}.png)",
-                "",
-                repr(results.table(table)),
-            ]
+            if isinstance(table.get("figure", ""), str):  # else it was measured and not saved
+                lines += ["", f"![{section.title}](results/{section.table}.png)"]
+            lines += ["", repr(results.table(table))]
         drawn.add(section.table)
     return "\n".join(lines) + "\n"
 
 
 def _is_there(section, rows):
-    return _interval(section.more, rows)[1] > _interval(section.less, rows)[2]
+    low, high = _interval(section.more, rows)[1], _interval(section.less, rows)[2]
+    return None not in (low, high) and low > high  # None: too few tasks for an interval
 
 
 def _interval(at, rows):

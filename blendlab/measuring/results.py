@@ -13,9 +13,9 @@ import hashlib
 import html
 import json
 import math
-import os
 import time
 from importlib import import_module
+from pathlib import Path
 
 import torch
 
@@ -26,6 +26,7 @@ from . import exemplars, latent_blending, metrics, noise_editing, pixel_blending
 _MODULES = (tables, pixel_blending, latent_blending, exemplars, noise_editing, sweeps)
 _FUNCTIONS = [f for module in _MODULES for f in vars(module).values() if hasattr(f, "recipe")]
 TABLES = {function.__name__: function.recipe for function in _FUNCTIONS}
+MOST = 100_000  # tasks of one table
 KEPT = metrics.BLOCK  # the outcomes of so many tasks are saved one by one, for `reproduces`
 PACKAGES = ("blendlab", "torch", "diffusers", "transformers")
 
@@ -38,14 +39,16 @@ def measure(name: str, n: int | None = None) -> dict:
     nothing is saved.
     """
     recipe, start = _recipe(name), time.perf_counter()
-    n_used = n or recipe.n
+    n_used = recipe.n if n is None else n
+    if type(n_used) is not int or not 1 <= n_used <= MOST:
+        raise ValueError(f"n is {n!r}; take a whole number from 1 to {MOST}")
     made = recipe.function(n_used, *map(networks.load, recipe.needs))
     rows, figure = made if isinstance(made, tuple) else (made, None)
     gpu = torch.cuda.is_available()
     return {
         "name": name,
         "what": recipe.what,
-        "command": f"blendlab results {name}" + (f" -n {n}" if n else ""),
+        "command": f"blendlab results {name}" + ("" if is_whole(name, n) else f" -n {n}"),
         "seconds": round(time.perf_counter() - start, 1),
         "n": n_used,
         "device": torch.cuda.get_device_name()
@@ -57,24 +60,36 @@ def measure(name: str, n: int | None = None) -> dict:
     } | ({"figure": figure} if figure else {})
 
 
-def run(name: str, n: int | None = None) -> dict:
-    """Make a table and save it as data/results/NAME.json, in one move, its figure beside it;
-    returns the table.
+def run(name: str, n: int | None = None, out=None) -> dict:
+    """Make a table and save it as data/results/NAME.json, its figure beside it; returns the table.
+
+    n: its first n tasks only; then `out` must say in which file. The figure is written first, and
+    the table holds its fingerprint, so a figure without its table does not count.
     """
-    result, path = measure(name, n), _path(name)
+    if out is None and not is_whole(name, n):
+        raise ValueError(
+            f"n is {n}, but the table {name} has {_recipe(name).n} tasks; name a file with out=, "
+            "or call measure"
+        )
+    result, path = measure(name, n), _path(name) if out is None else Path(out)
     figure = result.pop("figure", None)
-    save(result, path)
     if figure:
-        figure.save(path.with_suffix(".png"), optimize=True)
+        with files.replacing(path.with_suffix(".png")) as part:
+            figure.save(part, "PNG", optimize=True)
+            result["figure"] = _digest(part.read_bytes())
+    save(result, path)
     return result
+
+
+def is_whole(name: str, n: int | None) -> bool:
+    """Whether n tasks are all tasks of a table."""
+    return n is None or n == _recipe(name).n
 
 
 def save(result: dict, path):
     """Write a table as JSON, in one move."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(_json(result), encoding="utf-8")
-    os.replace(part, path)
+    with files.replacing(path) as part:
+        part.write_text(_json(result), encoding="utf-8")
 
 
 def saved(name: str) -> bool:
@@ -101,10 +116,12 @@ def listing() -> str:
 
 def fingerprint(model: str) -> str:
     """Twelve hexadecimal digits that change with the files of a shipped model."""
-    digest = hashlib.sha256()
-    for file in sorted((cards.WEIGHTS / model).rglob("*.*")):
-        digest.update(file.name.encode() + file.read_bytes())
-    return digest.hexdigest()[:12]
+    found = sorted((cards.WEIGHTS / model).rglob("*.*"))
+    return _digest(b"".join(file.name.encode() + file.read_bytes() for file in found))
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:12]
 
 
 def reproduces(saved: dict, live: dict, differ: int = 0) -> str:
@@ -142,15 +159,31 @@ def _same(was, now):
 
 
 def current(name: str) -> bool:
-    """Whether a table is saved, and was made with the weights that are there now."""
-    needs = _recipe(name).needs
-    return saved(name) and load(name)["weights"] == {model: fingerprint(model) for model in needs}
+    """Whether a table is saved whole, with its figure, and was made with the weights that are there
+    now.
+    """
+    return saved(name) and not _stale(name, load(name))
+
+
+def _stale(name, table):
+    """What is wrong with a saved table, as the end of a sentence; "" if nothing is."""
+    recipe = _recipe(name)
+    if table["weights"] != {model: fingerprint(model) for model in recipe.needs}:
+        return "made with other weights"
+    figure = _path(name).with_suffix(".png")
+    if "figure" in table and not (
+        figure.is_file() and _digest(figure.read_bytes()) == table["figure"]
+    ):
+        return "its figure is not of this table"
+    return "" if table["n"] >= recipe.n else f"of {recipe.n} tasks"
 
 
 def _state(name):
     if not saved(name):
         return "not there yet"
-    return f"n = {load(name)['n']}" + ", but made with other weights" * (not current(name))
+    table = load(name)
+    stale = _stale(name, table)
+    return f"n = {table['n']}" + f", but {stale}" * bool(stale)
 
 
 def _recipe(name):

@@ -4,6 +4,9 @@ harness.py is the loop, one file per network is its job. Order: autoencoder, the
 which use it; exemplar starts from latent and clip. Read next: harness.py.
 """
 
+from contextlib import contextmanager
+from inspect import signature
+from json import JSONDecodeError
 from pathlib import Path
 
 JOBS = {
@@ -50,12 +53,72 @@ def shipped(name: str) -> Path:
 
 
 def settings(pairs: list[str]) -> dict:
-    """["rung=tokens", "pool=64"] as arguments of a job; whole numbers become ints."""
+    """["rung=tokens", "widths=8,16"] as arguments of a job; numbers become numbers."""
     for pair in pairs:
         if "=" not in pair:
             raise ValueError(f"'{pair}' is no setting; write NAME=VALUE, as in rung=tokens")
-    split = (pair.split("=", 1) for pair in pairs)
-    return {name: int(value) if value.isdigit() else value for name, value in split}
+        if (name := pair.split("=")[0]) in signature(main).parameters:
+            raise ValueError(f"{name} is no setting of a network; it is an option of its own")
+    return {name: _value(text) for name, text in (pair.split("=", 1) for pair in pairs)}
+
+
+def _value(text):
+    for kind in (int, float, lambda text: tuple(map(int, text.split(",")))):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def check_sizes(kind, sizes: dict) -> None:
+    """Refuse arguments that a job does not know, and those of the wrong form or size."""
+    from .harness import number
+
+    known = {name: p.default for name, p in signature(kind.__init__).parameters.items()}
+    known = {name: default for name, default in known.items() if name not in ("self", "kwargs")}
+    for name, value in sizes.items():
+        if name not in known:
+            raise ValueError(f"{kind.name} has no setting '{name}'; it has {', '.join(known)}")
+        if name == "widths":
+            _check_widths(kind, value)
+        elif name == "pool":
+            value is None or number(name, value, 16, 10**6)
+        elif name == "size" and number(name, value, 32, 1024) % 32:
+            raise ValueError(f"size is {value}; take a multiple of 32")
+        elif isinstance(known[name], int | float):
+            whole = isinstance(known[name], int)
+            number(name, value, *((1, 8192, int) if whole else (0.0, 1.0, float)))
+        elif value is not None and not isinstance(value, str | Path):
+            raise ValueError(f"{name} is {value!r}; give a name or a folder")
+
+
+def _check_widths(kind, widths):
+    least, most = kind.levels
+    good = isinstance(widths, list | tuple) and least <= len(widths) <= most
+    if not good or not all(
+        type(w) is int and 0 < w <= 4096 and w % kind.groups == 0 for w in widths
+    ):
+        count = f"{least} to {most}" if least < most else f"{least}"
+        raise ValueError(
+            f"widths is {widths!r}; give {count} whole numbers, multiples of {kind.groups} up to "
+            f"4096, as in widths={','.join(str(kind.groups * 2**i) for i in range(max(least, 2)))}"
+        )
+
+
+def check(name, steps, minutes, lr, precision, batch, seed, options, sizes):
+    """The job called `name` and its harness.Options; ValueError about the first wrong argument."""
+    from . import harness
+
+    kind = job_class(name)
+    check_sizes(kind, sizes)
+    harness.number("seed", seed, 0, harness.SEEDS)
+    if batch is not None:
+        harness.number("batch", batch, 1, 4096)
+    steps, lr = STEPS[name] if steps is None else steps, kind.lr if lr is None else lr
+    return kind, harness.Options(
+        steps=steps, minutes=minutes, lr=lr, precision=precision, **(options or {})
+    )
 
 
 def main(
@@ -71,6 +134,7 @@ def main(
     cpu=False,
     export_to=None,
     options=None,
+    restart=None,
     **sizes,
 ) -> Path:
     """Train `name` in `out` (default runs/NAME), continuing the checkpoint there; returns the
@@ -78,28 +142,45 @@ def main(
 
     `source`: "shipped" or a folder of weights to start from. `minutes`: stop then, the learning
     rate arriving at its end with the time. `export_to`: train nothing, write the checkpoint's
-    averaged weights there (runs may go on). `options`: further fields of harness.Options; `sizes`:
-    further arguments of the job (widths, pool, autoencoder).
+    averaged weights there (runs may go on). `options`: further fields of harness.Options;
+    `restart`: arguments of Python that start this program again, with a faster allocator where
+    there is one. `sizes`: further arguments of the job (widths, pool, autoencoder).
     """
     from . import harness
 
+    kind, choices = check(name, steps, minutes, lr, precision, batch, seed, options, sizes)
     start = shipped(name) if source == "shipped" else source and Path(source)
     if start and not start.is_dir():
         raise ValueError(
             f"there are no weights in {start} to start from; give 'shipped' or the folder of "
             "an export"
         )
+    if restart:
+        harness.with_jemalloc(restart)
     accelerator = harness.make_accelerator(precision, cpu)
-    kind = job_class(name)
-    sizes = (kind.sizes_of(start) if start else {}) | sizes
     place = {"device": accelerator.device, "rank": accelerator.process_index}
-    job = kind(seed=seed, batch_size=batch, **place, **sizes)
     out = Path(out or f"runs/{name}")
-    choices = harness.Options(
-        steps=steps or STEPS[name], minutes=minutes, lr=lr or kind.lr, **(options or {})
-    )
+    with _readable(start):
+        sizes = (kind.sizes_of(start) if start else {}) | sizes
+    job = kind(seed=seed, batch_size=batch, **place, **sizes)
     if export_to:
         return harness.export_checkpoint(job, out, Path(export_to), choices, accelerator)
     if start and not (out / "checkpoint.pt").exists():
-        job.load(start)
+        with _readable(start):
+            job.load(start)
     return harness.train(job, out, choices, accelerator)
+
+
+@contextmanager
+def _readable(start):
+    """Whatever a library says of weights that it cannot read becomes a sentence that names them."""
+    try:
+        yield
+    except ValueError as error:
+        if isinstance(error, UnicodeDecodeError | JSONDecodeError):
+            raise ValueError(f"the weights in {start} are damaged: {error}") from error
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"the weights in {start} are incomplete or damaged, copy the folder again: {error}"
+        ) from error

@@ -19,13 +19,14 @@ class Autoencoder(Job):
     name = "autoencoder"
     batch_size = 16
     lr = 1e-3
+    levels = (3, 3)
 
     def __init__(self, widths=(32, 64, 64), pool=None, kl=4e-6, **kwargs):
         super().__init__(**kwargs)
         from diffusers import AutoencoderKL
 
         torch.manual_seed(self.seed)
-        self.kl, self.pool_size = kl, pool or (32768 if self.device.type == "cuda" else 3072)
+        self.kl, self.pool_size = kl, self.pool_of(pool, 3072)
         self.net = AutoencoderKL(
             block_out_channels=widths,
             down_block_types=["DownEncoderBlock2D"] * len(widths),

@@ -80,7 +80,7 @@ class ClipJob(Job):
         self.net = nn.ModuleDict(
             {"clip": open_clip.CLIP(**self.sizes), "dense": dense.head(width), "token": said}
         )
-        self.pool_size = pool or (32768 if self.device.type == "cuda" else 4096)
+        self.pool_size = self.pool_of(pool, 4096)
 
     def fill(self, step):
         renew = 128 if self.device.type == "cuda" else 8

@@ -95,7 +95,7 @@ class Exemplar(Job):
         head = TokenHead(width, (self.tower.config.num_hidden_layers + 1) // 5, d)
         self.net = nn.ModuleDict({"unet": unet, "head": head})
         self.scheduler = scheduler(**BETAS)
-        self.pool_size = pool or (65536 if self.device.type == "cuda" else 8192)
+        self.pool_size = self.pool_of(pool, 8192, 65536)
 
     def fill(self, step):
         renew = 256 if self.device.type == "cuda" else 4
@@ -253,7 +253,7 @@ class Exemplar(Job):
     def load(self, folder: Path):
         pipe = ExemplarPipeline.from_folder(folder, *LENDERS)
         del pipe.encoder.model
-        copy_weights(self.net["unet"], pipe.unet, folder)
+        copy_weights(self.net["unet"], pipe.unet, Path(folder) / "unet")
         copy_weights(self.net["head"], pipe.encoder, folder)
 
     def identity(self):

@@ -12,6 +12,7 @@ import ctypes.util
 import json
 import math
 import os
+import shutil
 import signal
 import sys
 import time
@@ -21,8 +22,26 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
+
+from .. import files
+from ..world import HELD_OUT
 
 WEIGHTS = Path(__file__).parent.parent / "weights"  # what ships
+PROCESSES = 64  # at most so many train one network together
+SEEDS = HELD_OUT // PROCESSES - 1  # the highest seed of a run
+
+
+def number(name: str, value, low, high, kind=int):
+    """Return a number of low .. high (above low, where low is not an int); ValueError names the
+    range.
+    """
+    whole = kind is int
+    good = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+    if not good or not (low <= value if whole else low < value) or not value <= high:
+        said = f"a whole number from {low}" if whole else f"a number above {low:g}"
+        raise ValueError(f"{name} is {value!r}; take {said} to {high:g}")
+    return value
 
 
 class Job:
@@ -38,10 +57,15 @@ class Job:
     lr = 1e-3
     ema = 0.999  # decay of the averaged weights
     net: nn.Module
+    levels: tuple[int, int] = (1, 8)  # how many widths its network takes, where it has some
+    groups = 8  # widths are multiples of it
 
     def __init__(self, device="cpu", seed=0, rank=0, batch_size=None):
         self.device, self.seed, self.rank = torch.device(device), seed, rank
-        self.batch_size = batch_size or self.batch_size
+        number("seed", seed, 0, SEEDS)  # higher ones would train on the scenes that are held out
+        number("the number of this process", rank, 0, PROCESSES - 1)
+        if batch_size is not None:
+            self.batch_size = number("batch", batch_size, 1, 4096)
 
     def fill(self, step: int) -> None:
         """Render the data that steps from `step` on start with (called once, before the first
@@ -74,6 +98,12 @@ class Job:
         """The arguments that make a job whose network has the sizes of an exported folder."""
         return {}
 
+    def pool_of(self, pool: int | None, cpu: int, cuda: int = 32768) -> int:
+        """How many examples its pool holds: what was asked for, else what suits the device."""
+        if pool is None:
+            return cuda if self.device.type == "cuda" else cpu
+        return number("pool", pool, 16, 10**6)
+
     def config(self) -> dict:
         """Sizes and settings worth writing down beside the weights."""
         return {}
@@ -86,7 +116,7 @@ class Job:
         """The seed of the scenes of this process: below world.HELD_OUT, and never another
         process's.
         """
-        return self.seed * 64 + self.rank
+        return self.seed * PROCESSES + self.rank
 
     def generator(self, step: int) -> torch.Generator:
         """The random stream of one step of one process (on the CPU: the same numbers on every
@@ -115,6 +145,17 @@ class Options:
     sheet_minutes: float | None = 5.0  # None: no sample sheets
     log_seconds: float = 60.0
 
+    def __post_init__(self):
+        number("steps", self.steps, 1, 10**8)
+        number("lr", self.lr, 0.0, 1.0, float)
+        if self.minutes is not None:
+            number("minutes", self.minutes, 0.0, 525600.0, float)
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision is {self.precision!r}; choose {', '.join(PRECISIONS)}")
+
+
+PRECISIONS = ("auto", "bf16", "fp16", "no")
+
 
 class Pool:
     """A window that slides along an endless stream of examples and lives on the device.
@@ -129,9 +170,8 @@ class Pool:
         self.make, self.chunk, self.every = make, chunk, max(1, chunk // renew)
         self.size = max(1, round(size / chunk)) * chunk  # whole chunks
         self.start, self.data = self.low(step), {}
-        for done in Progress(
-            range(0, self.size, chunk), f"{progress} {self.size} pictures", scale=chunk
-        ):
+        what = f"{progress} {self.size} pictures"
+        for done in tqdm(range(0, self.size, chunk), what, unit_scale=chunk, disable=None):
             self._write(self.start + done)
 
     def low(self, step: int) -> int:
@@ -157,6 +197,9 @@ class Pool:
 class EMA:
     """A float32 moving average of the weights; its decay warms up, so that short runs come out well
     too.
+
+    diffusers' EMAModel forgets the first weights at its first update (decay 0, here 1/10) and keeps
+    the precision of the weights, so runs and checkpoints would not stay what they are.
     """
 
     def __init__(self, net: nn.Module, decay=0.999):
@@ -200,9 +243,18 @@ class EMA:
 def train(job: Job, out, options: Options, accelerator=None) -> Path:
     """Train `job` in the folder `out`, from the checkpoint there if any; returns the folder
     `out`/export.
+
+    One process trains in a folder at a time; a second one gets a sentence.
     """
     accelerator = accelerator or make_accelerator(options.precision)
     out, main = Path(out), accelerator.is_main_process
+    with files.locked(out) if main else nullcontext():
+        if main:
+            _sweep(out)
+        return _train(job, out, options, accelerator, main)
+
+
+def _train(job, out, options, accelerator, main):
     net = job.net.to(job.device).train()
     optimizer = make_optimizer(net, options)
     ema = EMA(net, job.ema)
@@ -211,39 +263,38 @@ def train(job: Job, out, options: Options, accelerator=None) -> Path:
         model = torch.compile(model, dynamic=False)
     state = _resume(out, job, ema, optimizer, accelerator)
     if main:
-        out.mkdir(parents=True, exist_ok=True)
         write_json(out / "config.json", describe(job, options, accelerator))
 
     # Stop at the last step, when the time is up, or when somebody asks; always with a checkpoint.
     clock = time.monotonic() - state["seconds"]
     step, saved, drawn, stop = state["step"], time.monotonic(), time.monotonic(), []
-    signal_before = _on_terminate(stop) if accelerator.num_processes == 1 else lambda: None
     if _share(step, state["seconds"], options) < 1:
         job.fill(step)
         clock = time.monotonic() - state["seconds"]  # rendering the pool is not training time
     log = Log(job, options, accelerator, step) if main else None
-    while (
-        share := _agreed(_share(step, time.monotonic() - clock, options), accelerator)
-    ) < 1 and not stop:
-        for group in optimizer.param_groups:
-            group["lr"] = options.lr * cosine(step, share, options.warmup)
-        with fast_attention(job.device):
-            losses = model(job.batch(step))
-            accelerator.backward(losses["loss"])
-        accelerator.clip_grad_norm_(net.parameters(), options.clip)
-        optimizer.step()
-        optimizer.zero_grad()
-        ema.update()
-        step += 1
-        if main:
-            log(step, losses, share, time.monotonic() - clock)
-            if time.monotonic() - saved >= options.checkpoint_minutes * 60:
-                checkpoint(out, job, ema, optimizer, accelerator, step, time.monotonic() - clock)
-                saved = time.monotonic()
-            if options.sheet_minutes and time.monotonic() - drawn >= options.sheet_minutes * 60:
-                _sheet(job, ema, out, step)
-                drawn = time.monotonic()
-    signal_before()
+    with _until_terminated(stop) if accelerator.num_processes == 1 else nullcontext():
+        while (
+            share := _agreed(_share(step, time.monotonic() - clock, options), accelerator)
+        ) < 1 and not stop:
+            for group in optimizer.param_groups:
+                group["lr"] = options.lr * cosine(step, share, options.warmup)
+            with fast_attention(job.device):
+                losses = model(job.batch(step))
+                accelerator.backward(losses["loss"])
+            accelerator.clip_grad_norm_(net.parameters(), options.clip)
+            optimizer.step()
+            optimizer.zero_grad()
+            ema.update()
+            step += 1
+            if main:
+                log(step, losses, share, time.monotonic() - clock)
+                if time.monotonic() - saved >= options.checkpoint_minutes * 60:
+                    seconds = time.monotonic() - clock
+                    checkpoint(out, job, ema, optimizer, accelerator, step, seconds)
+                    saved = time.monotonic()
+                if options.sheet_minutes and time.monotonic() - drawn >= options.sheet_minutes * 60:
+                    _sheet(job, ema, out, step)
+                    drawn = time.monotonic()
 
     if main:
         if step > state["step"]:
@@ -290,8 +341,8 @@ def with_jemalloc(argv: list[str]) -> None:
     """Start this program again with jemalloc, if it is installed: fresh pages are dear, and it
     keeps them.
 
-    Returns where there is nothing to do: on a GPU, where it is loaded already, or where it is not
-    found.
+    argv: of Python. Returns where there is nothing to do: on a GPU, where it is loaded already, or
+    where it is not found.
     """
     if (
         torch.cuda.is_available()
@@ -341,7 +392,11 @@ def cosine(step: int, share: float, warmup: int) -> float:
 
 
 def _share(step: int, seconds: float, options: Options) -> float:
-    """How much of the run is over, in [0, 1]: by steps or by time, whichever is further."""
+    """How much of the run is over, in [0, 1]: by steps or by time, whichever is further. A run has
+    one step at least.
+    """
+    if step == 0:
+        return 0.0
     return max(step / options.steps, seconds / (options.minutes * 60) if options.minutes else 0.0)
 
 
@@ -367,24 +422,50 @@ def checkpoint(out, job, ema, optimizer, accelerator, step, seconds) -> None:
     }
     state["scaler"] = accelerator.scaler.state_dict() if accelerator.scaler else None
     state |= {"step": step, "seconds": seconds, "identity": job.identity()}
+    check_finite(state, f"of {job.name} at step {step}", GO_BACK)
     atomic_save(state, Path(out) / "checkpoint.pt")
 
 
 def atomic_save(state: dict, path: Path) -> None:
-    """torch.save that a power cut cannot tear: write beside, flush to the disk, then replace in one
-    move.
-    """
-    beside = path.with_name(path.name + ".part")
-    with open(beside, "wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+    """torch.save that a power cut cannot tear."""
+    with files.replacing(path) as part:
+        torch.save(state, part)
+
+
+GO_BACK = "the last checkpoint is finite: go on from there with a lower lr"
+
+
+def check_finite(state, where: str, hint: str) -> None:
+    """Refuse weights, averages and moments that hold NaN or infinity: such a run is lost."""
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors(state)):
+        raise ValueError(f"the weights {where} are not finite; {hint}")
+
+
+def tensors(state):
+    """Every tensor in nested dictionaries and lists."""
+    if isinstance(state, Tensor):
+        yield state
+    elif isinstance(state, dict | list | tuple):
+        for part in state.values() if isinstance(state, dict) else state:
+            yield from tensors(part)
 
 
 def load_checkpoint(out) -> dict | None:
+    """The checkpoint in `out`, or None; ValueError says what to do about a damaged one."""
     path = Path(out) / "checkpoint.pt"
-    return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if {"net", "ema", "optimizer", "step", "seconds", "identity"} <= set(state):
+            return state
+    except Exception as error:  # torch has a different one for each kind of damage
+        raise ValueError(_damaged(path)) from error
+    raise ValueError(_damaged(path))
+
+
+def _damaged(path):
+    return f"{path} is no checkpoint of a run, or damaged; delete it to start again from step 0"
 
 
 def _resume(out, job, ema, optimizer, accelerator) -> dict:
@@ -393,14 +474,20 @@ def _resume(out, job, ema, optimizer, accelerator) -> dict:
     if state is None:
         return {"step": 0, "seconds": 0.0}
     for key, mine in job.identity().items():
-        if state["identity"][key] != mine:
-            was = state["identity"][key]
+        was = state["identity"].get(key)
+        if was != mine:
             raise ValueError(
                 f"{out} holds a run with {key} {was}, not {mine}; pass that one or another folder"
             )
-    job.net.load_state_dict(state["net"])
-    ema.load_state_dict(state["ema"])
-    optimizer.load_state_dict(state["optimizer"])
+    check_finite(state, f"in {out}/checkpoint.pt", "delete it to start again from step 0")
+    try:
+        job.net.load_state_dict(state["net"])
+        ema.load_state_dict(state["ema"])
+        optimizer.load_state_dict(state["optimizer"])
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"{out} holds a run of a network of other sizes; pass its sizes or another folder"
+        ) from error
     if accelerator.scaler and state["scaler"]:
         accelerator.scaler.load_state_dict(state["scaler"])
     accelerator.print(f"{job.name}: resumed at step {state['step']}", flush=True)
@@ -410,12 +497,28 @@ def _resume(out, job, ema, optimizer, accelerator) -> dict:
 def export(job: Job, folder, notes: dict) -> None:
     """Write the shippable folder of `job` with the weights that are in it now, and how they were
     made.
+
+    It is written beside first, so that each file of the folder is at any moment old or new.
     """
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    job.net.eval()
-    job.export(Path(folder))
-    write_json(Path(folder) / f"training-{job.name}.json", notes)
-    job.net.train()
+    halves = [value.half() for value in job.net.state_dict().values() if value.is_floating_point()]
+    check_finite(halves, f"of {job.name} in half precision", "so nothing was exported")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    part = files.beside(folder)
+    try:
+        part.mkdir()
+        if (folder / "blendlab.json").exists():
+            shutil.copy(folder / "blendlab.json", part)
+        job.net.eval()
+        job.export(part)
+        write_json(part / f"training-{job.name}.json", notes)
+        for file in [path for path in part.rglob("*") if path.is_file()]:
+            place = folder / file.relative_to(part)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(file, place)
+    finally:
+        job.net.train()
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def save_half(model, folder) -> None:
@@ -426,15 +529,32 @@ def save_half(model, folder) -> None:
 
 
 def copy_weights(net: nn.Module, other: nn.Module, folder) -> None:
-    """Take over the weights of another network of the same sizes."""
+    """Take over the weights of another network of the same sizes, read from `folder`."""
+    # What a file lacks, the libraries draw at random: so look into the files.
+    stored = "\n".join(key for file in Path(folder).glob("*.safetensors") for key in _keys(file))
+    lacking = [key for key in other.state_dict() if stored and f"{key}\n" not in f"{stored}\n"]
+    if lacking:
+        raise ValueError(
+            f"the weights in {folder} are incomplete: {lacking[0]} is missing"
+            f"{f' and {len(lacking) - 1} more' * (len(lacking) > 1)}; copy the folder again"
+        )
+    weights = other.float().state_dict()
+    check_finite(weights, f"in {folder}", "copy the folder again, or take another one")
     try:
-        net.load_state_dict(other.float().state_dict())
+        net.load_state_dict(weights)
     except RuntimeError as error:
         message = (
             f"the weights in {folder} have other sizes than this network; pass the same "
             "sizes or start afresh"
         )
         raise ValueError(message) from error
+
+
+def _keys(file):
+    from safetensors import safe_open
+
+    with safe_open(file, "pt") as tensors:
+        return list(tensors.keys())
 
 
 def find_autoencoder(folder, device):
@@ -464,8 +584,9 @@ def _sheet(job, ema, out, step) -> None:
         picture = job.sheet()
     job.net.train()
     if picture:
-        picture.save(Path(out) / f"sheet-{step:07d}.png")
-        picture.save(Path(out) / "sheet.png")
+        for name in (f"sheet-{step:07d}.png", "sheet.png"):
+            with files.replacing(Path(out) / name) as part:
+                picture.save(part, "PNG")
 
 
 def describe(job, options, accelerator) -> dict:
@@ -486,22 +607,30 @@ def describe(job, options, accelerator) -> dict:
 
 
 def write_json(path, content: dict) -> None:
-    beside = Path(path).with_name(Path(path).name + ".part")
-    beside.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(beside, path)
+    with files.replacing(path) as part:
+        part.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def _on_terminate(stop: list):
-    """Let SIGTERM and Ctrl-C end the loop after the running step; returns the function that undoes
-    this.
-    """
+def _sweep(out: Path) -> None:
+    """Remove what a killed process had begun to write; the folder is locked, so nobody else is."""
+    for part in out.glob(".*.part"):
+        shutil.rmtree(part) if part.is_dir() else part.unlink()
+
+
+@contextmanager
+def _until_terminated(stop: list):
+    """Let SIGTERM and Ctrl-C end the loop after the running step."""
+    before = {}
     try:
-        before = {
-            s: signal.signal(s, lambda *_: stop.append(1)) for s in (signal.SIGTERM, signal.SIGINT)
-        }
+        for name in (signal.SIGTERM, signal.SIGINT):
+            before[name] = signal.signal(name, lambda *_: stop.append(1))
     except ValueError:  # not in the main thread: Python gives no signals there
-        before = {}
-    return lambda: [signal.signal(s, handler) for s, handler in before.items()]
+        pass
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
 
 
 class Log:
@@ -514,8 +643,6 @@ class Log:
         self.pictures = job.batch_size * accelerator.num_processes
         self.sums, self.n, self.since, self.step = {}, 0, time.monotonic(), step
         if sys.stderr.isatty():
-            from tqdm import tqdm
-
             self.bar = tqdm(
                 total=options.steps, initial=step, desc=job.name, unit="step", dynamic_ncols=True
             )
@@ -534,6 +661,7 @@ class Log:
                 f"the loss of {self.job.name} is {means['loss']} at step {step}; resume with "
                 "a lower lr"
             )
+        check_finite(self.job.net.state_dict(), f"of {self.job.name} at step {step}", GO_BACK)
         rate = self.n * self.pictures / (now - self.since)
         left = seconds / max(share, 1e-9) * (1 - share) / 60
         text = (
@@ -553,24 +681,6 @@ class Log:
         if self.bar:
             self.bar.close()
         print(f"{self.job.name}: {message}", flush=True)
-
-
-class Progress:
-    """Iterate with a bar on a terminal and a plain line at the end elsewhere."""
-
-    def __init__(self, items, what, scale=1):
-        self.items, self.what, self.scale = items, what, scale
-
-    def __iter__(self):
-        if sys.stderr.isatty():
-            from tqdm import tqdm
-
-            yield from tqdm(self.items, desc=self.what, unit_scale=self.scale)
-            return
-        start = time.monotonic()
-        yield from self.items
-        seconds = time.monotonic() - start
-        print(f"{self.what}: {len(self.items) * self.scale / max(seconds, 1e-9):.0f}/s", flush=True)
 
 
 def export_checkpoint(job: Job, out, folder: Path, options, accelerator) -> Path:

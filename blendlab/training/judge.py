@@ -19,6 +19,7 @@ class JudgeJob(Job):
     name = "judge"
     batch_size = 32
     lr = 1.5e-3
+    levels = (2, 8)
 
     def __init__(self, widths=(24, 48, 96, 96), pool=None, autoencoder=None, **kwargs):
         super().__init__(**kwargs)
@@ -27,7 +28,7 @@ class JudgeJob(Job):
         torch.manual_seed(self.seed)
         self.net = Judge(world.KINDS, world.COLOURS, widths)
         self.vae = find_autoencoder(autoencoder, self.device)
-        self.pool_size = pool or (32768 if self.device.type == "cuda" else 4096)
+        self.pool_size = self.pool_of(pool, 4096)
 
     def fill(self, step):
         renew = 64 if self.device.type == "cuda" else 2

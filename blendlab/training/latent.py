@@ -39,6 +39,8 @@ class Latent(Job):
     name = "latent"
     batch_size = 32
     lr = 8e-4
+    levels = (2, 5)
+    groups = 16
     ema = 0.999
 
     def __init__(
@@ -63,7 +65,7 @@ class Latent(Job):
         self.vae = find_autoencoder(autoencoder, self.device)
         self.smaller = 2 ** (len(widths) - 1)  # how much smaller the innermost maps are
         self.scheduler, self.size, self.crop = scheduler(**BETAS), size, size // FACTOR // 2
-        self.pool_size = pool or (65536 if self.device.type == "cuda" else 4096)
+        self.pool_size = self.pool_of(pool, 4096, 65536)
         if inner:
             begin(self.net["unet"], Path(inner) / "unet")
             self.net["text_encoder"].load_state_dict(read_text_encoder(inner).state_dict())
@@ -223,10 +225,9 @@ class Latent(Job):
         from diffusers import UNet2DConditionModel
 
         folder = Path(folder)
-        copy_weights(
-            self.net["unet"], UNet2DConditionModel.from_pretrained(folder / "unet"), folder
-        )
-        copy_weights(self.net["text_encoder"], read_text_encoder(folder), folder)
+        unet, words = folder / "unet", folder / "text_encoder"
+        copy_weights(self.net["unet"], UNet2DConditionModel.from_pretrained(unet), unet)
+        copy_weights(self.net["text_encoder"], read_text_encoder(folder), words)
 
     @classmethod
     def sizes_of(cls, folder):

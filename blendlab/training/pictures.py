@@ -55,19 +55,13 @@ def crop(maps: Tensor, y: Tensor, x: Tensor, side: int) -> Tensor:
 
 def sheet(rows: list[Tensor]):
     """Rows of pictures (n,3,H,W) in [-1,1], one below the other, as one PIL picture."""
-    from PIL import Image
+    from torchvision.transforms.functional import to_pil_image
+    from torchvision.utils import make_grid
 
-    strips = [
-        torch.cat(list(F.pad(row.detach().float().cpu(), (1, 1, 1, 1), value=1)), dim=-1)
-        for row in rows
-    ]
+    strips = [make_grid(row.detach().float().cpu(), len(row), 2, pad_value=1.0) for row in rows]
     width = max(strip.shape[-1] for strip in strips)
-    page = torch.cat(
-        [F.pad(strip, (0, width - strip.shape[-1]), value=1) for strip in strips], dim=-2
-    )
-    return Image.fromarray(
-        ((page.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    )
+    page = [F.pad(strip, (0, width - strip.shape[-1]), value=1) for strip in strips]
+    return to_pil_image((torch.cat(page, dim=-2).clamp(-1, 1) + 1) / 2)
 
 
 def one_object(scenes, seed: int) -> Tensor:

@@ -31,6 +31,7 @@ class Pixel(Job):
     name = "pixel"
     batch_size = 16
     lr = 6e-4
+    levels = (2, 6)
     ema = 0.999
 
     def __init__(
@@ -72,7 +73,7 @@ class Pixel(Job):
         self.net = nn.ModuleDict({"unet": Patches(unet), "dense": dense.head(widths[-1])})
         # The cosine schedule (2102.09672) suits small pictures.
         self.scheduler = scheduler(beta_schedule="squaredcos_cap_v2", prediction_type=prediction)
-        self.pool_size = pool or (32768 if self.device.type == "cuda" else 4096)
+        self.pool_size = self.pool_of(pool, 4096)
 
     def fill(self, step):
         renew = 64 if self.device.type == "cuda" else 4
@@ -164,9 +165,8 @@ class Pixel(Job):
     def load(self, folder: Path):
         from diffusers import UNet2DModel
 
-        copy_weights(
-            self.net["unet"].unet, UNet2DModel.from_pretrained(Path(folder) / "unet"), folder
-        )
+        folder = Path(folder) / "unet"
+        copy_weights(self.net["unet"].unet, UNet2DModel.from_pretrained(folder), folder)
 
     @classmethod
     def sizes_of(cls, folder):
