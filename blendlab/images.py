@@ -311,7 +311,7 @@ def _one_channel(pixels, soft, name, how):
     between = grey[(grey > 0) & (grey < 255)]
     if not soft and between.size:
         # JPEG rings beside the border, more at a low quality; most of it stays near black or white.
-        noise = ((between < 32) | (between > 223)).mean() > 0.5
+        noise = ((between < 32) | (between > 223)).mean() > 0.85
         why = "noise, as JPEG leaves it; PNG does not" if noise else f"{between[0]} for one"
         raise ValueError(f"{name} has {between.size} grey pixels ({why}): {_black_and_white(how)}")
     return torch.from_numpy(grey.copy())[None, None].float() / 255
@@ -337,7 +337,7 @@ def _check_image_tensor(x, name):
     _check_shape(x, fix, "(B,3,H,W)", name)
     if not x.is_floating_point():
         raise ValueError(
-            f"{name} holds {x.dtype}: pass floats in [-1, 1], {name} / 127.5 - 1 for 0..255"
+            f"{name} holds {x.dtype}, not floats in [-1, 1]: for 0..255, pass {name} / 127.5 - 1"
         )
     _check_finite(x, name)
     low, high = x.min().item(), x.max().item()
@@ -349,7 +349,7 @@ def _check_image_tensor(x, name):
         raise ValueError(
             f"{name} has values from {low:.4g} to {high:.4g}, not in [-1, 1]: pass {fix}"
         )
-    if 0 <= low < 0.25 and high - low > 0.5:  # bright pictures have less contrast than that
+    if low >= 0 and high - low > 0.5:  # bright pictures have less contrast than that
         warn(
             f"{name} has values from {low:.4g} to {high:.4g}, and black is -1: if it is in [0, 1], "
             f"pass {name} * 2 - 1"
@@ -378,8 +378,8 @@ def _check_mask_tensor(x, soft, name):
             fix = "a mask has one channel, 1 = edit"
     _check_shape(x, fix, "(B,1,H,W)", name)
     if not x.is_floating_point() and x.dtype != torch.bool:
-        fix = f"pass floats or bools, ({name} > {x.max().item() // 2}).float()"
-        raise ValueError(f"{name} holds {x.dtype}: {fix}")
+        fix = f"pass ({name} > {x.max().item() // 2}).float()"
+        raise ValueError(f"{name} holds {x.dtype}, not floats or bools: {fix}")
     _check_finite(x, name)
     low, high = x.min().item(), x.max().item()
     if low < 0 or high > 1 or not (soft or ((x == 0) | (x == 1)).all()):
