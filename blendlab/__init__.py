@@ -17,6 +17,7 @@ from .course.doctor import check
 from .edit import Edit
 from .files import data
 from .guidance import cfg, denoiser, loss_guided
+from .images import fit
 from .networks.load import load
 from .noise import Noise
 from .papers.blended import blended
@@ -51,6 +52,7 @@ __all__ = [
     "data",
     "denoiser",
     "exemplar",
+    "fit",
     "images",
     "invert",
     "last",

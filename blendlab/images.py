@@ -8,12 +8,20 @@ float32 (B or 1,1,H,W) in {0, 1}, 1 (white) = edit. Next: masks.py takes a mask 
 
 import os
 import re
+import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
+
+# Files of other formats are refused: some of them start other programs (EPS calls Ghostscript).
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+# The most pixels of a picture. It is checked before decoding, as a file of 20 kB can hold billions.
+MOST = 64_000_000
 
 
 def image(x, size_multiple: int | None = None, name: str = "image") -> Tensor:
@@ -22,7 +30,8 @@ def image(x, size_multiple: int | None = None, name: str = "image") -> Tensor:
     x: a PIL picture, a path, or a float tensor (B,3,H,W) in [-1, 1] (it keeps its device and its
        gradient).
     EXIF rotation is applied; palettes and greys become RGB exactly; alpha must be opaque
-    everywhere.
+    everywhere. A tensor without a value below 0 gets a warning, as it may be in [0, 1].
+    At most 64 million pixels, as PNG, JPEG, WebP, GIF, BMP, TIFF or PPM.
     size_multiple: the model's factor, which must divide width and height. name: what an error calls
                    x.
     Raises ValueError, TypeError, FileNotFoundError or IsADirectoryError, with the fix.
@@ -31,8 +40,9 @@ def image(x, size_multiple: int | None = None, name: str = "image") -> Tensor:
         _check_image_tensor(x, name)
         x = x.float()
     else:
-        pixels = torch.from_numpy(_rgb(_open(x, name), name, _flatten(name)))  # (H,W,3)
-        x = pixels.permute(2, 0, 1)[None].float().contiguous() / 127.5 - 1  # (1,3,H,W)
+        picture, how = _open(x, name)
+        pixels = torch.from_numpy(_rgb(picture, name, how, _flatten(how)))  # (H,W,3)
+        x = pixels.permute(2, 0, 1)[None].float().contiguous().div_(127.5).sub_(1)  # (1,3,H,W)
     if size_multiple:
         _check_multiple(x, size_multiple, name)
     return x
@@ -54,7 +64,8 @@ def mask(x, like: Tensor | None = None, soft=False, allow_full=False, name: str 
         _check_mask_tensor(x, soft, name)
         x = x.float()
     else:
-        x = _one_channel(_rgb(_open(x, name), name, _strokes(name)), soft, name)  # (1,1,H,W)
+        picture, how = _open(x, name, is_mask=True)
+        x = _one_channel(_rgb(picture, name, how, _strokes(how)), soft, name, how)  # (1,1,H,W)
     _check_filled(x, allow_full, name)
     return x if like is None else _matched(x, like, name)
 
@@ -84,133 +95,225 @@ def fit(picture, size: int | tuple[int, int], name: str = "image") -> Image.Imag
     picture: PIL, a path, or a tensor with one picture. size: one side, or (width, height) as in
              PIL.
     """
-    pixels = _rgb(_one_picture(picture, name), name, _flatten(name))
+    picture, how = _one_picture(picture, name)
+    pixels = _rgb(picture, name, how, _flatten(how))
     return ImageOps.fit(Image.fromarray(pixels), _pair(size), Image.Resampling.LANCZOS)
 
 
 def fit_mask(picture, size: int | tuple[int, int], name: str = "mask") -> Image.Image:
     """The same cut for the mask of that picture, with nearest pixels: black and white stay so."""
-    pixels = _rgb(_one_picture(picture, name), name, _strokes(name))
-    (grey,) = to_pil(_one_channel(pixels, soft=True, name=name))
+    picture, how = _one_picture(picture, name, is_mask=True)
+    pixels = _rgb(picture, name, how, _strokes(how))
+    (grey,) = to_pil(_one_channel(pixels, True, name, how))
     return ImageOps.fit(grey, _pair(size), Image.Resampling.NEAREST)
 
 
+def at_side(pictures: Tensor, side: int) -> Tensor:
+    """Pictures (B,3,H,W) as (B,3,side,side), each pixel the mean of its area; of that size: as they
+    are.
+
+    How tinyworld's judge and CLIP see pictures that are larger than they are.
+    """
+    same = pictures.shape[-2:] == (side, side)
+    return pictures if same else F.interpolate(pictures, (side, side), mode="area")
+
+
 def _pair(size):
-    return (size, size) if isinstance(size, int) else tuple(size)
+    pair = (size, size) if isinstance(size, int) else size
+    whole = isinstance(pair, list | tuple) and all(type(side) is int for side in pair)
+    if not whole or len(pair) != 2 or min(pair) < 1 or pair[0] * pair[1] > MOST:
+        raise ValueError(
+            f"size is {size!r}: pass one side or (width, height), whole numbers from 1 on, of at "
+            f"most {MOST} pixels"
+        )
+    return tuple(pair)
 
 
-def _one_picture(x, name):
+def _one_picture(x, name, is_mask=False):
     if isinstance(x, Tensor):
+        if x.ndim != 4:
+            raise ValueError(f"{name} is {_shape(x)} and fit takes (1,C,H,W): pass {name}[None]")
         if x.shape[0] != 1:
             raise ValueError(
                 f"{name} is {_shape(x)} and fit takes one picture: pass {name}[:1], "
                 f"{name}[1:2], ..."
             )
-        (x,) = to_pil(x)
-    return _open(x, name)
+        return to_pil(x)[0], f"bl.images.to_pil({name})[0]"
+    return _open(x, name, is_mask)
 
 
 # Files and PIL pictures
 
 
-def _open(x, name):
-    """A loaded, upright copy of a picture given as a path or as PIL."""
+def _open(x, name, is_mask=False):
+    """A loaded, upright copy of a picture given as a path or as PIL, and how Python gets it."""
     if isinstance(x, (str, os.PathLike)):
-        return _read(Path(x).expanduser(), name)
+        how = f"Image.open({os.fspath(x)!r})"
+        return _read(Path(x).expanduser(), name, how), how
     if isinstance(x, Image.Image):
-        return _upright(x, name)
+        return _upright(x, name, name), name
+    raise TypeError(f"{name} is {_kind(x)}: {_instead(x, name, is_mask)}")
+
+
+def _kind(x):
     kind = type(x).__name__
-    raise TypeError(
-        f"{name} is a {kind}: pass PIL, a path or a tensor (of an array, Image.fromarray({name}))"
-    )
+    return "None" if x is None else f"an {kind}" if kind[0] in "AEIaei" else f"a {kind}"
 
 
-def _read(path, name):
+def _instead(x, name, is_mask):
+    """What to pass instead of an object that is neither a picture, nor a path, nor a tensor."""
+    if isinstance(x, np.ndarray):
+        return f"pass {_from_array(x, name, is_mask)}"
+    if isinstance(getattr(x, "images", None), list):  # an Edit
+        return f"it holds {len(x.images)} pictures: pass {name}.images[0]"
+    if isinstance(x, list | tuple) and x:
+        picture = isinstance(x[0], (Tensor, Image.Image, str, os.PathLike))
+        return f"pass {name}[0]" if picture else f"pass np.array({name}) and see what it lacks"
+    if isinstance(x, bytes | bytearray):
+        return f"pass Image.open(io.BytesIO({name}))"
+    return "pass PIL, a path or a tensor"
+
+
+def _from_array(x, name, is_mask):
+    """How an array becomes what `image` or `mask` takes."""
+    if x.dtype.kind not in "uifb" or x.size == 0:
+        return "PIL, a path or a tensor"
+    low, high = float(x.min()), float(x.max())
+    if is_mask and x.ndim == 2:
+        half = 127 if high > 1 else 0.5 if x.dtype.kind == "f" else 0
+        return f"torch.from_numpy({name} > {half})[None, None]"
+    if x.ndim == 2 or (x.ndim == 3 and x.shape[2] in (3, 4)):
+        if x.dtype.kind != "f" or high > 2:
+            return f"Image.fromarray({name}.astype('uint8'))"
+        if x.ndim == 3 and x.shape[2] == 3:
+            scale = f" * 2 - 1 (if it is in [0, 1], else {name} as it is)" if low >= 0 else ""
+            return f"torch.from_numpy({name}).permute(2, 0, 1)[None]{scale}"
+    return f"torch.from_numpy({name})"
+
+
+def _read(path, name, how):
     if not os.path.exists(path):  # path.exists() raises for a prompt given as a path
         raise FileNotFoundError(
             f"there is no {name} at {path.absolute()}: check the name and the folder"
         )
     if path.is_dir():
         raise IsADirectoryError(f"{name} is the folder {path}: pass one picture in it")
+    if not path.is_file():  # a pipe or a device may never end
+        raise ValueError(f"{name} {path} is no regular file: pass a picture that is saved as one")
     if path.stat().st_size == 0:
         raise ValueError(f"{name} {path} is empty (0 bytes): get the file again")
     try:
-        picture = Image.open(path)
-        frames = getattr(picture, "n_frames", 1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # see MOST
+            picture = Image.open(path, formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{name} {path} is too large ({error}): shrink it first") from error
     except Exception as error:  # decoders raise almost anything
         raise ValueError(
-            f"{name} {path} cannot be read ({error}): save it as PNG or JPEG"
+            f"{name} {path} cannot be read ({error}): save it as PNG or JPEG, of the formats "
+            f"{', '.join(FORMATS)}"
         ) from error
     with picture:
-        if (
-            frames > 1 and picture.format != "MPO"
-        ):  # a phone's photo may carry a depth map, which nobody means
-            fix = f"{name} = Image.open(path), choose one with {name}.seek(0), and pass {name}"
+        _check_pixels(picture, name, how)
+        try:
+            frames = getattr(picture, "n_frames", 1)
+        except Exception as error:
+            raise _damaged(name, error) from error
+        if frames > 1 and picture.format != "MPO":
+            # a phone's photo may carry a depth map, which nobody means
+            fix = f"{name} = {how}, choose one with {name}.seek(0), and pass {name}"
             raise ValueError(f"{name} {path} has {frames} frames: {fix}")
-        return _upright(picture, name)
+        return _upright(picture, name, how)
 
 
-def _upright(picture, name):
+def _damaged(name, error):
+    return ValueError(f"{name} is damaged ({error}): get the file again, or save it anew")
+
+
+def _check_pixels(picture, name, how):
+    width, height = picture.size
+    if width * height > MOST:
+        raise ValueError(
+            f"{name} is {width}x{height}, more than {MOST // 10**6} million pixels: shrink it, "
+            f"pass ImageOps.contain({how}, (4096, 4096))"
+        )
+    if width * height == 0:
+        raise ValueError(f"{name} is {width}x{height}, which holds no pixel: get the file again")
+
+
+def _upright(picture, name, how):
+    """A loaded copy, turned as its EXIF says. XMP may say it too, and viewers ignore that."""
+    _check_pixels(picture, name, how)
     # Pillow halves 16-bit colours as it loads them, and only the tiles that still wait to be loaded
     # tell.
     if re.search(";16[BLN]", str(getattr(picture, "tile", ""))) and not picture.mode.startswith(
         "I"
     ):
-        fix = f"Image.open(path).convert('{picture.mode}') keeps the upper 8"
-        raise ValueError(f"{name} has 16 bits a channel, not 8: {fix}")
+        keeps = f"{how}.convert('{picture.mode}')"
+        raise ValueError(f"{name} has 16 bits a channel, not 8: to keep the upper 8, pass {keeps}")
     try:
         picture.load()
+        picture = picture.copy()
     except Exception as error:
+        raise _damaged(name, error) from error
+    for key in ("xmp", "XML:com.adobe.xmp"):
+        picture.info.pop(key, None)
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception as error:
+        fix = f"Image.fromarray(np.asarray({how}.convert('RGB')))"
         raise ValueError(
-            f"{name} is damaged ({error}): get the file again, or save it anew"
+            f"{name} has broken EXIF data, which may turn it ({error}): look at it, and pass {fix}"
         ) from error
-    return ImageOps.exif_transpose(picture)
 
 
-def _rgb(picture, name, alpha_fix):
+def _rgb(picture, name, how, alpha_fix):
     """The pixels (H,W,3) in uint8 of a picture that 8-bit RGB holds exactly."""
     if picture.mode.startswith("I") or picture.mode == "F":
-        fix = f"from 16 bits with Image.fromarray((np.asarray({name}) // 256).astype('uint8'))"
+        high = picture.getextrema()[1]
+        part = " // 256" if high > 255 else " * 255" if picture.mode == "F" and high <= 1 else ""
+        fix = f"Image.fromarray((np.asarray({how}){part}).astype('uint8'))"
         raise ValueError(
-            f"{name} holds more than 8 bits (mode {picture.mode}): scale it to 0..255, {fix}"
+            f"{name} holds more than 8 bits (mode {picture.mode}): scale it to 0..255, pass {fix}"
         )
     if picture.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
-        fix = f"convert it with {name}.convert('RGB') and look at the colours"
+        fix = f"look at the colours that {how}.convert('RGB') gives, and pass {how}.convert('RGB')"
         raise ValueError(f"{name} is in {picture.mode}, which no one formula turns into RGB: {fix}")
+    if picture.mode == "RGB" and "transparency" not in picture.info:
+        return np.array(picture)
     pixels = np.array(picture.convert("RGBA"))
     if pixels[..., 3].min() < 255:
         raise ValueError(f"{name} is see-through in places (alpha below 255): {alpha_fix}")
     return pixels[..., :3]
 
 
-def _flatten(name):
-    white = f"Image.new('RGBA', {name}.size, 'white')"
-    return f"flatten it, on white with Image.alpha_composite({white}, {name}.convert('RGBA'))"
+def _flatten(how):
+    white = f"Image.new('RGBA', {how}.size, 'white')"
+    return f"flatten it, on white, pass Image.alpha_composite({white}, {how}.convert('RGBA'))"
 
 
-def _strokes(name):
-    return (
-        f"pass the channel you mean, {name}.convert('RGBA').getchannel('A') if the strokes "
-        "are to be edited"
-    )
+def _strokes(how):
+    alpha = f"{how}.convert('RGBA').getchannel('A')"
+    return f"choose the channel that you mean; if the strokes are to be edited, pass {alpha}"
 
 
-def _black_and_white(name):
-    return f"make it black and white with {name}.convert('L').point(lambda v: 255 * (v > 127))"
+def _black_and_white(how):
+    return f"make it black and white, pass {how}.convert('L').point(lambda v: 255 * (v > 127))"
 
 
-def _one_channel(pixels, soft, name):
+def _one_channel(pixels, soft, name, how):
     grey = pixels[..., 0]  # (H,W)
     if (pixels != grey[..., None]).any():
-        raise ValueError(f"{name} has colours (its channels differ): {_black_and_white(name)}")
+        raise ValueError(f"{name} has colours (its channels differ): {_black_and_white(how)}")
     if not soft and grey.max() == 1:
-        fix = f"make the ones white with {name}.point(lambda v: 255 * v)"
+        fix = f"make the ones white, pass {how}.convert('L').point(lambda v: 255 * v)"
         raise ValueError(f"{name} holds 0 and 1, and white is 255: {fix}")
     between = grey[(grey > 0) & (grey < 255)]
     if not soft and between.size:
-        noise = ((between < 32) | (between > 223)).all()
+        # JPEG rings beside the border, more at a low quality; most of it stays near black or white.
+        noise = ((between < 32) | (between > 223)).mean() > 0.85
         why = "noise, as JPEG leaves it; PNG does not" if noise else f"{between[0]} for one"
-        raise ValueError(f"{name} has {between.size} grey pixels ({why}): {_black_and_white(name)}")
+        raise ValueError(f"{name} has {between.size} grey pixels ({why}): {_black_and_white(how)}")
     return torch.from_numpy(grey.copy())[None, None].float() / 255
 
 
@@ -234,7 +337,7 @@ def _check_image_tensor(x, name):
     _check_shape(x, fix, "(B,3,H,W)", name)
     if not x.is_floating_point():
         raise ValueError(
-            f"{name} holds {x.dtype}: pass floats in [-1, 1], {name} / 127.5 - 1 for 0..255"
+            f"{name} holds {x.dtype}, not floats in [-1, 1]: for 0..255, pass {name} / 127.5 - 1"
         )
     _check_finite(x, name)
     low, high = x.min().item(), x.max().item()
@@ -246,6 +349,19 @@ def _check_image_tensor(x, name):
         raise ValueError(
             f"{name} has values from {low:.4g} to {high:.4g}, not in [-1, 1]: pass {fix}"
         )
+    if low >= 0 and high - low > 0.5:  # bright pictures have less contrast than that
+        warn(
+            f"{name} has values from {low:.4g} to {high:.4g}, and black is -1: if it is in [0, 1], "
+            f"pass {name} * 2 - 1"
+        )
+
+
+def warn(text):
+    """Warn at the caller's line outside this package, so that Python shows it once a line."""
+    depth, frame = 1, sys._getframe()
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith("blendlab"):
+        depth, frame = depth + 1, frame.f_back
+    warnings.warn(text, UserWarning, stacklevel=depth)
 
 
 def _check_mask_tensor(x, soft, name):
@@ -262,8 +378,8 @@ def _check_mask_tensor(x, soft, name):
             fix = "a mask has one channel, 1 = edit"
     _check_shape(x, fix, "(B,1,H,W)", name)
     if not x.is_floating_point() and x.dtype != torch.bool:
-        fix = f"pass floats or bools, ({name} > {x.max().item() // 2}).float()"
-        raise ValueError(f"{name} holds {x.dtype}: {fix}")
+        fix = f"pass ({name} > {x.max().item() // 2}).float()"
+        raise ValueError(f"{name} holds {x.dtype}, not floats or bools: {fix}")
     _check_finite(x, name)
     low, high = x.min().item(), x.max().item()
     if low < 0 or high > 1 or not (soft or ((x == 0) | (x == 1)).all()):

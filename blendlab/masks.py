@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from . import images
+
 RULES = ("corner", "centre", "area", "any")
 
 
@@ -25,7 +27,8 @@ def to_latent(
             vanish.
     area: the white share of the cell, a soft mask in [0, 1]. any: white where one pixel is; nothing
           vanishes.
-    Raises ValueError where a mask vanishes altogether, unless allow_empty.
+    Raises ValueError where a mask vanishes altogether, and warns where a part of it that touches
+    nothing else does, unless allow_empty.
     """
     if rule == "corner":
         small = F.interpolate(mask, size, mode="nearest")
@@ -44,7 +47,32 @@ def to_latent(
         raise ValueError(
             f"the mask vanishes at latent size {size[1]}x{size[0]} by the rule '{rule}': {fix}"
         )
+    if not allow_empty and rule in ("corner", "centre"):
+        _warn_of_lost_parts(mask, small, rule)
     return small
+
+
+def _warn_of_lost_parts(mask, small, rule):
+    """Say which connected parts of a mask hold no pixel that the rule looks at."""
+    from scipy import ndimage
+
+    height, width = mask.shape[-2:]
+    kept = F.interpolate(small, (height, width), mode="nearest")  # (B,1,H,W)
+    lost = []
+    for whole, cells in zip(mask[:, 0].cpu().numpy(), kept[:, 0].cpu().numpy(), strict=True):
+        parts, count = ndimage.label(whole > 0, structure=np.ones((3, 3)))
+        stays, area = set(parts[cells > 0].tolist()), np.bincount(parts.ravel())
+        boxes = ndimage.find_objects(parts)
+        lost += [(boxes[k - 1], area[k]) for k in range(1, count + 1) if k not in stays]
+    if lost:
+        pixels, (rows, columns) = sum(n for _, n in lost), lost[0][0]
+        where = f"the first at x {columns.start} to {columns.stop - 1}"
+        where += f", y {rows.start} to {rows.stop - 1}"
+        images.warn(
+            f"{pixels} pixels of the mask in {len(lost)} parts ({where}) vanish at latent size by "
+            f"the rule '{rule}', so nothing is edited there: paint them thicker, or pass "
+            "mask_rule='any'"
+        )
 
 
 def _centres(full, small):
@@ -57,6 +85,8 @@ def _centres(full, small):
 
 def survival(mask: Tensor, size: tuple[int, int], rule: str = "centre") -> float:
     """The share of the mask's area (B,1,H,W) that lies in cells that stay white at latent size."""
+    if mask.sum() == 0:
+        raise ValueError("the mask is black everywhere, so nothing of it can survive: paint it")
     small = to_latent(mask, size, rule, allow_empty=True)
     covered = F.interpolate(small, mask.shape[-2:], mode="nearest")  # (B,1,H,W)
     return ((mask * covered).sum() / mask.sum()).item()

@@ -13,26 +13,53 @@ from . import cards
 SMALL = 5000  # a vocabulary below this holds whole words and no others; CLIP's has 49408 entries
 
 
-def check(pipe, prompt: str):
-    """Refuse a prompt with words that the model never saw, or too long for its encoder, naming the
-    words.
-    """
-    name = re.split(r"[/\\]", str(pipe.name_or_path or "this model"))[-1]
-    known_words(prompt, _known(pipe), name)
+def listed(prompt, name: str = "prompt") -> list[str]:
+    """One text or several as a list of texts; TypeError or ValueError says which is none."""
+    several = [prompt] if isinstance(prompt, str) else prompt
+    if not isinstance(several, list | tuple):
+        _check_text(prompt, f"the {name}")
+    if not several:
+        raise ValueError(f'the {name} is an empty list: pass a text, "" for none')
+    for i, text in enumerate(several):
+        _check_text(text, f"{name} number {i}" if len(several) > 1 else f"the {name}")
+    return list(several)
 
-    for tokenizer in _tokenizers(pipe):
-        ids, room = (
-            tokenizer(prompt, truncation=False, verbose=False).input_ids,
-            tokenizer.model_max_length,
+
+def check(pipe, prompt: str, name: str = "prompt"):
+    """Refuse a prompt with words that the model never saw, or too long for one of its encoders,
+    naming the words. A negative of None is "".
+    """
+    if prompt is None and name == "negative":
+        return
+    _check_text(prompt, f"the {name}")
+    model = re.split(r"[/\\]", str(pipe.name_or_path or "this model"))[-1]
+    known_words(prompt, _known(pipe), model)
+    for i, tokenizer in enumerate(_tokenizers(pipe)):
+        encoder = "the second text encoder" if i else "the text encoder"
+        fits(prompt, tokenizer, tokenizer.model_max_length, name, encoder)
+
+
+def fits(text: str, tokenizer, room: int, name: str = "prompt", who: str = "the text encoder"):
+    """Refuse a text of more tokens than `room`, or with a token that would end it early."""
+    ids = tokenizer(text, truncation=False, verbose=False).input_ids  # start, words, end
+    marks = {tokenizer.bos_token_id, tokenizer.eos_token_id}
+    if marks & set(ids[1:-1]):
+        raise ValueError(
+            f"the {name} {text!r} holds what {who} takes for its start or end: leave out symbols "
+            "and other scripts"
         )
-        if len(ids) > room:
-            dropped = tokenizer.decode(
-                ids[room - 1 : -1]
-            ).strip()  # the end token takes the last place
-            raise ValueError(
-                f"the prompt has {len(ids) - 2} tokens and the text encoder room for {room - 2}, "
-                f"so it would drop '{dropped}': shorten it"
-            )
+    if len(ids) > room:
+        dropped = tokenizer.decode(ids[room - 1 : -1]).strip()  # the end token takes the last place
+        raise ValueError(
+            f"the {name} has {len(ids) - 2} tokens and {who} room for {room - 2}, so it would drop "
+            f"'{dropped}': shorten it"
+        )
+
+
+def _check_text(text, what):
+    if not isinstance(text, str):
+        kind = "None" if text is None else f"of type {type(text).__name__}"
+        raise TypeError(f'{what} is {kind}: pass a text, "" for none')
 
 
 @torch.no_grad()
@@ -69,13 +96,14 @@ def encode(pipe, prompts: list[str], negative: str = "", size: tuple[int, int] =
 
 
 def known_words(text: str, known, who: str) -> None:
-    """Refuse a text with words outside `known` (None: all are), naming them and those that `who`
-    knows.
+    """Refuse a text with words or symbols outside `known` (None: all are), naming them and those
+    words that `who` knows.
     """
-    strange = [word for word in re.findall(r"[\w'-]+", text.lower()) if known and word not in known]
+    parts = dict.fromkeys(re.findall(r"[\w'-]+|[^\w\s]", text.lower()))
+    strange = [part for part in parts if known and part not in known]
     if strange:
-        listed = ", ".join(sorted(word for word in known if len(word) > 1 and word.isalpha()))
-        raise ValueError(f"{who} does not know {', '.join(map(repr, strange))}; it knows {listed}")
+        words = ", ".join(sorted(word for word in known if len(word) > 1 and word.isalpha()))
+        raise ValueError(f"{who} does not know {', '.join(map(repr, strange))}; it knows {words}")
 
 
 def _tokenizers(pipe):

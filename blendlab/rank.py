@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import images as door
-from .prompts import known_words
+from . import prompts
 
 VIEWS = {"mask": ("mask",), "image": ("image",), "both": ("mask", "image")}
 
@@ -55,7 +55,12 @@ def rank(images, prompt: str, clip, mask=None, view: str = "mask", normalised: b
 def fit(clip, pictures: Tensor) -> Tensor:
     """Pictures (n,3,H,W) at the size that a CLIP takes, (n,3,size,size); values may overshoot a
     little.
+
+    A CLIP whose card lists its words is tinyworld's, which is shown means of areas, as the judge
+    is. Published CLIPs are shown bicubic pictures, as they were trained.
     """
+    if getattr(clip, "words", None):
+        return door.at_side(pictures, clip.size)
     size = (clip.size, clip.size)
     return (
         pictures
@@ -75,9 +80,26 @@ def look(clip, pictures: Tensor) -> Tensor:
 @torch.no_grad()
 def read(clip, texts: list[str]) -> Tensor:
     """CLIP's unit vectors (n,d) for texts, on the model's device; words that it never saw are
-    refused.
+    refused, and texts of which it would drop a part.
     """
-    for text in texts:
-        known_words(text, getattr(clip, "words", None), "this CLIP")
+    for text in prompts.listed(texts):
+        prompts.known_words(text, getattr(clip, "words", None), "this CLIP")
+        _check_length(clip.tokenizer, text)
     device = next(clip.model.parameters()).device
     return F.normalize(clip.model.encode_text(clip.tokenizer(texts).to(device)), dim=-1)
+
+
+def _check_length(tokenizer, text):
+    """Both kinds of open_clip's tokenizers cut a long text in silence."""
+    room = getattr(tokenizer, "context_length", None)
+    inner = getattr(tokenizer, "tokenizer", None)  # a tokenizer of transformers
+    if room and callable(inner):
+        prompts.fits(text, inner, room, who="CLIP")
+    elif room and hasattr(tokenizer, "encode"):
+        ids = tokenizer.encode(text)  # without start and end
+        if len(ids) > room - 2:
+            dropped = tokenizer.decode(ids[room - 2 :]).strip()
+            raise ValueError(
+                f"the prompt has {len(ids)} tokens and CLIP room for {room - 2}, so it would drop "
+                f"'{dropped}': shorten it"
+            )

@@ -34,10 +34,10 @@ def proportion(successes: int, n: int) -> tuple[float, float, float]:
     """
     if not 0 <= successes <= n or n < 1:
         raise ValueError(f"{successes} of {n} is no share; count successes among one or more")
-    z, p = 1.959964, successes / n
-    middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    return p, max(0.0, middle - half), min(1.0, middle + half)
+    from scipy.stats import binomtest
+
+    wilson = binomtest(successes, n).proportion_ci(method="wilson")
+    return successes / n, float(wilson.low), float(wilson.high)
 
 
 def mean(values) -> tuple[float, float, float]:
@@ -47,6 +47,8 @@ def mean(values) -> tuple[float, float, float]:
     from scipy.stats import t
 
     values = torch.as_tensor(values, dtype=torch.float64).flatten().cpu()
+    if not len(values):
+        raise ValueError("there are no values to take a mean of: pass one or more")
     n, m = len(values), values.mean().item()
     half = t.ppf(0.975, n - 1) * values.std().item() / math.sqrt(n) if n > 1 else math.nan
     return m, m - half, m + half
@@ -66,8 +68,10 @@ def background_error(result: Tensor, image: Tensor, mask: Tensor) -> Tensor:
     """(B,) root mean square change outside the mask, as a share of the range from black to white.
 
     result (B,3,H,W), image (B or 1,3,H,W) in [-1,1]; mask (B or 1,1,H,W), 1 = edit. As a PSNR:
-    `decibels`.
+    `decibels`. A mask that is white everywhere is refused.
     """
+    if (mask.flatten(1).amin(1) == 1).any():
+        raise ValueError("a mask is white everywhere, so there is no background: leave it out")
     return rms((result - image) / 2, 1 - mask)
 
 
@@ -79,8 +83,9 @@ def seam(result: Tensor, mask: Tensor, ring: int = 3) -> Tensor:
     pixels before and behind it, in its own row or column and not across the border themselves. A
     grey level is added to both, so that flat pictures have a value too. Where the mask ends at the
     edge of the picture there is no neighbour and nothing counts; a mask that has no border inside
-    the picture gives nan. Look at means over many pictures: a horizon along the border makes twice
-    1 of an untouched one, a thing just beside it half.
+    the picture is refused, and so is one without a neighbour in the ring. Look at means over many
+    pictures: a horizon along the border makes twice 1 of an untouched one, an object just beside it
+    half.
     """
     parts = []
     for x, m in ((result, mask), (result.mT, mask.mT)):  # along the rows, and down the columns
@@ -91,6 +96,11 @@ def seam(result: Tensor, mask: Tensor, ring: int = 3) -> Tensor:
     jump, border, close = (
         torch.cat(part, dim=1) for part in zip(*parts, strict=True)
     )  # (B or 1,pairs)
+    if (border.sum(1) == 0).any() or (close.sum(1) == 0).any():
+        raise ValueError(
+            "a mask has no border inside the picture, or no pixels beside it that are not border: "
+            "take a mask with black and white areas, and a ring of 1 or more"
+        )
     level = 2 / 255
     across, beside = ((jump * where).sum(1) / where.sum(1) + level for where in (border, close))
     return across / beside

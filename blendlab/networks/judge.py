@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..images import at_side
+
 SIZE = 64  # pictures of other sizes are resized to this before the network looks at them
 
 
@@ -65,9 +67,7 @@ class Judge(nn.Module):
 
     def forward(self, images: Tensor) -> Verdict:
         """Judge pictures (B,3,H,W) in [-1,1]."""
-        if images.shape[-2:] != (SIZE, SIZE):
-            images = F.interpolate(images, (SIZE, SIZE), mode="area")
-        x = self.encode[0](self.stem(images))
+        x = self.encode[0](self.stem(at_side(images, SIZE)))
         skips = [x]
         for down, block in zip(self.down, self.encode[1:], strict=True):
             x = block(down(x))

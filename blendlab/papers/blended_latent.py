@@ -260,7 +260,7 @@ def _admit(pipe, image, mask, prompt, negative, n, clip):
         )
     image = images.image(image, size_multiple=pipe.vae_scale_factor).to(pipe._execution_device)
     mask = images.mask(mask, like=image, allow_full=True)
-    prompt = [prompt] if isinstance(prompt, str) else list(prompt)
+    prompt = prompts.listed(prompt)
     counts = {"image": len(image), "mask": len(mask), "prompt": len(prompt)}
     one_or_n(n, counts)
     for name, given in counts.items():
@@ -268,8 +268,9 @@ def _admit(pipe, image, mask, prompt, negative, n, clip):
             raise ValueError(
                 f"clip= ranks edits of one picture and prompt: pass one {name}, not {given}"
             )
-    for text in [*prompt, negative]:
+    for text in prompt:
         prompts.check(pipe, text)
+    prompts.check(pipe, negative, "negative")
     return image, mask, prompt
 
 
