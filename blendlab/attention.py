@@ -8,14 +8,15 @@ takes apart.
 """
 
 import re
-from contextlib import ExitStack, contextmanager
+import threading
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from . import prompts
+from . import prompts, twins
 
 BRANCHES = ("cond", "uncond", "both")
 
@@ -79,7 +80,7 @@ def capture(unet, layers=None, branch="cond", steps=None, grad=False):
 
     Layers and processors stay what they are: hooks read what the layers are given and work out the
     weights again, in float32, so the network's output is the same bit for bit. Every kept map waits
-    for the GPU.
+    for the GPU. What other threads run meanwhile is not seen.
     """
     chosen = cross_attention(unet, layers)
     if branch not in BRANCHES:
@@ -111,13 +112,59 @@ def capture(unet, layers=None, branch="cond", steps=None, grad=False):
             size = cells_of(weights.shape[2], *latent)
             maps.append(Map(step, name, size, weights.unflatten(2, size).cpu()))
 
-    with ExitStack() as hooks:
-        hooks.enter_context(unet.register_forward_pre_hook(begin, with_kwargs=True))
-        for name, attn in chosen.items():
-            hooks.enter_context(
-                attn.register_forward_pre_hook(partial(look, name), with_kwargs=True)
-            )
+    with hooked(unet, {unet: begin} | {attn: partial(look, name) for name, attn in chosen.items()}):
         yield maps
+
+
+@contextmanager
+def hooked(network, hooks, after=False):
+    """Hooks {module: hook} in a network for the length of a `with`; only this thread's calls run
+    them.
+
+    after: run them on what a module gave, not on what it gets. They are called with keyword
+           arguments, as torch's hooks are with `with_kwargs=True`.
+    """
+    placed = _Hooks(network, hooks, after)
+    with placed, placed, placed:  # each end removes all, so two more interrupts may cut it short
+        placed.place()
+        yield
+
+
+class _Hooks:
+    """Hooks that go dead at once, and then are removed, however often one tries."""
+
+    def __init__(self, network, hooks, after):
+        self.network, self.after, self.live = network, after, True
+        self.thread = threading.get_ident()
+        self.hooks = [(module, self._own(hook)) for module, hook in hooks.items()]
+
+    def _own(self, hook):
+        def run(module, args, kwargs=None, *out):
+            if self.live and threading.get_ident() == self.thread:
+                return hook(module, args, kwargs, *out)
+
+        return run
+
+    def place(self):
+        with twins.lock(self.network):
+            for module, hook in self.hooks:
+                if self.after:
+                    module.register_forward_hook(hook, with_kwargs=True)
+                else:
+                    module.register_forward_pre_hook(hook, with_kwargs=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.live = False
+        with twins.lock(self.network):
+            for module, hook in self.hooks:
+                kind = "_forward_hooks" if self.after else "_forward_pre_hooks"
+                held, flags = getattr(module, kind), getattr(module, f"{kind}_with_kwargs")
+                for key in [key for key, value in held.items() if value is hook]:
+                    flags.pop(key, None)
+                    held.pop(key)
 
 
 def cross_attention(unet, layers=None) -> dict:

@@ -6,10 +6,10 @@ precision. What it loses is lost everywhere in the picture, also outside a mask.
 papers/blended_latent.py.
 """
 
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor
+
+from .twins import twin
 
 
 @torch.no_grad()
@@ -20,8 +20,8 @@ def encode(vae, image: Tensor, noise: Tensor | None = None) -> Tensor:
     noise: standard normal, of the latents' shape; given, it draws the sample, as BLD's LDM code
            does.
     """
-    with _precise(vae):
-        posterior = vae.encode(image.to(vae.dtype)).latent_dist
+    vae = precise(vae)
+    posterior = vae.encode(image.to(vae.dtype)).latent_dist
     z = posterior.mode() if noise is None else posterior.mean + posterior.std * noise
     return z.float() * vae.config.scaling_factor
 
@@ -29,52 +29,28 @@ def encode(vae, image: Tensor, noise: Tensor | None = None) -> Tensor:
 @torch.no_grad()
 def decode(vae, z: Tensor) -> Tensor:
     """Latents (B,C,h,w) to pictures (B,3,H,W) in [-1,1], float32."""
-    with _precise(vae):
-        image = vae.decode((z / vae.config.scaling_factor).to(vae.dtype)).sample
+    vae = precise(vae)
+    image = vae.decode((z / vae.config.scaling_factor).to(vae.dtype)).sample
     return image.float().clamp(-1, 1)
 
 
-@contextmanager
-def _precise(vae):
-    """Run an autoencoder that overflows in float16 (SDXL's) in float32, and put it back."""
-    overflows = vae.dtype == torch.float16 and vae.config.force_upcast
-    if overflows:
-        vae.to(torch.float32)
-    try:
-        yield
-    finally:
-        if overflows:
-            vae.to(torch.float16)
+def precise(vae):
+    """The autoencoder, or a copy in float32 of one that overflows in float16 (SDXL's)."""
+    return tuned(vae) if vae.dtype == torch.float16 and vae.config.force_upcast else vae
 
 
-@contextmanager
 def tuned(vae, delta=None):
-    """Add `delta` to the weights of an autoencoder, in float32, for the length of a `with`; then
-    put all back.
+    """A copy of an autoencoder in float32, with `delta` added to its weights; the autoencoder
+    itself is left alone.
 
     delta: {name: tensor} as decoder.tune_weights returns it, for as many of the weights as it
            names; None: nothing.
-    The body gets the autoencoder frozen and in inference mode, and may do to its weights, gradients
-    and modes what it likes: they are copies. Afterwards the old ones are there, with their
-    precision, bit for bit.
+    The copy is frozen and in inference mode, and its weights are its own: do with them what you
+    like.
     """
-    named = [*vae.named_parameters(), *vae.named_buffers()]
-    before = [(x, x.data, x.grad, x.requires_grad) for _, x in named]
-    modes = [(module, module.training) for module in vae.modules()]
-    try:
-        vae.eval()
-        for name, x in named:
-            x.grad = None
-            x.requires_grad_(False)
-            x.data = x.data.to(torch.float32 if x.is_floating_point() else x.dtype, copy=True)
-            if delta and name in delta:
-                x.data += delta[name].to(x.device)
-        yield vae
-    finally:
-        for x, data, grad, wanted in before:
-            x.grad = None
-            x.data = data
-            x.requires_grad_(wanted)
-            x.grad = grad
-        for module, mode in modes:
-            module.training = mode
+
+    def convert(name, x):
+        x = x.to(torch.float32 if x.is_floating_point() else x.dtype, copy=True)
+        return x if delta is None or name not in delta else x + delta[name].to(x.device)
+
+    return twin(vae, convert).eval()

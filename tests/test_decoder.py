@@ -136,9 +136,9 @@ def test_only_the_tuned_part_is_kept(pipe, z, image, mask):
 def test_the_delta_makes_the_result_again_and_decodes_other_things(pipe, edit, z, image, mask):
     result = reconstruct(pipe, edit, image, mask, **QUICK)
     for i, delta in enumerate(result.settings["delta"]):
-        with tuned(pipe.vae, delta) as vae:
-            torch.testing.assert_close(decode(vae, z[[i]]), result.tensor[[i]], rtol=0, atol=1e-6)
-            assert not torch.equal(decode(vae, 0 * z[[i]]), decode(pipe.vae, z[[i]]))
+        vae = tuned(pipe.vae, delta)
+        torch.testing.assert_close(decode(vae, z[[i]]), result.tensor[[i]], rtol=0, atol=1e-6)
+        assert not torch.equal(decode(vae, 0 * z[[i]]), decode(pipe.vae, 0 * z[[i]]))
     moved = reconstruct(pipe, edit, image, mask, method="latents", **QUICK)
     assert torch.equal(moved.latents, z)
     again = decode(pipe.vae, z + moved.settings["delta"])
@@ -203,18 +203,29 @@ def test_the_autoencoder_is_put_back_bit_for_bit(z, image, mask, monkeypatch, me
     assert same(before, state(vae))
 
 
-def test_the_body_of_tuned_may_do_what_it_likes(z):
+def test_the_copy_of_tuned_may_be_changed_at_will(z):
     vae = odd(torch.float16)
-    before = state(vae)
-    with pytest.raises(KeyboardInterrupt), tuned(vae):
-        assert vae.dtype == torch.float32 and not vae.training
-        vae.decoder.requires_grad_(True)
-        decode(vae, z)
-        vae.decoder(z).sum().backward()
-        with torch.no_grad():
-            for x in vae.parameters():
-                x.zero_()
-        raise KeyboardInterrupt
+    before, copy = state(vae), tuned(vae)
+    assert copy.dtype == torch.float32 and not copy.training and vae.dtype == torch.float16
+    assert not any(x.requires_grad or x.grad is not None for x in copy.parameters())
+    copy.decoder.requires_grad_(True)
+    decode(copy, z)
+    copy.decoder(z).sum().backward()
+    copy.decoder.register_forward_hook(lambda *_: pytest.fail("a hook of the copy ran"))
+    with torch.no_grad():
+        for x in [*copy.parameters(), *copy.buffers()]:
+            x.zero_()
+    decode(vae, z)
+    assert same(before, state(vae))
+
+
+def test_an_autoencoder_that_overflows_is_read_in_float32_and_never_changed(z):
+    vae = checkpoints.autoencoder(0.13025, force_upcast=True).half().eval()
+    before, seen = state(vae), []
+    vae.decoder.register_forward_hook(lambda net, args, out: seen.append((net, out.dtype)))
+    wanted = decode(tuned(vae), z)
+    assert torch.equal(decode(vae, z), wanted)
+    assert all(net is not vae.decoder and dtype == torch.float32 for net, dtype in seen)
     assert same(before, state(vae))
 
 

@@ -3,8 +3,8 @@ outside the mask.
 
 An autoencoder loses detail everywhere, so an edited latent does not decode to the source outside
 the mask. `reconstruct` is the front door to six remedies; `tune_weights` is the paper's, which
-adapts the decoder to one picture, and `tuned` lends what it found to the autoencoder for the length
-of a `with`. Next: ../joins.py.
+adapts a copy of the decoder to one picture, and `tuned` makes the copy of the autoencoder that has
+what was found. Next: ../joins.py.
 """
 
 from dataclasses import replace
@@ -61,8 +61,8 @@ def reconstruct(
     """Bring the source back outside the mask of an edit; return a new `Edit` with the same latents
     and scores.
 
-    pipe:     the pipeline that made the edit; its autoencoder is left as it was, bit for bit,
-              whatever happens
+    pipe:     the pipeline that made the edit; a copy of its autoencoder is tuned, so other threads
+              may use it meanwhile
     edit:     an Edit, or latents (n,C,h,w). The picture is decoded anew from the latents, never
               read from 8 bits
     image:    the picture that was edited: PIL, a path or (1 or n,3,H,W) in [-1,1]
@@ -139,24 +139,22 @@ def tune_weights(
     first value is {name: float32 tensor, on the CPU}, of the tuned weights only; the second the
     loss before each step, (steps,).
     """
-    with tuned(vae):
-        still, moving = _halves(vae, blocks)
-        h = still(z / vae.config.scaling_factor)  # what stays the same is computed once
-        edit = moving(
-            h
-        )  # (B,3,H,W) D_0(z_0), not clamped: where it is the target, there is nothing to gain
-        ours = {id(w) for w in moving.parameters()}
-        weights = {name: w for name, w in vae.named_parameters() if id(w) in ours}
-        start = {name: w.clone() for name, w in weights.items()}
-        for w in weights.values():
-            w.requires_grad_(True)
+    vae = tuned(vae)
+    still, moving = _halves(vae, blocks)
+    h = still(z / vae.config.scaling_factor)  # what stays the same is computed once
+    edit = moving(h)  # (B,3,H,W) D_0(z_0), not clamped: where it is the target, nothing is gained
+    ours = {id(w) for w in moving.parameters()}
+    weights = {name: w for name, w in vae.named_parameters() if id(w) in ours}
+    start = {name: w.clone() for name, w in weights.items()}
+    for w in weights.values():
+        w.requires_grad_(True)
 
-        def loss():
-            picture = moving(h if reuse else still(z / vae.config.scaling_factor))
-            return background_loss(picture.float(), edit, image, mask, lam)
+    def loss():
+        picture = moving(h if reuse else still(z / vae.config.scaling_factor))
+        return background_loss(picture.float(), edit, image, mask, lam)
 
-        losses = _descend(list(weights.values()), loss, steps, lr, plateau, precision)
-        return {name: (w.detach() - start[name]).cpu() for name, w in weights.items()}, losses
+    losses = _descend(list(weights.values()), loss, steps, lr, plateau, precision)
+    return {name: (w.detach() - start[name]).cpu() for name, w in weights.items()}, losses
 
 
 def tune_latents(
@@ -165,20 +163,14 @@ def tune_latents(
     """The same loss, the decoder as it is, other latents: return what to add to z (B,C,h,w), and
     losses (steps,).
     """
-    with tuned(vae):
-        before, decoder = _halves(vae, "all")
-        moving = z.clone().requires_grad_(True)
-        picture = lambda: decoder(before(moving / vae.config.scaling_factor)).float()  # noqa: E731
-        edit = picture().detach()  # (B,3,H,W)
-        losses = _descend(
-            [moving],
-            lambda: background_loss(picture(), edit, image, mask, lam),
-            steps,
-            lr,
-            plateau,
-            precision,
-        )
-        return moving.detach() - z, losses
+    vae = tuned(vae)
+    before, decoder = _halves(vae, "all")
+    moving = z.clone().requires_grad_(True)
+    picture = lambda: decoder(before(moving / vae.config.scaling_factor)).float()  # noqa: E731
+    edit = picture().detach()  # (B,3,H,W)
+    loss = lambda: background_loss(picture(), edit, image, mask, lam)  # noqa: E731
+    losses = _descend([moving], loss, steps, lr, plateau, precision)
+    return moving.detach() - z, losses
 
 
 def background_loss(
@@ -234,8 +226,8 @@ def _tune_each(vae, z, image, mask, of, numbers, together):
         for rows in [range(n)] if together else [range(i, i + 1) for i in range(n)]:
             z_now, *rest = (take(value, rows) for value in (z, image, mask))
             delta, losses = tune(vae, z_now, *rest, **numbers)
-            with tuned(vae, delta if of == "weights" else None):
-                pictures.append(decode(vae, z_now if of == "weights" else z_now + delta))
+            changed = tuned(vae, delta if of == "weights" else None)
+            pictures.append(decode(changed, z_now if of == "weights" else z_now + delta))
             deltas.append(delta)
             curves.append(losses.cpu())
     except torch.OutOfMemoryError as error:
@@ -286,7 +278,7 @@ def _admit(pipe, edit, image, mask, of):
     if z is None:
         n, (height, width), device = len(edit.tensor), edit.tensor.shape[-2:], edit.tensor.device
     else:
-        z, device = _latents(z, vae), pipe._execution_device
+        z, device = _latents(z, vae), getattr(pipe, "_execution_device", vae.device)
         n, height, width = len(z), *(side * pipe.vae_scale_factor for side in z.shape[-2:])
         edit = replace(edit, latents=z.to(device))
     image = image.to(device)

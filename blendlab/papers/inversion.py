@@ -80,10 +80,12 @@ class Ready:
     how: Drawing
 
     @classmethod
-    def of(cls, pipe, prompt, negative, size, how):
+    def of(cls, pipe, prompt, negative, size, how, unet=None):
+        """unet: to run in the place of the pipeline's, as a twin that hooks can go to."""
         schedule = Schedule.from_scheduler(pipe.scheduler)
         text, null = prompts.encode(pipe, [prompt], negative, tuple(size))
-        net = denoiser(pipe.unet, schedule, pipe.scheduler.config.get("prediction_type", "epsilon"))
+        prediction = pipe.scheduler.config.get("prediction_type", "epsilon")
+        net = denoiser(unet or pipe.unet, schedule, prediction)
         return cls(pipe, net, text, null, schedule, schedule.timesteps(how.steps), how)
 
     def start(self, image, noise, n, seed):

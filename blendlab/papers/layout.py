@@ -7,8 +7,8 @@ same places whatever the words (tendency.py), fresh noise in a region paints tha
 Next: ../attention.py, which sees where the words look.
 """
 
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import torch
@@ -19,6 +19,7 @@ from .. import attention, masks
 from ..edit import Edit, memory_advice
 from ..latents import decode
 from ..noise import Noise
+from ..twins import twin
 from .inversion import Drawing, Ready, admit, latent_shape, picture_size, settled, split
 
 MOST = (
@@ -110,7 +111,11 @@ def layout(
     chance = Noise(seed, n, "exchange").streams
 
     with memory_advice(at_once):
-        ready = Ready.of(pipe, prompt, negative, size, how)
+        unet = twin(pipe.unet)  # hooks go to the twin
+        ready, reader = (
+            Ready.of(pipe, prompt, negative, size, how, unet),
+            replace(reader, unet=unet),
+        )
         z = Ready.of(pipe, caption, negative, size, how).start(image, noise, n, seed)
         first, *others = ready.timesteps[:-1]
         falling = {
@@ -136,7 +141,7 @@ def layout(
             if 0 not in how.at:
                 x, origin = z[at], torch.arange(origin.shape[1]).expand_as(origin)
             lean = (
-                _leaning(pipe.unet, len(rows), reader.places, shapes, falling)
+                _leaning(unet, len(rows), reader.places, shapes, falling)
                 if how.guide != "none"
                 else None
             )
@@ -340,7 +345,8 @@ def looks(
     how = settled(Arranging, "layout", pipe, dict(steps=steps, layers=layers, block=block))
     _, noise, _ = admit(pipe, [prompt], None, noise, None, how)
     reader = Reader.of(pipe, prompt, words, noise.shape, how.layers, how.block)
-    ready = Ready.of(pipe, prompt, "", picture_size(pipe, noise=noise), how)
+    reader = replace(reader, unet=twin(pipe.unet))
+    ready = Ready.of(pipe, prompt, "", picture_size(pipe, noise=noise), how, reader.unet)
     return reader.looks(ready, noise, ready.timesteps[0])
 
 
@@ -370,11 +376,7 @@ def attend(unet, n, places, shapes, strength):
         bias = bias if given is None else bias + given
         return args, kwargs | {"attention_mask": bias.to(hidden.dtype)}
 
-    with ExitStack() as hooks:
-        for name in attention.cross_attention(unet, None):
-            hooks.enter_context(
-                unet.get_submodule(name).register_forward_pre_hook(lean, with_kwargs=True)
-            )
+    with attention.hooked(unet, dict.fromkeys(attention.cross_attention(unet).values(), lean)):
         yield
 
 

@@ -113,11 +113,9 @@ def paint_by_word(
     latents = []
 
     def run(image, mask, text, rows):
-        with tuned(pipe.vae):  # in float32, and afterwards as it was
-            latents.append(
-                _run(pipe.vae, clip, image, mask, take(mask_small, rows), text, how, seed, rows)
-            )
-            return decode(pipe.vae, latents[-1])
+        vae = tuned(pipe.vae)  # a copy in float32
+        latents.append(_run(vae, clip, image, mask, take(mask_small, rows), text, how, seed, rows))
+        return decode(vae, latents[-1])
 
     edit = results(run, clip, image, mask, text, prompt, how, ranking, n, seed, batch)
     return replace(edit, latents=torch.cat(latents)[edit.settings["order"]])

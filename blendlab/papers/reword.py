@@ -4,7 +4,7 @@ What a word looked at may be kept while the word is exchanged. The steps are inv
 repaint.py.
 """
 
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 
@@ -13,6 +13,7 @@ import torch
 from .. import attention
 from ..edit import Edit, memory_advice
 from ..latents import decode
+from ..twins import twin
 from .inversion import Drawing, Ready, admit, picture_size, settled, split
 
 
@@ -60,15 +61,16 @@ def reword(
     attention.cross_attention(pipe.unet, layers)
 
     with memory_advice(2 * at_once):
-        ready = Ready.of(pipe, prompt, negative, picture_size(pipe, image, noise), how)
-        other = Ready.of(pipe, changed, negative, picture_size(pipe, image, noise), how)
+        unet, size = twin(pipe.unet), picture_size(pipe, image, noise)  # hooks go to the twin
+        ready = Ready.of(pipe, prompt, negative, size, how, unet)
+        other = Ready.of(pipe, changed, negative, size, how, unet)
         z, kept = ready.start(image, noise, n, seed), ready.timesteps[: round(keep * how.steps)]
 
         parts = []
         for at in split(n, at_once):
             m, rows = len(z[at]), list(range(n)[at])
             both = replace(ready, text=_stacked(ready.text, other.text, m))
-            within = _while(kept, partial(same_attention, pipe.unet, m, mapping, layers))
+            within = _while(kept, partial(same_attention, unet, m, mapping, layers))
             pair = both.down(torch.cat([z[at], z[at]]), seed, rows * 2, within)  # (2m,C,h,w)
             parts.append((*decode(pipe.vae, pair).split(m), pair[m:]))
     before, tensor, latents = (torch.cat(part) for part in zip(*parts, strict=True))
@@ -102,11 +104,8 @@ def same_attention(unet, n, mapping=None, layers=None):
             x = part(x)
         return torch.cat([out[:-n], x])
 
-    with ExitStack() as hooks:
-        for name in attention.cross_attention(unet, layers):
-            hooks.enter_context(
-                unet.get_submodule(name).register_forward_hook(look, with_kwargs=True)
-            )
+    layers = attention.cross_attention(unet, layers).values()
+    with attention.hooked(unet, dict.fromkeys(layers, look), after=True):
         yield
 
 

@@ -6,12 +6,13 @@ makes use of it.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ..edit import memory_advice
+from ..twins import twin
 from .inversion import Ready, admit, latent_shape, picture_size, settled, split
 from .layout import Arranging, Reader
 
@@ -80,8 +81,10 @@ def tendency(
         readers[prompt] = nouns, Reader.of(pipe, prompt, nouns, latent_shape(pipe), how.layers)
 
     with memory_advice(at_once):
+        unet = twin(pipe.unet)  # hooks go to the twin
         for prompt, (nouns, reader) in readers.items():
-            ready = Ready.of(pipe, prompt, "", picture_size(pipe), how)
+            ready = Ready.of(pipe, prompt, "", picture_size(pipe), how, unet)
+            reader = replace(reader, unet=unet)
             z = ready.start(None, None, n, seed)
             maps = [reader.looks(ready, z[at], ready.timesteps[0]) for at in split(n, at_once)]
             _, tensor = ready.pictures(z, f"{seed}/{prompt}", range(n), at_once)
