@@ -1,7 +1,8 @@
-"""The widgets as a person uses them: JupyterLab and Notebook 7 in a browser, what Python saw, what is seen.
+"""The widgets as a person uses them: JupyterLab and Notebook 7 in a browser, what Python saw, what
+is seen.
 
-Each page opens one notebook, runs its cells once, and stays open for all tests. Needs Chromium, playwright
-and Jupyter; the tests are skipped without them. Screenshots go to out/browser/.
+Each page opens one notebook, runs its cells once, and stays open for all tests. Needs Chromium,
+playwright and Jupyter; the tests are skipped without them. Screenshots go to out/browser/.
 """
 
 import ast
@@ -22,7 +23,9 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome") or ""
+CHROMIUM = (
+    os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome") or ""
+)
 FLAGS = "--no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-sync".split()
 SHOTS = ROOT / "out" / "browser"
 
@@ -106,7 +109,14 @@ def server(browser, tmp_path_factory):
     quiet = {"fetchNews": "false", "checkForUpdates": False}
     (settings / "notification.jupyterlab-settings").write_text(json.dumps(quiet))
     cells = [
-        dict(cell_type="code", id=f"c{i}", metadata={}, outputs=[], execution_count=None, source=source)
+        dict(
+            cell_type="code",
+            id=f"c{i}",
+            metadata={},
+            outputs=[],
+            execution_count=None,
+            source=source,
+        )
         for i, source in enumerate(NOTEBOOK)
     ]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
@@ -150,7 +160,9 @@ def notebook(request, server, browser):
     """The notebook in each of the two applications, with every cell run."""
     address, token, _ = server
     if request.param == "notebook":
-        pytest.importorskip("notebook", reason="Notebook 7 is missing: pip install 'blendlab[browser]'")
+        pytest.importorskip(
+            "notebook", reason="Notebook 7 is missing: pip install 'blendlab[browser]'"
+        )
     path = {"lab": "lab/tree/widgets.ipynb", "notebook": "notebooks/widgets.ipynb"}[request.param]
     page = browser.new_page(viewport={"width": 1280, "height": 1200})
     page.set_default_timeout(30_000)
@@ -233,7 +245,9 @@ class Notebook:
     def drag(self, locator, start, end):
         """Press at start, move to end in steps, let go; places are fractions of the element."""
         box, mouse = self.box(locator), self.page.mouse
-        points = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in (start, end)]
+        points = [
+            (box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in (start, end)
+        ]
         mouse.move(*points[0])
         mouse.down()
         mouse.move(*points[1], steps=8)
@@ -273,7 +287,9 @@ STROKE = (0.25, 0.5), (0.75, 0.5)  # on a canvas: from (16, 32) to (48, 32)
 def test_a_stroke_reaches_python_pixel_for_pixel(notebook, canvas):
     notebook.drag(canvas, *STROKE)
     notebook.until(COVER, expected(capsule))
-    alpha = "c => [...c.getContext('2d').getImageData(0, 0, 64, 64).data].filter((v, i) => i % 4 == 3)"
+    alpha = (
+        "c => [...c.getContext('2d').getImageData(0, 0, 64, 64).data].filter((v, i) => i % 4 == 3)"
+    )
     seen = bytes(255 * (a > 0) for a in canvas.evaluate(alpha))
     assert seen.hex() == expected(capsule), "what is drawn is not what Python has"
     assert "8% painted" in notebook.widget(MASK).inner_text()
@@ -294,7 +310,10 @@ def test_erase_undo_and_redo(notebook, canvas):
         notebook.press(tools, "Redo")
     notebook.until(COVER, cut)
     assert tools.get_by_role("button", name="Redo", exact=True).is_disabled()
-    assert tools.get_by_role("button", name="Erase", exact=True).get_attribute("aria-pressed") == "true"
+    assert (
+        tools.get_by_role("button", name="Erase", exact=True).get_attribute("aria-pressed")
+        == "true"
+    )
 
 
 def test_clear_invert_grow_and_shrink(notebook, canvas):
@@ -356,7 +375,14 @@ def test_the_keyboard_paints_and_the_notebook_does_not_listen(notebook, canvas):
     notebook.until("painter.erase")
     keyboard.press(" ")  # on the last pixel of the line
     notebook.until(COVER, expected(lambda x, y: x == 24.5 and 32 < y < 35))
-    for keys in ["]", "]", "x", "d", "d", "Delete"]:  # "d d" deletes a cell where the notebook listens
+    for keys in [
+        "]",
+        "]",
+        "x",
+        "d",
+        "d",
+        "Delete",
+    ]:  # "d d" deletes a cell where the notebook listens
         keyboard.press(keys)
     notebook.until("painter.mask.getbbox(), painter.brush", (None, 3))
     assert notebook.page.locator(".jp-Cell").count() == cells
@@ -411,7 +437,9 @@ def test_cells_are_picked_and_dropped(notebook):
 
 
 def test_boxes_are_dragged_pulled_and_moved_by_keys(notebook):
-    notebook.do("boxes.boxes = {'cat': (0.125, 0.5, 0.5, 0.875), 'red bus': (0.5, 0.25, 0.75, 0.75)}")
+    notebook.do(
+        "boxes.boxes = {'cat': (0.125, 0.5, 0.5, 0.875), 'red bus': (0.5, 0.25, 0.75, 0.75)}"
+    )
     stage = notebook.widget(BOXES).locator(".bl-stage")
     notebook.drag(stage, (0.25, 0.75), (0.375, 0.625))
     notebook.until("boxes.boxes[0]", ("cat", (0.25, 0.375, 0.625, 0.75)))
@@ -423,7 +451,12 @@ def test_boxes_are_dragged_pulled_and_moved_by_keys(notebook):
     notebook.page.keyboard.press("ArrowLeft")
     notebook.page.keyboard.press("Shift+Control+ArrowUp")
     notebook.until("boxes.boxes[0]", ("cat", (15 / 64, 24 / 64, 39 / 64, 38 / 64)))
-    assert notebook.widget(BOXES).locator(".bl-box").first.get_attribute("aria-label").startswith("cat: ")
+    assert (
+        notebook.widget(BOXES)
+        .locator(".bl-box")
+        .first.get_attribute("aria-label")
+        .startswith("cat: ")
+    )
 
 
 def phone_photo(path):
@@ -453,7 +486,9 @@ def test_a_rotated_phone_photo_comes_in_upright_and_the_box_says_what_is_taken(n
     notebook.do("from pathlib import Path; Path('notes.txt').write_text('no picture')")
     with notebook.page.expect_file_chooser() as chooser:
         notebook.press(output, "Own picture")
-    chooser.value.set_files({"name": "notes.txt", "mimeType": "text/plain", "buffer": b"no picture"})
+    chooser.value.set_files(
+        {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"no picture"}
+    )
     output.get_by_text("notes.txt is no picture that can be read here").wait_for()
 
 
@@ -532,7 +567,10 @@ def test_the_film_is_scrubbed_by_keys_and_the_swipe_uncovers_the_picture_before(
         notebook.page.keyboard.press("PageUp")
     share = int(output.locator(".bl-swipe").input_value())
     assert share >= 30
-    assert output.locator(".bl-after").evaluate("e => e.style.clipPath") == f"inset(0px 0px 0px {share}%)"
+    assert (
+        output.locator(".bl-after").evaluate("e => e.style.clipPath")
+        == f"inset(0px 0px 0px {share}%)"
+    )
     notebook.page.keyboard.press("Home")
 
 
@@ -541,9 +579,16 @@ def test_save_writes_files_whose_python_remakes_the_picture(notebook, server):
     notebook.press(output, "Save")
     output.get_by_text("Saved in").wait_for()
     folder = Path(
-        notebook.ask("str(sorted(__import__('pathlib').Path('out/edits').absolute().iterdir())[-1])")
+        notebook.ask(
+            "str(sorted(__import__('pathlib').Path('out/edits').absolute().iterdir())[-1])"
+        )
     )
-    assert {p.name for p in folder.iterdir()} == {"result.png", "mask.png", "settings.json", "remake.py"}
+    assert {p.name for p in folder.iterdir()} == {
+        "result.png",
+        "mask.png",
+        "settings.json",
+        "remake.py",
+    }
     saved = Image.open(folder / "result.png")
     assert saved.tobytes() == picture(output).tobytes()
     assert json.loads((folder / "settings.json").read_text())["words"] == "a red mushroom"
@@ -554,7 +599,9 @@ def test_save_writes_files_whose_python_remakes_the_picture(notebook, server):
 
 @pytest.mark.parametrize("theme", ["Light", "Dark"])
 def test_texts_are_legible_in_both_themes(notebook, canvas, theme):
-    """Screenshots to look at, and the contrast of every text with what it stands on: 4.5 to 1 (WCAG AA)."""
+    """Screenshots to look at, and the contrast of every text with what it stands on: 4.5 to 1 (WCAG
+    AA).
+    """
     change = "name => jupyterapp.commands.execute('apputils:change-theme', {theme: name})"
     notebook.page.evaluate(change, "JupyterLab " + theme)
     notebook.page.wait_for_timeout(1000)

@@ -26,7 +26,9 @@ MASK = Image.fromarray(np.uint8(255) * WHERE)
 
 def arrives(widget, **state):
     """Set traits as a browser does."""
-    widget.set_state({name: memoryview(v) if isinstance(v, bytes) else v for name, v in state.items()})
+    widget.set_state(
+        {name: memoryview(v) if isinstance(v, bytes) else v for name, v in state.items()}
+    )
 
 
 def heard(widget):
@@ -135,7 +137,9 @@ def test_boxes_go_in_and_out_and_their_masks_are_those_of_the_package():
 
 
 def play(mask, share):
-    return Image.blend(PHOTO, Image.composite(Image.new("RGB", PHOTO.size, "red"), PHOTO, mask), share)
+    return Image.blend(
+        PHOTO, Image.composite(Image.new("RGB", PHOTO.size, "red"), PHOTO, mask), share
+    )
 
 
 def film(mask, share):
@@ -238,7 +242,11 @@ def test_stop_ends_a_run_and_puts_back_what_it_changed(steps):
     panel.stop()  # once too often
     panel.wait()
     assert gate.ended == [] and gate.put_back == 1 and panel.result is None
-    assert panel._viewer.status.startswith("Stopped") and not panel._viewer.busy and panel._stop.disabled
+    assert (
+        panel._viewer.status.startswith("Stopped")
+        and not panel._viewer.busy
+        and panel._stop.disabled
+    )
     gate.open.set()
     assert panel.run() == "result of 0"  # and the next is as ever
 
@@ -302,7 +310,10 @@ def test_an_error_is_one_sentence_in_the_panel_and_raised_by_run():
     panel = widgets.panel(lambda mask, share: bl.images.mask(mask) and None, given, start=False)
     given["mask"].mask = None
     panel.wait()
-    assert panel._viewer.error.startswith("mask is black everywhere") and "\n" not in panel._viewer.error
+    assert (
+        panel._viewer.error.startswith("mask is black everywhere")
+        and "\n" not in panel._viewer.error
+    )
     with pytest.raises(ValueError, match="black everywhere"):
         panel.run()
     panel = widgets.panel(lambda: {}["x"], {}, start=False)
@@ -352,15 +363,22 @@ def test_pictures_of_every_kind_tables_and_texts_are_shown():
         return Image.open(io.BytesIO(viewer.picture)) if viewer.picture else viewer.table
 
     x = bl.images.image(PHOTO)
-    assert shown(PHOTO).tobytes() == shown(x).tobytes() == shown([PHOTO]).tobytes() == PHOTO.tobytes()
+    assert (
+        shown(PHOTO).tobytes() == shown(x).tobytes() == shown([PHOTO]).tobytes() == PHOTO.tobytes()
+    )
     two = bl.viz.show([PHOTO, PHOTO])
-    assert shown([PHOTO, PHOTO]).tobytes() == shown(x.expand(2, -1, -1, -1)).tobytes() == two.tobytes()
+    assert (
+        shown([PHOTO, PHOTO]).tobytes() == shown(x.expand(2, -1, -1, -1)).tobytes() == two.tobytes()
+    )
     assert shown(bl.viz.curve([0, 1], {"a": [0, 1]})).width > 300
     assert shown(Table()) == "<b>7</b>" and shown("a < b") == "<p>a &lt; b</p>"
 
 
 def test_controls_are_named_and_run_once_for_a_drag():
-    given = controls() | {"words": ipywidgets.Text("x"), "n": ipywidgets.IntSlider(description="How many")}
+    given = controls() | {
+        "words": ipywidgets.Text("x"),
+        "n": ipywidgets.IntSlider(description="How many"),
+    }
     panel = widgets.panel(lambda **values: "x", given)
     assert given["words"].description == "words" and given["n"].description == "How many"
     assert not given["share"].continuous_update and not given["words"].continuous_update
@@ -387,10 +405,17 @@ def test_the_saved_lines_of_python_remake_the_same_picture(tmp_path, function):
     given = controls()
     if function is painted_red:
         plain = {"words": "red", "box": ("cat", [(0.5, 1)], ()), "flag": None}
-        given |= {name: ipywidgets.Dropdown(options=[("it", value)]) for name, value in plain.items()}
+        given |= {
+            name: ipywidgets.Dropdown(options=[("it", value)]) for name, value in plain.items()
+        }
     panel = widgets.panel(function, given)
     folder = panel.save(tmp_path / "edit")
-    assert {f.name for f in folder.iterdir()} == {"result.png", "mask.png", "settings.json", "remake.py"}
+    assert {f.name for f in folder.iterdir()} == {
+        "result.png",
+        "mask.png",
+        "settings.json",
+        "remake.py",
+    }
     names = {}
     exec((folder / "remake.py").read_text(), names)
     assert names["picture"] == panel.result
@@ -421,7 +446,9 @@ def test_save_by_default_makes_a_new_folder_each_time_and_the_button_says_which(
 
 
 def test_what_cannot_be_written_as_python_is_not_saved():
-    panel = widgets.panel(lambda x: "made", {"x": ipywidgets.Dropdown(options=[("array", WHERE.tolist())])})
+    panel = widgets.panel(
+        lambda x: "made", {"x": ipywidgets.Dropdown(options=[("array", WHERE.tolist())])}
+    )
     panel._press_save()
     assert panel._viewer.error.startswith("a lambda cannot be written")
     panel = widgets.panel(play, controls(), start=False)
@@ -449,7 +476,13 @@ def choose(upload, name, content):
         about = {"name": name, "type": "", "size": len(content), "lastModified": 0}
         upload.file.set_trait("value", {name: {"metadata": about, "content": content}})
     else:
-        file = {"name": name, "type": "", "size": len(content), "last_modified": 0, "content": content}
+        file = {
+            "name": name,
+            "type": "",
+            "size": len(content),
+            "last_modified": 0,
+            "content": content,
+        }
         arrives(upload.file, value=[file])
 
 
@@ -477,9 +510,11 @@ def test_a_large_photo_is_cut_turned_and_reduced_and_all_of_that_is_said():
     upload = widgets.PictureUpload(64, Image.new("RGB", (64, 64)))
     choose(upload, "phone.jpg", sideways)
     assert upload.crop.boxes == [("this part", (0, 0.125, 1, 0.875))]
-    assert np.asarray(upload.value)[:, [4, 60]].mean((0, 2)).round() == pytest.approx([85, 85], abs=2)
+    assert np.asarray(upload.value)[:, [4, 60]].mean((0, 2)).round() == pytest.approx(
+        [85, 85], abs=2
+    )
     assert upload.value.getpixel((4, 32))[0] > 250 and upload.value.getpixel((60, 32))[2] > 250
-    said = "phone.jpg is 300 x 400, turned upright. Of it the box is taken, 300 x 300, and reduced to 64 x 64"
+    said = "phone.jpg is 300 x 400, turned upright. Of it the box is taken, 300 x 300, and reduced to 64 x 64"  # noqa: E501
     assert said in upload.says.value
     arrives(upload.crop, _boxes=[["this part", [0, 0, 0.25, 0.1875]]])
     assert upload.value.getpixel((60, 32))[0] > 250 and "75 x 75" in upload.says.value
@@ -504,7 +539,9 @@ def test_files_that_cannot_be_taken_are_refused_in_a_sentence(name, content, sen
 
 
 def test_fit_takes_the_middle_or_the_box_and_averages():
-    squares = Image.fromarray(np.kron(np.array([[0, 255], [255, 0]], np.uint8), np.ones((32, 32), np.uint8)))
+    squares = Image.fromarray(
+        np.kron(np.array([[0, 255], [255, 0]], np.uint8), np.ones((32, 32), np.uint8))
+    )
     assert np.array_equal(widgets.fit(squares, 64), np.asarray(squares.convert("RGB")))
     assert widgets.fit(squares, (32, 16), box=(0.5, 0, 1, 0.5)).getextrema() == ((255, 255),) * 3
     assert widgets.fit(PHOTO, 8) == bl.images.fit(PHOTO, 8)

@@ -10,6 +10,6 @@ from .runs import Stopped, result
 from .upload import PictureUpload, fit
 
 __all__ = [
-    "BoxEditor", "CellPicker", "MaskPainter", "Panel", "PictureUpload", "ScribblePainter", "Stopped",
-    "fit", "panel", "result",
+    "BoxEditor", "CellPicker", "MaskPainter", "Panel", "PictureUpload", "ScribblePainter",
+    "Stopped", "fit", "panel", "result",
 ]  # fmt: skip

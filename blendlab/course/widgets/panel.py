@@ -7,14 +7,14 @@
                  "seed": widgets.IntSlider(0, 0, 20)}, before=image)
 
 The function gets the `value` of each control by name. It is plain and returns its result, or it is
-a generator that yields (done, picture) after each step, done from 0 to 1, and returns the result (if
-it returns none, its last picture is the result). Pictures: PIL, tensors, figures, lists of pictures.
-A result may also be a text, or an object that shows itself as HTML.
+a generator that yields (done, picture) after each step, done from 0 to 1, and returns the result
+(if it returns none, its last picture is the result). Pictures: PIL, tensors, figures, lists of
+pictures. A result may also be a text, or an object that shows itself as HTML.
 
 It runs once when the panel is made, in the cell, so that a notebook without a browser has the same
-picture; then at every change, in a thread. There is one run at a time, in all panels together, and the
-latest change wins: a change or Stop ends a generator at its next step and a plain function as Ctrl-C
-would, so that `with` and `finally` put back what they changed.
+picture; then at every change, in a thread. There is one run at a time, in all panels together, and
+the latest change wins: a change or Stop ends a generator at its next step and a plain function as
+Ctrl-C would, so that `with` and `finally` put back what they changed.
 No paper. Next: painter.py, boxes.py and upload.py, the controls; remake.py, what Save writes.
 """
 

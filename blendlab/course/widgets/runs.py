@@ -37,7 +37,9 @@ def steps(made):
 
 
 def result(made):
-    """What a panel shows of play(...) in the end: a generator's result, other values as they are."""
+    """What a panel shows of play(...) in the end: a generator's result, other values as they
+    are.
+    """
     *_, (_, value) = steps(made)
     return value
 
