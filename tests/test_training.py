@@ -14,6 +14,7 @@ from PIL import Image
 
 import blendlab as bl
 from blendlab import training, world
+from blendlab.networks.clip import load_clip
 from blendlab.training import harness
 from blendlab.training.tokenizer import build_merges, encode, load_tokenizer
 
@@ -203,7 +204,7 @@ def test_the_clip_is_an_open_clip_folder_with_its_own_words(runs):
     tokenizer = open_clip.get_tokenizer(f"local-dir:{runs['clip']}")
     assert tokenizer(["a red cat"]).shape == (1, 32) and tokenizer(["a red cat"])[0].argmax() == 4
     assert model.visual.image_size in (64, (64, 64)) and tuple(model.visual.image_mean) == (0.5, 0.5, 0.5)
-    clip = bl.clip.load_clip(runs["clip"])
+    clip = load_clip(runs["clip"])
     torch.testing.assert_close(dict(clip.model.named_parameters()), dict(model.named_parameters()))
 
 
