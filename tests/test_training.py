@@ -14,6 +14,7 @@ from PIL import Image
 
 import blendlab as bl
 from blendlab import training, world
+from blendlab.networks.clip import load_clip
 from blendlab.training import harness, plan
 from blendlab.training.tokenizer import build_merges, encode, load_tokenizer
 
@@ -430,7 +431,7 @@ def test_the_clip_is_an_open_clip_folder_with_its_own_words(runs):
         0.5,
         0.5,
     )
-    clip = bl.clip.load_clip(runs["clip"])
+    clip = load_clip(runs["clip"])
     torch.testing.assert_close(dict(clip.model.named_parameters()), dict(model.named_parameters()))
 
 
