@@ -4,6 +4,7 @@ pipeline.
     python bench/bench.py            # minutes; a table, and bench/results.json
     python bench/bench.py --large    # without a GPU too: one step of a network of Stable Diffusion
     1.5's size
+    python bench/bench.py --training # two training steps of the latent model, now and at first
 
 Seconds depend on the machine and on what else it does. The ratio of two runs, one right after the
 other, hardly does; so contestants take turns, and the table holds the median of the ratios. Next:
@@ -14,16 +15,19 @@ import argparse
 import os
 import platform
 import re
+import statistics
+import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import torch
 
 import blendlab as bl
@@ -238,6 +242,50 @@ def sd15_networks(device) -> dict:
     return {name: network.eval().requires_grad_(False) for name, network in networks.items()}
 
 
+# Training
+
+
+@contextmanager
+def training_steps(names=("now", "before")):
+    """{name: function}: two training steps each, in a process of its own that waits in between.
+
+    They differ in what a whole process has, the allocator: see training_step.py.
+    """
+    runs = {}
+    with ExitStack() as stack:
+        for name in names:
+            process = stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, HERE / "training_step.py", name],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    env=os.environ | {"PYTHONPATH": str(HERE.parent)},
+                )
+            )
+            stack.callback(process.kill)
+            runs[name] = lambda process=process: answer(process, "\n", "done")
+            answer(process, "", "ready")
+        yield runs
+
+
+def answer(process, question, expected):
+    """Ask a worker and read on until it says what is expected."""
+    process.stdin.write(question)
+    process.stdin.flush()
+    for line in process.stdout:
+        if line.startswith(expected):
+            return
+    raise RuntimeError(f"{process.args[1]} ended before it said {expected}: see above")
+
+
+def training_rows(pairs: int) -> list[dict]:
+    """The row of training steps: B is the step of version 0.1, with the same network and data."""
+    with training_steps() as runs:
+        taken = take_turns(runs, pairs)
+    return [ratio("two training steps of the latent model, now / before", taken, "now", "before")]
+
+
 # Measuring
 
 
@@ -272,42 +320,43 @@ def rows(label: str, taken: dict[str, list[float]], calls: dict[str, Counter]) -
     asked.
     """
     return [
-        {
-            "label": f"{label}, {calls[a]['unet.forward']} UNet calls: {what}",
-            "A (s)": median(taken[a]),
-            "B (s)": median(taken[b]),
-            "A/B (ratio)": median(
-                ratios := [x / y for x, y in zip(taken[a], taken[b], strict=True)]
-            ),
-            "range": [short(min(ratios)), short(max(ratios))],
-            "pairs": len(ratios),
-            "seconds": {"A": taken[a], "B": taken[b]},
-            "calls": {"A": calls[a], "B": calls[b]},
-        }
+        ratio(f"{label}, {calls[a]['unet.forward']} UNet calls: {what}", taken, a, b)
+        | {"calls": {"A": calls[a], "B": calls[b]}}
         for a, b, what in RATIOS
         if a in taken and b in taken
     ]
 
 
+def ratio(label: str, taken: dict[str, list[float]], a: str, b: str) -> dict:
+    """The row of two contestants: seconds of each, and their ratio round by round."""
+    ratios = [x / y for x, y in zip(taken[a], taken[b], strict=True)]
+    return {
+        "label": label,
+        "A (s)": median(taken[a]),
+        "B (s)": median(taken[b]),
+        "A/B (ratio)": median(ratios),
+        "range": [short(min(ratios)), short(max(ratios))],
+        "pairs": len(ratios),
+        "seconds": {"A": taken[a], "B": taken[b]},
+    }
+
+
 def median(values: list[float]) -> list[float]:
     """The median and its 95% interval by bootstrap; the interval of one value is that value."""
-    values = torch.tensor(values, dtype=torch.float64)
-    again = torch.randint(
-        len(values), (4000, len(values)), generator=torch.Generator().manual_seed(0)
-    )
-    ends = (
-        values[again]
-        .quantile(0.5, dim=1)
-        .quantile(torch.tensor([0.025, 0.975], dtype=torch.float64))
-    )
-    return [short(x) for x in (values.quantile(0.5).item(), *ends.tolist())]
+    from scipy.stats import bootstrap
+
+    middle, how = statistics.median(values), {"n_resamples": 4000, "method": "percentile"}
+    if min(values) == max(values):
+        return [short(middle)] * 3
+    drawn = bootstrap((values,), np.median, **how, vectorized=True, random_state=0)
+    return [short(x) for x in (middle, *drawn.confidence_interval)]
 
 
 def short(x: float) -> float:
     return float(f"{x:.5g}")
 
 
-def measure(chosen: list[Contest], pairs: int, command: str) -> dict:
+def measure(chosen: list[Contest], pairs: int, command: str, training=False) -> dict:
     """Run the contests and return the table with all that was measured, and notes on what one must
     know.
     """
@@ -333,6 +382,9 @@ def measure(chosen: list[Contest], pairs: int, command: str) -> dict:
             )
         if "random" in contest.label:
             notes.append(f"{contest.label}: good for seconds, not for pictures.")
+    if training:
+        print("training steps ...", file=sys.stderr)
+        table += training_rows(pairs)
     return {
         "what": "Edits of one picture, n at once. A / B run in turn; medians over the pairs.",
         "command": command,
@@ -379,6 +431,9 @@ def main(argv=None):
         help="does it run? 2 pairs of 2 steps; the ratios say little",
     )
     parser.add_argument(
+        "--training", action="store_true", help="also two training steps, now and at first"
+    )
+    parser.add_argument(
         "--out", type=Path, default=HERE / "results.json", help="where to save what was measured"
     )
     asked = parser.parse_args(argv)
@@ -386,10 +441,9 @@ def main(argv=None):
     if pairs < 1:
         parser.error(f"--pairs is {pairs}; take 1 or more")
 
-    flags = [f"--pairs {pairs}"] + ["--quick"] * asked.quick + ["--large"] * asked.large
-    result = measure(
-        contests(asked.quick, asked.large), pairs, " ".join(["python bench/bench.py", *flags])
-    )
+    flags = [f"--{name}" for name in ("quick", "large", "training") if getattr(asked, name)]
+    command = " ".join(["python bench/bench.py", f"--pairs {pairs}", *flags])
+    result = measure(contests(asked.quick, asked.large), pairs, command, asked.training)
     results.save(result, asked.out)
     print(markdown(result))
 

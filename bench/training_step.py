@@ -55,7 +55,8 @@ def main(how: str) -> None:
     step = {"now": now, "before": before}[how](job, harness.pick_precision())
     for k in range(2):  # one whole batch, one of crops
         step(k)
-    print("jemalloc" if "jemalloc" in os.environ.get("LD_PRELOAD", "") else "plain", flush=True)
+    allocator = "jemalloc" if "jemalloc" in os.environ.get("LD_PRELOAD", "") else "plain"
+    print(f"ready, allocator: {allocator}", flush=True)
     for _ in sys.stdin:
         for k in range(2):
             step(k)

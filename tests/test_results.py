@@ -13,6 +13,7 @@ from blendlab.measuring import (
     latent_blending,
     metrics,
     noise_editing,
+    report,
     results,
     sweeps,
     tables,
@@ -227,6 +228,82 @@ def test_a_table_is_saved_with_all_that_made_it(toy):
     assert one["i (steps)"] == pytest.approx(metrics.mean(range(20)), rel=1e-4)
     assert one["first"] == {"even": "10" * 8, "i (steps)": list(range(16))}
     assert two == {"label": "two", "time (s)": [2.0, 1.5, 2.5]}
+
+
+@pytest.fixture
+def drawn(toy, monkeypatch):
+    """The same table with a figure of its own."""
+    from PIL import Image
+
+    rows = results.TABLES["toy"].function
+
+    def make(n):
+        """Numbers and a picture."""
+        return rows(n), Image.new("RGB", (40, 30), (n, 0, 0))
+
+    monkeypatch.setitem(results.TABLES, "toy", tables.Recipe(make, 20, ()))
+    return toy / "results" / "toy.png"
+
+
+def test_a_figure_counts_only_beside_its_own_table(drawn):
+    results.run("toy")
+    assert results.current("toy") and len(results.load("toy")["figure"]) == 12
+    content = drawn.read_bytes()
+    for torn in (content[:-20], b"", content + b"x"):
+        drawn.write_bytes(torn)
+        assert not results.current("toy")
+        assert results.listing().startswith("toy (n = 20, but its figure is not of this table)")
+    drawn.unlink()
+    assert not results.current("toy")
+
+
+def test_a_process_killed_while_it_draws_leaves_no_torn_figure(drawn, monkeypatch):
+    results.run("toy")
+    before = drawn.read_bytes(), drawn.with_suffix(".json").read_bytes()
+
+    def killed(self, path, *_, **__):
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("PIL.Image.Image.save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        results.run("toy")
+    assert (drawn.read_bytes(), drawn.with_suffix(".json").read_bytes()) == before
+    assert results.current("toy") and len(list(drawn.parent.iterdir())) == 2
+
+
+def test_a_smaller_table_replaces_no_saved_one_and_is_not_current(toy, run):
+    whole = results.run("toy")
+    code, out, _ = run("toy", "-n", 16)
+    assert code == 0 and "Not saved: n is 16, the table has 20; -o FILE saves it." in out
+    assert results.load("toy") == whole and results.current("toy")
+    with pytest.raises(ValueError, match="n is 16, but the table toy has 20 tasks; name a file"):
+        results.run("toy", 16)
+    code, out, _ = run("toy", "-n", 16, "-o", toy / "new" / "few.json")
+    assert code == 0 and "Not saved" not in out
+    few = json.loads((toy / "new" / "few.json").read_text())
+    assert few["n"] == 16 and few["command"] == "blendlab results toy -n 16"
+    assert results.load("toy") == whole
+    results.save(few, toy / "results" / "toy.json")  # as earlier versions did
+    assert not results.current("toy") and "n = 16, but of 20 tasks" in run()[1]
+
+
+@pytest.mark.parametrize("n", [0, -1, 1.5, True, 10**9])
+def test_impossible_counts_of_tasks_are_refused(toy, n):
+    with pytest.raises(ValueError, match=f"n is {n}; take a whole number from 1 to 100000"):
+        results.measure("toy", n)
+
+
+def test_the_page_of_phenomena_takes_few_tasks_and_saves_only_whole_ones(toy, run, monkeypatch):
+    section = report.Section("Even ones", "toy", ("one", "even"), 0.1, "{more}, by chance {less}")
+    monkeypatch.setattr(report, "SECTIONS", (section,))
+    assert "100% [21, 100]" in run("phenomena", "-n", 1)[1] and not list(toy.iterdir())
+    assert "n = 20" in run("phenomena", "--no-save")[1] and not list(toy.iterdir())
+    page = toy / "few.md"
+    assert "n = 6" in run("phenomena", "-n", 6, "-o", page)[1]
+    assert "n = 6" in page.read_text() and list(toy.iterdir()) == [page]
+    assert run("phenomena")[0] == 0
+    assert (toy / "phenomena.md").read_text() == report.page() and results.current("toy")
 
 
 def test_measuring_saves_nothing_and_says_how_many(toy):

@@ -297,7 +297,7 @@ def test_all_networks_train_in_the_background_once(tmp_path):
     process = int(started.stdout.split("kill ")[1].split()[0])
     log = tmp_path / "train.log"
     try:
-        until = time.monotonic() + 120
+        until = time.monotonic() + 300
         while "autoencoder 1.8 minutes" not in log.read_text():
             assert time.monotonic() < until, log.read_text()
             time.sleep(0.1)
