@@ -85,6 +85,8 @@ def poisson(mask: Tensor, edit: Tensor, keep: Tensor) -> Tensor:
     with f_q = keep_q where q is not masked. Pixels at the border of the picture just have fewer
     neighbours (Neumann).
     """
+    if (mask.flatten(1).amin(1) == 1).any():
+        raise ValueError("a mask is white everywhere, so no border holds the edit: paste the edit")
     B = max(len(mask), len(edit), len(keep))
     edit, keep = edit.expand(B, -1, -1, -1), keep.expand(B, -1, -1, -1)
     if len(mask) == 1:

@@ -68,8 +68,9 @@ def _warn_of_lost_parts(mask, small, rule):
         pixels, (rows, columns) = sum(n for _, n in lost), lost[0][0]
         where = f"the first at x {columns.start} to {columns.stop - 1}"
         where += f", y {rows.start} to {rows.stop - 1}"
+        parts = f"{len(lost)} part{'s' * (len(lost) > 1)}"
         images.warn(
-            f"{pixels} pixels of the mask in {len(lost)} parts ({where}) vanish at latent size by "
+            f"{pixels} pixels of the mask in {parts} ({where}) vanish at latent size by "
             f"the rule '{rule}', so nothing is edited there: paint them thicker, or pass "
             "mask_rule='any'"
         )

@@ -22,7 +22,8 @@ VIEWS = {"mask": ("mask",), "image": ("image",), "both": ("mask", "image")}
 def rank(images, prompt: str, clip, mask=None, view: str = "mask", normalised: bool = True):
     """Sort edits by their distance to the prompt; return (order, scores), best first.
 
-    images: (n,3,H,W) in [-1,1], or a list of PIL pictures or paths. mask: (1 or n,1,H,W), 1 = edit.
+    images: (n,3,H,W) in [-1,1], a list of PIL pictures or paths, or an Edit.
+    mask: (1 or n,1,H,W), 1 = edit.
     clip: an object with model, tokenizer, size, mean and std, as bl.load("tinyworld-clip") returns.
     view: "mask" shows CLIP the edit on black (BLD, image_editor.py:331-357), "image" the whole
           picture,
@@ -30,15 +31,13 @@ def rank(images, prompt: str, clip, mask=None, view: str = "mask", normalised: b
     its mean and deviation, which BD's code forgets (image_editor.py:123-128).
     scores are cosine distances, 0 to 2: the smallest is the best.
     """
-    if view not in VIEWS:
+    if view not in tuple(VIEWS):
         raise ValueError(f"view is {view!r}; choose mask, image or both")
     if mask is None and view != "image":
         raise ValueError(
             f"view='{view}' shows CLIP what is inside the mask: pass mask=, or view='image'"
         )
-    several = isinstance(images, list | tuple)
-    pictures = torch.cat([door.image(x) for x in images]) if several else door.image(images)
-    pictures = (pictures + 1) / 2  # (n,3,H,W) in [0,1]: 0 is black
+    pictures = (_pictures(images) + 1) / 2  # (n,3,H,W) in [0,1]: 0 is black
     shown = {"image": pictures}
     if mask is not None:
         shown["mask"] = pictures * door.mask(mask, like=pictures, allow_full=True)
@@ -50,6 +49,26 @@ def rank(images, prompt: str, clip, mask=None, view: str = "mask", normalised: b
     distances = [1 - (vectors * text).sum(-1) for vectors in seen]  # each (n,)
     scores, order = torch.stack(distances).mean(0).sort(stable=True)
     return order.tolist(), scores.tolist()
+
+
+def _pictures(images) -> Tensor:
+    """Pictures in every form that `rank` takes, as one tensor (n,3,H,W) in [-1,1]."""
+    if not isinstance(images, list | tuple):
+        return door.image(getattr(images, "tensor", images), name="images")
+    if not images:
+        raise ValueError("images is an empty list: pass at least one picture")
+    each = [door.image(x, name=f"images[{i}]") for i, x in enumerate(images)]
+    sizes = [f"{x.shape[-1]}x{x.shape[-2]}" for x in each]
+    if len(set(sizes)) > 1:
+        (width, height), other = (
+            sizes[0].split("x"),
+            sizes.index(next(s for s in sizes if s != sizes[0])),
+        )
+        raise ValueError(
+            f"images[0] is {sizes[0]} and images[{other}] {sizes[other]} (width x height): resize "
+            f"it with bl.fit(images[{other}], ({width}, {height}))"
+        )
+    return torch.cat(each)
 
 
 def fit(clip, pictures: Tensor) -> Tensor:

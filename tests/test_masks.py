@@ -182,3 +182,47 @@ def test_box_refuses_an_empty_mask_and_several():
         masks.box(torch.zeros(1, 1, 4, 4))
     with pytest.raises(ValueError, match="there are 2 masks: box takes one"):
         masks.box(torch.ones(2, 1, 4, 4))
+
+
+# What vanishes is said
+
+
+def square_and_spot():
+    """A square of 16x16 pixels, and a spot of 2x2 that the centres of 4x4 cells miss."""
+    mask = torch.zeros(1, 1, 64, 64)
+    mask[..., 8:24, 8:24] = 1
+    mask[..., 40:42, 48:50] = 1
+    return mask
+
+
+@pytest.mark.parametrize("rule", ["centre", "corner"])
+def test_a_part_that_vanishes_is_named_once_with_the_fix(rule):
+    mask = square_and_spot()
+    if rule == "corner":
+        mask = mask.roll((1, 1), (2, 3))
+    with pytest.warns(UserWarning) as caught:
+        masks.to_latent(mask, (16, 16), rule)
+    (text,) = [str(w.message) for w in caught]
+    at = "x 48 to 49, y 40 to 41" if rule == "centre" else "x 49 to 50, y 41 to 42"
+    assert text.startswith(f"4 pixels of the mask in 1 part (the first at {at}) vanish")
+    assert text.endswith("paint them thicker, or pass mask_rule='any'")
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_does_not_vanish_is_not_warned_of():
+    masks.to_latent(square_and_spot(), (16, 16), "any")
+    masks.to_latent(square_and_spot(), (16, 16), "area")
+    masks.to_latent(square_and_spot(), (16, 16), allow_empty=True)
+    masks.to_latent(masks.dilate(square_and_spot(), 2), (16, 16))  # thicker
+    masks.to_latent(square_and_spot()[..., :32, :], (8, 16))
+
+
+def test_of_a_batch_the_parts_are_counted_together():
+    several = torch.cat([square_and_spot(), square_and_spot()])
+    with pytest.warns(UserWarning, match="^8 pixels of the mask in 2 parts"):
+        masks.to_latent(several, (16, 16))
+
+
+def test_an_empty_mask_has_no_share_that_survives():
+    with pytest.raises(ValueError, match="black everywhere, so nothing of it can survive"):
+        masks.survival(torch.zeros(1, 1, 8, 8), (2, 2))

@@ -123,10 +123,54 @@ def test_the_ring_says_how_far_close_by_is():
     assert metrics.seam(picture, mask, ring=5).item() == pytest.approx(grey / (1 / 10 + grey))
 
 
-def test_a_flat_picture_has_no_seam_and_a_full_mask_no_border():
-    flat = torch.full((2, 3, 32, 32), 0.3)
-    assert metrics.seam(flat, box()).tolist() == [1, 1]
-    assert metrics.seam(flat, torch.ones(1, 1, 32, 32)).isnan().all()
+def test_a_flat_picture_has_no_seam():
+    assert metrics.seam(torch.full((2, 3, 32, 32), 0.3), box()).tolist() == [1, 1]
+
+
+WITHOUT_BORDER = [torch.ones(1, 1, 32, 32), torch.zeros(1, 1, 32, 32)]
+WITHOUT_BORDER += [torch.cat([box(), torch.ones(1, 1, 32, 32)])]
+
+
+@pytest.mark.parametrize("mask", WITHOUT_BORDER)
+def test_a_mask_without_a_border_has_no_seam_to_measure(mask):
+    with pytest.raises(ValueError, match="no border inside the picture"):
+        metrics.seam(torch.zeros(len(mask), 3, 32, 32), mask)
+
+
+def test_a_seam_without_neighbours_to_compare_with_is_refused():
+    with pytest.raises(ValueError, match="a ring of 1 or more"):
+        metrics.seam(torch.zeros(1, 3, 32, 32), box(), ring=0)
+
+
+def test_a_full_mask_has_no_background():
+    full, picture = torch.ones(1, 1, 8, 8), torch.zeros(2, 3, 8, 8)
+    for mask in (full, torch.cat([box(8, 2, 4), full])):
+        with pytest.raises(ValueError, match="white everywhere, so there is no background"):
+            metrics.background_error(picture, picture, mask)
+
+
+def test_no_values_have_no_mean():
+    with pytest.raises(ValueError, match="no values"):
+        metrics.mean([])
+
+
+def test_half_of_four_has_the_interval_that_the_formula_gives_by_hand():
+    # z = 1.959964, z^2 = 3.841459; middle (2/4 + z^2/8) / (1 + z^2/4) = 0.5, half
+    # z / (1 + z^2/4) * sqrt(1/16 + z^2/64) = 0.349962
+    assert metrics.proportion(2, 4) == pytest.approx((0.5, 0.150039, 0.849961), abs=2e-6)
+
+
+def test_no_printed_digit_of_the_tables_changes():
+    def by_hand(k, n, z=1.959964):
+        p = k / n
+        middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+        half = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+        return p, max(0.0, middle - half), min(1.0, middle + half)
+
+    for n in (1, 3, 48, 100, 200, 500):
+        for k in range(n + 1):
+            for now, before in zip(metrics.proportion(k, n), by_hand(k, n), strict=True):
+                assert abs(now - before) < 1e-7
 
 
 def test_rows_and_columns_and_pictures_and_masks_are_alike():

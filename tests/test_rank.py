@@ -1,11 +1,14 @@
 from dataclasses import dataclass
 
+import open_clip
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
+import blendlab as bl
 from blendlab import images
-from blendlab.rank import rank
+from blendlab.rank import fit, rank, read
 
 COLOURS = {"red": (1.0, 0.0, 0.0), "green": (0.0, 1.0, 0.0), "blue": (0.0, 0.0, 1.0)}
 MEAN, STD = (0.1, 0.2, 0.3), (0.5, 0.25, 0.2)
@@ -120,3 +123,87 @@ def test_without_normalisation_clip_is_shown_the_picture_as_it_is(clip, pictures
         MEAN
     )
     torch.testing.assert_close(as_it_is, wrong, atol=1e-5, rtol=0)
+
+
+# Texts
+
+
+@pytest.fixture(scope="module")
+def tinyworld_clip():
+    return bl.load("tinyworld-clip", device="cpu")
+
+
+def test_a_text_that_tinyworlds_clip_would_cut_is_refused_and_the_end_named(tinyworld_clip):
+    assert read(tinyworld_clip, ["dog " * 30]).shape == (1, 128)
+    with pytest.raises(ValueError, match="31 tokens and CLIP room for 30, .* drop 'cat'"):
+        read(tinyworld_clip, ["dog " * 30 + "cat"])
+
+
+def test_a_text_that_openais_tokenizer_would_cut_is_refused_and_the_end_named(clip):
+    class Reads(ColourModel):
+        def encode_text(self, tokens):
+            return tokens.float()
+
+    published = Clip(Reads())
+    published.tokenizer = open_clip.SimpleTokenizer()
+    read(published, ["dog " * 75])
+    with pytest.raises(ValueError, match="76 tokens and CLIP room for 75, .* drop 'cat'"):
+        read(published, ["dog " * 75 + "cat"])
+
+
+@pytest.mark.parametrize("text", ["a red \N{MUSHROOM}", "a dog!", "\u7ea2"])
+def test_tinyworlds_clip_refuses_symbols(tinyworld_clip, text):
+    with pytest.raises(ValueError, match="this CLIP does not know"):
+        read(tinyworld_clip, [text])
+
+
+@pytest.mark.parametrize("prompt", [None, 3, ["red"], b"red"])
+def test_a_prompt_is_one_text(pictures, clip, prompt):
+    with pytest.raises(TypeError, match='the prompt is .*: pass a text, "" for none'):
+        rank(pictures, prompt, clip, view="image")
+
+
+# Sizes
+
+
+def test_tinyworlds_clip_sees_means_of_areas_and_published_ones_bicubic_pictures(clip):
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(fit(clip, x), F.interpolate(x, (16, 16), mode="bicubic", antialias=True))
+    clip.words = ("red",)
+    torch.testing.assert_close(fit(clip, x), x.view(2, 3, 16, 2, 16, 2).mean((3, 5)))
+    small = x[..., :16, :16]
+    assert fit(clip, small) is small
+
+
+def test_pictures_of_two_sizes_are_refused_with_a_fix_that_runs(clip):
+    images = [Image.new("RGB", (20, 10)), Image.new("RGB", (20, 10)), Image.new("RGB", (30, 30))]
+    with pytest.raises(ValueError, match=r"images\[0\] is 20x10 and images\[2\] 30x30") as refused:
+        rank(images, "red", clip, view="image")
+    images[2] = eval(str(refused.value).split("with ")[1], {"bl": bl, "images": images})
+    assert len(rank(images, "red", clip, view="image")[0]) == 3
+
+
+@pytest.mark.parametrize(
+    "bad, error",
+    [
+        ([], ValueError),
+        (None, TypeError),
+        ([None], TypeError),
+        ("nowhere.png", OSError),
+        ([3], TypeError),
+    ],
+)
+def test_what_is_no_picture_gets_a_sentence(clip, bad, error):
+    with pytest.raises(error, match="(pass|check)"):
+        rank(bad, "red", clip, view="image")
+
+
+@pytest.mark.parametrize("view", [None, [], 3, "Mask"])
+def test_views_are_three(pictures, mask, clip, view):
+    with pytest.raises(ValueError, match="choose mask, image or both"):
+        rank(pictures, "red", clip, mask, view=view)
+
+
+def test_pictures_in_0_to_1_are_warned_of(pictures, mask, clip):
+    with pytest.warns(UserWarning, match=r"if it is in \[0, 1\], pass images \* 2 - 1"):
+        rank((pictures + 1) / 2, "red", clip, mask)
