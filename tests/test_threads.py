@@ -1,4 +1,4 @@
-"""Threads: two that use one pipeline at the same time, as widgets do, each get what they get alone."""
+"""Threads: two that use one pipeline at once, as widgets do, each get what they get alone."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
