@@ -16,7 +16,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from . import prompts, twins
+from . import prompts
 
 BRANCHES = ("cond", "uncond", "both")
 
@@ -112,19 +112,19 @@ def capture(unet, layers=None, branch="cond", steps=None, grad=False):
             size = cells_of(weights.shape[2], *latent)
             maps.append(Map(step, name, size, weights.unflatten(2, size).cpu()))
 
-    with hooked(unet, {unet: begin} | {attn: partial(look, name) for name, attn in chosen.items()}):
+    with hooked({unet: begin} | {attn: partial(look, name) for name, attn in chosen.items()}):
         yield maps
 
 
 @contextmanager
-def hooked(network, hooks, after=False):
-    """Hooks {module: hook} in a network for the length of a `with`; only this thread's calls run
+def hooked(hooks, after=False):
+    """Hooks {module: hook} for the length of a `with`; only this thread's calls run
     them.
 
     after: run them on what a module gave, not on what it gets. They are called with keyword
            arguments, as torch's hooks are with `with_kwargs=True`.
     """
-    placed = _Hooks(network, hooks, after)
+    placed = _Hooks(hooks, after)
     with placed, placed, placed:  # each end removes all, so two more interrupts may cut it short
         placed.place()
         yield
@@ -133,9 +133,8 @@ def hooked(network, hooks, after=False):
 class _Hooks:
     """Hooks that go dead at once, and then are removed, however often one tries."""
 
-    def __init__(self, network, hooks, after):
-        self.network, self.after, self.live = network, after, True
-        self.thread = threading.get_ident()
+    def __init__(self, hooks, after):
+        self.after, self.live, self.thread = after, True, threading.get_ident()
         self.hooks = [(module, self._own(hook)) for module, hook in hooks.items()]
 
     def _own(self, hook):
@@ -146,25 +145,23 @@ class _Hooks:
         return run
 
     def place(self):
-        with twins.lock(self.network):
-            for module, hook in self.hooks:
-                if self.after:
-                    module.register_forward_hook(hook, with_kwargs=True)
-                else:
-                    module.register_forward_pre_hook(hook, with_kwargs=True)
+        for module, hook in self.hooks:
+            if self.after:
+                module.register_forward_hook(hook, with_kwargs=True)
+            else:
+                module.register_forward_pre_hook(hook, with_kwargs=True)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
         self.live = False
-        with twins.lock(self.network):
-            for module, hook in self.hooks:
-                kind = "_forward_hooks" if self.after else "_forward_pre_hooks"
-                held, flags = getattr(module, kind), getattr(module, f"{kind}_with_kwargs")
-                for key in [key for key, value in held.items() if value is hook]:
-                    flags.pop(key, None)
-                    held.pop(key)
+        kind = "_forward_hooks" if self.after else "_forward_pre_hooks"
+        for module, hook in self.hooks:
+            held, flags = getattr(module, kind), getattr(module, f"{kind}_with_kwargs")
+            for key in [key for key, value in list(held.items()) if value is hook]:
+                flags.pop(key, None)
+                held.pop(key, None)
 
 
 def cross_attention(unet, layers=None) -> dict:

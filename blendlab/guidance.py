@@ -83,10 +83,22 @@ def loss_guided(denoise, loss, schedule=None, scale=0.0):
     """
 
     def guided(x, t):
+        if torch.is_inference_mode_enabled():
+            raise RuntimeError(
+                "guidance needs gradients, which torch.inference_mode() rules out: take "
+                "torch.no_grad() in its place"
+            )
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             seen = denoise(x, t)
-            (grad,) = torch.autograd.grad(loss(seen.x0_hat, x, t).sum(), x)
+            value, grad = loss(seen.x0_hat, x, t).sum(), None
+            if value.requires_grad:
+                (grad,) = torch.autograd.grad(value, x, allow_unused=True)
+        if grad is None:
+            raise ValueError(
+                "the loss does not depend on x0_hat: compute it from x0_hat itself, without "
+                ".detach(), .item() or torch.no_grad()"
+            )
         x0_hat = seen.x0_hat.detach()
         if scale:
             a, s = schedule.levels(t)

@@ -14,6 +14,7 @@ from blendlab.edit import Edit
 from blendlab.joins import poisson
 from blendlab.latents import decode, encode, tuned
 from blendlab.measuring import metrics
+from blendlab.networks.exemplar import ExemplarPipeline
 from blendlab.papers import decoder
 from blendlab.papers.decoder import METHODS, reconstruct, tune_weights
 
@@ -415,6 +416,18 @@ def test_out_of_memory_says_what_takes_less(pipe, z, image, mask, monkeypatch):
     monkeypatch.setattr(pipe.vae.decoder.conv_in, "forward", full)
     with pytest.raises(MemoryError, match="together=False.*blocks=1.*bfloat16"):
         reconstruct(pipe, z, image, mask, together=True)
+
+
+def test_tuning_in_inference_mode_names_no_grad(pipe, z, image, mask):
+    with torch.inference_mode(), pytest.raises(RuntimeError, match=r"take torch.no_grad\(\)"):
+        reconstruct(pipe, z.clone(), image, mask, **QUICK)
+
+
+def test_a_pipeline_without_diffusers_own_properties_will_do(pipe, z, image, mask):
+    parts = dict(encoder=None, unet=None, scheduler=None)  # reconstruct needs none of these
+    exemplar = ExemplarPipeline(vae=pipe.vae, **parts)
+    found, wanted = (reconstruct(p, z, image, mask, **QUICK) for p in (exemplar, pipe))
+    assert torch.equal(found.tensor, wanted.tensor)
 
 
 def test_tune_latents_moves_the_latents_alone(pipe, z, image, mask):

@@ -152,6 +152,27 @@ def test_guidance_pulls_samples_towards_the_loss():
     assert (pulled - 1).abs().mean() < 0.6 * (plain - 1).abs().mean()
 
 
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda x0_hat, x, t: torch.ones(2),
+        lambda x0_hat, x, t: x0_hat.detach().square().mean(),
+        lambda x0_hat, x, t: torch.ones(2, requires_grad=True).sum(),
+    ],
+)
+def test_a_loss_that_forgets_its_input_is_refused(loss):
+    with pytest.raises(ValueError, match="the loss does not depend on x0_hat: compute it from"):
+        loss_guided(lambda x, t: Prediction(0.5 * x), loss)(x, 500)
+
+
+def test_guidance_in_inference_mode_names_no_grad():
+    guided = loss_guided(lambda x, t: Prediction(0.5 * x), lambda x0_hat, x, t: x0_hat.sum())
+    with torch.inference_mode(), pytest.raises(RuntimeError, match=r"take torch.no_grad\(\)"):
+        guided(x, 500)
+    with torch.no_grad():
+        assert torch.equal(guided(x, 500).grad, torch.full_like(x, 0.5))
+
+
 def test_an_unknown_prediction_is_refused_with_the_choices():
     with pytest.raises(ValueError, match="epsilon, v_prediction or sample"):
         denoiser(Net(), schedule, "flow")

@@ -188,6 +188,11 @@ def background_loss(
 
 def _descend(free, loss, steps, lr, plateau, precision):
     """Adam on the tensors in `free`; the loss before each step, (steps,), on their device."""
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            "tuning needs gradients, which torch.inference_mode() rules out: take torch.no_grad() "
+            "in its place"
+        )
     adam, device, losses = torch.optim.Adam(free, lr=lr), free[0].device.type, []
     for i in range(1, steps + 1):
         with torch.enable_grad():

@@ -376,7 +376,7 @@ def attend(unet, n, places, shapes, strength):
         bias = bias if given is None else bias + given
         return args, kwargs | {"attention_mask": bias.to(hidden.dtype)}
 
-    with attention.hooked(unet, dict.fromkeys(attention.cross_attention(unet).values(), lean)):
+    with attention.hooked(dict.fromkeys(attention.cross_attention(unet).values(), lean)):
         yield
 
 

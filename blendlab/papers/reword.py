@@ -105,7 +105,7 @@ def same_attention(unet, n, mapping=None, layers=None):
         return torch.cat([out[:-n], x])
 
     layers = attention.cross_attention(unet, layers).values()
-    with attention.hooked(unet, dict.fromkeys(layers, look), after=True):
+    with attention.hooked(dict.fromkeys(layers, look), after=True):
         yield
 
 

@@ -1,0 +1,221 @@
+"""Interrupts: one at every line of the code that hooks, tunes or casts, and a second one while the
+first is on its way out.
+
+A tracer raises KeyboardInterrupt before a line runs. After each, the networks are what they were,
+bit for bit and object for object, and a later edit gives what it always gave.
+"""
+
+import gc
+import sys
+from contextlib import contextmanager
+
+import checkpoints
+import pytest
+import torch
+
+import blendlab as bl
+from blendlab import attention, latents
+from blendlab.papers.layout import attend
+from blendlab.papers.reword import same_attention
+
+CONTEXTS = {
+    sys.modules[name].__file__
+    for name in (
+        "contextlib",
+        "blendlab.attention",
+        "blendlab.twins",
+        "blendlab.latents",
+        "blendlab.papers.decoder",
+        "blendlab.papers.layout",
+        "blendlab.papers.reword",
+    )
+}
+STEPS = dict(steps=2, w=3.0, seed=3)
+IMAGE = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+MASK = torch.zeros(1, 1, 16, 16)
+MASK[..., 4:12, 2:10] = 1
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    """SDXL's autoencoder in float16, Stable Diffusion 1's UNet, both smaller still."""
+    pipe = checkpoints.sd1()
+    pipe.vae = checkpoints.autoencoder(0.13025, force_upcast=True).half().eval()
+    pipe.vae.requires_grad_(False)
+    pipe.vae.decoder.conv_out.requires_grad_(True)  # an odd flag, that has to stay
+    gc.collect()
+    gc.freeze()  # so that collecting what an interrupt left behind takes no time
+    yield pipe
+    gc.unfreeze()
+
+
+def state(pipe):
+    """All that code could leave in two networks, as objects and as values."""
+    seen = {}
+    for part, net in (("unet", pipe.unet), ("vae", pipe.vae)):
+        for name, module in net.named_modules():
+            hooks = [dict(held) for key, held in vars(module).items() if "_hooks" in key and held]
+            own = [key for key in vars(module) if key in ("forward", "processor")]
+            processor = getattr(module, "processor", None)
+            seen[part, name] = id(module), module.training, hooks, own, id(processor)
+        for name, x in [*net.named_parameters(), *net.named_buffers()]:
+            seen[part, name, "tensor"] = id(x), x.dtype, x.requires_grad, x.grad, x.data_ptr()
+    return seen
+
+
+def values(pipe):
+    return [x.detach().clone() for net in (pipe.unet, pipe.vae) for x in net.state_dict().values()]
+
+
+def later(pipe):
+    """What other code gets from the two networks."""
+    generator = torch.Generator().manual_seed(7)
+    x = torch.randn(2, 4, 4, 4, generator=generator)
+    text = torch.randn(2, 77, 32, generator=generator)
+    with torch.no_grad():
+        return pipe.unet(x, 500, text).sample, latents.decode(pipe.vae, x[:1, :, :2, :2])
+
+
+# What is interrupted
+
+
+def capturing(pipe):
+    with torch.no_grad(), attention.capture(pipe.unet) as maps:
+        pipe.unet(torch.zeros(1, 4, 4, 4), 10, torch.zeros(1, 77, 32))
+    return maps
+
+
+def two_hooks(pipe):
+    """Both contexts that change what a network gives, on the network itself."""
+    shapes = torch.ones(1, 4, 4)
+    with torch.no_grad(), same_attention(pipe.unet, 1), attend(pipe.unet, 1, [[1]], shapes, 0.5):
+        pipe.unet(torch.zeros(2, 4, 4, 4), 10, torch.zeros(2, 77, 32))
+
+
+def rewording(pipe):
+    noise = bl.Noise(0, 1, "initial")((4, 2, 2))
+    return bl.reword(pipe, "a red car", "a red bus", noise=noise, **STEPS)
+
+
+def laying_out(pipe):
+    noise = bl.Noise(0, 1, "initial")((4, 2, 2))
+    boxes = [("car", (0.0, 0.0, 0.5, 1.0))]
+    return bl.layout(pipe, "a red car", boxes, guide="mask", noise=noise, **STEPS)
+
+
+def tuning(method):
+    def tune(pipe):
+        z = torch.ones(1, 4, 2, 2)
+        return bl.reconstruct(pipe, z, IMAGE, MASK, method=method, steps=2, lr=1e-3)
+
+    return tune
+
+
+def casting(pipe):
+    return latents.decode(pipe.vae, latents.encode(pipe.vae, IMAGE))
+
+
+TASKS = {
+    "capture": capturing,
+    "two hooks": two_hooks,
+    "reword": rewording,
+    "layout": laying_out,
+    "weights": tuning("weights"),
+    "latents": tuning("latents"),
+    "float16": casting,
+}
+
+
+# How
+
+
+class Tracer:
+    """Counts the lines of the contexts from when it is armed, or interrupts at one of them."""
+
+    def __init__(self, at=None, armed=True):
+        self.at, self.armed, self.lines = at, armed, []
+
+    def __call__(self, frame, event, _):
+        if frame.f_code.co_filename not in CONTEXTS:
+            return None
+        if event == "line" and self.armed:
+            self.lines.append((frame.f_code.co_qualname, frame.f_lineno))
+            if len(self.lines) - 1 == self.at:
+                raise KeyboardInterrupt
+        return self
+
+    def run(self, task, pipe):
+        """Whether the task was interrupted."""
+        before = sys.gettrace()
+        sys.settrace(self)
+        try:
+            task(pipe)
+        except KeyboardInterrupt:
+            return True
+        finally:
+            sys.settrace(before)
+        return False
+
+
+def first_runs(lines):
+    """The number of each line's first run."""
+    return sorted({line: i for i, line in reversed(list(enumerate(lines)))}.values())
+
+
+@contextmanager
+def interrupted_inside(pipe, tracer):
+    """The networks themselves raise the first interrupt, and then the tracer is armed."""
+
+    def stop(*_):
+        if not tracer.armed:
+            tracer.armed = True
+            raise KeyboardInterrupt
+
+    handles = [
+        pipe.unet.mid_block.register_forward_pre_hook(stop),
+        pipe.vae.decoder.mid_block.register_forward_pre_hook(stop),
+        pipe.vae.encoder.mid_block.register_forward_pre_hook(stop),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def unchanged(pipe, before, weights):
+    gc.collect()
+    if state(pipe) != before:
+        return False
+    return all(torch.equal(x, y) for x, y in zip(weights, values(pipe), strict=True))
+
+
+def failures(pipe, task, inside):
+    """The lines at which an interrupt leaves something, and how many were tried."""
+    before, weights, reference = state(pipe), values(pipe), later(pipe)
+
+    def tried(at):
+        tracer = Tracer(at, armed=not inside)
+        if not inside:
+            return tracer, tracer.run(task, pipe)
+        with interrupted_inside(pipe, tracer):
+            return tracer, tracer.run(task, pipe)
+
+    tracer, _ = tried(None)
+    left, numbers = [], first_runs(tracer.lines)
+    for at in numbers:
+        tracer, stopped = tried(at)
+        assert stopped, tracer.lines[at]
+        if not unchanged(pipe, before, weights):
+            left.append(tracer.lines[at])
+        elif at in numbers[::20] and not all(map(torch.equal, reference, later(pipe))):
+            left.append(tracer.lines[at])
+    assert left or all(map(torch.equal, reference, later(pipe)))
+    return left, len(numbers)
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["once", "twice"])
+@pytest.mark.parametrize("name", TASKS)
+def test_an_interrupt_at_any_line_leaves_nothing(pipe, name, inside):
+    left, tried = failures(pipe, TASKS[name], inside)
+    assert (tried or inside) and not left, f"{len(left)} of {tried} leave something: {left}"
