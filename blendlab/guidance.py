@@ -23,9 +23,15 @@ def denoiser(unet, schedule, prediction="epsilon", timesteps=None):
     if prediction not in ("epsilon", "v_prediction", "sample"):
         raise ValueError(f"prediction is {prediction!r}; choose epsilon, v_prediction or sample")
     after = dict(zip(timesteps[:-1], timesteps[1:], strict=True)) if timesteps else {}
+    before = {t_next: t for t, t_next in after.items()}
 
     def net(x, t, cond=None):
         a, s = schedule.levels(t)
+        if not a and prediction == "epsilon":
+            raise ValueError(
+                f"level {t} is all noise (zero terminal SNR), where a prediction of noise says "
+                "nothing about the picture: skip=1/steps leaves that level out"
+            )
         dtype = getattr(unet, "dtype", x.dtype)
         cond = _rows(cond, len(x), dtype)
         kwargs = (
@@ -41,7 +47,8 @@ def denoiser(unet, schedule, prediction="epsilon", timesteps=None):
 
         # A network with twice the channels also predicts how much fresh noise to add.
         out, v = out.split(x.shape[1], dim=1) if out.shape[1] == 2 * x.shape[1] else (out, None)
-        var = _learned(v, schedule, t, after[t]) if v is not None and t in after else None
+        learned = v is not None and t in after
+        var = _learned(v, schedule, t, after[t], before.get(t)) if learned else None
 
         # The first formula of every paper: solve x = a * x0 + s * eps for x0.
         if prediction == "epsilon":
@@ -108,13 +115,24 @@ def loss_guided(denoise, loss, schedule=None, scale=0.0):
     return guided
 
 
-def _learned(v, schedule, t, t_next):
-    """The variance that v places between its bounds, in logarithms (2102.09672, equation 15)."""
-    (a, s), (a_next, s_next) = schedule.levels(t), schedule.levels(t_next)
-    largest = 1 - (a / a_next) ** 2
-    smallest = max((s_next / s) ** 2 * largest, 1e-20)
+def _learned(v, schedule, t, t_next, t_before=None):
+    """The variance that v places between its bounds, in logarithms (2102.09672, equation 15).
+
+    The smallest one is 0 where the move ends clean; the move before it, from level t_before, gives
+    its own there (improved-diffusion, gaussian_diffusion.py, posterior_log_variance_clipped).
+    """
+    largest, smallest = _bounds(schedule, t, t_next)
+    if not smallest and t_before is not None:
+        smallest = _bounds(schedule, t_before, t)[1]
     share = (v + 1) / 2  # v is -1 at the smallest, 1 at the largest
-    return largest**share * smallest ** (1 - share)
+    return largest**share * max(smallest, 1e-20) ** (1 - share)
+
+
+def _bounds(schedule, t, t_next):
+    """The largest and the smallest variance of a move: beta and beta tilde of DDPM (2006.11239)."""
+    (a, s), (a_next, s_next) = schedule.levels(t), schedule.target(t_next)
+    largest = 1 - (a / a_next) ** 2
+    return largest, (s_next / s) ** 2 * largest
 
 
 def _rows(cond, n, dtype):

@@ -29,7 +29,7 @@ class Step:
 
     i: int  # position: 0 is the first move
     t: int  # level that the network saw
-    t_next: int  # level that x is on now; -1 is clean
+    t_next: int  # level that x is on now; -1 is clean (or, by the schedule's `final`, nearly)
     x: Tensor  # (B,C,H,W) the state, on level t_next
     x0_hat: Tensor  # (B,C,H,W) the clean estimate, from level t
     eps: Tensor  # (B,C,H,W) the noise that x0_hat leaves in the state, from level t
@@ -59,7 +59,7 @@ def sample(
     x = x if x.dtype == torch.float64 else x.float()
 
     for i, (t, t_next) in enumerate(pairwise(timesteps)):
-        (a, s), (a_next, s_next) = schedule.levels(t), schedule.levels(t_next)
+        (a, s), (a_next, s_next) = schedule.levels(t), schedule.target(t_next)
 
         # Look: the clean picture in x, and the noise that is then left.
         seen = denoise(x, t)

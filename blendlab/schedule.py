@@ -1,11 +1,14 @@
 """How much picture and how much noise a level holds: x_t = a_t * x0 + s_t * noise.
 
 The variance-preserving schedule of DDPM (2006.11239, section 2): a = sqrt(abar), s = sqrt(1 -
-abar). Level -1 is the clean picture. Next: sampler.py, the loop that walks down these levels.
+abar). Level -1 is the clean picture, always. Next: sampler.py, the loop that walks down these
+levels.
 """
 
 import math
+import warnings
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -17,8 +20,8 @@ class Schedule:
 
     abar:    (T,) float64 on the CPU, decreasing: the share of the picture's variance left at level
              t
-    final:   what level -1 is: "clean" (a=1, s=0), or "first" (abar[0]: set_alpha_to_one=False, SD
-             1.x)
+    final:   where a sampler's last move ends: "clean" (a=1, s=0), or "first" (abar[0]:
+             set_alpha_to_one=False, SD 1.x)
     spacing: how `timesteps` picks levels: "leading", "trailing" or "linspace" (2305.08891, table 2)
     offset:  added to every "leading" level; 1 in Stable Diffusion
     """
@@ -30,10 +33,14 @@ class Schedule:
 
     def levels(self, t):
         """(a_t, s_t) as Python floats, so that a GPU is never waited for."""
-        if t < 0 and self.final == "clean":
+        if t < 0:
             return 1.0, 0.0
-        abar = float(self.abar[max(t, 0)])
+        abar = float(self.abar[t])
         return math.sqrt(abar), math.sqrt(1 - abar)
+
+    def target(self, t):
+        """(a, s) that a sampler's move to level t ends on: `levels(t)`, but for `final` at -1."""
+        return self.levels(0 if t < 0 and self.final == "first" else t)
 
     def add_noise(self, x0, t, noise):
         """The picture x0 as it looks at level t. At the clean level it is x0 itself, bit for
@@ -72,15 +79,27 @@ class Schedule:
 
     @classmethod
     def from_scheduler(cls, scheduler):
-        """Read the levels of any diffusers scheduler with betas; the stepping stays ours."""
-        if not hasattr(scheduler, "alphas_cumprod"):
-            raise ValueError(
-                f"{type(scheduler).__name__} has no betas: use a pipeline trained with betas"
+        """Read the levels of any diffusers scheduler with betas; the stepping stays ours.
+
+        A warning, once for each kind of scheduler, says where its own stepping is another.
+        """
+        name, config = type(scheduler).__name__, scheduler.config
+        if not hasattr(scheduler, "alphas_cumprod") or config.get("use_flow_sigmas"):
+            raise ValueError(f"{name} has no betas: use a pipeline trained with betas")
+        abar = scheduler.alphas_cumprod.detach().cpu().double()
+        if config.get("rescale_betas_zero_snr"):
+            abar[-1] = 0.0  # Euler and the multistep solvers keep 2^-24, to be able to divide by it
+        noisy_end = (  # Euler carries set_alpha_to_one in SDXL's file, and ignores it
+            hasattr(scheduler, "final_alpha_cumprod") and not config.get("set_alpha_to_one", True)
+        ) or config.get("final_sigmas_type") == "sigma_min"
+        if unlike := differences(scheduler):
+            _say_once(
+                f"{name} {' and '.join(unlike)}; blendlab takes its levels, evenly spaced, and "
+                "steps down them as DDIM (eta=0) or DDPM (eta=1)"
             )
-        config = scheduler.config
         return cls(
-            scheduler.alphas_cumprod.detach().cpu().double(),
-            final="clean" if config.get("set_alpha_to_one", True) else "first",
+            abar,
+            final="first" if noisy_end else "clean",
             spacing=config.get("timestep_spacing", "leading"),
             offset=config.get("steps_offset", 0),
         )
@@ -95,3 +114,32 @@ class Schedule:
         """Latent diffusion's schedule (2112.10752): sqrt(beta) rises linearly."""
         roots = torch.linspace(beta0**0.5, beta1**0.5, T, dtype=torch.float64)
         return cls((1 - roots**2).cumprod(0))
+
+
+def read_from(scheduler) -> dict:
+    """What an Edit's settings record of a diffusers scheduler; only its levels are used."""
+    spacing = scheduler.config.get("timestep_spacing", "leading")
+    return {"scheduler": type(scheduler).__name__, "spacing": spacing}
+
+
+# Sets of levels other than those of the betas; and the schedulers that step as we do.
+OTHER_LEVELS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas")
+SAME_STEPS = ("DDIMScheduler", "DDIMParallelScheduler", "DDPMScheduler", "DDPMParallelScheduler")
+SAME_STEPS += ("EulerDiscreteScheduler",)  # without fresh noise it is DDIM, in other units
+
+
+def differences(scheduler) -> list[str]:
+    """What a diffusers scheduler does otherwise than the loop here, as ends of a sentence."""
+    config = scheduler.config
+    unlike = []
+    if type(scheduler).__name__ not in SAME_STEPS:
+        unlike.append("has a solver of its own")
+    unlike += [f"has {name}=True" for name in OTHER_LEVELS if config.get(name)]
+    if config.get("thresholding"):
+        unlike.append("has thresholding=True")
+    return unlike
+
+
+@cache
+def _say_once(sentence):
+    warnings.warn(sentence, stacklevel=3)

@@ -10,14 +10,33 @@ from torch import Tensor
 
 
 def warps(u: Tensor, unwarped: int = 0) -> Tensor:
-    """Projective maps (B*N,3,3) of [-1,1]^2 onto itself from numbers u (B,N,12) in [0,1).
+    """Projective maps (B*N,3,3) of [-1,1]^2 onto itself from numbers u (B,N,12 or 13) in [0,1).
 
-    As augmentations.py:12-15 of the official code draws them: turned by up to 15 degrees and moved
-    by up to a tenth of the side (in 7 of 10), then each corner pulled in by up to 0.7 of half the
-    side (in 7 of 10). Of the copies of each picture the first `unwarped` stay as they are.
+    Turned by up to 15 degrees and moved by up to a tenth of the side (in 7 of 10), then each corner
+    pulled in by up to 0.7 of half the side (in 7 of 10), near to what augmentations.py:12-15 of the
+    official code draws. Of the copies of each picture the first `unwarped` stay as they are. With
+    12 numbers, as the saved tables were made, one is both the move in y and the first corner's.
     """
-    B, N, _ = u.shape
-    u = u.reshape(B * N, 12)
+    turn, tilt = _parts(u, unwarped)
+    return turn @ tilt
+
+
+def warped_twice(pictures: Tensor, u: Tensor, unwarped: int = 0) -> Tensor:
+    """Copies (B*N,3,H,W) warped as augmentations.py:12-15 does; u (B,N,13), see `warps`.
+
+    Turned and moved in y alone (kornia takes translate=0.1 so), what is outside being the border's
+    colour; of the result the corners are pulled in, what is outside being 0.
+    """
+    turn, tilt = _parts(u, unwarped)
+    upright = turn.clone()
+    upright[:, 0, 2] = 0
+    return warp(warp(pictures, upright, "border"), tilt)
+
+
+def _parts(u, unwarped):
+    """The affine and the projective part of maps (B*N,3,3)."""
+    B, N, numbers = u.shape
+    u = u.reshape(B * N, numbers)
     plain = (torch.arange(B * N, device=u.device) % N < unwarped)[:, None]
     affine, perspective = (u[:, :1] < 0.7) & ~plain, (u[:, 1:2] < 0.7) & ~plain
 
@@ -29,7 +48,7 @@ def warps(u: Tensor, unwarped: int = 0) -> Tensor:
 
     # The projective part: solve for the map that takes the pulled-in corners back to the corners.
     corners = u.new_tensor([[-1, -1], [1, -1], [1, 1], [-1, 1]])
-    pulled = corners * (1 - 0.7 * torch.where(perspective, u[:, 4:12], 0.0)).view(
+    pulled = corners * (1 - 0.7 * torch.where(perspective, u[:, -8:], 0.0)).view(
         -1, 4, 2
     )  # (BN,4,2)
     px, py = pulled.unbind(-1)
@@ -41,12 +60,13 @@ def warps(u: Tensor, unwarped: int = 0) -> Tensor:
         torch.cat([rows_x, rows_y], dim=1), torch.cat([cx, cy], dim=1)
     )  # (BN,8)
     tilt = torch.cat([solved, one[:, :1]], dim=1).view(-1, 3, 3)
-    return turn @ tilt
+    return turn, tilt
 
 
-def warp(pictures: Tensor, maps: Tensor) -> Tensor:
-    """Warp pictures (B,3,H,W); maps (B,3,3) say where in [-1,1]^2 each place comes from. Outside is
-    0.
+def warp(pictures: Tensor, maps: Tensor, outside="zeros") -> Tensor:
+    """Warp pictures (B,3,H,W); maps (B,3,3) say where in [-1,1]^2 each place comes from.
+
+    outside: "zeros", or "border": the colour of the nearest place at the border.
     """
     H, W = pictures.shape[-2:]
     like = {"device": pictures.device, "dtype": pictures.dtype}
@@ -57,4 +77,4 @@ def warp(pictures: Tensor, maps: Tensor) -> Tensor:
         torch.stack([x, y, torch.ones_like(x)], dim=-1).view(1, H * W, 3) @ maps.to(x).mT
     )  # (B,HW,3)
     grid = (places[..., :2] / places[..., 2:].clamp(min=1e-3)).view(-1, H, W, 2)
-    return F.grid_sample(pictures, grid, align_corners=False)
+    return F.grid_sample(pictures, grid, padding_mode=outside, align_corners=False)

@@ -11,6 +11,7 @@ from colour_clip import COLOURS, ColourClip, ColourModel
 
 import blendlab as bl
 from blendlab import cards
+from blendlab.papers import clip_guidance
 from blendlab.papers.blended import blended_steps
 from blendlab.papers.clip_guidance import (
     PRESETS,
@@ -21,7 +22,7 @@ from blendlab.papers.clip_guidance import (
     read_model,
 )
 from blendlab.sampler import last
-from blendlab.warps import warp, warps
+from blendlab.warps import warp, warped_twice, warps
 
 
 @pytest.fixture
@@ -299,3 +300,36 @@ def test_ddim_from_pure_noise_is_refused_where_its_shift_would_explode(clip, ima
     )  # first a = 5e-5
     with pytest.raises(ValueError, match="holds 5e-05 of a picture.*take skip=0.1, or eta=1"):
         bl.blended(model, clip, image, mask, "red", scale=1.0, steps=4, skip=0.0, eta=0.0)
+
+
+def test_the_official_copies_never_move_in_x_and_repeat_the_border(clip):
+    u = torch.full((1, 1, 13), 0.5)
+    u[..., :2] = torch.tensor([0.0, 0.9])  # affine, without perspective
+    u[..., 3:5] = torch.tensor([1.0, 1.0])  # the largest move in x and in y
+    columns = torch.linspace(-1, 1, 32).expand(1, 3, 32, 32)
+    torch.testing.assert_close(warped_twice(columns, u), columns)
+    rows = columns.mT.contiguous()
+    moved = warped_twice(rows, u)
+    torch.testing.assert_close(moved[..., -3:, :], rows[..., -1:, :].expand(1, 3, 3, 32))
+    assert (moved[..., 4:20, :] > rows[..., 4:20, :] + 0.1).all()
+
+
+def test_the_official_copies_have_a_number_for_each_draw():
+    u = torch.full((1, 1, 13), 0.5)
+    one = warped_twice(torch.randn(1, 3, 16, 16), u)
+    assert one.shape == (1, 3, 16, 16)
+    base = torch.eye(13)[None] * 0.3 + 0.2  # one copy for each number, 0.3 larger in that one
+    turns = warps(base).reshape(13, 9)
+    assert len({tuple(row.tolist()) for row in turns[2:]}) == 11
+    assert torch.equal(warps(torch.full((1, 1, 13), 0.0)), warps(torch.full((1, 1, 12), 0.0)))
+
+
+def test_the_official_copies_are_pooled_to_the_size_of_clip(clip, image, mask, monkeypatch):
+    how, shown = PRESETS["official"], []
+    monkeypatch.setattr(clip, "size", 8)
+    monkeypatch.setattr(
+        clip_guidance, "look", lambda clip, x: shown.append(x) or torch.ones(len(x), 3)
+    )
+    clip_distance(image, torch.ones(1, 3), mask, clip, how)
+    pooled = torch.nn.functional.adaptive_avg_pool2d(image * mask, 8)
+    assert torch.equal(shown[0], (pooled + 1) / 2)

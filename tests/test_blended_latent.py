@@ -11,7 +11,13 @@ from blendlab import cards, masks
 from blendlab.latents import encode
 from blendlab.noise import Noise
 from blendlab.options import settle as choose
-from blendlab.papers.blended_latent import FALLBACK, PRESETS, Blending, blended_latent
+from blendlab.papers.blended_latent import (
+    FALLBACK,
+    PRESETS,
+    Blending,
+    blended_latent,
+    blended_steps,
+)
 from blendlab.papers.blended_latent import _run as run
 from blendlab.sampler import Prediction
 from blendlab.schedule import Schedule
@@ -131,6 +137,18 @@ def test_the_last_step_of_the_published_scripts_leaves_noise_outside_the_mask(pi
     assert left[outside].std().item() == pytest.approx(
         s, rel=0.05
     )  # 3072 draws: one standard error is 1.3%
+
+
+def test_the_sdxl_script_keeps_the_ratio_of_noise_to_picture_that_euler_noises_with():
+    schedule, noise = Schedule.scaled_linear(), torch.randn(4, 4, 8, 8)
+    source, none = torch.randn(1, 4, 8, 8), torch.zeros(1, 1, 8, 8)
+    steps = blended_steps(
+        lambda x, t: Prediction(0 * x), noise, source, [none] * 2, schedule, [980, 500, -1],
+        PRESETS["official-sdxl"], lambda: noise,
+    )  # fmt: skip
+    for step in steps:  # EulerDiscreteScheduler.add_noise, then scale_model_input's 1/sqrt(1+s^2)
+        (a, s), (a_next, _) = schedule.levels(step.t), schedule.levels(step.t_next)
+        torch.testing.assert_close(step.x, a_next * (source + s / a * noise))
 
 
 def test_the_level_t_is_one_move_too_noisy():

@@ -12,8 +12,9 @@ from blendlab import cards
 from blendlab.measuring.metrics import background_error
 from blendlab.networks import load as networks
 from blendlab.networks.perceptual import encoder_distance, lpips_distance, perceptual_distance
+from blendlab.papers import clip_guided as guided
 from blendlab.papers.clip_guidance import Guiding, clip_distance
-from blendlab.papers.clip_guided import background_distance
+from blendlab.papers.clip_guided import background_distance, official_distance
 
 QUICK = dict(scale=20.0, augmentations=2, steps=25)
 
@@ -148,3 +149,28 @@ def test_lpips_without_a_connection_says_what_to_do(monkeypatch):
         OSError, match="LPIPS could not download its vgg network; connect .*or pass perceptual="
     ):
         lpips_distance()
+
+
+def test_the_codes_background_loss_compares_with_the_whole_picture(image, mask):
+    perceptual = lambda a, b: (a - b).abs().mean((1, 2, 3))  # noqa: E731
+    a, weight = image * (1 - mask), 1000.0  # clip_guided's usual weight
+    by_hand = 1000 * perceptual(a, image) + 10000 * (a - image).square().mean((1, 2, 3))
+    torch.testing.assert_close(weight * official_distance(image, image, mask, perceptual), by_hand)
+    assert background_distance(image, image, mask, perceptual) == 0 < by_hand
+
+
+def test_the_official_preset_starts_at_skip_25_and_uses_the_codes_background_loss(
+    model, clip, image, mask, monkeypatch
+):
+    asked = []
+
+    def counted(*given):
+        asked.append(given)
+        return official_distance(*given)
+
+    monkeypatch.setattr(guided, "official_distance", counted)
+    perceptual = lambda a, b: (a - b).abs().mean((1, 2, 3))  # noqa: E731
+    edit = bl.clip_guided(
+        model, clip, image, mask, "red", preset="official", steps=8, perceptual=perceptual
+    )
+    assert edit.settings["skip"] == 0.25 and len(asked) == 6

@@ -176,3 +176,23 @@ def test_guidance_in_inference_mode_names_no_grad():
 def test_an_unknown_prediction_is_refused_with_the_choices():
     with pytest.raises(ValueError, match="epsilon, v_prediction or sample"):
         denoiser(Net(), schedule, "flow")
+
+
+def test_a_learned_variance_keeps_above_that_of_the_move_before_where_the_last_move_ends_clean():
+    timesteps = [400, 200, 0, -1]
+    lowest = denoiser(
+        lambda x, t: torch.cat([x, -torch.ones_like(x)], 1), schedule, "sample", timesteps
+    )
+    (a, s), (a_0, s_0) = schedule.levels(200), schedule.levels(0)
+    posterior = (s_0 / s) ** 2 * (1 - (a / a_0) ** 2)  # beta tilde of the move from 200 to 0
+    torch.testing.assert_close(lowest(x, 0).var, torch.full_like(x, posterior))
+    torch.testing.assert_close(lowest(x, 200).var, torch.full_like(x, posterior))
+
+
+def test_all_noise_and_a_prediction_of_noise_is_refused_with_the_fix():
+    abar = schedule.abar.clone()
+    abar[-1] = 0.0
+    net = denoiser(Net(), Schedule(abar))
+    with pytest.raises(ValueError, match="skip=1/steps"):
+        net(x, 999)
+    assert net(x, 998).x0_hat.isfinite().all()

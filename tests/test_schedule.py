@@ -12,10 +12,11 @@ def test_levels_are_variance_preserving_and_minus_one_is_clean():
     assert schedule.levels(-1) == (1.0, 0.0)
 
 
-def test_final_first_ends_at_the_first_level():
+def test_final_first_ends_moves_at_the_first_level_and_leaves_minus_one_clean():
     schedule = Schedule(Schedule.scaled_linear().abar, final="first")
-    assert schedule.levels(-1) == schedule.levels(0)
-    assert schedule.levels(-1)[1] == pytest.approx(
+    assert schedule.levels(-1) == (1.0, 0.0)
+    assert schedule.target(-1) == schedule.levels(0) and schedule.target(20) == schedule.levels(20)
+    assert schedule.target(-1)[1] == pytest.approx(
         0.0292, abs=1e-4
     )  # the noise that is left, sqrt(0.00085)
 

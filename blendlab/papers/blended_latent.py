@@ -20,7 +20,7 @@ from ..noise import Noise
 from ..options import Options, settle
 from ..rank import rank
 from ..sampler import last, sample
-from ..schedule import Schedule
+from ..schedule import Schedule, read_from
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Blending(Options):
     # x0_hat.
     when: Literal["after", "before", "x0", "before and x0"] = "after"
     # Noise level of the kept part: the level that the state is on, or the one that it has just
-    # left.
-    level: Literal["t_next", "t"] = "t_next"
+    # left; "ratio": the noise has the ratio to the picture of the one left, as under Euler's units.
+    level: Literal["t_next", "t", "ratio"] = "t_next"
     # Noise of the kept part: drawn at each step, drawn once, or the noise that the edit starts
     # from.
     noise: Literal["fresh", "fixed", "initial"] = "fresh"
@@ -83,9 +83,11 @@ PRESETS = {
     "official-sd2": Blending(
         level="t", final="noised", end="first", start="noise", w=7.5, steps=50, skip=0.25, offset=0
     ),
-    # BLD, text_editing_SDXL.py:115-119 and 231-238: the same level, but started from the noised
-    # source.
-    "official-sdxl": Blending(level="t", final="noised", end="clean", w=5.0, steps=50, skip=0.25),
+    # BLD, text_editing_SDXL.py:115-119 and 231-238: the scheduler that SDXL ships, Euler, noises to
+    # x0 + s/a * n, whatever level the state is on; started from the noised source.
+    "official-sdxl": Blending(
+        level="ratio", final="noised", end="clean", w=5.0, steps=50, skip=0.25
+    ),
     # labml's annotated Stable Diffusion, sampler/ddim.py:287-297.
     "labml": Blending(level="t", final="noised", end="first"),
     # diffusers, pipeline_stable_diffusion_inpaint.py:1294-1307: a UNet of 4 channels, strength 1.
@@ -144,13 +146,19 @@ def blended_steps(
         elif how.when == "x0" or last_move and how.final == "none":
             keep = step.x
         else:
-            keep = schedule.add_noise(
-                source, step.t if how.level == "t" else step.t_next, background()
-            )
+            keep = _noised(source, step, schedule, how.level, background())
 
         # 3. The edit inside the mask, the source outside.
         step.x = blend(masks_small[step.i], edit=step.x, keep=keep)
         yield step
+
+
+def _noised(source, step, schedule, level, noise):
+    """The source as noisy as a Blending's `level` wants it, beside a state on step.t_next."""
+    if level != "ratio":
+        return schedule.add_noise(source, step.t if level == "t" else step.t_next, noise)
+    (a, s), (a_next, _) = schedule.levels(step.t), schedule.levels(step.t_next)
+    return a_next * (source + s / max(a, 2**-12) * noise)  # 2^-12: what Euler has at zero SNR
 
 
 def _clean_outside(denoise, source, masks_small, timesteps):
@@ -245,7 +253,9 @@ def blended_latent(
     if clip is not None:
         order, scores = rank(tensor, prompt[0], clip, mask)
     used = dict(prompt=prompt, negative=negative, n=n, seed=seed, shrink=shrink, order=order)
-    return Edit(tensor[order], latents[order], scores, used | asdict(how))
+    return Edit(
+        tensor[order], latents[order], scores, used | read_from(pipe.scheduler) | asdict(how)
+    )
 
 
 def _admit(pipe, image, mask, prompt, negative, n, clip):

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .. import images
@@ -20,7 +21,7 @@ from ..options import Options, settle
 from ..rank import fit, look, rank, read
 from ..sampler import sample
 from ..schedule import Schedule
-from ..warps import warp, warps
+from ..warps import warp, warped_twice, warps
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,9 @@ class Guiding(Options):
     # of them unwarped.
     augmentations: int | None = None
     unwarped: int = 0
+    # How they are made: bicubic to CLIP's size and warped once, on grey; or as augmentations.py
+    # does.
+    copies: Literal["paper", "official"] = "paper"
     # Distance of unit vectors: 1 - cos, or half the square of the angle.
     distance: Literal["cosine", "spherical"] = "cosine"
     # What CLIP looks at: the clean estimate, or the official code's mixture of it with the state
@@ -49,6 +53,9 @@ class Guiding(Options):
     # Noise level and noise of the kept part, as in blended_latent.Blending.
     level: Literal["t_next", "t"] = "t_next"
     batch_noise: Literal["independent", "shared"] = "independent"
+    # D_bg of `clip_guided`: the paper's (pictures that both lack what is inside the mask), or the
+    # code's.
+    background_loss: Literal["paper", "official"] = "paper"
     # What comes out: the last state, or its clean estimate; and whether the source is put back
     # outside the mask.
     result: Literal["state", "x0_hat"] = "state"
@@ -66,13 +73,15 @@ class Guiding(Options):
 
 
 # The numbers of the paper and of its code: optimization/arguments.py:17-93, image_editor.py:84-235,
-# losses.py:4-17.
+# losses.py:4-17, augmentations.py:12-39.
 PRESETS = {
     "paper": Guiding(augmentations=16, steps=100, eta=1.0, shift="mean"),
     "official": Guiding(
         scale=1000.0,
         augmentations=8,
         unwarped=1,
+        copies="official",
+        background_loss="official",
         distance="spherical",
         looks_at="mixture",
         shift="mean",
@@ -82,6 +91,7 @@ PRESETS = {
         result="x0_hat",
         eta=1.0,
         steps=100,
+        skip=0.25,
     ),
 }
 
@@ -92,14 +102,16 @@ def clip_distance(
     """D_CLIP of each picture, (B,), averaged over its warped copies.
 
     pictures (B,3,H,W) in [-1,1]; what is outside the mask (1 or B,1,H,W) becomes grey, 0. text (1
-    or B,d) unit vectors. u (B,N,12) in [0,1): the parameters of the copies, see `warps.warps`;
-    None: CLIP sees the picture itself.
+    or B,d) unit vectors. u (B,N,12 or 13) in [0,1): the parameters of the copies, see
+    `warps.warps`; None: CLIP sees the picture itself.
     """
-    shown = fit(clip, pictures * mask)  # (B,3,S,S)
-    copies = 1
+    official, copies = how.copies == "official", 1
+    shown = pictures * mask  # (B,3,H,W)
+    shown = F.adaptive_avg_pool2d(shown, clip.size) if official else fit(clip, shown)  # (B,3,S,S)
     if u is not None:
         copies = u.shape[1]
-        shown = warp(shown.repeat_interleave(copies, dim=0), warps(u, how.unwarped))  # (B*N,3,S,S)
+        shown = shown.repeat_interleave(copies, dim=0)  # (B*N,3,S,S)
+        shown = (warped_twice if official else _warped)(shown, u, how.unwarped)
     seen = look(clip, (shown + 1) / 2).unflatten(0, (-1, copies))  # (B,N,d)
     cos = (seen * text[:, None]).sum(-1)  # (B,N)
     if (
@@ -109,6 +121,18 @@ def clip_distance(
             2 * ((2 - 2 * cos).clamp(min=1e-12).sqrt() / 2).clamp(max=1 - 1e-6).asin() ** 2
         ).mean(1)
     return (1 - cos).mean(1)
+
+
+def _warped(shown, u, unwarped):
+    return warp(shown, warps(u, unwarped))
+
+
+def looked_at(x0_hat, x, t, schedule, how: Guiding):
+    """What the losses look at: the clean estimate, or its mixture with the state (official)."""
+    if how.looks_at == "x0_hat":
+        return x0_hat
+    _, s = schedule.levels(t)  # image_editor.py:177-178
+    return x0_hat * s + x * (1 - s)
 
 
 def guided_steps(denoise, loss, x, schedule, timesteps, how: Guiding, fresh=None):
@@ -126,6 +150,8 @@ def guided_steps(denoise, loss, x, schedule, timesteps, how: Guiding, fresh=None
             f"the first level holds {a:.0e} of a picture, too little to shift it: take "
             "skip=0.1, or eta=1"
         )
+    if not a and not how.through_network:  # and so does the estimate from a noise held constant
+        raise ValueError("the first level holds nothing of a picture: skip=1/steps leaves it out")
     guided = loss_guided(denoise, loss, schedule, scale=0.0 if by_mean else 1.0)
     for step in sample(guided, x, schedule, timesteps, how.eta, fresh):
         if by_mean:  # downhill, by the variance of this move times the gradient
@@ -190,12 +216,10 @@ def clip_loss(text, mask, clip, how: Guiding, schedule, draw=None):
     """
 
     def loss(x0_hat, x, t):
-        seen = x0_hat
-        if how.looks_at == "mixture":  # image_editor.py:177-178
-            _, s = schedule.levels(t)
-            seen = x0_hat * s + x * (1 - s)
+        seen = looked_at(x0_hat, x, t, schedule, how)
         alone = how.augmentations == how.unwarped == 1
-        u = None if alone else torch.special.ndtr(draw((how.augmentations, 12)))
+        numbers = 13 if how.copies == "official" else 12
+        u = None if alone else torch.special.ndtr(draw((how.augmentations, numbers)))
         total = how.scale * clip_distance(seen, text, mask, clip, how, u)
         if how.range_scale:  # losses.py:16-17
             total = total + how.range_scale * (x0_hat - x0_hat.clamp(-1, 1)).square().mean(

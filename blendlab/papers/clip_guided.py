@@ -12,7 +12,7 @@ from torch import Tensor
 from ..edit import Edit
 from ..networks.perceptual import perceptual_distance
 from ..noise import Noise
-from .clip_guidance import admit, choose, clip_loss, guided_steps, read_model, results
+from .clip_guidance import admit, choose, clip_loss, guided_steps, looked_at, read_model, results
 
 # arguments.py:36-59, the copies as in the paper; from pure noise
 FALLBACK = {"scale": 1000.0, "augmentations": 16, "steps": 100, "skip": 0.0, "eta": 1.0}
@@ -27,6 +27,17 @@ def background_distance(pictures: Tensor, image: Tensor, mask: Tensor, perceptua
     """
     a, b = (x * (1 - mask) for x in (pictures, image))
     return ((a - b).square().mean((1, 2, 3)) + perceptual(a, b.expand_as(a))) / 2
+
+
+def official_distance(pictures: Tensor, image: Tensor, mask: Tensor, perceptual) -> Tensor:
+    """The code's D_bg, (B,): perceptual distance and ten times the mean square, 1000 and 10000 with
+    the usual weight (arguments.py:66-79).
+
+    What is grey inside the mask is compared with the whole picture (image_editor.py:193-208), so it
+    is never 0. The code averages the mean square over its batch; this is that of a batch of one.
+    """
+    a = pictures * (1 - mask)
+    return perceptual(a, image.expand_as(a)) + 10 * (a - image).square().mean((1, 2, 3))
 
 
 @torch.no_grad()
@@ -90,11 +101,12 @@ def _run(model, clip, source, mask, text, how, background, perceptual, seed, row
 
     def loss(x0_hat, x, t):  # D_CLIP + lambda * D_bg
         total = towards(x0_hat, x, t)
-        return (
-            total + background * background_distance(x0_hat, source, mask, perceptual)
-            if background
-            else total
-        )
+        if not background:
+            return total
+        if how.background_loss == "official":
+            seen = looked_at(x0_hat, x, t, schedule, how)
+            return total + background * official_distance(seen, source, mask, perceptual)
+        return total + background * background_distance(x0_hat, source, mask, perceptual)
 
     noise = stream["initial"](shape)  # (B,3,H,W)
     x = schedule.add_noise(source, timesteps[0], noise) if how.skip else noise

@@ -22,7 +22,7 @@ from ..latents import decode, encode
 from ..noise import Noise
 from ..options import Options, settle
 from ..sampler import sample
-from ..schedule import Schedule
+from ..schedule import Schedule, read_from
 
 LARGEST = 2**26  # pixels of a reference: a gigabyte while it is made small
 
@@ -156,7 +156,7 @@ def exemplar(
     if how.paste == "pixels":
         tensor = blend(mask, edit=tensor, keep=image)
     used = dict(region=region, n=n, seed=seed, order=list(range(n)))
-    return Edit(tensor, latents, None, used | asdict(how))
+    return Edit(tensor, latents, None, used | read_from(pipe.scheduler) | asdict(how))
 
 
 def nine_channels(unet):

@@ -121,7 +121,7 @@ class Ready:
         """The noise of clean latents: each move of DDIM, solved for where it came from."""
         denoise = cfg(self.net, self.text, self.null, self.how.invert_w)
         for t, t_next in pairwise(reversed(self.timesteps)):
-            (a, s), (a_next, s_next) = self.schedule.levels(t), self.schedule.levels(t_next)
+            (a, s), (a_next, s_next) = self.schedule.target(t), self.schedule.levels(t_next)
             x = z
             for _ in range(self.how.refine):
                 eps = (x - a_next * denoise(x, t_next).x0_hat) / s_next
