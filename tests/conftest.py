@@ -12,6 +12,16 @@ os.environ.pop("BLENDLAB_MODEL", None)  # tests are about tinyworld
 import pytest  # noqa: E402
 
 
+def pytest_collection_modifyitems(items):
+    """For workers side by side: a file stays with one of them, except notebooks, the longest tests,
+    which come first and go to whoever is free.
+    """
+    for item in items:
+        alone = item.name.startswith("test_it_runs_top_to_bottom")
+        item.add_marker(pytest.mark.xdist_group(item.nodeid if alone else item.path.name))
+    items.sort(key=lambda item: not item.name.startswith("test_it_runs_top_to_bottom"))
+
+
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
     """Everything works offline, so a test that connects to another machine fails."""

@@ -42,17 +42,10 @@ def test_there_are_notebooks():
     assert PATHS, "notebooks/ has no notebook"
 
 
-@pytest.fixture(scope="module")
-def executed(request):
-    """Every notebook that this session asks for, run side by side: {path: Run}."""
-    items = [item for item in request.session.items if item.name.startswith("test_it_runs")]
-    paths = [item.callspec.params["path"] for item in items if item.module is request.module]
-    return dict(zip(paths, runner.execute_all(paths), strict=True))
-
-
 @every_notebook
-def test_it_runs_top_to_bottom(path, executed):
-    assert not executed[path].problems, "\n".join(map(page.plain, executed[path].problems))
+def test_it_runs_top_to_bottom(path):
+    problems = runner.execute(path, OMP_NUM_THREADS="1").problems
+    assert not problems, "\n".join(map(page.plain, problems))
 
 
 @every_notebook
