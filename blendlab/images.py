@@ -359,7 +359,8 @@ def _check_image_tensor(x, name):
 def warn(text):
     """Warn at the caller's line outside this package, so that Python shows it once a line."""
     depth, frame = 1, sys._getframe()
-    while frame.f_back and frame.f_globals.get("__name__", "").startswith("blendlab"):
+    inner = ("blendlab", "torch")  # torch.no_grad() wraps our functions
+    while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in inner:
         depth, frame = depth + 1, frame.f_back
     warnings.warn(text, UserWarning, stacklevel=depth)
 

@@ -54,7 +54,7 @@ def rank(images, prompt: str, clip, mask=None, view: str = "mask", normalised: b
 def _pictures(images) -> Tensor:
     """Pictures in every form that `rank` takes, as one tensor (n,3,H,W) in [-1,1]."""
     if not isinstance(images, list | tuple):
-        return door.image(getattr(images, "tensor", images), name="images")
+        return door.image(getattr(images, "tensor", images))
     if not images:
         raise ValueError("images is an empty list: pass at least one picture")
     each = [door.image(x, name=f"images[{i}]") for i, x in enumerate(images)]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from blendlab.blend import blend
-from blendlab.joins import double, halve, pyramid
+from blendlab.joins import double, halve, poisson, pyramid
 
 
 def pictures(*shape, seed=0):
@@ -91,3 +91,9 @@ def test_a_picture_can_be_halved_only_so_often(levels):
     ):
         pyramid(x[:, :1], x, x, levels)
     pyramid(x[:, :1], x, x, 5)
+
+
+def test_the_gradient_domain_needs_a_border():
+    full, x = torch.ones(1, 1, 8, 8), pictures(1, 3, 8, 8)
+    with pytest.raises(ValueError, match="white everywhere, so no border holds the edit"):
+        poisson(full, edit=x, keep=-x)

@@ -1,4 +1,3 @@
-import copy
 import json
 from pathlib import Path
 
@@ -130,10 +129,10 @@ def test_an_empty_list_is_refused_and_good_ones_come_out_as_lists():
     assert prompts.listed("a") == ["a"] and prompts.listed(("a", "b")) == ["a", "b"]
 
 
-def test_both_encoders_of_sdxl_are_asked():
+def test_both_encoders_of_sdxl_are_asked(monkeypatch):
     pipe = Pipe(checkpoints.tokenizer())
-    pipe.tokenizer_2 = copy.deepcopy(pipe.tokenizer)
-    pipe.tokenizer_2.model_max_length = 12
+    pipe.tokenizer_2 = checkpoints.tokenizer(pad="!")  # as SDXL's second one
+    monkeypatch.setattr(pipe.tokenizer_2, "model_max_length", 12)
     prompts.check(pipe, "dog " * 10)
     with pytest.raises(ValueError, match="the second text encoder room for 10, .* drop 'cat'"):
         prompts.check(pipe, "dog " * 10 + "cat")

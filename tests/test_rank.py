@@ -205,5 +205,11 @@ def test_views_are_three(pictures, mask, clip, view):
 
 
 def test_pictures_in_0_to_1_are_warned_of(pictures, mask, clip):
-    with pytest.warns(UserWarning, match=r"if it is in \[0, 1\], pass images \* 2 - 1"):
+    with pytest.warns(UserWarning, match=r"if it is in \[0, 1\], pass image \* 2 - 1"):
         rank((pictures + 1) / 2, "red", clip, mask)
+
+
+def test_the_warning_points_at_the_line_of_the_caller(pictures, mask, clip):
+    with pytest.warns(UserWarning) as caught:
+        rank((pictures + 1) / 2, "red", clip, mask)
+    assert caught[0].filename == __file__
