@@ -21,7 +21,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -254,16 +254,14 @@ def training_steps(names=("now", "before")):
     runs = {}
     with ExitStack() as stack:
         for name in names:
-            process = stack.enter_context(
-                subprocess.Popen(
-                    [sys.executable, HERE / "training_step.py", name],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                    env=os.environ | {"PYTHONPATH": str(HERE.parent)},
-                )
+            process = subprocess.Popen(
+                [sys.executable, HERE / "training_step.py", name],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=os.environ | {"PYTHONPATH": str(HERE.parent)},
             )
-            stack.callback(process.kill)
+            stack.callback(end, process)
             runs[name] = lambda process=process: answer(process, "\n", "done")
             answer(process, "", "ready")
         yield runs
@@ -271,12 +269,22 @@ def training_steps(names=("now", "before")):
 
 def answer(process, question, expected):
     """Ask a worker and read on until it says what is expected."""
-    process.stdin.write(question)
-    process.stdin.flush()
+    with suppress(BrokenPipeError):
+        process.stdin.write(question)
+        process.stdin.flush()
     for line in process.stdout:
         if line.startswith(expected):
             return
-    raise RuntimeError(f"{process.args[1]} ended before it said {expected}: see above")
+    raise RuntimeError(f"{process.args[1].name} ended before it said {expected!r}")
+
+
+def end(process):
+    """End a worker, whatever it is doing."""
+    process.kill()
+    process.wait()
+    with suppress(BrokenPipeError):
+        process.stdin.close()
+    process.stdout.close()
 
 
 def training_rows(pairs: int) -> list[dict]:

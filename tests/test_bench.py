@@ -84,6 +84,22 @@ def test_contestants_take_turns_there_and_back():
     } == dict(a=3, b=3, c=3)
 
 
+def test_training_steps_are_asked_of_workers_that_wait_in_between(monkeypatch, tmp_path):
+    (tmp_path / "training_step.py").write_text(
+        "import sys\nprint('noise')\nprint('ready', flush=True)\n"
+        "for _ in sys.stdin:\n    print('more')\n    print('done', flush=True)\n"
+        "    if sys.argv[1] == 'ends': break\n"
+    )
+    monkeypatch.setattr(bench, "HERE", tmp_path)
+    (row,) = bench.training_rows(3)
+    assert row["label"].startswith("two training steps") and row["pairs"] == 3
+    assert min(row["seconds"]["A"] + row["seconds"]["B"]) > 0
+    with bench.training_steps(["ends"]) as runs:
+        runs["ends"]()
+        with pytest.raises(RuntimeError, match="training_step.py ended before it said 'done'"):
+            runs["ends"]()
+
+
 def test_the_interval_of_the_median_holds_it_and_shrinks_with_more_pairs():
     assert bench.median([2.0]) == [2.0, 2.0, 2.0]
     few, many = (torch.linspace(1, 2, n).tolist() for n in (5, 101))
