@@ -5,9 +5,9 @@ A tracer raises KeyboardInterrupt before a line runs. After each, the networks a
 bit for bit and object for object, and a later edit gives what it always gave.
 """
 
+import contextlib
 import gc
 import sys
-from contextlib import contextmanager
 
 import checkpoints
 import pytest
@@ -21,7 +21,6 @@ from blendlab.papers.reword import same_attention
 CONTEXTS = {
     sys.modules[name].__file__
     for name in (
-        "contextlib",
         "blendlab.attention",
         "blendlab.twins",
         "blendlab.latents",
@@ -30,7 +29,7 @@ CONTEXTS = {
         "blendlab.papers.reword",
     )
 }
-STEPS = dict(steps=2, w=3.0, seed=3)
+STEPS = dict(steps=1, w=3.0, seed=3)
 IMAGE = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
 MASK = torch.zeros(1, 1, 16, 16)
 MASK[..., 4:12, 2:10] = 1
@@ -43,10 +42,24 @@ def pipe():
     pipe.vae = checkpoints.autoencoder(0.13025, force_upcast=True).half().eval()
     pipe.vae.requires_grad_(False)
     pipe.vae.decoder.conv_out.requires_grad_(True)  # an odd flag, that has to stay
+    pipe.encode_prompt = cached(pipe.encode_prompt)
     gc.collect()
     gc.freeze()  # so that collecting what an interrupt left behind takes no time
     yield pipe
     gc.unfreeze()
+
+
+def cached(encode):
+    """The same prompts come again and again, and what encodes them is not what is tested."""
+    known = {}
+
+    def look_up(prompts, **how):
+        key = (*prompts, str(how))
+        if key not in known:
+            known[key] = encode(prompts, **how)
+        return known[key]
+
+    return look_up
 
 
 def state(pipe):
@@ -124,6 +137,7 @@ TASKS = {
     "latents": tuning("latents"),
     "float16": casting,
 }
+FRONT_DOORS = [TASKS[name] for name in ("reword", "layout", "weights", "latents")]
 
 
 # How
@@ -132,11 +146,11 @@ TASKS = {
 class Tracer:
     """Counts the lines of the contexts from when it is armed, or interrupts at one of them."""
 
-    def __init__(self, at=None, armed=True):
-        self.at, self.armed, self.lines = at, armed, []
+    def __init__(self, files, at=None, armed=True):
+        self.files, self.at, self.armed, self.lines = files, at, armed, []
 
     def __call__(self, frame, event, _):
-        if frame.f_code.co_filename not in CONTEXTS:
+        if frame.f_code.co_filename not in self.files:
             return None
         if event == "line" and self.armed:
             self.lines.append((frame.f_code.co_qualname, frame.f_lineno))
@@ -162,7 +176,7 @@ def first_runs(lines):
     return sorted({line: i for i, line in reversed(list(enumerate(lines)))}.values())
 
 
-@contextmanager
+@contextlib.contextmanager
 def interrupted_inside(pipe, tracer):
     """The networks themselves raise the first interrupt, and then the tracer is armed."""
 
@@ -193,9 +207,10 @@ def unchanged(pipe, before, weights):
 def failures(pipe, task, inside):
     """The lines at which an interrupt leaves something, and how many were tried."""
     before, weights, reference = state(pipe), values(pipe), later(pipe)
+    files = CONTEXTS | ({contextlib.__file__} if task in (capturing, two_hooks) else set())
 
     def tried(at):
-        tracer = Tracer(at, armed=not inside)
+        tracer = Tracer(files, at, armed=not inside)
         if not inside:
             return tracer, tracer.run(task, pipe)
         with interrupted_inside(pipe, tracer):
@@ -203,6 +218,8 @@ def failures(pipe, task, inside):
 
     tracer, _ = tried(None)
     left, numbers = [], first_runs(tracer.lines)
+    if task in FRONT_DOORS and not inside:  # they work on twins and install nothing themselves
+        numbers = numbers[::4]
     for at in numbers:
         tracer, stopped = tried(at)
         assert stopped, tracer.lines[at]

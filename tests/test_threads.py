@@ -16,7 +16,7 @@ BOXES = [("car", (0.0, 0.0, 0.5, 1.0))]
 
 
 def edit(pipe, image):
-    return bl.blended_latent(pipe, image, MASK, "a red car", skip=0.0, ranking=False, **HOW).tensor
+    return bl.blended_latent(pipe, image, MASK, "a red car", skip=0.0, **HOW).tensor
 
 
 def tuning(pipe, image):
