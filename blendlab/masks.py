@@ -117,6 +117,37 @@ def stages(mask_small: Tensor, steps: int, radii: tuple[int, ...] = (3, 2, 1)) -
     return [masks[i * len(masks) // steps] for i in range(steps)]
 
 
+def strengths(mask: Tensor, moves: int) -> list[Tensor]:
+    """Differential Diffusion (2306.00950): one binary mask per move for a grey mask in [0,1].
+
+    A grey says how strongly a place may change: white is edited from the first move on, half grey
+    in the second half of them, black never. A black-and-white mask is itself at each move.
+    """
+    return [(mask >= (moves - i) / moves).to(mask.dtype) for i in range(moves)]
+
+
+def window(mask: Tensor, around: float) -> tuple[int, int, int, int]:
+    """The square (top, left, bottom, right) in pixels around the white of one mask (1,1,H,W).
+
+    Its side is `around` times the longer side of the mask's box, and it lies inside the picture.
+    """
+    height, width = mask.shape[-2:]
+    x0, y0, x1, y1 = box(mask)
+    left, right, top, bottom = (
+        round(v) for v in (x0 * width, x1 * width, y0 * height, y1 * height)
+    )
+    longest, room = max(right - left, bottom - top), min(height, width)
+    if longest > room:
+        raise ValueError(
+            f"the mask is {right - left}x{bottom - top}, and no square inside the picture "
+            f"{width}x{height} holds it: leave around= out"
+        )
+    side = min(max(longest, round(around * longest)), room)
+    y, x = (top + bottom - side) // 2, (left + right - side) // 2
+    y, x = min(max(y, 0), height - side), min(max(x, 0), width - side)
+    return y, x, y + side, x + side
+
+
 def box(mask: Tensor) -> tuple[float, float, float, float]:
     """The smallest box (x0, y0, x1, y1) around the white of one mask (1,1,H,W), in fractions."""
     if mask.shape[0] != 1:

@@ -8,6 +8,8 @@ import hashlib
 
 import torch
 
+from .options import number
+
 
 class Noise:
     """`noise(shape) -> (n, *shape)` float32, standard normal; a further call draws further on in
@@ -15,18 +17,31 @@ class Noise:
 
     seed: int. n: samples. purpose: "initial", "step", "background", "augment" or any other word.
     start: the number of the first sample, so that a batch can begin in the middle.
+    shape: of one sample; with it the noise is called without arguments.
     """
 
-    def __init__(self, seed, n, purpose, device="cpu", start=0):
-        self.device = torch.device(device)
+    def __init__(self, seed, n, purpose, device="cpu", start=0, shape=None):
+        number("seed", seed)
+        self.device, self.shape = torch.device(device), shape
         self.streams = [_stream(f"{seed}/{start + i}/{purpose}") for i in range(n)]
 
-    def __call__(self, shape):
+    def __call__(self, shape=None):
+        shape = shape or self.shape
         on_gpu = self.device.type == "cuda"
         drawn = torch.empty(len(self.streams), *shape, pin_memory=on_gpu)
         for row, stream in zip(drawn, self.streams, strict=True):
             torch.randn(shape, generator=stream, out=row)
         return drawn.to(self.device, non_blocking=on_gpu)  # pinned: the GPU is not waited for
+
+
+class Drawn:
+    """Noise that was drawn once: each call gives the same tensor."""
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+    def __call__(self):
+        return self.tensor
 
 
 def _stream(name):

@@ -1,41 +1,107 @@
-"""How a method's options are chosen: what was asked for, else a preset's, else the model's, else
-the papers'.
+"""How a method's options are chosen and checked: what was asked for, else a preset's, else the
+model's, else the papers'.
 
-Each method has a frozen dataclass of options; a field that is a Literal takes only its values.
-Next: the methods in papers/, such as blended_latent.py.
+Each method has a frozen dataclass of options. Types come from its fields, ranges from RANGES by
+name, because a name means the same everywhere. Next: door.py, then the methods in papers/.
 """
 
+import math
+import warnings
 from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
+from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Literal, get_args, get_origin
 
 from . import cards
 
+# name: (smallest, largest, what it is); both ends are allowed.
+RANGES = {
+    "w": (-1000, 1000, "a guidance weight, 1 is none and 7.5 usual"),
+    "invert_w": (-1000, 1000, "a guidance weight, 1 is none"),
+    "eta": (0, 1, "the share of fresh noise, 0 is DDIM and 1 is DDPM"),
+    "skip": (0, 0.999999, "a share of the steps, 0.25 leaves out a quarter of them"),
+    "scale": (0, 1e6, "the weight of the CLIP distance, the paper takes 1000"),
+    "background": (0, 1e6, "the weight of the background, the paper takes 100 to 10000"),
+    "range_scale": (0, 1e6, "the weight of what leaves [-1,1], the official code takes 50"),
+    "augmentations": (1, 1024, "take 1 with unwarped=1 for none"),
+    "unwarped": (0, 1024, "how many of the copies are not warped"),
+    "lr": (1e-9, 1000, "it says how far a step goes, so take more than 0 (the paper: 0.1)"),
+    "noise": (0, 1000, "it is a standard deviation, so take 0 (none) or more"),
+    "refine": (1, 1000, "the calls of the network for each move up"),
+    "resamplings": (1, 100, "the passes at each level, 1 is the plain method"),
+    "resample_above": (0, 10**6, "a level; passes are repeated above it only"),
+    "shrink": (0, 1000, "a number of dilations, 0 is none and 3 the paper's"),
+    "around": (1, 100, "the side of the crop in sides of the mask's box, 1.5 is usual"),
+    "batch": (1, 10**6, "how many are made at once, so take 1 or more"),
+    "first": (0, 10**9, "the number of the first sample, 0 is usual"),
+    "n": (1, 10**5, "it counts the edits to make, so take 1 or more; more go on with first="),
+    "seed": (-(2**63), 2**64, "an integer"),
+}
+
+# What other libraries call it.
+ALIASES = {
+    "negative_prompt": "negative",
+    "generator": "seed",
+    "num_inference_steps": "steps",
+    "guidance_scale": "w",
+    "strength": "skip",
+    "num_images_per_prompt": "n",
+    "padding_mask_crop": "around",
+    "num_samples": "n",
+    "cfg": "w",
+}
+
 
 @dataclass(frozen=True)
 class Options:
-    """The base of such a dataclass: it refuses words that a field does not know."""
+    """The base of such a dataclass: it refuses values of another type or out of range."""
 
     def __post_init__(self):
         for f in fields(self):
-            value = getattr(self, f.name)
-            kinds = (
-                get_args(f.type)
-                if get_origin(f.type) is UnionType or NoneType in get_args(f.type)
-                else (f.type,)
-            )
-            words = [
-                word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)
-            ]
-            if words and value not in words and not (value is None and NoneType in kinds):
-                raise ValueError(f"{f.name} is {value!r}; choose {' or '.join(map(repr, words))}")
+            check(f.name, getattr(self, f.name), f.type)
 
 
-def settle(kind, method: str, model, presets: dict, fallback: dict, preset, asked: dict) -> Options:
+def check(name: str, value, kind) -> None:
+    """Refuse a value that is not of its kind (a type, a Literal or a union), or out of RANGES."""
+    union = get_origin(kind) is UnionType or NoneType in get_args(kind)
+    kinds = get_args(kind) if union else (kind,)
+    if value is None and NoneType in kinds:
+        return
+    words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
+    if words:
+        if value not in words:
+            raise ValueError(f"{name} is {value!r}; choose {' or '.join(map(repr, words))}")
+    elif bool in kinds:
+        if not isinstance(value, bool):
+            raise ValueError(f"{name} is {value!r}; choose True or False")
+    elif int in kinds or float in kinds:
+        number(name, value, whole=float not in kinds)
+
+
+def number(name: str, value, whole=True) -> None:
+    """Refuse what is no number (a whole one), not finite, or out of the range of its name."""
+    kind = "an integer" if whole else "a number"
+    low, high, meaning = RANGES.get(name, (-math.inf, math.inf, kind))
+    fix = ""
+    if name == "seed":
+        fix = f": pass {name}=0" if value is None else ""
+        if hasattr(value, "initial_seed"):
+            fix = f": of a Generator, pass {name}=generator.initial_seed()"
+    if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
+        raise ValueError(f"{name} is {value!r}, not {kind}; {meaning}{fix}")
+    if not math.isfinite(value) or not low <= value <= high:
+        span = f" ({low:g} to {high:g})" if math.isfinite(high) else ""
+        raise ValueError(f"{name} is {value}; {meaning}{span}")
+
+
+def settle(
+    kind, method: str, model, presets: dict, fallback: dict, preset, asked: dict, also: str = ""
+) -> Options:
     """The options (of class `kind`) to use for a method with a model.
 
     preset: a name in `presets`, or options, or None. asked: {name: value}, None for what was left
-            out.
+            out. also: further names that the method takes, for the sentence about an unknown one.
     """
     if isinstance(preset, str) and preset not in presets:
         raise ValueError(
@@ -43,10 +109,23 @@ def settle(kind, method: str, model, presets: dict, fallback: dict, preset, aske
         )
     names = [f.name for f in fields(kind)]
     for name in asked.keys() - names:
-        raise TypeError(f"{method} has no option {name!r}; it has {', '.join(names)}")
+        raise TypeError(_unknown(method, name, names + also.split()))
     how = presets[preset] if isinstance(preset, str) else preset or kind()
     how = replace(how, **{name: value for name, value in asked.items() if value is not None})
-    numbers = fallback | cards.settings(model, method)
-    return replace(
-        how, **{name: value for name, value in numbers.items() if getattr(how, name) is None}
-    )
+    recommended = cards.settings(model, method)
+    left = {name: v for name, v in (fallback | recommended).items() if getattr(how, name) is None}
+    how = replace(how, **left)
+    if model is not None and not recommended and {"w", "scale"} & left.keys():
+        used = ", ".join(f"{name}={value:g}" for name, value in left.items())
+        warnings.warn(
+            f"this model recommends no settings for {method}, so it runs with {used}: pass them to "
+            "choose",
+            stacklevel=3,
+        )
+    return how
+
+
+def _unknown(method, name, names):
+    near = [ALIASES[name]] if ALIASES.get(name) in names else get_close_matches(name, names, 1)
+    hint = f"; you may mean {near[0]!r}" if near else ""
+    return f"{method} has no option {name!r}; it has {', '.join(names)}{hint}"

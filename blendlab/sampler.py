@@ -82,6 +82,24 @@ def sample(
         x = step.x  # whatever the reader left there
 
 
+@torch.no_grad()
+def resampled(denoise, x, schedule, timesteps, eta, noise, passes, renewed, above=None):
+    """As `sample`, but up again and down again: `passes` moves at each level (RePaint, 2201.09865).
+
+    renewed: a function that draws the noise of the way up. above: repeat only on levels above it.
+    The last move, which ends clean, is made once, as in the paper's algorithm 1.
+    """
+    for i, (t, t_next) in enumerate(pairwise(timesteps)):
+        once = t_next < 0 or above is not None and t <= above
+        for turn in range(1 if once else passes):
+            if turn:
+                x = schedule.renoise(x, t, t_next, renewed())
+            (step,) = sample(denoise, x, schedule, [t, t_next], eta, noise)
+            step.i = i
+            yield step
+            x = step.x
+
+
 def last(steps: Iterator[Step]) -> Tensor:
     """Run to the end and return the final state, (B,C,H,W)."""
     for step in steps:

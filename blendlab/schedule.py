@@ -49,6 +49,12 @@ class Schedule:
         a, s = self.levels(t)
         return a * x0 + s * noise
 
+    def renoise(self, x, t, t_next, noise):
+        """The state x on the less noisy level t_next, brought up to level t with fresh noise."""
+        (a, s), (a_next, s_next) = self.levels(t), self.levels(t_next)
+        ratio = a / a_next
+        return ratio * x + math.sqrt(max(s**2 - (ratio * s_next) ** 2, 0.0)) * noise
+
     def timesteps(self, steps, skip=0.0, spacing=None, offset=None):
         """Levels from noisy to clean, as a list of ints that ends with -1.
 

@@ -1,13 +1,13 @@
-import sys
 from dataclasses import fields, replace
 
 import checkpoints
 import pytest
 import torch
+from colour_clip import ColourClip, ColourModel
 from diffusers import DDIMScheduler, StableDiffusionInpaintPipeline
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
-from blendlab import cards, masks
+from blendlab import cards, door, masks
 from blendlab.latents import encode
 from blendlab.noise import Noise
 from blendlab.options import settle as choose
@@ -15,16 +15,23 @@ from blendlab.papers.blended_latent import (
     FALLBACK,
     PRESETS,
     Blending,
+    _run,
     blended_latent,
     blended_steps,
 )
-from blendlab.papers.blended_latent import _run as run
 from blendlab.sampler import Prediction
 from blendlab.schedule import Schedule
 
 
 def settle(pipe, preset, options):
     return choose(Blending, "blended_latent", pipe, PRESETS, FALLBACK, preset, options)
+
+
+def run(denoise, source, masks_small, schedule, timesteps, how, seed, rows):
+    """The loop alone, without a picture."""
+    one, shape = torch.ones(1, 1, 1, 1), tuple(source.shape[1:])
+    request = door.Request(source, one, one, [""], len(rows), seed, shape, len(rows))
+    return _run(request, rows, denoise, source, masks_small, schedule, timesteps, how)
 
 
 @pytest.fixture(scope="module")
@@ -406,9 +413,10 @@ def test_the_edit_tells_all_that_was_used(pipe, image, mask):
 
 def test_ranking_puts_the_best_first(pipe, image, mask, monkeypatch):
     ranked_so = lambda tensor, *rest: ([2, 0, 1], [0.1, 0.2, 0.3])  # noqa: E731
-    monkeypatch.setattr(sys.modules[blended_latent.__module__], "rank", ranked_so)
+    monkeypatch.setattr(door, "rank", ranked_so)
+    clip = ColourClip(ColourModel())
     plain = blended_latent(pipe, image, mask, "a dog", n=3, **QUICK)
-    ranked = blended_latent(pipe, image, mask, "a dog", n=3, clip=object(), **QUICK)
+    ranked = blended_latent(pipe, image, mask, "a dog", n=3, clip=clip, **QUICK)
     assert torch.equal(ranked.latents, plain.latents[[2, 0, 1]])
     assert torch.equal(ranked.tensor, plain.tensor[[2, 0, 1]])
     assert ranked.scores == [0.1, 0.2, 0.3] and ranked.settings["order"] == [2, 0, 1]
@@ -438,7 +446,7 @@ BAD = [
     (dict(negative="a dog " * 50), "room for 75"),
     (dict(prompt=["a dog", "a cat"]), "prompt holds 2 for n=1"),
     (dict(image=torch.zeros(3, 3, 64, 64), n=2), "image holds 3 for n=2"),
-    (dict(prompt=["a dog", "a cat"], n=2, clip=object()), "pass one prompt"),
+    (dict(prompt=["a dog", "a cat"], n=2, clip=ColourClip(ColourModel())), "pass one prompt"),
     (dict(preset="oficial"), "official-sd2"),
     (dict(level="t_prev"), "'t_next' or 't'"),
     (dict(steps=0), "1 to 1000"),

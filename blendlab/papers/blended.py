@@ -6,12 +6,14 @@ then makes the two halves one picture. Next: clip_guided.py, the baseline that h
 background instead.
 """
 
+from dataclasses import asdict
+
 import torch
 
+from .. import masks
 from ..blend import blend
 from ..edit import Edit
-from ..noise import Noise
-from .clip_guidance import admit, choose, clip_loss, guided_steps, read_model, results
+from .clip_guidance import ask, choose, clip_loss, guided_steps, read_model
 
 # arguments.py:17-59, the copies as in the paper
 FALLBACK = {"scale": 1000.0, "augmentations": 16, "steps": 100, "skip": 0.25, "eta": 1.0}
@@ -21,12 +23,14 @@ def blended_steps(steps, source, mask, schedule, how, background):
     """Yield guided steps, each blended with the source at its level; assign to step.x to steer
     further.
 
-    steps: from clip_guidance.guided_steps. source: (1 or B,3,H,W). mask: (1 or B,1,H,W), 1 = edit.
+    steps: from clip_guidance.guided_steps. source: (1 or B,3,H,W). mask: (1 or B,1,H,W), 1 = edit,
+    or a list of one for each move.
     background: a function that draws the noise of the kept part.
     """
     for step in steps:
         keep = schedule.add_noise(source, step.t if how.level == "t" else step.t_next, background())
-        step.x = blend(mask, edit=step.x, keep=keep)
+        now = mask[step.i] if isinstance(mask, list) else mask
+        step.x = blend(now, edit=step.x, keep=keep)
         yield step
 
 
@@ -48,6 +52,7 @@ def blended(
     n=1,
     seed=0,
     batch=None,
+    first=0,
     **options,
 ) -> Edit:
     """Edit a picture inside a mask as the prompt says; return an `Edit` with n results, best first.
@@ -63,38 +68,33 @@ def blended(
     preset:   "paper", "official", or a clip_guidance.Guiding; options: any field of Guiding
     ranking:  how CLIP orders results of one picture and prompt (rank's view), or None to leave
               their order
-    n, seed, batch: how many, from which seed, how many at once. Sample i is the same whatever n and
-                    batch are
+    n, seed, batch, first: how many, from which seed, how many at once, the number of the first.
+              Sample i is the same whatever n, batch and first are
 
     Outside the mask the result is the source bit for bit (unless paste=False). Bad input raises
     ValueError with the fix before any network runs.
     """
     chosen = dict(scale=scale, augmentations=augmentations, steps=steps, skip=skip, eta=eta)
     how = choose(model, "blended", FALLBACK, preset, chosen | options)
-    image, mask, text = admit(model, clip, image, mask, prompt, n)
-
-    def run(source, mask, text, rows):
-        return _run(model, clip, source, mask, text, how, seed, rows)
-
-    return results(run, clip, image, mask, text, prompt, how, ranking, n, seed, batch)
-
-
-def _run(model, clip, source, mask, text, how, seed, rows):
-    """The results of the samples in `rows`, each with its own streams of noise."""
+    counts = dict(n=n, seed=seed, batch=batch, first=first)
+    request, text = ask(model, clip, image, mask, prompt, how, **counts)
     schedule, denoiser = read_model(model)
     timesteps = schedule.timesteps(how.steps, how.skip)
-    shape, device, shared = source.shape[1:], source.device, how.batch_noise == "shared"
-    purposes = ("initial", "step", "augment")
-    stream = {purpose: Noise(seed, len(rows), purpose, device, rows.start) for purpose in purposes}
-    behind = Noise(
-        seed, 1 if shared else len(rows), "background", device, 0 if shared else rows.start
-    )
+    denoise, tensors = denoiser(timesteps), []
+    per_move = masks.strengths(request.grey, len(timesteps) - 1)
 
-    loss = clip_loss(text, mask, clip, how, schedule, stream["augment"])
-    x = schedule.add_noise(source, timesteps[0], stream["initial"](shape))  # (B,3,H,W)
-    guided = guided_steps(
-        denoiser(timesteps), loss, x, schedule, timesteps, how, lambda: stream["step"](shape)
-    )
-    for step in blended_steps(guided, source, mask, schedule, how, lambda: behind(shape)):
-        result = step.x if how.result == "state" else step.x0_hat
-    return result
+    with request.memory():
+        for rows, part in request.batches(text=text, masks=per_move):
+            purposes = ("initial", "step", "augment", "resample")
+            noise = {purpose: request.noise(purpose, rows) for purpose in purposes}
+            behind = request.noise("background", rows, shared=how.batch_noise == "shared")
+            loss = clip_loss(part.text, part.mask, clip, how, schedule, noise["augment"])
+            x = schedule.add_noise(part.image, timesteps[0], noise["initial"]())  # (B,3,H,W)
+            draws = noise["step"], noise["resample"]
+            guided = guided_steps(denoise, loss, x, schedule, timesteps, how, *draws)
+            for step in blended_steps(guided, part.image, part.masks, schedule, how, behind):
+                result = step.x if how.result == "state" else step.x0_hat
+            tensors.append(result.clamp(-1, 1))  # a state may overshoot, a picture may not
+
+    used = dict(prompt=prompt, ranking=ranking) | asdict(how)
+    return request.finish(tensors, None, used, how.paste, request.ranker(clip, ranking), ranking)

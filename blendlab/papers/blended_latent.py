@@ -11,15 +11,14 @@ from typing import Literal
 
 import torch
 
-from .. import images, masks, prompts
+from .. import door, masks, prompts
 from ..blend import blend
-from ..edit import Edit, memory_advice, one_or_n, take
+from ..edit import Edit
 from ..guidance import cfg, denoiser
 from ..latents import decode, encode
-from ..noise import Noise
+from ..noise import Drawn
 from ..options import Options, settle
-from ..rank import rank
-from ..sampler import last, sample
+from ..sampler import last, resampled
 from ..schedule import Schedule, read_from
 
 
@@ -51,6 +50,14 @@ class Blending(Options):
     posterior: Literal["mode", "sample"] = "mode"
     # How the mask comes to latent size, see masks.to_latent.
     mask_rule: Literal["centre", "corner", "area", "any"] = "centre"
+    # RePaint (2201.09865): moves at each level (above resample_above), with a way up before each
+    # but the first.
+    resamplings: int = 1
+    resample_above: int | None = None
+    # Differential Diffusion (2306.00950): greys of the mask say how strongly a place may change.
+    soft: bool = False
+    # Edit a square of this many sides of the mask's box, enlarged to the model's size; None: all.
+    around: float | None = None
     paste: bool = False  # put the source's pixels back outside the mask, bit for bit
     eta: float | None = None  # 0 is DDIM, 1 is DDPM; None: what the model recommends, else 0
     w: float | None = None  # guidance weight; None: what the model recommends
@@ -115,17 +122,19 @@ PRESETS = {
 
 # For pipelines that nobody recommends numbers for: BLD, text_editing_SD2.py:28-75.
 FALLBACK = {"w": 7.5, "steps": 50, "skip": 0.25, "eta": 0.0}
+METHOD, ALSO = "blended_latent", "shrink preset clip n seed batch first negative"
 
 
 def blended_steps(
-    denoise, z, source, masks_small, schedule, timesteps, how, background, fresh=None
+    denoise, z, source, masks_small, schedule, timesteps, how, background, fresh=None, again=None
 ):
     """Yield the steps of algorithm 1, already blended; assign to step.x to steer further.
 
     denoise(x, t) -> Prediction. z: (B,C,h,w) on level timesteps[0]. source: clean latents (1 or
     B,C,h,w).
     masks_small: one (1 or B,1,h,w) per move, 1 = edit. how: a Blending.
-    background, fresh: functions that draw noise, for the kept part and (eta > 0) for the moves.
+    background, fresh, again: functions that draw noise, for the kept part, (eta > 0) for the moves
+    and (resamplings > 1) for the ways up.
     """
     if "x0" in how.when:
         denoise = _clean_outside(denoise, source, masks_small, timesteps)
@@ -136,7 +145,8 @@ def blended_steps(
         masks_small = [*masks_small[1:], masks_small[-1]]
 
     # 1. Move everything one level towards the prompt.
-    for step in sample(denoise, z, schedule, timesteps, how.eta or 0.0, fresh):
+    passes = how.resamplings, again, how.resample_above
+    for step in resampled(denoise, z, schedule, timesteps, how.eta or 0.0, fresh, *passes):
         last_move = step.t_next < 0
 
         # 2. Bring the source to the level that the state is on now (or to where the preset wants
@@ -188,6 +198,7 @@ def blended_latent(
     n=1,
     seed=0,
     batch=None,
+    first=0,
     negative="",
     **options,
 ) -> Edit:
@@ -204,99 +215,66 @@ def blended_latent(
     shrink:   start with a wider mask (section 4.3): how many dilations (the paper: 3), or radii in
               cells
     preset:   a name in PRESETS ("paper", "official-sd2", "diffusers", ...), or a Blending
-    options:  any field of Blending, as in mask_rule="any", noise="fixed", paste=True
+    options:  any field of Blending, as in mask_rule="any", noise="fixed", paste=True, soft=True,
+              resamplings=3, around=1.5
     clip:     rank the results, best first (see rank)
-    n, seed, batch: how many, from which seed, how many at once. Sample i is the same whatever n and
-                    batch are
+    n, seed, batch, first: how many, from which seed, how many at once, the number of the first.
+              Sample i is the same whatever n, batch and first are
 
     Outside the mask the latents are the source's exactly, the pixels within the autoencoder's
     error, or bit for bit with paste=True. Bad input raises ValueError with the fix before any
     network runs.
     """
     asked = {"w": w, "steps": steps, "skip": skip} | options
-    how = settle(Blending, "blended_latent", pipe, PRESETS, FALLBACK, preset, asked)
-    image, mask, prompt = _admit(pipe, image, mask, prompt, negative, n, clip)
-    at_once = batch or n
+    how = settle(Blending, METHOD, pipe, PRESETS, FALLBACK, preset, asked, ALSO)
+    closer = door.closer(pipe, image, mask, how.around, how.soft) if how.around else None
+    if closer:
+        image, mask = closer.image, closer.mask
+    request = door.latent(
+        pipe, image, mask, prompt, n=n, seed=seed, batch=batch, first=first, soft=how.soft
+    )
+    if clip is not None:
+        door.is_clip(clip)
+        request.one_of_each("clip=")
+    door.readable(pipe, request.prompt, negative, how.w)
 
     # The levels to visit, and the mask for each move.
     schedule = Schedule.from_scheduler(pipe.scheduler)
     if how.end != "scheduler":
         schedule = replace(schedule, final=how.end)
     timesteps = schedule.timesteps(how.steps, how.skip, offset=how.offset)
-    size = [side // pipe.vae_scale_factor for side in image.shape[-2:]]  # h, w
-    mask_small = masks.to_latent(mask, size, how.mask_rule)
-    radii = range(1, shrink + 1) if isinstance(shrink, int) else shrink or ()
-    masks_small = masks.stages(mask_small, len(timesteps) - 1, tuple(radii))
+    mask_small = masks.to_latent(request.grey, request.size, how.mask_rule)
+    masks_small = door.per_move(mask_small, len(timesteps) - 1, shrink, how.soft)
 
-    with memory_advice(at_once):
-        draw = Noise(seed, len(image), "posterior", image.device)
-        shape = (pipe.vae.config.latent_channels, *size)
-        source = encode(
-            pipe.vae, image, draw(shape) if how.posterior == "sample" else None
-        )  # (1 or n,C,h,w)
-        text, null = prompts.encode(pipe, prompt, negative, tuple(image.shape[-2:]))
+    latents, tensors = [], []
+    with request.memory():
+        drawn = request.posterior(request.image, sampled=how.posterior == "sample")
+        source = encode(pipe.vae, request.image, drawn)  # (1 or n,C,h,w)
+        text, null = prompts.encode(pipe, request.prompt, negative, tuple(request.image.shape[-2:]))
         net = denoiser(pipe.unet, schedule, pipe.scheduler.config.get("prediction_type", "epsilon"))
-
-        latents, tensors = [], []
-        for start in range(0, n, at_once):
-            rows = range(start, min(start + at_once, n))
-            denoise = cfg(net, take(text, rows), take(null, rows), how.w)
-            now = [take(m, rows) for m in masks_small]
-            z = _run(denoise, take(source, rows), now, schedule, timesteps, how, seed, rows)
+        given = dict(source=source, text=text, null=null, masks=masks_small)
+        for rows, part in request.batches(**given):
+            denoise = cfg(net, part.text, part.null, how.w)
+            z = _run(request, rows, denoise, part.source, part.masks, schedule, timesteps, how)
             latents.append(z)
             tensors.append(decode(pipe.vae, z))
 
-    latents, tensor = torch.cat(latents), torch.cat(tensors)  # (n,C,h,w), (n,3,H,W)
-    if how.paste:
-        tensor = blend(mask, edit=tensor, keep=image)
-    order, scores = list(range(n)), None
-    if clip is not None:
-        order, scores = rank(tensor, prompt[0], clip, mask)
-    used = dict(prompt=prompt, negative=negative, n=n, seed=seed, shrink=shrink, order=order)
-    return Edit(
-        tensor[order], latents[order], scores, used | read_from(pipe.scheduler) | asdict(how)
-    )
+    used = dict(prompt=request.prompt, negative=negative, shrink=shrink)
+    used |= read_from(pipe.scheduler) | asdict(how)
+    edit = request.finish(tensors, latents, used, how.paste, clip)
+    return closer.back(edit) if closer else edit
 
 
-def _admit(pipe, image, mask, prompt, negative, n, clip):
-    """Picture, mask and list of prompts, or a sentence that says what is wrong with them."""
-    if n < 1:
-        raise ValueError(f"n is {n}; it counts the edits to make, so take 1 or more")
-    if pipe.unet.config.in_channels != pipe.vae.config.latent_channels:
-        raise ValueError(
-            f"this UNet takes {pipe.unet.config.in_channels} channels, a latent has "
-            f"{pipe.vae.config.latent_channels}: pass a text-to-image pipeline, not one for "
-            "inpainting"
-        )
-    image = images.image(image, size_multiple=pipe.vae_scale_factor).to(pipe._execution_device)
-    mask = images.mask(mask, like=image, allow_full=True)
-    prompt = prompts.listed(prompt)
-    counts = {"image": len(image), "mask": len(mask), "prompt": len(prompt)}
-    one_or_n(n, counts)
-    for name, given in counts.items():
-        if clip is not None and given > 1:
-            raise ValueError(
-                f"clip= ranks edits of one picture and prompt: pass one {name}, not {given}"
-            )
-    for text in prompt:
-        prompts.check(pipe, text)
-    prompts.check(pipe, negative, "negative")
-    return image, mask, prompt
-
-
-def _run(denoise, source, masks_small, schedule, timesteps, how, seed, rows):
+def _run(request, rows, denoise, source, masks_small, schedule, timesteps, how):
     """The final latents of the samples in `rows`, each with its own streams of noise."""
-    shape, device = source.shape[1:], source.device
-    initial = Noise(seed, len(rows), "initial", device, rows.start)(shape)  # (B,C,h,w)
-    fresh = Noise(seed, len(rows), "step", device, rows.start)
-    shared = how.batch_noise == "shared"
-    behind = Noise(
-        seed, 1 if shared else len(rows), "background", device, 0 if shared else rows.start
-    )
-
-    drawn = initial if how.noise == "initial" else behind(shape) if how.noise == "fixed" else None
+    initial = request.noise("initial", rows)()  # (B,C,h,w)
+    behind = request.noise("background", rows, shared=how.batch_noise == "shared")
+    if how.noise != "fresh":
+        behind = Drawn(initial if how.noise == "initial" else behind())
     z = initial if how.start == "noise" else schedule.add_noise(source, timesteps[0], initial)
-    return last(blended_steps(
-        denoise, z, source, masks_small, schedule, timesteps, how,
-        background=lambda: behind(shape) if drawn is None else drawn, fresh=lambda: fresh(shape),
-    ))  # fmt: skip
+    fresh, again = request.noise("step", rows), request.noise("resample", rows)
+    return last(
+        blended_steps(
+            denoise, z, source, masks_small, schedule, timesteps, how, behind, fresh, again
+        )
+    )

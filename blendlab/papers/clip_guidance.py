@@ -6,20 +6,18 @@ Both of its algorithms are made of this: clip_guided.py is algorithm 1, blended.
 Next: those two.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import images
-from ..blend import blend
-from ..edit import Edit, memory_advice, one_or_n, take
+from .. import door
 from ..guidance import denoiser, loss_guided
 from ..options import Options, settle
-from ..rank import fit, look, rank, read
-from ..sampler import sample
+from ..rank import fit, look, read
+from ..sampler import resampled
 from ..schedule import Schedule
 from ..warps import warp, warped_twice, warps
 
@@ -60,16 +58,13 @@ class Guiding(Options):
     # outside the mask.
     result: Literal["state", "x0_hat"] = "state"
     paste: bool = True
+    # Moves at each level, and greys of the mask, as in blended_latent.Blending.
+    resamplings: int = 1
+    resample_above: int | None = None
+    soft: bool = False
     eta: float | None = None
     steps: int | None = None
     skip: float | None = None
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.augmentations is not None and self.augmentations < 1:
-            raise ValueError(
-                f"augmentations is {self.augmentations}; take 1 with unwarped=1 for none"
-            )
 
 
 # The numbers of the paper and of its code: optimization/arguments.py:17-93, image_editor.py:84-235,
@@ -135,12 +130,13 @@ def looked_at(x0_hat, x, t, schedule, how: Guiding):
     return x0_hat * s + x * (1 - s)
 
 
-def guided_steps(denoise, loss, x, schedule, timesteps, how: Guiding, fresh=None):
+def guided_steps(denoise, loss, x, schedule, timesteps, how: Guiding, fresh=None, again=None):
     """Yield the steps of guided diffusion, already moved along the gradient; assign to step.x to
     steer further.
 
     denoise(x, t) -> Prediction; loss(x0_hat, x, t) -> (B,). x: (B,3,H,W) on level timesteps[0].
-    fresh: a function that draws noise for the moves (eta > 0).
+    fresh, again: functions that draw noise, for the moves (eta > 0) and for the ways up
+    (resamplings > 1).
     """
     if not how.through_network:
         denoise = _noise_held(denoise, schedule)
@@ -153,7 +149,8 @@ def guided_steps(denoise, loss, x, schedule, timesteps, how: Guiding, fresh=None
     if not a and not how.through_network:  # and so does the estimate from a noise held constant
         raise ValueError("the first level holds nothing of a picture: skip=1/steps leaves it out")
     guided = loss_guided(denoise, loss, schedule, scale=0.0 if by_mean else 1.0)
-    for step in sample(guided, x, schedule, timesteps, how.eta, fresh):
+    passes = how.resamplings, again, how.resample_above
+    for step in resampled(guided, x, schedule, timesteps, how.eta, fresh, *passes):
         if by_mean:  # downhill, by the variance of this move times the gradient
             step.x = step.x - step.var * step.grad
         yield step
@@ -178,7 +175,8 @@ def choose(model, method: str, fallback: dict, preset, asked: dict) -> Guiding:
     """The Guiding to use, see options.settle; how the gradient shifts follows eta, unless it was
     chosen.
     """
-    how = settle(Guiding, method, model, PRESETS, fallback, preset, asked)
+    also = "preset ranking n seed batch first"
+    how = settle(Guiding, method, model, PRESETS, fallback, preset, asked, also)
     if how.shift == "mean" and not how.eta:
         raise ValueError(
             "shift='mean' moves by the variance, which is 0 with eta=0: take shift='epsilon', "
@@ -187,24 +185,11 @@ def choose(model, method: str, fallback: dict, preset, asked: dict) -> Guiding:
     return replace(how, shift=how.shift or ("mean" if how.eta else "epsilon"))
 
 
-def admit(model, clip, image, mask, prompt, n: int):
-    """Picture, mask and the prompts' vectors (1 or n,d), or a sentence that says what is wrong with
-    them.
-    """
-    if n < 1:
-        raise ValueError(f"n is {n}; it counts the edits to make, so take 1 or more")
-    unet = getattr(model, "unet", None)
-    if unet is None or unet.config.in_channels != 3 or hasattr(model, "vae"):
-        raise ValueError(
-            "pass a model of pixels, as bl.load('tinyworld-pixel') gives; blended_latent is "
-            "for latents"
-        )
-    multiple = getattr(unet, "patch", 1) * 2 ** (len(unet.config.block_out_channels) - 1)
-    image = images.image(image, size_multiple=multiple).to(unet.device)
-    mask = images.mask(mask, like=image, allow_full=True)
-    prompt = [prompt] if isinstance(prompt, str) else list(prompt)
-    one_or_n(n, {"image": len(image), "mask": len(mask), "prompt": len(prompt)})
-    return image, mask, read(clip, prompt).to(image.device)
+def ask(model, clip, image, mask, prompt, how: Guiding, **counts):
+    """The request (see door.py) and the prompts' vectors (1 or n,d); the rest of its settings."""
+    door.is_clip(clip)
+    request = door.pixel(model, image, mask, prompt, soft=how.soft, **counts)
+    return request, read(clip, request.prompt).to(request.image.device)
 
 
 def clip_loss(text, mask, clip, how: Guiding, schedule, draw=None):
@@ -235,23 +220,3 @@ def read_model(model):
     schedule = Schedule.from_scheduler(model.scheduler)
     kind = model.scheduler.config.get("prediction_type", "epsilon")
     return schedule, lambda timesteps: denoiser(model.unet, schedule, kind, timesteps)
-
-
-def results(run, clip, image, mask, text, prompt, how, ranking, n, seed, batch, **used) -> Edit:
-    """The Edit of n samples, best first: run(source, mask, text, rows) makes those in `rows`,
-    (B,3,H,W).
-    """
-    tensors, at_once = [], batch or n
-    with memory_advice(at_once):
-        for start in range(0, n, at_once):
-            rows = range(start, min(start + at_once, n))
-            tensors.append(run(*(take(value, rows) for value in (image, mask, text)), rows))
-
-    tensor = torch.cat(tensors).clamp(-1, 1)  # (n,3,H,W): a state may overshoot, a picture may not
-    if how.paste:
-        tensor = blend(mask, edit=tensor, keep=image)
-    order, scores = list(range(n)), None
-    if ranking and n > 1 and len(image) == len(mask) == len(text) == 1:
-        order, scores = rank(tensor, prompt, clip, mask, ranking)
-    used |= dict(prompt=prompt, n=n, seed=seed, ranking=ranking, order=order)
-    return Edit(tensor[order], None, scores, used | asdict(how))

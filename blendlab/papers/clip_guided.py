@@ -6,13 +6,15 @@ the more it is asked for (`background`, the paper's lambda, figure 3), the less 
 blended.py.
 """
 
+from dataclasses import asdict
+
 import torch
 from torch import Tensor
 
 from ..edit import Edit
 from ..networks.perceptual import perceptual_distance
-from ..noise import Noise
-from .clip_guidance import admit, choose, clip_loss, guided_steps, looked_at, read_model, results
+from ..options import number
+from .clip_guidance import ask, choose, clip_loss, guided_steps, looked_at, read_model
 
 # arguments.py:36-59, the copies as in the paper; from pure noise
 FALLBACK = {"scale": 1000.0, "augmentations": 16, "steps": 100, "skip": 0.0, "eta": 1.0}
@@ -60,6 +62,7 @@ def clip_guided(
     n=1,
     seed=0,
     batch=None,
+    first=0,
     **options,
 ) -> Edit:
     """Make a picture that shows the prompt inside the mask and resembles `image` outside; an `Edit`
@@ -76,43 +79,43 @@ def clip_guided(
     """
     chosen = dict(scale=scale, augmentations=augmentations, steps=steps, skip=skip, eta=eta)
     how = choose(model, "clip_guided", FALLBACK, preset, {"paste": False} | chosen | options)
-    image, mask, text = admit(model, clip, image, mask, prompt, n)
+    number("background", background, whole=False)
+    if how.soft:
+        raise ValueError("soft=True is for blended: here a loss asks for the background")
+    counts = dict(n=n, seed=seed, batch=batch, first=first)
+    request, text = ask(model, clip, image, mask, prompt, how, **counts)
     perceptual = perceptual or perceptual_distance(model)
-
-    def run(source, mask, text, rows):
-        return _run(model, clip, source, mask, text, how, background, perceptual, seed, rows)
-
-    return results(
-        run, clip, image, mask, text, prompt, how, ranking, n, seed, batch, background=background
-    )
-
-
-def _run(model, clip, source, mask, text, how, background, perceptual, seed, rows):
-    """The results of the samples in `rows`, each with its own streams of noise."""
     schedule, denoiser = read_model(model)
     timesteps = schedule.timesteps(how.steps, how.skip)
-    shape, device = source.shape[1:], source.device
-    stream = {
-        name: Noise(seed, len(rows), name, device, rows.start)
-        for name in ("initial", "step", "augment")
-    }
+    denoise, tensors = denoiser(timesteps), []
 
-    towards = clip_loss(text, mask, clip, how, schedule, stream["augment"])
+    with request.memory():
+        for rows, part in request.batches(text=text):
+            purposes = ("initial", "step", "augment", "resample")
+            noise = {purpose: request.noise(purpose, rows) for purpose in purposes}
+            towards = clip_loss(part.text, part.mask, clip, how, schedule, noise["augment"])
+            loss = _with_background(towards, background, part, perceptual, schedule, how)
+            x = noise["initial"]()  # (B,3,H,W)
+            if how.skip:
+                x = schedule.add_noise(part.image, timesteps[0], x)
+            draws = noise["step"], noise["resample"]
+            for step in guided_steps(denoise, loss, x, schedule, timesteps, how, *draws):
+                result = step.x if how.result == "state" else step.x0_hat
+            tensors.append(result.clamp(-1, 1))  # a state may overshoot, a picture may not
 
-    def loss(x0_hat, x, t):  # D_CLIP + lambda * D_bg
-        total = towards(x0_hat, x, t)
-        if not background:
-            return total
+    used = dict(background=background, prompt=prompt, ranking=ranking) | asdict(how)
+    return request.finish(tensors, None, used, how.paste, request.ranker(clip, ranking), ranking)
+
+
+def _with_background(towards, background, part, perceptual, schedule, how):
+    """The loss D_CLIP + lambda * D_bg."""
+
+    def loss(x0_hat, x, t):
         if how.background_loss == "official":
             seen = looked_at(x0_hat, x, t, schedule, how)
-            return total + background * official_distance(seen, source, mask, perceptual)
-        return total + background * background_distance(x0_hat, source, mask, perceptual)
+            behind = official_distance(seen, part.image, part.mask, perceptual)
+        else:
+            behind = background_distance(x0_hat, part.image, part.mask, perceptual)
+        return towards(x0_hat, x, t) + background * behind
 
-    noise = stream["initial"](shape)  # (B,3,H,W)
-    x = schedule.add_noise(source, timesteps[0], noise) if how.skip else noise
-    steps = guided_steps(
-        denoiser(timesteps), loss, x, schedule, timesteps, how, lambda: stream["step"](shape)
-    )
-    for step in steps:
-        result = step.x if how.result == "state" else step.x0_hat
-    return result
+    return loss if background else towards

@@ -14,12 +14,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from .. import images, masks
+from .. import door, images, masks
 from ..blend import blend
-from ..edit import Edit, memory_advice, one_or_n, take
+from ..edit import Edit, one_or_n
 from ..guidance import cfg, denoiser
 from ..latents import decode, encode
-from ..noise import Noise
 from ..options import Options, settle
 from ..sampler import sample
 from ..schedule import Schedule, read_from
@@ -51,6 +50,7 @@ class Painting(Options):
 
 
 # Weight 5 and 50 steps: the authors' test.sh, and diffusers' pipeline_paint_by_example.py:405-406.
+ALSO = "region preset n seed batch first"
 FALLBACK = {"w": 5.0, "steps": 50, "skip": 0.0, "eta": 0.0}
 PRESETS = {
     "official": Painting(mask_channel="bilinear", posterior="sample", **FALLBACK),
@@ -74,6 +74,7 @@ def exemplar(
     n=1,
     seed=0,
     batch=None,
+    first=0,
     **options,
 ) -> Edit:
     """Paint what the reference shows inside the mask, in the light and place of the picture; return
@@ -96,32 +97,33 @@ def exemplar(
                it, as published; "latent": its latent is the source's exactly; "pixels": its pixels
                are, bit for bit
     preset:    "official", "diffusers", or a Painting; options: any field of Painting
-    n, seed, batch: how many, from which seed, how many at once. Sample i is the same whatever n and
-                    batch are
+    n, seed, batch, first: how many, from which seed, how many at once, the number of the first.
+               Sample i is the same whatever n, batch and first are
 
     Bad input raises ValueError (TypeError, OSError) with the fix before any network runs.
     """
     asked = {"w": w, "steps": steps, "skip": skip, "paste": paste} | options
-    how = settle(Painting, "exemplar", pipe, PRESETS, FALLBACK, preset, asked)
-    image, mask, shown = _admit(pipe, image, mask, reference, region, n)
+    how = settle(Painting, "exemplar", pipe, PRESETS, FALLBACK, preset, asked, ALSO)
+    counts = dict(n=n, seed=seed, batch=batch, first=first)
+    request, shown = _admit(pipe, image, mask, reference, region, counts)
     schedule = Schedule.from_scheduler(pipe.scheduler)
     timesteps = schedule.timesteps(how.steps, how.skip)
-    size = [side // pipe.vae_scale_factor for side in image.shape[-2:]]  # h, w
-    keep = F.interpolate(1 - mask, size, mode=how.mask_channel)  # inside, 1 = keep
+    size = request.size
+    keep = F.interpolate(1 - request.mask, size, mode=how.mask_channel)  # inside, 1 = keep
     if (keep.flatten(1).amin(1) == 1).any():
         raise ValueError(f"the mask vanishes at latent size {size[1]}x{size[0]}: paint it thicker")
-    mask_small = masks.to_latent(mask, size, how.mask_rule, allow_empty=how.paste != "latent")
-    at_once = batch or n
+    allow_empty = how.paste != "latent"
+    mask_small = masks.to_latent(request.mask, size, how.mask_rule, allow_empty=allow_empty)
+    sampled = how.posterior == "sample"
 
-    with memory_advice(at_once):
+    latents, tensors = [], []
+    with request.memory():
         # What stands beside the noisy latent: the picture with a grey hole, then the mask.
-        holed = image * (1 - mask)
-        shape = (pipe.vae.config.latent_channels, *size)
-        hidden = encode(pipe.vae, holed, _posterior(how, seed, holed, "holed posterior", shape))
+        holed = request.image * (1 - request.mask)
+        hidden = encode(pipe.vae, holed, request.posterior(holed, "holed posterior", sampled))
         beside = torch.cat([hidden, keep.expand(len(hidden), -1, -1, -1)], dim=1)  # (1 or n,5,h,w)
-        source = encode(
-            pipe.vae, image, _posterior(how, seed, image, "posterior", shape)
-        )  # (1 or n,4,h,w)
+        drawn = request.posterior(request.image, sampled=sampled)
+        source = encode(pipe.vae, request.image, drawn)  # (1 or n,4,h,w)
 
         # What the exemplar says, and what the null vector says in its place.
         tokens = pipe.encoder(_normalised(pipe, shown)).float()  # (1 or n,L,d)
@@ -129,34 +131,27 @@ def exemplar(
         text, null = (
             {"encoder_hidden_states": said, "beside": beside} for said in (tokens, nothing)
         )
-        net = denoiser(
-            nine_channels(pipe.unet),
-            schedule,
-            pipe.scheduler.config.get("prediction_type", "epsilon"),
-        )
+        kind = pipe.scheduler.config.get("prediction_type", "epsilon")
+        net = denoiser(nine_channels(pipe.unet), schedule, kind)
+        given = dict(text=text, null=null, source=source, mask_small=mask_small)
+        for rows, part in request.batches(**given):
+            denoise = cfg(net, part.text, part.null, how.w)
+            initial, fresh = request.noise("initial", rows)(), request.noise("step", rows)
+            z = schedule.add_noise(part.source, timesteps[0], initial) if how.skip else initial
+            for step in sample(denoise, z, schedule, timesteps, how.eta, fresh):
+                if how.paste == "latent":
+                    level = schedule.add_noise(part.source, step.t_next, initial)
+                    keep = part.source if step.t_next < 0 else level
+                    step.x = blend(part.mask_small, edit=step.x, keep=keep)
+            latents.append(step.x)
+            tensors.append(decode(pipe.vae, step.x))
 
-        latents, tensors = [], []
-        for start in range(0, n, at_once):
-            rows = range(start, min(start + at_once, n))
-            denoise = cfg(net, take(text, rows), take(null, rows), how.w)
-            z = _run(
-                denoise,
-                take(source, rows),
-                take(mask_small, rows),
-                schedule,
-                timesteps,
-                how,
-                seed,
-                rows,
-            )
-            latents.append(z)
-            tensors.append(decode(pipe.vae, z))
-
-    latents, tensor = torch.cat(latents), torch.cat(tensors)  # (n,C,h,w), (n,3,H,W)
-    if how.paste == "pixels":
-        tensor = blend(mask, edit=tensor, keep=image)
-    used = dict(region=region, n=n, seed=seed, order=list(range(n)))
-    return Edit(tensor, latents, None, used | read_from(pipe.scheduler) | asdict(how))
+    return request.finish(
+        tensors,
+        latents,
+        dict(region=region) | read_from(pipe.scheduler) | asdict(how),
+        paste=how.paste == "pixels",
+    )
 
 
 def nine_channels(unet):
@@ -171,28 +166,6 @@ def nine_channels(unet):
     return net
 
 
-def _run(denoise, source, mask_small, schedule, timesteps, how, seed, rows):
-    """The final latents of the samples in `rows`, each with its own streams of noise."""
-    shape, device = source.shape[1:], source.device
-    initial = Noise(seed, len(rows), "initial", device, rows.start)(shape)  # (B,C,h,w)
-    fresh = Noise(seed, len(rows), "step", device, rows.start)
-    z = schedule.add_noise(source, timesteps[0], initial) if how.skip else initial
-    for step in sample(denoise, z, schedule, timesteps, how.eta, lambda: fresh(shape)):
-        if how.paste == "latent":
-            level = source if step.t_next < 0 else schedule.add_noise(source, step.t_next, initial)
-            step.x = blend(mask_small, edit=step.x, keep=level)
-    return step.x
-
-
-def _posterior(how, seed, picture, purpose, shape):
-    """The noise that draws from the posterior, or None for its mode."""
-    return (
-        Noise(seed, len(picture), purpose, picture.device)(shape)
-        if how.posterior == "sample"
-        else None
-    )
-
-
 def _normalised(pipe, pictures):
     mean, std = (
         torch.tensor(v, device=pictures.device).view(3, 1, 1) for v in (pipe.mean, pipe.std)
@@ -203,16 +176,13 @@ def _normalised(pipe, pictures):
 # Input, and what is wrong with it
 
 
-def _admit(pipe, image, mask, reference, region, n):
-    """Picture, mask, and references at CLIP's size (1 or n,3,S,S), or a sentence that says what is
+def _admit(pipe, image, mask, reference, region, counts):
+    """The request, and references at CLIP's size (1 or n,3,S,S), or a sentence that says what is
     wrong.
     """
-    if n < 1:
-        raise ValueError(f"n is {n}; it counts the edits to make, so take 1 or more")
     if not hasattr(pipe, "encoder"):
-        kind = type(pipe).__name__
         raise ValueError(
-            f"a {kind} has no encoder for exemplars: pass bl.load('tinyworld-exemplar')"
+            f"{door.a(pipe)} has no encoder for exemplars: pass bl.load('tinyworld-exemplar')"
         )
     channels, latent = pipe.unet.config.in_channels, pipe.vae.config.latent_channels
     if channels != 2 * latent + 1:
@@ -221,16 +191,13 @@ def _admit(pipe, image, mask, reference, region, n):
             f"{latent}, masked latent "
             f"{latent}, mask 1): pass bl.load('tinyworld-exemplar')"
         )
-    image = images.image(image, size_multiple=pipe.vae_scale_factor).to(pipe.unet.device)
-    mask = images.mask(mask, like=image, allow_full=True)
+    request = door.placed(pipe, image, mask, "", pipe.unet.device, **counts)
     several = reference if isinstance(reference, (list, tuple)) else [reference]
     if not len(several):
         raise ValueError("reference is an empty list: give a picture of a thing, or n of them")
-    shown = torch.cat(
-        [see(one, pipe.size, region).to(image.device) for one in several]
-    )  # (1 or n,3,S,S)
-    one_or_n(n, {"image": len(image), "mask": len(mask), "reference": len(shown)})
-    return image, mask, shown
+    shown = torch.cat([see(one, pipe.size, region) for one in several])  # (1 or n,3,S,S)
+    one_or_n(request.n, {"reference": len(shown)})
+    return request, shown.to(request.image.device)
 
 
 def see(reference, size: int, region=None) -> Tensor:

@@ -5,19 +5,18 @@ asks for the background is clip_guided.py. Next: ../measuring/metrics.py, whose 
 `background_error` tell them apart.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 import torch
 
-from .. import images, masks
+from .. import door, masks
 from ..blend import blend
-from ..edit import Edit, one_or_n, take
+from ..edit import Edit
 from ..latents import decode, encode, tuned
-from ..noise import Noise
 from ..options import Options, settle
 from ..rank import read
-from .clip_guidance import clip_distance, results
+from .clip_guidance import clip_distance
 
 
 @dataclass(frozen=True)
@@ -41,23 +40,10 @@ class Optimising(Options):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.augmentations < 1:
-            raise ValueError(
-                f"augmentations is {self.augmentations}; take 1 with unwarped=1 for none"
-            )
-        if self.steps is not None and self.steps < 1:
+        if self.steps is not None and not 1 <= self.steps <= 10**6:
             raise ValueError(
                 f"steps is {self.steps}; it counts the steps of Adam, so take 1 or more (the "
                 "paper: 500)"
-            )
-        if self.lr is not None and not 0 < self.lr < float("inf"):
-            raise ValueError(
-                f"lr is {self.lr}; it says how far a step goes, so take more than 0 (the "
-                "paper: 0.1)"
-            )
-        if not 0 <= self.noise < float("inf"):
-            raise ValueError(
-                f"noise is {self.noise}; it is a standard deviation, so take 0 (none) or more"
             )
 
 
@@ -65,6 +51,7 @@ FALLBACK = {
     "steps": 500,
     "lr": 0.1,
 }  # the paper's, for VQGAN's latents; here they are the pipeline's, scaled
+ALSO = "preset ranking n seed batch first"
 PRESETS = {"paper": Optimising(**FALLBACK)}
 
 
@@ -86,6 +73,7 @@ def paint_by_word(
     n=1,
     seed=0,
     batch=None,
+    first=0,
     **options,
 ) -> Edit:
     """Optimise the latents inside the mask until CLIP sees the prompt there; return an `Edit` with
@@ -108,47 +96,33 @@ def paint_by_word(
     back bit for bit. Bad input raises ValueError with the fix before any network runs.
     """
     asked = dict(steps=steps, lr=lr, augmentations=augmentations, noise=noise, paste=paste)
-    how = settle(Optimising, "paint_by_word", pipe, PRESETS, FALLBACK, preset, asked | options)
-    image, mask, mask_small, text = _admit(pipe, clip, image, mask, prompt, n, how.mask_rule)
-    latents = []
-
-    def run(image, mask, text, rows):
-        vae = tuned(pipe.vae)  # a copy in float32
-        latents.append(_run(vae, clip, image, mask, take(mask_small, rows), text, how, seed, rows))
-        return decode(vae, latents[-1])
-
-    edit = results(run, clip, image, mask, text, prompt, how, ranking, n, seed, batch)
-    return replace(edit, latents=torch.cat(latents)[edit.settings["order"]])
-
-
-def _admit(pipe, clip, image, mask, prompt, n, rule):
-    """Picture, mask in two sizes and the prompts' vectors (1 or n,d), or a sentence that says what
-    is wrong.
-    """
-    if n < 1:
-        raise ValueError(f"n is {n}; it counts the edits to make, so take 1 or more")
-    if getattr(pipe, "vae", None) is None:
-        raise ValueError(
-            "pass a pipeline with an autoencoder, as bl.load('tinyworld') gives; blended is "
-            "for pixels"
-        )
-    image = images.image(image, size_multiple=pipe.vae_scale_factor).to(pipe._execution_device)
-    mask = images.mask(mask, like=image, allow_full=True)
-    prompt = [prompt] if isinstance(prompt, str) else list(prompt)
-    one_or_n(n, {"image": len(image), "mask": len(mask), "prompt": len(prompt)})
-    mask_small = masks.to_latent(
-        mask, [side // pipe.vae_scale_factor for side in image.shape[-2:]], rule
+    how = settle(
+        Optimising, "paint_by_word", pipe, PRESETS, FALLBACK, preset, asked | options, ALSO
     )
-    return image, mask, mask_small, read(clip, prompt).to(image.device)
+    door.has_autoencoder(pipe, unet=False)
+    door.is_clip(clip)
+    device, counts = pipe._execution_device, dict(n=n, seed=seed, batch=batch, first=first)
+    request = door.placed(pipe, image, mask, prompt, device, **counts)
+    mask_small = masks.to_latent(request.mask, request.size, how.mask_rule)
+    text = read(clip, request.prompt).to(device)
+
+    latents, tensors = [], []
+    with request.memory():
+        for rows, part in request.batches(text=text, mask_small=mask_small):
+            vae = tuned(pipe.vae)  # a copy in float32
+            noise = request.noise("initial", rows), request.noise("augment", rows)
+            latents.append(_run(vae, clip, part, how, *noise))
+            tensors.append(decode(vae, latents[-1]).clamp(-1, 1))
+
+    used = dict(prompt=prompt, ranking=ranking) | asdict(how)
+    return request.finish(tensors, latents, used, how.paste, request.ranker(clip, ranking), ranking)
 
 
-def _run(vae, clip, image, mask, mask_small, text, how, seed, rows):
-    """The latents (B,C,h,w) of the samples in `rows`, each with its own streams of noise."""
-    source = encode(vae, image)  # (1 or B,C,h,w)
-    initial, draw = (
-        Noise(seed, len(rows), name, source.device, rows.start) for name in ("initial", "augment")
-    )
-    free = source + how.noise * initial(source.shape[1:])  # (B,C,h,w)
+def _run(vae, clip, part, how, initial, draw):
+    """The latents (B,C,h,w) of a batch, each sample with its own streams of noise."""
+    mask, mask_small, text = part.mask, part.mask_small, part.text
+    source = encode(vae, part.image)  # (1 or B,C,h,w)
+    free = source + how.noise * initial()  # (B,C,h,w)
     adam = torch.optim.Adam([free.requires_grad_()], lr=how.lr)
     alone = how.augmentations == how.unwarped == 1
 

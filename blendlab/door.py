@@ -1,0 +1,291 @@
+"""One door for every editing method: it checks the input, places it, deals it out, and puts the
+Edit together.
+
+    request = door.latent(pipe, image, mask, prompt, n=4, seed=0)
+    with request.memory():
+        for rows, part in request.batches(text=text, null=null):
+            noise = request.noise("initial", rows)  # noise() draws for the samples in rows
+            ...
+    return request.finish(tensors, latents, settings)
+
+Bad input gets a sentence before any network runs. No paper. Next: papers/blended_latent.py.
+"""
+
+import warnings
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import images, masks, prompts
+from .blend import blend
+from .edit import Edit, memory_advice, one_or_n, take
+from .noise import Noise
+from .options import number
+from .rank import rank
+
+
+@dataclass
+class Request:
+    """One call of an editing method, checked and on the device.
+
+    image: (1 or n,3,H,W) in [-1,1]. mask: (1 or n,1,H,W), 1 = edit; grey: the same as it
+    was given, where greys are allowed. prompt: 1 or n texts.
+    shape: of one sample's state, (C,h,w). first: the number of the first sample.
+    """
+
+    image: Tensor
+    mask: Tensor
+    grey: Tensor
+    prompt: list[str]
+    n: int
+    seed: int
+    shape: tuple[int, ...]
+    at_once: int
+    first: int = 0
+    settings: dict = field(default_factory=dict)
+
+    @property
+    def size(self):
+        """(h, w) of the state."""
+        return self.shape[-2:]
+
+    def one_of_each(self, what: str):
+        """Refuse several pictures, masks or prompts: ranks are of one."""
+        counts = {"image": len(self.image), "mask": len(self.mask), "prompt": len(self.prompt)}
+        for name, given in counts.items():
+            if given > 1:
+                raise ValueError(
+                    f"{what} ranks edits of one picture and prompt: pass one {name}, not {given}"
+                )
+
+    def ranker(self, clip, ranking):
+        """The clip that orders the results, where there is something to order; else None."""
+        one = len(self.image) == len(self.mask) == len(self.prompt) == 1
+        return clip if ranking and self.n > 1 and one else None
+
+    def memory(self):
+        """A context in which "out of memory" becomes a sentence with the fix."""
+        return memory_advice(self.at_once)
+
+    def batches(self, **values):
+        """Yield (rows, part): positions range(i, j) of the n samples, and their rows of each value.
+
+        values: tensors (1 or n,...), or dicts and lists of them. image and mask are always in part.
+        """
+        values = {"image": self.image, "mask": self.mask} | values
+        for start in range(0, self.n, self.at_once):
+            rows = range(start, min(start + self.at_once, self.n))
+            yield rows, SimpleNamespace(**{key: take(v, rows) for key, v in values.items()})
+
+    def noise(self, purpose: str, rows=None, shape=None, shared=False) -> Noise:
+        """The noise of the samples in rows; shared: one draw that serves them all, sample 0's."""
+        count, start = (1, 0) if shared else (len(rows), self.first + rows.start)
+        return Noise(self.seed, count, purpose, self.image.device, start, shape or self.shape)
+
+    def posterior(self, picture: Tensor, purpose="posterior", sampled=True):
+        """The noise that draws a posterior of each picture, or None for its mode."""
+        if not sampled:
+            return None
+        start = self.first if len(picture) > 1 else 0
+        return Noise(self.seed, len(picture), purpose, self.image.device, start, self.shape)()
+
+    def finish(self, tensors, latents, settings: dict, paste=False, clip=None, view="mask") -> Edit:
+        """The Edit: pasted, ranked by `clip` (None: not), best first; refuses what is not finite.
+
+        tensors: pictures of each batch, in order; latents: the same, or None.
+        """
+        tensor, latents = torch.cat(tensors), latents and torch.cat(latents)  # (n,3,H,W), (n,C,h,w)
+        if not tensor.isfinite().all() or latents is not None and not latents.isfinite().all():
+            raise ValueError(f"the result has NaN or infinite values: {_likely(settings)}")
+        if paste:
+            tensor = blend(self.mask, edit=tensor, keep=self.image)
+        order, scores = list(range(self.n)), None
+        if clip is not None:
+            order, scores = rank(tensor, self.prompt[0], clip, self.mask, view)
+        used = dict(n=self.n, seed=self.seed, order=[self.first + i for i in order])
+        used |= {"first": self.first} if self.first else {}
+        used |= self.settings | settings
+        return Edit(tensor[order], None if latents is None else latents[order], scores, used)
+
+
+def latent(pipe, image, mask, prompt, *, n, seed, batch, first, channels=None, soft=None):
+    """The request of a method that works on a pipeline's latents.
+
+    channels: what its UNet must take; None: as many as a latent has.
+    """
+    has_autoencoder(pipe)
+    wanted, given = channels or pipe.vae.config.latent_channels, pipe.unet.config.in_channels
+    if given != wanted:
+        raise ValueError(
+            f"this UNet takes {given} channels, a latent has {wanted}: pass a text-to-image "
+            "pipeline, not one for inpainting"
+        )
+    return placed(
+        pipe, image, mask, prompt, pipe._execution_device, n, seed, batch, first, soft=soft
+    )
+
+
+def pixel(model, image, mask, prompt, *, n, seed, batch, first, soft=None):
+    """The request of a method that works on pixels."""
+    unet = getattr(model, "unet", None)
+    if unet is None or unet.config.in_channels != 3 or hasattr(model, "vae"):
+        raise ValueError(
+            f"pass a model of pixels, as bl.load('tinyworld-pixel') gives{_not(model)}; "
+            "blended_latent is for latents"
+        )
+    return placed(None, image, mask, prompt, unet.device, n, seed, batch, first, unet, soft)
+
+
+def placed(pipe, image, mask, prompt, device, n, seed, batch, first, unet=None, soft=None):
+    """Picture, mask and prompts on the device; the state is pixels when there is no pipe."""
+    counted(n, seed, batch, first)
+    if pipe is None:
+        factor = getattr(unet, "patch", 1) * 2 ** (len(unet.config.block_out_channels) - 1)
+    else:
+        factor = pipe.vae_scale_factor
+    image = images.image(image, size_multiple=factor).to(device)
+    grey = _mask(mask, image, soft)
+    mask = (grey > 0).float()
+    prompt = prompts.listed(prompt)
+    one_or_n(n, {"image": len(image), "mask": len(mask), "prompt": len(prompt)})
+    shape = tuple(image.shape[1:])
+    if pipe is not None:
+        shape = (pipe.vae.config.latent_channels, *(side // factor for side in shape[-2:]))
+    return Request(image, mask, grey, prompt, n, seed, shape, batch or n, first)
+
+
+def _mask(mask, image, soft):
+    """The mask; where only its greys are wrong, the sentence names soft=True (soft None: it does
+    not).
+    """
+    try:
+        return images.mask(mask, like=image, soft=bool(soft), allow_full=True)
+    except ValueError as error:
+        if soft is not False:
+            raise
+        try:
+            images.mask(mask, like=image, soft=True, allow_full=True)
+        except ValueError:
+            raise error from None
+        hint = "or pass soft=True, which takes a grey for how strongly a place may change"
+        raise ValueError(f"{error}; {hint}") from None
+
+
+def per_move(mask_small, moves: int, shrink, soft: bool) -> list[Tensor]:
+    """One mask at latent size for each move: shrinking, by strength, or always the same."""
+    if isinstance(shrink, int):
+        number("shrink", shrink)
+    radii = range(1, shrink + 1) if isinstance(shrink, int) else shrink or ()
+    for radius in radii:
+        number("shrink", radius)
+    if soft and radii:
+        raise ValueError("soft=True lets the mask grow and shrink lets it shrink: choose one")
+    if soft:
+        return masks.strengths(mask_small, moves)
+    return masks.stages(mask_small, moves, tuple(radii))
+
+
+@dataclass
+class Closer:
+    """A square of a picture at the model's size, and the way back."""
+
+    image: Tensor
+    mask: Tensor
+    whole: Tensor
+    inside: Tensor
+    window: tuple[int, int, int, int]
+
+    def back(self, edit: Edit) -> Edit:
+        """The edit in its place in the picture; outside the mask the source bit for bit."""
+        y0, x0, y1, x1 = self.window
+        canvas = self.whole.expand(len(edit.tensor), -1, -1, -1).clone().to(edit.tensor.device)
+        canvas[..., y0:y1, x0:x1] = _resized(edit.tensor, (y1 - y0, x1 - x0))
+        tensor = blend(self.inside.to(canvas.device), canvas, self.whole.to(canvas.device))
+        return replace(edit, tensor=tensor, settings=edit.settings | {"window": self.window})
+
+
+def closer(pipe, image, mask, around: float, soft: bool) -> Closer:
+    """The square around the mask, enlarged to the size that the model was trained on."""
+    has_autoencoder(pipe)
+    whole = images.image(image)
+    grey = _mask(mask, whole, soft)
+    if len(grey) > 1 or len(whole) > 1:
+        raise ValueError(
+            f"around= takes one picture and one mask, not {len(whole)} and {len(grey)}"
+        )
+    y0, x0, y1, x1 = window = masks.window(grey, around)
+    side = pipe.unet.config.sample_size * pipe.vae_scale_factor
+    image = _resized(whole[..., y0:y1, x0:x1], (side, side))
+    mask = F.interpolate(grey[..., y0:y1, x0:x1], (side, side), mode="nearest-exact")
+    return Closer(image, mask, whole, (grey > 0).float(), window)
+
+
+def _resized(picture, size):
+    if tuple(picture.shape[-2:]) == size:
+        return picture
+    return F.interpolate(picture, size, mode="bicubic", antialias=True).clamp(-1, 1)
+
+
+def counted(n, seed, batch, first):
+    """Refuse numbers of samples, seeds and batches that are none."""
+    number("n", n)
+    number("seed", seed)
+    number("first", first)
+    if batch is not None:
+        number("batch", batch)
+
+
+def has_autoencoder(pipe, unet=True):
+    """Refuse what is not a pipeline of latents, naming what it is."""
+    parts = ("vae", "unet", "scheduler") if unet else ("vae",)
+    if any(getattr(pipe, part, None) is None for part in parts):
+        raise ValueError(
+            f"pass a pipeline with an autoencoder, as bl.load('tinyworld') gives{_not(pipe)}; "
+            "blended is for pixels"
+        )
+
+
+def is_clip(clip):
+    """Refuse what cannot compare pictures with words, before anything runs."""
+    if isinstance(clip, str):
+        raise ValueError(
+            f"clip is the name {clip!r}: pass bl.load('tinyworld-clip'), or "
+            f"blendlab.networks.clip.load_clip({clip!r})"
+        )
+    if not all(hasattr(clip, part) for part in ("model", "tokenizer", "size", "mean", "std")):
+        raise ValueError(
+            f"clip is a {type(clip).__name__}, which cannot compare pictures with words: pass "
+            "bl.load('tinyworld-clip')"
+        )
+
+
+def readable(pipe, texts, negative="", w=None):
+    """Refuse texts that the pipeline's text encoder cannot read whole."""
+    for text in texts:
+        prompts.check(pipe, text)
+    prompts.check(pipe, negative, "negative")
+    if negative and w == 1:
+        warnings.warn(
+            "negative= is not honoured at w=1, which is no guidance: take w=4 or so", stacklevel=3
+        )
+
+
+def a(given) -> str:
+    """What an object is, for a sentence."""
+    return f"the name {given!r}" if isinstance(given, str) else f"a {type(given).__name__}"
+
+
+def _not(given):
+    return f", not {a(given)}" + f": bl.load({given!r}) opens it" * isinstance(given, str)
+
+
+def _likely(settings):
+    big = [
+        f"{name}={settings[name]:g}"
+        for name in ("w", "scale", "background", "lr", "range_scale")
+        if settings.get(name)
+    ]
+    return f"take a smaller {' or '.join(big)}" if big else "load the model in torch.float32"
