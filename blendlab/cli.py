@@ -3,9 +3,11 @@
 No paper. Read next: papers/blended_latent.py, which `edit` calls.
 """
 
+import dis
+import re
 import sys
-import traceback
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +16,21 @@ import typer
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Blended diffusion, from the shell."
 )
+
+# What `edit --method` takes: where it is, each called as blended_latent is.
+METHODS = {"blended_latent": ".papers.blended_latent"}
+
+# The endings that can be written, and how: nothing is lost that the format can hold.
+ENDINGS = {
+    ".png": {},
+    ".jpg": {"quality": 95, "subsampling": "4:4:4"},
+    ".jpeg": {"quality": 95, "subsampling": "4:4:4"},
+    ".webp": {"lossless": True},
+    ".tif": {},
+    ".tiff": {},
+    ".bmp": {},
+}
+SHEET = 2**26  # pixels of the largest sheet of `world`: 0.8 GB while it is drawn
 
 Image = Annotated[Path, typer.Option(help="The picture to edit.")]
 Mask = Annotated[Path, typer.Option(help="Where to edit: white is edited, black is kept.")]
@@ -33,10 +50,12 @@ def edit(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="The picture to write; several get numbers.")
     ],
+    method: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = "blended_latent",
     model: Model = "tinyworld",
     n: Annotated[int, typer.Option("-n", min=1, help="How many results.")] = 1,
+    batch: Annotated[int | None, typer.Option(min=1, help="How many at once.")] = None,
     seed: Seed = 0,
-    steps: Annotated[int | None, typer.Option(help="Moves of the whole schedule.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Moves of the whole schedule.")] = None,
     w: Annotated[float | None, typer.Option("--w", help="Guidance weight; 1 is none.")] = None,
     skip: Annotated[
         float | None, typer.Option(help="Share left out at the noisy end, 0 to 1.")
@@ -44,6 +63,9 @@ def edit(
     preset: Annotated[
         str | None, typer.Option(help="Settings of a paper or a published code.")
     ] = None,
+    paste: Annotated[
+        bool, typer.Option("--paste", help="Put the picture's own pixels back outside the mask.")
+    ] = False,
     device: Device = None,
 ):
     """Change what is under the mask into what the words say (blended latent diffusion).
@@ -56,16 +78,21 @@ def edit(
     from tqdm import tqdm
 
     from .networks.load import load
-    from .papers.blended_latent import blended_latent
 
+    if method not in METHODS:
+        raise ValueError(f"there is no method {method!r}; choose {', '.join(METHODS)}")
     files = numbered(out, n)
-    chosen = {"steps": steps, "w": w, "skip": skip, "preset": preset}
+    chosen = {"steps": steps, "w": w, "skip": skip, "preset": preset, "batch": batch}
     chosen = {name: value for name, value in chosen.items() if value is not None}
-    pipe = load(model, device=device)
+    chosen |= {"paste": True} if paste else {}
+    pipe = load(model, device=usable(device))
+    if not hasattr(pipe, "unet"):
+        raise ValueError(f"{model} makes no pictures: pass --model tinyworld")
+    change = getattr(import_module(METHODS[method], __package__), method)
     with tqdm(desc=prompt, unit="move") as bar, watched(pipe.unet, bar.update):
-        result = blended_latent(pipe, image, mask, prompt, n=n, seed=seed, **chosen)
+        result = change(pipe, image, mask, prompt, n=n, seed=seed, **chosen)
     for file, picture in zip(files, result.images, strict=True):
-        picture.save(file)
+        save(picture, file)
         print(file)
 
 
@@ -91,8 +118,9 @@ def rank(
     from .networks.load import load
     from .rank import rank as ranked
 
-    model = (load if clip in SHIPPED else load_clip)(clip, device=device)
-    order, distances = ranked(images, prompt, model, mask, view or ("mask" if mask else "image"))
+    pictures = of_one_size(images)
+    model = (load if clip in SHIPPED else load_clip)(clip, device=usable(device))
+    order, distances = ranked(pictures, prompt, model, mask, view or ("mask" if mask else "image"))
     for index, distance in zip(order, distances, strict=True):
         print(f"{distance:.3f}  {images[index]}")
 
@@ -111,8 +139,13 @@ def world(
     from . import world as tinyworld
     from .course import viz
 
+    if n * size**2 > SHEET:
+        most = f"at --size {size} a sheet holds 1 to {SHEET // size**2} scenes"
+        raise ValueError(
+            f"-n is {n}; {most}" if size**2 <= SHEET else f"--size is {size}; take 8 to 8192"
+        )
     (file,) = numbered(out, 1)
-    viz.sheet(tinyworld.render(tinyworld.sample(n, seed=seed), size=size).image).save(file)
+    save(viz.sheet(tinyworld.render(tinyworld.sample(n, seed=seed), size=size).image), file)
     print(file)
 
 
@@ -237,29 +270,98 @@ def watched(network, update):
 
 
 def numbered(out: Path, n: int) -> list[Path]:
-    """The n files to write: out itself, or out_1, out_2, ...; refused before any network runs."""
-    from PIL import Image
-
-    known = Image.registered_extensions()
-    if out.suffix.lower() not in known:
-        raise ValueError(f"cannot write {out}: end the name with .png or .jpg")
+    """The n files to write: out itself, or out_1, out_2, ...; tried before any network runs."""
+    if out.suffix.lower() not in ENDINGS:
+        raise ValueError(f"cannot write {out}: end the name with {', '.join(ENDINGS)}")
     out.parent.mkdir(parents=True, exist_ok=True)
-    return [out] if n == 1 else [out.with_stem(f"{out.stem}_{i}") for i in range(1, n + 1)]
+    files = [out] if n == 1 else [out.with_stem(f"{out.stem}_{i}") for i in range(1, n + 1)]
+    for file in {files[0], files[-1]}:
+        if file.is_dir():
+            raise ValueError(f"cannot write {file}: it is a folder; name a file in it")
+        new = not file.exists()
+        file.open("ab").close()  # an OSError says what is in the way
+        if new:
+            file.unlink()
+    return files
+
+
+def save(picture, file: Path):
+    """Write a picture as its ending says."""
+    picture.save(file, **ENDINGS[file.suffix.lower()])
+
+
+def usable(device: str | None) -> str | None:
+    """The device as it was asked for, or a sentence where this machine has none like it."""
+    import torch
+
+    if device is None:
+        return None
+    kind, _, number = device.partition(":")
+    counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": torch.backends.mps.is_available()}
+    if kind not in counts or not re.fullmatch(r"\w+(:\d+)?", device):
+        raise ValueError(f"--device is {device}; choose cpu, cuda or mps")
+    if int(number or 0) >= counts[kind]:
+        raise ValueError(f"there is no {device} here that torch can use: pass --device cpu")
+    return device
+
+
+def of_one_size(files: list[Path]) -> list:
+    """The pictures in these files, (1,3,H,W) each, all of one size."""
+    from . import images
+
+    pictures = [images.image(file) for file in files]
+    sizes = ["{}x{}".format(*picture.shape[:-3:-1]) for picture in pictures]
+    for file, size in zip(files, sizes, strict=True):
+        if size != sizes[0]:
+            raise ValueError(
+                f"{files[0]} is {sizes[0]} and {file} is {size}: rank pictures of one size"
+            )
+    return pictures
+
+
+def deliberate(error: Exception) -> bool:
+    """Whether a `raise` in blendlab made this error, not another instruction, as Python's own."""
+    trace = error.__traceback__
+    while trace.tb_next:
+        trace = trace.tb_next
+    code = trace.tb_frame.f_code
+    ours = Path(__file__).parent in Path(code.co_filename).parents
+    return ours and dis.opname[code.co_code[trace.tb_lasti]] == "RAISE_VARARGS"
+
+
+# The options that sentences of the package speak of, in Python's words.
+OPTIONS = "n|steps|w|skip|preset|paste|seed|batch|mask|view|device|clip"
+
+
+def in_shell_words(sentence: str) -> str:
+    """A sentence of the package with its options as a shell takes them: skip=0.1 is --skip 0.1."""
+
+    def option(name, value=""):
+        flag = "-n" if name == "n" else f"--{name}"
+        return flag if value in ("", "True") else f"{flag} {value}"
+
+    sentence = re.sub(  # a call, as in fit(image, mask=mask), stays Python
+        rf"\w\([^()]*\)|(?<![\w.-])({OPTIONS})=('[^']*'|[\w./:-]*\w|)",
+        lambda found: option(found[1], found[2].strip("'")) if found[1] else found[0],
+        sentence,
+    )
+    return re.sub(rf"^({OPTIONS})(?= is )", lambda found: option(found[1]), sentence)
 
 
 def main():
-    """Run a command; an error that blendlab itself explains ends as its one sentence and exit code
-    2.
+    """Run a command; a mistake of the user, and what the machine refuses, end as one sentence and
+    exit code 2. A bug keeps its traceback.
     """
     try:
         app()
-    except (ValueError, TypeError, OSError) as error:
-        if (
-            Path(__file__).parent
-            not in Path(traceback.extract_tb(error.__traceback__)[-1].filename).parents
-        ):
-            raise
-        typer.secho(str(error), fg="red", err=True)
+    except (ValueError, TypeError, MemoryError, OSError) as error:
+        sentence = str(error)
+        if not deliberate(error):
+            if not isinstance(error, OSError):
+                raise
+            if error.strerror and error.filename:
+                sentence = f"{error.filename}: {error.strerror}"
+        typer.secho(in_shell_words(sentence), fg="red", err=True)
         sys.exit(2)
 
 

@@ -103,12 +103,118 @@ def test_doctor_says_versions_device_and_networks(run):
         (["-o", "out.xyz"], ".png"),
         (["-n", "0"], "-n"),
         (["--w", "strong"], "--w"),
+        (["--skip", "1.5"], "--skip is 1.5"),
+        (["--skip", "-1"], "--skip is -1.0"),
+        (["--steps", "0"], "--steps"),
+        (["--steps", "1001"], "--steps is 1001; this schedule takes 1 to 1000"),
+        (["--preset", "best"], "official-sd2"),
+        (["--method", "magic"], "blended_latent"),
+        (["--device", "gpu"], "cpu, cuda or mps"),
+        (["--device", "cuda:99"], "--device cpu"),
+        (["--device", "mps:x"], "cpu, cuda or mps"),
+        (["--model", "tinyworld-judge"], "--model tinyworld"),
+        (["--image", "."], "folder"),
+        (["-o", "out.psd"], ".png"),
+        (["-o", "out.gif"], ".png"),
+        (["-o", "out"], ".png"),
     ],
 )
 def test_a_mistake_gets_a_sentence_and_exit_code_2(run, sd1, scene, tmp_path, change, says):
     good = ["edit", *scene, "--prompt", "a cat", "--model", sd1, "--steps", 2, "--w", 2]
     code, _, err = run(*good, "-o", tmp_path / "out.png", *change)
     assert code == 2 and says in err and "Traceback" not in err
+    assert not (tmp_path / "out.png").exists()
+
+
+def folder(path):
+    path.mkdir()
+
+
+def file_for_a_parent(path):
+    path.parent.write_text("not a folder")
+
+
+@pytest.mark.parametrize("block", [folder, file_for_a_parent])
+@pytest.mark.parametrize("n", [1, 3])
+def test_the_output_is_tried_before_any_network_is_loaded(
+    run, scene, tmp_path, monkeypatch, block, n
+):
+    monkeypatch.setattr("blendlab.networks.load.load", lambda *_, **__: pytest.fail("loaded"))
+    out = tmp_path / "new" / "out.png" if block is file_for_a_parent else tmp_path / "out.png"
+    block(out if n == 1 or block is file_for_a_parent else out.with_stem("out_3"))
+    code, _, err = run("edit", *scene, "--prompt", "a cat", "-o", out, "-n", n)
+    assert code == 2 and len(err.strip().splitlines()) == 1
+
+
+def test_trying_an_output_leaves_what_is_there_as_it_is(tmp_path):
+    old = tmp_path / "old.png"
+    old.write_bytes(b"something")
+    assert cli.numbered(old, 1) == [old] and old.read_bytes() == b"something"
+    cli.numbered(tmp_path / "fresh.png", 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["old.png"]
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".JPEG"])
+def test_jpeg_is_written_at_quality_95_with_all_colours(tmp_path, ending):
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    cli.save(Image.fromarray(pixels), tmp_path / f"ours{ending}")
+    Image.fromarray(pixels).save(tmp_path / "wanted.jpg", quality=95, subsampling=0)
+    assert (tmp_path / f"ours{ending}").read_bytes() == (tmp_path / "wanted.jpg").read_bytes()
+
+
+@pytest.mark.parametrize("ending", [".png", ".webp", ".tif", ".tiff", ".bmp"])
+def test_other_endings_lose_nothing(tmp_path, ending):
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    cli.save(Image.fromarray(pixels), tmp_path / f"ours{ending}")
+    assert (np.asarray(Image.open(tmp_path / f"ours{ending}").convert("RGB")) == pixels).all()
+
+
+def test_paste_puts_every_kept_pixel_back(run, sd1, scene, tmp_path):
+    words = ["edit", *scene, "--prompt", "a cat", "--model", sd1, "--steps", 2, "--w", 2]
+    words += ["--method", "blended_latent", "--batch", 1, "-o", tmp_path / "out.png"]
+    before, kept = (np.asarray(Image.open(scene[i])) for i in (1, 3))
+    for more, same in ([], False), (["--paste"], True):
+        code, _, err = run(*words, *more)
+        assert code == 0, err
+        after = np.asarray(Image.open(tmp_path / "out.png"))
+        assert (after == before)[kept == 0].all() == same
+
+
+def test_rank_refuses_pictures_of_two_sizes(run, scene, tmp_path):
+    Image.open(scene[1]).resize((48, 32)).save(tmp_path / "other.png")
+    code, _, err = run("rank", "--prompt", "a cat", scene[1], tmp_path / "other.png")
+    assert code == 2 and "is 64x64" in err and "is 48x32" in err
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        (["-n", 1000000], "-n is 1000000; at --size 128 a sheet holds 1 to 4096 scenes"),
+        (["-n", 1, "--size", 10**6], "--size is 1000000; take 8 to 8192"),
+        (["-n", 0], "-n"),
+        (["--size", 4], "--size"),
+    ],
+)
+def test_world_refuses_impossible_sheets_with_the_range(run, tmp_path, change, says):
+    code, _, err = run("world", tmp_path / "sheet.png", *change)
+    assert code == 2 and says in err and not (tmp_path / "sheet.png").exists()
+
+
+@pytest.mark.parametrize(
+    "python, shell",
+    [
+        ("take skip=0.1, or eta=1", "take --skip 0.1, or eta=1"),
+        ("skip=1/steps leaves it out", "--skip 1/steps leaves it out"),
+        ("pass mask=, or view='image'", "pass --mask, or --view image"),
+        ("batch=2 halves it", "--batch 2 halves it"),
+        ("paste=True does", "--paste does"),
+        ("n is 0; take 1", "-n is 0; take 1"),
+        ("fit(image, mask=mask)", "fit(image, mask=mask)"),
+        ("the mask is empty", "the mask is empty"),
+    ],
+)
+def test_advice_is_in_the_words_of_the_shell(python, shell):
+    assert cli.in_shell_words(python) == shell
 
 
 @pytest.mark.parametrize("arguments", ["train dragon", "rank --prompt cat --clip no-such a.png"])
@@ -125,6 +231,24 @@ def test_a_bug_keeps_its_traceback(run, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["blendlab", "doctor"])
     with pytest.raises(ValueError, match="not blendlab's sentence"):
         cli.main()
+
+
+def test_pythons_own_message_in_a_line_of_blendlab_is_no_sentence():
+    inside = eval(compile("lambda x: int(x)", cli.__file__, "eval"))
+    with pytest.raises(ValueError) as python:
+        inside("strong")
+    assert not cli.deliberate(python.value)
+    with pytest.raises(ValueError) as ours:
+        cli.usable("gpu")
+    assert cli.deliberate(ours.value)
+
+
+def test_what_the_machine_refuses_is_a_sentence(run, monkeypatch):
+    def full():
+        raise OSError(28, "No space left on device", "out.png")
+
+    monkeypatch.setattr("blendlab.course.doctor.check", full)
+    assert run("doctor")[0::2] == (2, "out.png: No space left on device\n")
 
 
 def test_it_is_also_a_module():
