@@ -32,6 +32,7 @@ class Optimising(Options):
     augmentations: int = 16
     unwarped: int = 0
     distance: Literal["cosine", "spherical"] = "cosine"
+    copies: Literal["paper"] = "paper"
     # Standard deviation of the noise that is added to the source's latent at the start.
     noise: float = 0.0
     # How the mask comes to latent size, see masks.to_latent.
