@@ -1,5 +1,5 @@
-"""Interrupts: one at every line of the code that hooks, tunes or casts, and a second one while the
-first is on its way out.
+"""Interrupts: one at every line of the code that hooks, tunes or casts (of the front doors at each
+fourth), and a second one while the first is on its way out.
 
 A tracer raises KeyboardInterrupt before a line runs. After each, the networks are what they were,
 bit for bit and object for object, and a later edit gives what it always gave.
