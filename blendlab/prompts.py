@@ -70,9 +70,8 @@ def encode(pipe, prompts: list[str], negative: str = "", size: tuple[int, int] =
     negative: what to steer away from, in the null's place. size: (H, W) of the picture, which SDXL
               is told.
     """
-    device = (
-        pipe._execution_device
-    )  # where the networks run, also when they wait on the CPU for their turn
+    # where the networks run, also when they wait on the CPU for their turn
+    device = pipe._execution_device
     encoded = pipe.encode_prompt(
         prompts,
         device=device,

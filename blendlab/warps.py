@@ -73,8 +73,7 @@ def warp(pictures: Tensor, maps: Tensor, outside="zeros") -> Tensor:
     y, x = torch.meshgrid(
         *((torch.arange(n, **like) + 0.5) / n * 2 - 1 for n in (H, W)), indexing="ij"
     )
-    places = (
-        torch.stack([x, y, torch.ones_like(x)], dim=-1).view(1, H * W, 3) @ maps.to(x).mT
-    )  # (B,HW,3)
+    # (B,HW,3)
+    places = torch.stack([x, y, torch.ones_like(x)], dim=-1).view(1, H * W, 3) @ maps.to(x).mT
     grid = (places[..., :2] / places[..., 2:].clamp(min=1e-3)).view(-1, H, W, 2)
     return F.grid_sample(pictures, grid, padding_mode=outside, align_corners=False)

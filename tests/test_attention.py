@@ -346,9 +346,8 @@ def test_what_is_no_word_of_the_prompt_is_refused(sd, word):
 def test_places_are_those_of_the_embeddings_that_the_unet_gets(sd):
     with_cat, _ = prompts.encode(sd, ["a red cat"])
     with_dog, _ = prompts.encode(sd, ["a red dog"])
-    first = (
-        (with_cat != with_dog).any(-1)[0].nonzero()[0].item()
-    )  # the text encoder looks only back
+    # the text encoder looks only back
+    first = (with_cat != with_dog).any(-1)[0].nonzero()[0].item()
     assert [first] == tokens(sd, "a red cat", "cat") == tokens(sd, "a red dog", "dog")
 
 

@@ -64,9 +64,8 @@ def test_the_networks_alone_are_called_as_the_edit_calls_them(pipe):
     runs = bench.latent_edits(pipe, n=3, steps=4)
     edit, alone = (bench.network_calls(pipe, runs[name]) for name in ("edit", "networks"))
     assert [call[:2] for call in edit] == [call[:2] for call in alone]
-    assert (
-        Counter(call[:2] for call in edit)["unet", "forward"] == 3
-    )  # a quarter of the four levels is skipped
+    # a quarter of the four levels is skipped
+    assert Counter(call[:2] for call in edit)["unet", "forward"] == 3
     for (_, _, args, kwargs), (_, _, again, kwargs_again) in zip(edit, alone, strict=True):
         torch.testing.assert_close(list(args), list(again))
         torch.testing.assert_close(kwargs, kwargs_again)

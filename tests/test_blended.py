@@ -61,9 +61,8 @@ def test_outside_the_mask_is_the_source_bit_for_bit_and_inside_follows_the_words
         edit = bl.blended(model, clip, image, mask, colour, **(QUICK | dict(scale=100.0)), seed=3)
         outside = mask.expand_as(image) == 0
         assert torch.equal(edit.tensor[outside], image[outside]) and edit.latents is None
-        assert (
-            edit.tensor.abs().max() == 1
-        )  # this network's states leave [-1,1] by far, pictures never do
+        # this network's states leave [-1,1] by far, pictures never do
+        assert edit.tensor.abs().max() == 1
         inside.append((edit.tensor * mask).sum((0, 2, 3)) / mask.sum())
     assert torch.stack(inside).argmax(0).tolist() == [
         0,

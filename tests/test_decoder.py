@@ -94,9 +94,8 @@ def test_lam_0_keeps_the_edit(pipe, edit, image, mask, method):
 def test_a_huge_lam_reaches_the_source_outside(pipe, z, image, mask, method, lr, gain):
     before = background(decode(pipe.vae, z[:1]), image, mask)
     near = reconstruct(pipe, z[:1], image, mask, method=method, lam=1e6, steps=60, lr=lr)
-    assert (
-        background(near.tensor, image, mask) > before + gain
-    )  # the weights: measured 15 dB, in 60 steps
+    # the weights: measured 15 dB, in 60 steps
+    assert background(near.tensor, image, mask) > before + gain
     assert near.settings["loss"][-1] < 0.8 * near.settings["loss"][0]
 
 

@@ -295,9 +295,8 @@ def test_w_1_is_the_conditional_prediction_and_w_0_the_null_vectors(
 ):
     heard = Heard(monkeypatch, pipe.unet)
     exemplar(pipe, image, mask, reference, steps=3, w=3.0)
-    assert (
-        len(heard.inputs) == 3 and len(heard.inputs[0]) == 2
-    )  # one call a step, both conditions in it
+    # one call a step, both conditions in it
+    assert len(heard.inputs) == 3 and len(heard.inputs[0]) == 2
     null, said = heard.conditions[0]
     torch.testing.assert_close(null[None], pipe.encoder.uncond_vector)
     x, beside = heard.inputs[0][:1, :4], heard.inputs[0][:1, 4:]
@@ -481,9 +480,8 @@ def test_holes_cover_their_boxes_and_half_of_them_are_not_boxes():
     box = torch.tensor([0.25, 0.25, 0.75, 0.5]).expand(200, 4)
     mask = hole(box, torch.rand(200, 9, generator=g), torch.rand(200, 4, 18, generator=g), 64)
     assert mask[:, 0, 17:31, 17:47].min() == 1 and set(mask.unique().tolist()) == {0.0, 1.0}
-    assert (
-        mask[:, :, :9].max() == 0
-    )  # 0.25 * 64 = 16 rows above, of which 40% may go, and a pixel of trembling
+    # 0.25 * 64 = 16 rows above, of which 40% may go, and a pixel of trembling
+    assert mask[:, :, :9].max() == 0
     boxes = torch.stack([m.sum() == m.any(1).sum() * m.any(0).sum() for m in mask[:, 0]])
     assert 0.35 < boxes.float().mean() < 0.65
     exact = hole(box[:1], torch.zeros(1, 9), torch.full((1, 4, 18), 0.5), 64)

@@ -139,9 +139,8 @@ def test_rows_look_where_the_rows_before_them_look(sd):
         handle = attn.register_forward_hook(lambda m, args, out: seen.update(out=out))
         changed = sd.unet(x, 500, text).sample
         handle.remove()
-    values = (
-        attn.to_v(text[4:]).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
-    )  # (B,heads,tokens,d)
+    # (B,heads,tokens,d)
+    values = attn.to_v(text[4:]).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
     by_hand = maps[0].weights.flatten(2, 3)[2:4] @ values
     by_hand = attn.to_out[0](by_hand.transpose(1, 2).flatten(2))
     torch.testing.assert_close(seen["out"][4:], by_hand, rtol=0, atol=1e-5)

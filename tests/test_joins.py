@@ -67,9 +67,8 @@ def test_far_from_the_mask_the_image_is_there_bit_for_bit_and_at_its_border_the_
         torch.equal(joined[..., 52:], image[..., 52:])
         and (joined[..., :12] - 0.5).abs().max() < 1e-6
     )
-    assert (
-        joined.diff(dim=-1).abs().max() < 0.2 and (joined.diff(dim=-1) <= 1e-6).all()
-    )  # no jump of 1, no overshoot
+    # no jump of 1, no overshoot
+    assert joined.diff(dim=-1).abs().max() < 0.2 and (joined.diff(dim=-1) <= 1e-6).all()
 
 
 def test_without_levels_it_is_the_naive_paste():

@@ -28,9 +28,8 @@ def test_attention_beside_the_thing_costs_the_logarithm_of_what_falls_on_it():
     heat[0, :, 2:, 1] = 0
     assert noise_editing.beside(heat, batch, nouns).item() == pytest.approx(0)
     clean = batch | {"t": torch.tensor([100, 900])}
-    assert (
-        noise_editing.beside(1 - heat, clean, nouns) == 0
-    )  # little noise does not count, nor what no caption names
+    # little noise does not count, nor what no caption names
+    assert noise_editing.beside(1 - heat, clean, nouns) == 0
 
 
 def test_the_ladder_says_how_to_train_what_does_not_ship(tmp_path, monkeypatch):

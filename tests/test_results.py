@@ -100,9 +100,8 @@ def test_blending_measures_what_is_left_of_the_source(quick, networks):
 def test_the_judge_is_measured_on_objects(quick):
     renders, reconstructions = results.measure("judge", n=5)["rows"]
     assert renders["label"] == "renders" and 0 <= renders["class"][0] <= 1
-    assert (
-        0 < renders["class"][2] - renders["class"][1] < 0.5
-    )  # a whole block of scenes, so over 15 objects
+    # a whole block of scenes, so over 15 objects
+    assert 0 < renders["class"][2] - renders["class"][1] < 0.5
 
 
 def test_words_are_judged_by_every_object_that_they_name():

@@ -67,9 +67,8 @@ def test_titles_are_written_above_and_wrapped():
     assert bare.height < short.height < long.height
     head = short.height - bare.height
     assert np.array_equal(pixels(short)[head:], pixels(bare))
-    assert (
-        pixels(short)[:head].min() < 100 and pixels(short)[0].min() == 255
-    )  # ink, not cut off above
+    # ink, not cut off above
+    assert pixels(short)[:head].min() < 100 and pixels(short)[0].min() == 255
 
 
 def test_anything_that_is_a_picture_can_be_shown(tmp_path):

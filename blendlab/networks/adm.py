@@ -146,9 +146,8 @@ def convert(state, size=None, head_channels=64, heads=None, legacy=True, dtype=t
     weights = {}
     for key, ours in table.items():
         value = state[key].to(dtype)
-        value = (
-            value.squeeze(-1) if value.ndim == 3 else value
-        )  # attention layers are 1D convolutions there
+        # attention layers are 1D convolutions there
+        value = value.squeeze(-1) if value.ndim == 3 else value
         parts = [value]
         if len(ours) == 3:  # (3 * width, ...) -> q, k and v, (width, ...) each, head after head
             n = heads or len(value) // (3 * head_channels)

@@ -109,9 +109,8 @@ def clip_distance(
         shown = (warped_twice if official else _warped)(shown, u, how.unwarped)
     seen = look(clip, (shown + 1) / 2).unflatten(0, (-1, copies))  # (B,N,d)
     cos = (seen * text[:, None]).sum(-1)  # (B,N)
-    if (
-        how.distance == "spherical"
-    ):  # losses.py:4-7: 2 * asin(|x - y| / 2)^2, which is half the angle squared
+    # losses.py:4-7: 2 * asin(|x - y| / 2)^2, which is half the angle squared
+    if how.distance == "spherical":
         return (
             2 * ((2 - 2 * cos).clamp(min=1e-12).sqrt() / 2).clamp(max=1 - 1e-6).asin() ** 2
         ).mean(1)

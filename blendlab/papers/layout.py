@@ -49,9 +49,8 @@ class Arranging(Drawing):
     layers: str | tuple | None = (
         None  # whose attention decides; None: the encoder's last, as published
     )
-    at: tuple[int, ...] = (
-        0,
-    )  # before which steps blocks are carried; the published code: the first alone
+    # before which steps blocks are carried; the published code: the first alone
+    at: tuple[int, ...] = (0,)
 
 
 # attention.py:176-232: the guidance falls from this to nothing, in equal steps.
