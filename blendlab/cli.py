@@ -66,6 +66,12 @@ def edit(
     paste: Annotated[
         bool, typer.Option("--paste", help="Put the picture's own pixels back outside the mask.")
     ] = False,
+    soft: Annotated[
+        bool, typer.Option("--soft", help="Greys of the mask say how strongly a place may change.")
+    ] = False,
+    around: Annotated[
+        float | None, typer.Option(help="Edit a square of so many sides of the mask's box.")
+    ] = None,
     device: Device = None,
 ):
     """Change what is under the mask into what the words say (blended latent diffusion).
@@ -83,8 +89,10 @@ def edit(
         raise ValueError(f"there is no method {method!r}; choose {', '.join(METHODS)}")
     files = numbered(out, n)
     chosen = {"steps": steps, "w": w, "skip": skip, "preset": preset, "batch": batch}
+    chosen |= {"around": around}
     chosen = {name: value for name, value in chosen.items() if value is not None}
     chosen |= {"paste": True} if paste else {}
+    chosen |= {"soft": True} if soft else {}
     pipe = load(model, device=usable(device))
     if not hasattr(pipe, "unet"):
         raise ValueError(f"{model} makes no pictures: pass --model tinyworld")

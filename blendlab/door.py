@@ -12,7 +12,7 @@ Bad input gets a sentence before any network runs. No paper. Next: papers/blende
 """
 
 import warnings
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import torch
@@ -25,6 +25,8 @@ from .edit import Edit, memory_advice, one_or_n, take
 from .noise import Noise
 from .options import number
 from .rank import rank
+
+LARGEST = 32  # gigabytes that the pictures of one call may take
 
 
 @dataclass
@@ -45,7 +47,6 @@ class Request:
     shape: tuple[int, ...]
     at_once: int
     first: int = 0
-    settings: dict = field(default_factory=dict)
 
     @property
     def size(self):
@@ -107,8 +108,9 @@ class Request:
             order, scores = rank(tensor, self.prompt[0], clip, self.mask, view)
         used = dict(n=self.n, seed=self.seed, order=[self.first + i for i in order])
         used |= {"first": self.first} if self.first else {}
-        used |= self.settings | settings
-        return Edit(tensor[order], None if latents is None else latents[order], scores, used)
+        return Edit(
+            tensor[order], None if latents is None else latents[order], scores, used | settings
+        )
 
 
 def latent(pipe, image, mask, prompt, *, n, seed, batch, first, channels=None, soft=None):
@@ -151,6 +153,12 @@ def placed(pipe, image, mask, prompt, device, n, seed, batch, first, unet=None, 
     mask = (grey > 0).float()
     prompt = prompts.listed(prompt)
     one_or_n(n, {"image": len(image), "mask": len(mask), "prompt": len(prompt)})
+    gigabytes = n * image[0].numel() * 4 / 1e9
+    if gigabytes > LARGEST:
+        raise ValueError(
+            f"n is {n}: its pictures alone take {gigabytes:.0f} GB: make fewer, then go on with "
+            f"first={n // 2}"
+        )
     shape = tuple(image.shape[1:])
     if pipe is not None:
         shape = (pipe.vae.config.latent_channels, *(side // factor for side in shape[-2:]))

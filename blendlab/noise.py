@@ -15,13 +15,15 @@ class Noise:
     """`noise(shape) -> (n, *shape)` float32, standard normal; a further call draws further on in
     the streams.
 
-    seed: int. n: samples. purpose: "initial", "step", "background", "augment" or any other word.
+    seed: int; a method with streams of its own joins it to a text. n: samples.
+    purpose: "initial", "step", "background", "augment" or any other word.
     start: the number of the first sample, so that a batch can begin in the middle.
     shape: of one sample; with it the noise is called without arguments.
     """
 
     def __init__(self, seed, n, purpose, device="cpu", start=0, shape=None):
-        number("seed", seed)
+        if not isinstance(seed, str):
+            number("seed", seed)
         self.device, self.shape = torch.device(device), shape
         self.streams = [_stream(f"{seed}/{start + i}/{purpose}") for i in range(n)]
 

@@ -36,7 +36,7 @@ RANGES = {
     "batch": (1, 10**6, "how many are made at once, so take 1 or more"),
     "first": (0, 10**9, "the number of the first sample, 0 is usual"),
     "n": (1, 10**5, "it counts the edits to make, so take 1 or more; more go on with first="),
-    "seed": (-(2**63), 2**64, "an integer"),
+    "seed": (-(2**63), 2**64, "it numbers the random draws, 0 is usual"),
 }
 
 # What other libraries call it.
@@ -83,25 +83,30 @@ def number(name: str, value, whole=True) -> None:
     """Refuse what is no number (a whole one), not finite, or out of the range of its name."""
     kind = "an integer" if whole else "a number"
     low, high, meaning = RANGES.get(name, (-math.inf, math.inf, kind))
-    fix = ""
-    if name == "seed":
-        fix = f": pass {name}=0" if value is None else ""
-        if hasattr(value, "initial_seed"):
-            fix = f": of a Generator, pass {name}=generator.initial_seed()"
+    fix = ": of a Generator, pass generator.initial_seed()" * hasattr(value, "initial_seed")
     if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
         raise ValueError(f"{name} is {value!r}, not {kind}; {meaning}{fix}")
-    if not math.isfinite(value) or not low <= value <= high:
+    if not low <= value <= high or value in (math.inf, -math.inf):
         span = f" ({low:g} to {high:g})" if math.isfinite(high) else ""
         raise ValueError(f"{name} is {value}; {meaning}{span}")
 
 
 def settle(
-    kind, method: str, model, presets: dict, fallback: dict, preset, asked: dict, also: str = ""
+    kind,
+    method: str,
+    model,
+    presets: dict,
+    fallback: dict,
+    preset,
+    asked: dict,
+    also="",
+    known=False,
 ) -> Options:
     """The options (of class `kind`) to use for a method with a model.
 
     preset: a name in `presets`, or options, or None. asked: {name: value}, None for what was left
             out. also: further names that the method takes, for the sentence about an unknown one.
+    known: the fallback is the model's own, so nobody is warned of it.
     """
     if isinstance(preset, str) and preset not in presets:
         raise ValueError(
@@ -115,7 +120,7 @@ def settle(
     recommended = cards.settings(model, method)
     left = {name: v for name, v in (fallback | recommended).items() if getattr(how, name) is None}
     how = replace(how, **left)
-    if model is not None and not recommended and {"w", "scale"} & left.keys():
+    if not known and not recommended and {"w", "scale"} & left.keys():
         used = ", ".join(f"{name}={value:g}" for name, value in left.items())
         warnings.warn(
             f"this model recommends no settings for {method}, so it runs with {used}: pass them to "

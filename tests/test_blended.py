@@ -332,3 +332,38 @@ def test_the_official_copies_are_pooled_to_the_size_of_clip(clip, image, mask, m
     clip_distance(image, torch.ones(1, 3), mask, clip, how)
     pooled = torch.nn.functional.adaptive_avg_pool2d(image * mask, 8)
     assert torch.equal(shown[0], (pooled + 1) / 2)
+
+
+# Passes and greys
+
+
+def test_more_passes_keep_the_source_and_one_is_the_plain_method(model, clip, image, mask):
+    plain, one, three = (
+        bl.blended(model, clip, image, mask, "red", resamplings=passes, **QUICK)
+        for passes in (1, 1, 3)
+    )
+    assert torch.equal(plain.tensor, one.tensor)
+    assert clip.model.calls == 5 + 5 + 3 * 4 + 1  # the last move is made once
+    outside = mask.expand_as(image) == 0
+    assert torch.equal(three.tensor[outside], image[outside])
+    assert not torch.equal(three.tensor, plain.tensor)
+
+
+def test_greys_need_soft_and_black_and_white_is_the_same_with_it(model, clip, image, mask):
+    hard, soft = (
+        bl.blended(model, clip, image, mask, "red", soft=soft, **QUICK) for soft in (False, True)
+    )
+    assert torch.equal(hard.tensor, soft.tensor)
+    with pytest.raises(ValueError, match="or pass soft=True"):
+        bl.blended(model, clip, image, mask / 2, "red", **QUICK)
+    with pytest.raises(ValueError, match="soft=True is for blended"):
+        bl.clip_guided(model, clip, image, mask / 2, "red", soft=True, **QUICK)
+    grey = bl.blended(model, clip, image, mask / 2, "red", soft=True, **QUICK)
+    outside = mask.expand_as(image) == 0
+    assert torch.equal(grey.tensor[outside], image[outside])
+
+
+def test_sample_two_can_be_made_alone(model, clip, image, mask):
+    many = bl.blended(model, clip, image, mask, "red", **QUICK, n=3, seed=5, ranking=None)
+    alone = bl.blended(model, clip, image, mask, "red", **QUICK, first=2, seed=5)
+    torch.testing.assert_close(alone.tensor[0], many.tensor[2], atol=1e-4, rtol=0)

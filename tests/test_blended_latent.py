@@ -497,3 +497,82 @@ def test_out_of_memory_says_which_option_halves_it(pipe, image, mask, monkeypatc
         blended_latent(pipe, image, mask, "a dog", n=8, **QUICK)
     with pytest.raises(MemoryError, match="float16"):
         blended_latent(pipe, image, mask, "a dog", n=8, batch=1, **QUICK)
+
+
+# Passes, greys and a closer look
+
+
+def test_one_pass_is_the_plain_method_and_more_keep_the_source(pipe, image, mask, monkeypatch):
+    plain = blended_latent(pipe, image, mask, "a dog", **QUICK)
+    one = blended_latent(pipe, image, mask, "a dog", resamplings=1, resample_above=5, **QUICK)
+    assert torch.equal(plain.latents, one.latents)
+    unet = Counted(monkeypatch, pipe.unet)
+    three = blended_latent(pipe, image, mask, "a dog", resamplings=3, skip=0.0, **QUICK)
+    assert unet.calls == 3 * 3 + 1  # the last move is made once
+    outside = masks.to_latent(mask, (8, 8)).expand(1, 4, 8, 8) == 0
+    assert torch.equal(three.latents[outside], encode(pipe.vae, image)[outside])
+    assert not torch.isclose(three.latents[~outside], plain.latents[~outside]).all()
+
+
+def test_passes_are_repeated_above_a_level_only(pipe, image, mask, monkeypatch):
+    unet = Counted(monkeypatch, pipe.unet)
+    options = dict(resamplings=3, skip=0.0, resample_above=500)
+    blended_latent(pipe, image, mask, "a dog", **options, **QUICK)  # levels 751, 501, 251, 1
+    assert unet.calls == 3 + 3 + 1 + 1
+
+
+def test_black_and_white_is_the_same_with_soft(pipe, image, mask):
+    hard, soft = (
+        blended_latent(pipe, image, mask, "a dog", soft=soft, **QUICK) for soft in (False, True)
+    )
+    assert torch.equal(hard.latents, soft.latents) and torch.equal(hard.tensor, soft.tensor)
+
+
+def test_greys_need_soft_and_darker_ones_change_less(pipe, image):
+    grey = torch.linspace(0, 1, 64).expand(1, 1, 64, 64).clone()
+    grey[..., :16] = 0
+    with pytest.raises(ValueError, match="grey|0 or 1") as refused:
+        blended_latent(pipe, image, grey, "a dog", **QUICK)
+    assert "pass soft=True" in str(refused.value)
+    edit = blended_latent(pipe, image, grey, "a dog", soft=True, paste=True, **QUICK)
+    source = encode(pipe.vae, image)
+    assert torch.equal(edit.latents[..., :2], source[..., :2])
+    assert torch.equal(edit.tensor[..., :16], image[..., :16])
+    assert not torch.isclose(edit.latents[..., 6:], source[..., 6:]).any()
+    with pytest.raises(ValueError, match="choose one"):
+        blended_latent(pipe, image, grey, "a dog", soft=True, shrink=1, **QUICK)
+
+
+def test_a_closer_look_leaves_all_outside_the_mask_bit_for_bit(pipe, monkeypatch):
+    g = torch.Generator().manual_seed(3)
+    picture = torch.rand(1, 3, 90, 130, generator=g) * 2 - 1  # no multiple of anything
+    mask = torch.zeros(1, 1, 90, 130)
+    mask[..., 60:80, 100:125] = 1
+    edit = blended_latent(pipe, picture, mask, "a dog", n=2, around=1.5, **QUICK)
+    outside = mask.expand(2, 3, -1, -1) == 0
+    assert edit.tensor.shape == (2, 3, 90, 130)
+    assert torch.equal(edit.tensor[outside], picture.expand(2, -1, -1, -1)[outside])
+    assert not torch.isclose(edit.tensor[~outside], picture.expand(2, -1, -1, -1)[~outside]).all()
+    assert edit.settings["around"] == 1.5 and edit.settings["window"] == (51, 92, 89, 130)
+
+
+def test_sample_three_can_be_made_alone(pipe, image, mask):
+    options = dict(eta=1.0, seed=3, resamplings=2, **QUICK)
+    four = blended_latent(pipe, image, mask, "a dog", n=4, **options)
+    alone = blended_latent(pipe, image, mask, "a dog", first=3, **options)
+    torch.testing.assert_close(alone.latents[0], four.latents[3], rtol=0, atol=1e-4)
+    assert alone.settings["order"] == [3]
+
+
+def test_negative_words_that_are_not_honoured_are_said(pipe, image, mask):
+    with pytest.warns(UserWarning, match="negative= is not honoured at w=1"):
+        blended_latent(pipe, image, mask, "a dog", negative="a cat", w=1.0, steps=2)
+
+
+def test_a_result_that_is_not_finite_names_the_likely_option(pipe, image, mask, monkeypatch):
+    forward = pipe.unet.forward
+    monkeypatch.setattr(
+        pipe.unet, "forward", lambda *a, **k: type("", (), {"sample": forward(*a, **k)[0] * 1e38})
+    )
+    with pytest.raises(ValueError, match="NaN or infinite values: take a smaller w=3"):
+        blended_latent(pipe, image, mask, "a dog", **QUICK)

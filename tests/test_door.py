@@ -103,3 +103,53 @@ def test_one_picture_takes_a_mask_for_each_edit(name, image):
     )
     torch.testing.assert_close(one.tensor, each.tensor, rtol=0, atol=1e-4)
     assert not torch.equal(one.tensor[0], one.tensor[1])
+
+
+EDITING = ["blended_latent", "blended", "clip_guided", "paint_by_word", "exemplar"]
+
+
+@pytest.mark.parametrize("name", EDITING)
+@pytest.mark.parametrize("wrong", ["judge", "clip", "name"])
+def test_an_object_that_is_no_pipeline_is_named_first(name, wrong):
+    objects = {"judge": torch.nn.Linear(1, 1), "name": "tinyworld"}
+    objects["clip"] = colour_clip.ColourClip(colour_clip.ColourModel())
+    given, kind = objects[wrong], "model" if name in ("blended", "clip_guided") else "pipe"
+    what = "the name 'tinyworld'" if wrong == "name" else f"a {type(given).__name__}"
+    with pytest.raises(ValueError, match=what) as refused:
+        call(name, **{kind: given})
+    assert "bl.load('tinyworld" in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["blended_latent", "blended", "clip_guided", "paint_by_word"])
+def test_a_clip_that_is_a_name_is_refused_before_the_edit(name):
+    with pytest.raises(ValueError, match=r"clip is the name 'ViT-B-32'.*load_clip\('ViT-B-32'\)"):
+        call(name, clip="ViT-B-32")
+    with pytest.raises(ValueError, match="clip is a Linear, which cannot compare"):
+        call(name, clip=torch.nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize("name", EDITING)
+@pytest.mark.parametrize(
+    "bad, sentence",
+    [
+        (dict(n=1.5), "n is 1.5, not an integer"),
+        (dict(n=10**21), "it counts the edits to make"),
+        (dict(batch=0), "batch is 0; how many are made at once"),
+        (dict(first=-1), "first is -1"),
+        (dict(seed=None), "seed is None, not an integer"),
+        (dict(seed=torch.Generator()), "generator.initial_seed"),
+    ],
+)
+def test_counts_and_seeds_are_checked_by_each_method(name, bad, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        call(name, **bad)
+
+
+def test_too_many_pictures_are_refused_with_the_memory_they_take():
+    with pytest.raises(ValueError, match="n is 100000: its pictures alone take .* GB.*first="):
+        call(
+            "blended_latent",
+            n=100_000,
+            image=torch.zeros(1, 3, 512, 512),
+            mask=torch.ones(1, 1, 512, 512),
+        )

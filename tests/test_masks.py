@@ -226,3 +226,31 @@ def test_of_a_batch_the_parts_are_counted_together():
 def test_an_empty_mask_has_no_share_that_survives():
     with pytest.raises(ValueError, match="black everywhere, so nothing of it can survive"):
         masks.survival(torch.zeros(1, 1, 8, 8), (2, 2))
+
+
+def test_strengths_start_with_white_and_let_darker_greys_in_later():
+    grey = torch.tensor([0.0, 0.2, 0.5, 0.75, 1.0]).view(1, 1, 1, 5)
+    moves = torch.cat(masks.strengths(grey, 4)).flatten(1)  # (4,5)
+    assert moves.tolist() == [[0, 0, 0, 0, 1], [0, 0, 0, 1, 1], [0, 0, 1, 1, 1], [0, 0, 1, 1, 1]]
+    assert (moves.diff(dim=0) >= 0).all() and (moves.diff(dim=1) >= 0).all()
+
+
+def test_strengths_of_black_and_white_are_the_mask_itself():
+    binary = (torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0)) > 0.5).float()
+    assert all(torch.equal(now, binary) for now in masks.strengths(binary, 7))
+
+
+@pytest.mark.parametrize("top, left", [(0, 0), (20, 30), (54, 80)])
+def test_the_window_is_a_square_around_the_mask_inside_the_picture(top, left):
+    mask = torch.zeros(1, 1, 64, 96)
+    mask[..., top : top + 10, left : left + 16] = 1
+    y0, x0, y1, x1 = masks.window(mask, 1.5)
+    assert (y1 - y0, x1 - x0) == (24, 24) and 0 <= y0 and 0 <= x0 and y1 <= 64 and x1 <= 96
+    assert mask[..., y0:y1, x0:x1].sum() == mask.sum()
+
+
+def test_a_mask_that_no_square_holds_is_refused():
+    mask = torch.zeros(1, 1, 32, 96)
+    mask[..., 8:16, 10:80] = 1
+    with pytest.raises(ValueError, match="the mask is 70x8, and no square.*leave around= out"):
+        masks.window(mask, 1.5)

@@ -43,3 +43,15 @@ def test_the_global_generator_is_left_alone():
     torch.manual_seed(0)
     Noise(0, 2, "initial")(SHAPE)
     assert torch.equal(torch.rand(3), wanted)
+
+
+def test_noise_that_knows_its_shape_draws_the_same_without_arguments():
+    known, told = Noise(0, 2, "step", shape=SHAPE), Noise(0, 2, "step")
+    for _ in range(2):
+        assert torch.equal(known(), told(SHAPE))
+
+
+@pytest.mark.parametrize("seed", [True, 1.0, None, torch.Generator()])
+def test_a_seed_that_is_no_integer_is_refused(seed):
+    with pytest.raises(ValueError, match="not an integer"):
+        Noise(seed, 1, "initial")

@@ -1,13 +1,17 @@
 """Options: who is asked first, and what is refused."""
 
+import math
+import warnings
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Literal
 
+import numpy as np
 import pytest
+import torch
 
 from blendlab import cards
-from blendlab.options import Options, settle
+from blendlab.options import Options, number, settle
 
 
 @dataclass(frozen=True)
@@ -55,3 +59,78 @@ def test_unknown_options_and_presets_are_named(choose):
         choose(salt=1)
     with pytest.raises(ValueError, match="no preset 'rome'; choose naples, or pass a Baking"):
         choose("rome")
+
+
+# Types and ranges
+
+BAD_NUMBERS = [
+    ("w", math.nan, "w is nan; a guidance weight"),
+    ("w", 1e38, "-1000 to 1000"),
+    ("w", "4", "w is '4', not a number"),
+    ("w", True, "w is True, not a number"),
+    ("eta", -1, "eta is -1; the share of fresh noise.*0 to 1"),
+    ("eta", 10.0, "0 to 1"),
+    ("steps", 2.5, "steps is 2.5, not an integer"),
+    ("steps", True, "not an integer"),
+    ("skip", 25, "0.25 leaves out a quarter"),
+    ("scale", math.inf, "scale is inf"),
+    ("scale", 1e30, "scale is 1e.30"),
+    ("lr", 1e9, "it says how far a step goes"),
+    ("resamplings", 0, "the passes at each level"),
+    ("around", 0.5, "1 to 100"),
+    ("paste", "no", "paste is 'no'; choose True or False"),
+    ("paste", 1, "paste is 1; choose True or False"),
+]
+
+
+@dataclass(frozen=True)
+class Numbers(Options):
+    w: float | None = None
+    eta: float | None = None
+    steps: int | None = None
+    skip: float | None = None
+    scale: float | None = None
+    lr: float | None = None
+    resamplings: int = 1
+    around: float | None = None
+    paste: bool = False
+
+
+@pytest.mark.parametrize("name, value, sentence", BAD_NUMBERS)
+def test_numbers_of_another_type_or_out_of_range_are_refused(name, value, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Numbers(**{name: value})
+
+
+def test_usual_numbers_pass():
+    Numbers(w=4, eta=1, steps=50, skip=0, scale=1000, lr=0.1, resamplings=3, around=1.5, paste=True)
+    Numbers(w=np.float32(7.5), steps=np.int64(50))
+
+
+def test_the_seed_is_an_integer_and_a_generator_gets_its_fix():
+    for bad in (True, 1.0, None, "0"):
+        with pytest.raises(ValueError, match="seed is .*, not an integer"):
+            number("seed", bad)
+    with pytest.raises(ValueError, match=r"pass generator.initial_seed\(\)"):
+        number("seed", torch.Generator())
+    for good in (0, -3, 2**40, np.int64(5)):
+        number("seed", good)
+    with pytest.raises(ValueError, match="n is 9{21}; it counts the edits"):
+        number("n", int("9" * 21))
+
+
+@pytest.mark.parametrize(
+    "name, meant", [("minute", "minutes"), ("num_inference_steps", "steps"), ("generator", "seed")]
+)
+def test_an_unknown_option_names_the_one_that_is_meant(name, meant):
+    with pytest.raises(TypeError, match=f"you may mean '{meant}'"):
+        settle(Baking, "bake", None, {}, {}, None, {name: 1}, "steps seed")
+
+
+def test_a_model_without_recommended_settings_is_said_once():
+    stranger = SimpleNamespace(name_or_path="")
+    with pytest.warns(UserWarning, match="no settings for bake, so it runs with w=7.5, steps=50"):
+        settle(Numbers, "bake", stranger, {}, {"w": 7.5, "steps": 50}, None, {})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        settle(Numbers, "bake", stranger, {}, {"w": 7.5}, None, {"w": 3.0})

@@ -88,3 +88,15 @@ def test_bad_numbers_are_refused_with_the_fix():
         schedule.timesteps(50, skip=25)
     with pytest.raises(ValueError, match="leading, trailing or linspace"):
         schedule.timesteps(50, spacing="even")
+
+
+def test_renoised_states_have_the_level_they_were_brought_up_to():
+    schedule, g = Schedule.scaled_linear(), torch.Generator().manual_seed(0)
+    x0, first, second = torch.randn(3, 1, 4, 64, 64, generator=g)
+    for t_next in (300, -1):
+        x = schedule.renoise(schedule.add_noise(x0, t_next, first), 600, t_next, second)
+        a, s = schedule.levels(600)
+        noise = (x - a * x0) / s
+        assert noise.std().item() == pytest.approx(1, abs=0.03)  # 16384 draws: 0.6%
+        assert (noise * x0).mean().item() == pytest.approx(0, abs=0.03)
+    assert torch.equal(schedule.renoise(x0, 600, 600, first), x0)

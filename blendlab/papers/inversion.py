@@ -175,7 +175,7 @@ def settled(kind, method, pipe, asked, **fallback):
     """
     editing = cards.settings(pipe, "blended_latent")
     fallback |= FALLBACK | {name: editing[name] for name in ("w", "steps") if name in editing}
-    return settle(kind, method, pipe, {}, fallback, None, asked)
+    return settle(kind, method, pipe, {}, fallback, None, asked, known=bool(editing))
 
 
 def admit(pipe, texts, image, noise, n, how):
