@@ -125,13 +125,14 @@ def network_calls(pipe, run) -> list[tuple]:
     calls = []
 
     def noting(part, method):
-        call = getattr(getattr(pipe, part), method)
+        kind = type(getattr(pipe, part))  # not the network alone: an edit may work on a copy of it
+        call = getattr(kind, method)
 
-        def noted(*args, **kwargs):
+        def noted(network, *args, **kwargs):
             calls.append((part, method, args, kwargs))
-            return call(*args, **kwargs)
+            return call(network, *args, **kwargs)
 
-        return mock.patch.object(getattr(pipe, part), method, noted)
+        return mock.patch.object(kind, method, noted)
 
     with ExitStack() as stack:
         for part, method in NETWORKS:
