@@ -338,7 +338,7 @@ def deliberate(error: Exception) -> bool:
 
 
 # The options that sentences of the package speak of, in Python's words.
-OPTIONS = "n|steps|w|skip|preset|paste|seed|batch|mask|view|device|clip"
+OPTIONS = "n|steps|w|skip|preset|paste|soft|around|seed|batch|mask|view|device|clip"
 
 
 def in_shell_words(sentence: str) -> str:

@@ -133,4 +133,5 @@ def settle(
 def _unknown(method, name, names):
     near = [ALIASES[name]] if ALIASES.get(name) in names else get_close_matches(name, names, 1)
     hint = f"; you may mean {near[0]!r}" if near else ""
+    hint += ", the share left out: strength=0.75 is skip=0.25" if name == "strength" else ""
     return f"{method} has no option {name!r}; it has {', '.join(names)}{hint}"

@@ -180,6 +180,18 @@ def test_paste_puts_every_kept_pixel_back(run, sd1, scene, tmp_path):
         assert (after == before)[kept == 0].all() == same
 
 
+def test_greys_need_soft_and_around_edits_a_crop(run, sd1, scene, tmp_path):
+    half = tmp_path / "half.png"
+    Image.open(scene[3]).point(lambda v: v // 2).save(half)
+    words = ["edit", "--image", scene[1], "--mask", half, "--prompt", "a cat", "--model", sd1]
+    words += ["--steps", 2, "--w", 2, "-o", tmp_path / "soft.png"]
+    code, _, err = run(*words)
+    assert code == 2 and "or pass --soft" in err
+    code, _, err = run(*words, "--soft", "--around", 1.5)
+    before, kept, after = (np.asarray(Image.open(p)) for p in (scene[1], half, words[-1]))
+    assert code == 0 and (after == before)[kept == 0].all(), err
+
+
 def test_rank_refuses_pictures_of_two_sizes(run, scene, tmp_path):
     Image.open(scene[1]).resize((48, 32)).save(tmp_path / "other.png")
     code, _, err = run("rank", "--prompt", "a cat", scene[1], tmp_path / "other.png")

@@ -206,7 +206,7 @@ def see(reference, size: int, region=None) -> Tensor:
     """
     cover = 1.0
     if not isinstance(reference, Tensor):
-        reference = images._open(reference, "reference")
+        reference, _ = images._open(reference, "reference")
         width, height = reference.size
         if not width * height:
             raise ValueError(
