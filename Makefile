@@ -7,11 +7,12 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help run test bench lab notebooks lint clean
+.PHONY: help run test security bench lab notebooks lint clean
 
 help:
 	@echo "make run         execute the whole course on tinyworld; notebooks and pictures go to out/"
 	@echo "make test        run all tests (one file: make test ARGS=tests/test_cli.py)"
+	@echo "make security    run the tests of evil folders on the oldest versions that are allowed"
 	@echo "make bench       time edits beside their bare network calls and beside diffusers, as ratios"
 	@echo "make lab         open JupyterLab on notebook 00"
 	@echo "make notebooks   execute all notebooks and save them in place (some: make notebooks ARGS=notebooks/00_start_here.ipynb)"
@@ -26,6 +27,13 @@ run: $(STAMP)
 test: $(STAMP)
 	@mkdir -p out
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --junitxml=out/tests.xml $(ARGS)
+
+# Floors of the libraries that open folders; PyTorch is the one that is installed.
+FLOORS := diffusers==0.35.0 transformers==4.56.0 huggingface_hub==0.34.0 tokenizers==0.22.0
+security: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_security.py $(ARGS)
+	@test -d out/floors || $(BIN)/python -m pip install --quiet --no-deps --target out/floors $(FLOORS)
+	OMP_NUM_THREADS=1 PYTHONPATH=out/floors $(BIN)/python -m pytest tests/test_security.py $(ARGS)
 
 bench: $(STAMP)
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/python bench/bench.py $(ARGS)

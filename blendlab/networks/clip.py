@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from . import folders
+
 
 @dataclass
 class Clip:
@@ -36,6 +38,7 @@ def load_clip(name="ViT-B-16", pretrained="openai", device=None):
 
     folder = Path(str(name).removeprefix("local-dir:")).expanduser()
     if folder.is_dir():
+        folders.check_clip(folder)
         if not any(folder.glob("*.safetensors")):  # open_clip would go on with random weights
             raise FileNotFoundError(
                 f"{folder} holds no weights; put open_clip_model.safetensors there"
@@ -53,6 +56,7 @@ def load_clip(name="ViT-B-16", pretrained="openai", device=None):
     model = (
         open_clip.create_model(name, device=device or "cpu", **weights).eval().requires_grad_(False)
     )
+    folders.check_finite(model, name)
     size, card = model.visual.image_size, folder / "blendlab.json"
     words = json.loads(card.read_text(encoding="utf-8")).get("words") if card.is_file() else None
     side = size if isinstance(size, int) else size[0]

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import folders
 from .clip import load_clip
 
 MEAN, STD = (
@@ -192,7 +193,6 @@ class ExemplarPipeline:
         from transformers import CLIPVisionConfig
 
         folder = Path(folder)
-        read = lambda name: json.loads(Path(folder, name).read_text(encoding="utf-8"))  # noqa: E731
 
         file = folder / "image_encoder" / "model.safetensors"
         if file.is_file():
@@ -208,7 +208,7 @@ class ExemplarPipeline:
         take_weights(encoder, weights)
 
         kinds = {"vae": "AutoencoderKL", "unet": "UNet2DConditionModel"}
-        kinds["scheduler"] = read("scheduler/scheduler_config.json")["_class_name"]
+        kinds["scheduler"] = folders.scheduler(folder / "scheduler")
         places = {name: folder / name for name in kinds}
         if vae and not places["vae"].is_dir():
             places["vae"] = vae
@@ -216,7 +216,7 @@ class ExemplarPipeline:
             name: getattr(diffusers, kind).from_pretrained(places[name], local_files_only=True)
             for name, kind in kinds.items()
         }
-        shown = read("feature_extractor/preprocessor_config.json")
+        shown = folders.read_json(folder / "feature_extractor/preprocessor_config.json")
         numbers = {"mean": tuple(shown["image_mean"]), "std": tuple(shown["image_std"])}
         return cls(encoder=encoder, **parts, **numbers, name_or_path=folder).to(dtype=torch.float32)
 

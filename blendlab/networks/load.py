@@ -5,7 +5,6 @@ well. Read next: ../papers/blended_latent.py.
 """
 
 import difflib
-import json
 import re
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import torch
 
 from ..cards import CONVERTED, KNOWN, LENDERS, SHIPPED, WEIGHTS
+from . import folders
 from .clip import load_clip
 
 EXEMPLAR = "PaintByExamplePipeline"
@@ -129,6 +129,7 @@ def _open(folder, device, dtype):
 
         with _quiet():
             return ExemplarPipeline.from_folder(folder).to(device, dtype)
+    folders.check_pipeline(folder)
     with _quiet():
         pipe = kind.from_pretrained(
             folder,
@@ -143,9 +144,9 @@ def _open(folder, device, dtype):
         from .patches import Patches, in_patches
 
         pipe.unet = Patches(pipe.unet) if in_patches(pipe.unet) else pipe.unet
-    for part in pipe.components.values():
+    for name, part in pipe.components.items():
         if isinstance(part, torch.nn.Module):
-            part.eval().requires_grad_(False)
+            folders.check_finite(part.eval().requires_grad_(False), folder / name)
     return pipe.to(device)
 
 
@@ -163,8 +164,8 @@ def _kind(folder):
             f"{folder} has no model_index.json, so it is no diffusers pipeline; give the folder "
             "that save_pretrained wrote"
         )
-    name = json.loads(index.read_text(encoding="utf-8"))["_class_name"]
-    unet = json.loads(unet.read_text(encoding="utf-8")) if unet.is_file() else {}
+    name = str(folders.read_json(index).get("_class_name"))
+    unet = folders.read_json(unet) if unet.is_file() else {}
     ours, theirs = unet.get("in_channels"), unet.get("out_channels")
     if name == EXEMPLAR:
         if ours != 9:
