@@ -203,9 +203,12 @@ def _row(label, columns):
         interval = outcomes
         if isinstance(outcomes, torch.Tensor):
             shares = outcomes.dtype == torch.bool
-            interval = metrics.mean(outcomes)
-            if shares:
+            if not len(outcomes):  # none of a few tasks may have such an outcome
+                interval = (math.nan,) * 3
+            elif shares:
                 interval = metrics.proportion(int(outcomes.sum()), len(outcomes))
+            else:
+                interval = metrics.mean(outcomes)
             kept = outcomes[:KEPT].tolist()
             first[column] = (
                 "".join(map("01".__getitem__, kept)) if shares else list(map(_short, kept))
