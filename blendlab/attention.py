@@ -185,7 +185,8 @@ def tokens(pipe, prompt: str, word: str) -> list[int]:
     A word of several pieces has several places; so has one that occurs several times.
     """
     prompts.check(pipe, prompt)
-    pieces, wanted = pipe.tokenizer.tokenize(prompt), pipe.tokenizer.tokenize(word)
+    with prompts.one_at_a_time:
+        pieces, wanted = (pipe.tokenizer.tokenize(text) for text in (prompt, word))
     n = len(wanted)
     # A word's last piece ends with </w>, so words begin after such a piece: no "cat" in "bobcat".
     starts = [i for i in range(len(pieces)) if i == 0 or pieces[i - 1].endswith("</w>")]

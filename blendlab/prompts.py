@@ -5,12 +5,16 @@ Next: guidance.py, whose `cfg` takes the text and the null that `encode` returns
 """
 
 import re
+import threading
 
 import torch
 
 from . import cards
 
 SMALL = 5000  # a vocabulary below this holds whole words and no others; CLIP's has 49408 entries
+
+# A tokenizer keeps how it pads and cuts as a state, so threads take turns.
+one_at_a_time = threading.RLock()
 
 
 def listed(prompt, name: str = "prompt") -> list[str]:
@@ -41,7 +45,8 @@ def check(pipe, prompt: str, name: str = "prompt"):
 
 def fits(text: str, tokenizer, room: int, name: str = "prompt", who: str = "the text encoder"):
     """Refuse a text of more tokens than `room`, or with a token that would end it early."""
-    ids = tokenizer(text, truncation=False, verbose=False).input_ids  # start, words, end
+    with one_at_a_time:
+        ids = tokenizer(text, truncation=False, verbose=False).input_ids  # start, words, end
     marks = {tokenizer.bos_token_id, tokenizer.eos_token_id}
     if marks & set(ids[1:-1]):
         raise ValueError(
@@ -72,13 +77,14 @@ def encode(pipe, prompts: list[str], negative: str = "", size: tuple[int, int] =
     """
     # where the networks run, also when they wait on the CPU for their turn
     device = pipe._execution_device
-    encoded = pipe.encode_prompt(
-        prompts,
-        device=device,
-        num_images_per_prompt=1,
-        do_classifier_free_guidance=True,
-        negative_prompt=[negative] * len(prompts) if negative else None,
-    )
+    with one_at_a_time:
+        encoded = pipe.encode_prompt(
+            prompts,
+            device=device,
+            num_images_per_prompt=1,
+            do_classifier_free_guidance=True,
+            negative_prompt=[negative] * len(prompts) if negative else None,
+        )
     if not hasattr(pipe, "text_encoder_2"):
         return encoded  # text, null
 

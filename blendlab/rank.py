@@ -105,7 +105,9 @@ def read(clip, texts: list[str]) -> Tensor:
         prompts.known_words(text, getattr(clip, "words", None), "this CLIP")
         _check_length(clip.tokenizer, text)
     device = next(clip.model.parameters()).device
-    return F.normalize(clip.model.encode_text(clip.tokenizer(texts).to(device)), dim=-1)
+    with prompts.one_at_a_time:
+        ids = clip.tokenizer(texts)
+    return F.normalize(clip.model.encode_text(ids.to(device)), dim=-1)
 
 
 def _check_length(tokenizer, text):

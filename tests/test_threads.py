@@ -1,13 +1,14 @@
 """Threads: two that use one pipeline at once, as widgets do, each get what they get alone."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 import blendlab as bl
-from blendlab import attention
+from blendlab import attention, prompts
 
 HOW = dict(steps=3, w=3.0, seed=3)
 MASK = torch.zeros(1, 1, 64, 64)
@@ -52,6 +53,26 @@ def together(*tasks, times=2):
 
         with ThreadPoolExecutor(len(tasks)) as threads:
             yield [future.result() for future in [threads.submit(run, task) for task in tasks]]
+
+
+def test_threads_take_turns_with_a_tokenizer(sd, monkeypatch):
+    """It keeps how it pads as a state: without turns one in some edits died of texts of two sizes."""
+    order, begun, encode_prompt = [], threading.Event(), sd.encode_prompt
+
+    def slow(*args, **kwargs):
+        begun.set()
+        time.sleep(0.3)
+        order.append("encoded")
+        return encode_prompt(*args, **kwargs)
+
+    monkeypatch.setattr(sd, "encode_prompt", slow)
+    thread = threading.Thread(target=prompts.encode, args=(sd, ["a red car"]))
+    thread.start()
+    begun.wait()
+    prompts.check(sd, "a car")
+    order.append("checked")
+    thread.join()
+    assert order == ["encoded", "checked"]
 
 
 @pytest.mark.parametrize("beside", BESIDE)

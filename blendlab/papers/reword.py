@@ -10,7 +10,7 @@ from functools import partial
 
 import torch
 
-from .. import attention
+from .. import attention, prompts
 from ..edit import Edit, memory_advice
 from ..latents import decode
 from ..twins import twin
@@ -116,7 +116,8 @@ def mapped(pipe, prompt, changed):
     Where a word gives way to one of more or fewer pieces, what the old pieces got is shared by the
     new ones (section 3.2, word swap), and the tokens after it follow at their new places.
     """
-    old, new = (pipe.tokenizer.tokenize(text) for text in (prompt, changed))
+    with prompts.one_at_a_time:
+        old, new = (pipe.tokenizer.tokenize(text) for text in (prompt, changed))
     if len(old) == len(new):
         return None
     head = _alike(old, new)
