@@ -56,7 +56,7 @@ def together(*tasks, times=2):
 
 
 def test_threads_take_turns_with_a_tokenizer(sd, monkeypatch):
-    """It keeps how it pads as a state: without turns one in some edits died of texts of two sizes."""
+    """It keeps how it pads as a state: without turns, now and then an edit died of two lengths."""
     order, begun, encode_prompt = [], threading.Event(), sd.encode_prompt
 
     def slow(*args, **kwargs):
