@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 WEIGHTS = Path(__file__).parent / "weights"
+KEPT = "_blendlab"  # where a pipeline's configuration, and so its model_index.json, keeps the card
 
 # The networks that travel with the package, and the command that trains each one.
 SHIPPED = {
@@ -107,21 +108,79 @@ CONVERTED = {
 }
 
 
-def card(pipe):
+def read(folder) -> dict:
+    """The card in a folder: its blendlab.json, or what save_pretrained kept of one; {} for none."""
+    file, index = Path(folder, "blendlab.json"), Path(folder, "model_index.json")
+    if file.is_file():
+        return _checked(read_json(file), file)
+    kept = read_json(index).get(KEPT) if index.is_file() else None
+    return _checked(kept, index) if kept else {}
+
+
+def published(name) -> dict:
+    """The card of a published model, by its repository or address; {} for a stranger."""
+    for entry in (*KNOWN.values(), *CONVERTED.values()):
+        if name in dict(entry.mirrors):
+            return {"size": entry.size, "licence": entry.licence, "settings": entry.settings}
+    return {}
+
+
+def remember(pipe, card: dict) -> None:
+    """Let a pipeline carry its card, also into the folder that its save_pretrained writes."""
+    if hasattr(pipe, "register_to_config"):
+        pipe.register_to_config(**{KEPT: card})
+    else:
+        pipe.card = card
+
+
+def card(pipe) -> dict:
     """Return what a model says about itself: its blendlab.json, or its registry entry, or {} for a
     stranger.
 
-    Found through the place that a pipeline was loaded from, so one that you opened yourself has a
-    card too.
+    A model that `load` opened carries its card, wherever the process stands and whatever becomes of
+    the folder. For a pipeline that you opened yourself it is looked up where that came from.
     """
+    config = getattr(pipe, "config", None)
+    kept = config.get(KEPT) if isinstance(config, dict) else getattr(pipe, "card", None)
+    if kept is not None:
+        return kept
     source = str(getattr(pipe, "name_or_path", None) or "")
-    file = Path(source, "blendlab.json")
-    if source and file.is_file():
-        return json.loads(file.read_text(encoding="utf-8"))
-    for entry in (*KNOWN.values(), *CONVERTED.values()):
-        if source in dict(entry.mirrors):
-            return {"size": entry.size, "licence": entry.licence, "settings": entry.settings}
-    return {}
+    return (read(source) if source else {}) or published(source)
+
+
+def read_json(file: Path, kind=dict):
+    """What is in a JSON file; a sentence that names the file where there is none, or another kind.
+
+    kind: dict, or object for anything.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing: copy or download the whole folder again")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # also of the encoding
+        raise ValueError(f"{file} is no JSON ({error}): copy or download it again") from error
+    if not isinstance(content, kind):
+        raise ValueError(
+            f"{file} holds a {type(content).__name__}, not a dictionary of settings: copy or "
+            "download it again"
+        )
+    return content
+
+
+def _checked(card, file):
+    """A card that means what the package takes it to mean. Strangers write cards, too."""
+    settings = card.get("settings", {}) if isinstance(card, dict) else None
+    if not isinstance(settings, dict) or not all(isinstance(v, dict) for v in settings.values()):
+        raise ValueError(f'{file}: "settings" has to be {{method: {{option: value}}}}')
+    words, size = card.get("words") or [], card.get("size", 64)
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise ValueError(f'{file}: "words" has to be a list of texts')
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise ValueError(f'{file}: "size" is {size!r}; it is the side of a picture in pixels')
+    lender = card.get("perceptual")
+    if lender is not None and lender not in list(SHIPPED):  # it is loaded by this name
+        raise ValueError(f'{file}: "perceptual" is {lender!r}; it may be {", ".join(SHIPPED)}')
+    return card
 
 
 def lent():

@@ -41,6 +41,13 @@ def denoiser(unet, schedule, prediction="epsilon", timesteps=None):
             if cond is None
             else {"encoder_hidden_states": cond}
         )
+        classes = getattr(getattr(unet, "config", None), "num_class_embeds", None)
+        if classes and "class_labels" not in kwargs:
+            raise ValueError(
+                f"this network was trained with {classes} classes and is told none: pass "
+                "cond={'class_labels': labels}, or wrap it, pipe.unet = "
+                "blendlab.networks.adm.OneClass(pipe.unet, label)"
+            )
         levels = torch.full((len(x),), t, device=x.device)
         out = unet(x.to(dtype), levels, **kwargs)
         out = getattr(out, "sample", out).to(x.dtype)  # (B, C or 2C, H, W)

@@ -529,7 +529,7 @@ def test_a_file_that_is_not_weights_alone_is_refused_and_runs_nothing(tmp_path, 
 
 def test_a_file_of_one_tensor_or_no_file_is_refused(tmp_path):
     torch.save(torch.zeros(3), tmp_path / "tensor.pt")
-    with pytest.raises(ValueError, match="holds a Tensor; give a file that holds a state_dict"):
+    with pytest.raises(ValueError, match="holds a Tensor: give a file with a state_dict"):
         load(tmp_path / "tensor.pt")
     with pytest.raises(FileNotFoundError, match="there is no file .*nowhere.pt"):
         load("nowhere.pt")

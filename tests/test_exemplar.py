@@ -211,25 +211,16 @@ def test_a_repository_is_fetched_part_by_part_and_opened(pipe, tmp_path, monkeyp
 
 
 def test_only_the_parts_that_are_needed_are_fetched():
-    from blendlab.networks.load import _parts
+    from blendlab.networks.folders import EXEMPLAR, Plan
+    from blendlab.networks.load import _wanted
 
-    files = [
-        "model_index.json",
-        "README.md",
-        "unet/config.json",
-        "unet/a.bin",
-        "unet/a.safetensors",
-        "vae/a.bin",
-    ]
-    files += ["safety_checker/a.bin", "unet/a.fp16.safetensors", "image_encoder/config.json"]
-    wanted = {
-        "model_index.json",
-        "unet/config.json",
-        "unet/a.safetensors",
-        "vae/a.bin",
-        "image_encoder/config.json",
-    }
-    assert set(_parts(files)) == wanted
+    name = "diffusion_pytorch_model"
+    files = ["model_index.json", "README.md", "unet/config.json", "safety_checker/config.json"]
+    files += [f"unet/{name}.{kind}" for kind in ("bin", "safetensors", "fp16.safetensors")]
+    files += [f"vae/{name}.bin", "image_encoder/config.json", "unet/evil.py"]
+    wanted = {"model_index.json", "unet/config.json", "image_encoder/config.json"}
+    wanted |= {f"unet/{name}.safetensors", f"vae/{name}.bin"}
+    assert set(_wanted(files, Plan(EXEMPLAR, {}, {}), half=False)) == wanted
 
 
 # The nine channels

@@ -11,9 +11,10 @@ from types import SimpleNamespace
 import checkpoints
 import pytest
 import torch
-from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
 from blendlab.cards import KNOWN, SHIPPED, WEIGHTS, card, settings
+from blendlab.networks import folders
 from blendlab.networks import load as networks
 from blendlab.networks.clip import load_clip
 from blendlab.networks.load import load
@@ -150,6 +151,7 @@ def test_a_folder_with_only_half_precision_files_loads_in_float32(saved, tmp_pat
 def test_the_gpu_gets_half_precision_except_for_shipped_networks(monkeypatch, saved, tmp_path):
     asked = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     monkeypatch.setattr(
         networks, "_open", lambda folder, device, dtype: asked.append((device.type, dtype))
     )
@@ -270,21 +272,17 @@ def hub(monkeypatch, saved):
         hub.asked.append((repository, revision))
         if repository not in hub.there:
             raise ConnectionError(f"{repository} is gone")
-        files = [SimpleNamespace(rfilename=str(file)) for file in hub.folder.rglob("*.*")]
-        return SimpleNamespace(siblings=files)
+        files = [file.relative_to(hub.folder).as_posix() for file in hub.folder.rglob("*.*")]
+        return SimpleNamespace(siblings=[SimpleNamespace(rfilename=file) for file in files])
 
     def snapshot_download(repository, revision, local_files_only=False, allow_patterns=None):
         if local_files_only:
             raise FileNotFoundError("not in the cache")
-        return str(hub.folder)
-
-    def download(repository, **options):
-        hub.downloads.append(options)
+        hub.downloads.append(allow_patterns)
         return str(hub.folder)
 
     monkeypatch.setattr("huggingface_hub.model_info", model_info)
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    monkeypatch.setattr(DiffusionPipeline, "download", download)
     return hub
 
 
@@ -294,20 +292,34 @@ def test_a_repository_is_downloaded_without_its_filter_and_opened(hub):
     assert (
         hub.asked == [("someone/some-model", "main")] and pipe.name_or_path == "someone/some-model"
     )
-    (options,) = hub.downloads
-    assert (
-        options["use_safetensors"]
-        and options["safety_checker"] is None
-        and options["variant"] is None
-    )
-    assert "trust_remote_code" not in options
+    small, files = hub.downloads
+    assert small == ["model_index.json", "unet/config.json"]
+    weights = [file for file in files if file.endswith(".safetensors")]
+    assert sorted(file.split("/")[0] for file in weights) == ["text_encoder", "unet", "vae"]
+    assert any(file.startswith("tokenizer/") for file in files)
+    assert not any("safety" in file for file in files)
+
+
+def test_of_a_repository_only_what_is_opened_is_fetched():
+    name, parts = "diffusion_pytorch_model", folders.LAYOUTS["StableDiffusionPipeline"]
+    plan = folders.Plan("StableDiffusionPipeline", dict.fromkeys(parts), {})
+    unet = [f"unet/{name}{kind}.safetensors" for kind in ("", ".fp16", ".non_ema")]
+    others = ["v1-5.ckpt", f"unet/{name}.bin", "unet/evil.py", "safety_checker/model.safetensors"]
+    files = ["model_index.json", *unet, *others, "vae/config.json", "tokenizer/merges.txt"]
+    wanted = ["model_index.json", "tokenizer/merges.txt", "vae/config.json"]
+    assert sorted(networks._wanted(files, plan, half=False)) == sorted([*wanted, unet[0]])
+    assert sorted(networks._wanted(files, plan, half=True)) == sorted([*wanted, unet[1]])
+    alone = networks._wanted([unet[1]], plan, half=False)  # better than nothing
+    assert alone == [unet[1]]
 
 
 def test_half_precision_is_downloaded_as_half_the_bytes(hub, saved, tmp_path):
     saved["sd1"][1].save_pretrained(tmp_path, variant="fp16")
+    saved["sd1"][1].save_pretrained(tmp_path)
     hub.there, hub.folder = {"someone/some-model"}, tmp_path
     load("someone/some-model", dtype=torch.float16, device="cpu")
-    assert hub.downloads[0]["variant"] == "fp16"
+    weights = [file for file in hub.downloads[-1] if file.endswith(".safetensors")]
+    assert len(weights) == 3 and all(".fp16." in file for file in weights)
 
 
 def test_a_mirror_that_is_gone_leads_to_the_next(hub):
@@ -331,7 +343,7 @@ def test_a_model_that_cannot_run_is_refused_before_it_is_downloaded(hub, tmp_pat
     hub.there, hub.folder = {"someone/inpainting"}, tmp_path
     with pytest.raises(ValueError, match="9 channels"):
         load("someone/inpainting")
-    assert not hub.downloads
+    assert hub.downloads == [["model_index.json", "unet/config.json"]]
 
 
 def test_what_an_earlier_session_downloaded_opens_offline(saved, tmp_path, monkeypatch):

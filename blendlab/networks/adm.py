@@ -7,11 +7,14 @@ openai/guided-diffusion (MIT), unet.py and README.md. Next: ../papers/blended.py
 what comes out.
 """
 
-import pickle
 from itertools import count
 from pathlib import Path
 
 import torch
+from diffusers.configuration_utils import FrozenDict
+from torch import nn
+
+from .weights import FLOATS, check_weights, read_pickle
 
 # Their names of a part's layers -> diffusers' names.
 BLOCK = {
@@ -52,17 +55,7 @@ def load(path, device="cpu", dtype=torch.float32, betas=None, **options):
     path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path.absolute()}; check the path")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(
-            f"{path} is not a file of weights alone; download it again, or save the network's "
-            "state_dict with torch.save"
-        ) from error
-    if not isinstance(state, dict):
-        raise ValueError(
-            f"{path} holds a {type(state).__name__}; give a file that holds a state_dict"
-        )
+    state = read_pickle(path)
     told = {"betas": "linear"} | OFFICIAL.get(path.name, {}) | options
     usual = told.pop("betas")
     return pipeline(convert(state, dtype=dtype, **told).to(device), betas or usual)
@@ -126,7 +119,8 @@ def convert(state, size=None, head_channels=64, heads=None, legacy=True, dtype=t
     legacy: qkv holds q, k, v of head 0, then of head 1, ...; False: all q, all k, all v
             (use_new_attention_order).
     Classes are given as `unet(x, t, class_labels=labels)`, to a denoiser as cond={"class_labels":
-    labels}. ValueError names the keys that are unknown or missing.
+    labels}; `OneClass` tells a network the same one for good. ValueError names the keys that are
+    unknown or missing.
     """
     blocks, attends, plain, names = _layout(state)
     unet = _empty(state, blocks, attends, plain, size, head_channels, heads)
@@ -142,6 +136,7 @@ def convert(state, size=None, head_channels=64, heads=None, legacy=True, dtype=t
     }
     _refuse("unknown", state.keys() - table.keys())
     _refuse("missing", table.keys() - state.keys())
+    _refuse("not of floats", {key for key in table if state[key].dtype not in FLOATS})
 
     weights = {}
     for key, ours in table.items():
@@ -158,6 +153,7 @@ def convert(state, size=None, head_channels=64, heads=None, legacy=True, dtype=t
             )
             parts = [part.flatten(0, 1).clone() for part in parts]
         weights |= zip(ours, parts, strict=True)
+    check_weights(unet, weights, "this state dict")
     unet.load_state_dict(weights, assign=True)
     return unet.eval().requires_grad_(False)
 
@@ -299,6 +295,31 @@ def _empty(state, blocks, attends, plain, size, head_channels, heads):
     if special:
         unet.save_pretrained = _no_folder
     return unet
+
+
+class OneClass(nn.Module):
+    """A network with classes that is always told the same one, so that every method can run it.
+
+    pipe.unet = OneClass(pipe.unet, 207). The authors of Blended Diffusion draw a class for each
+    step instead. label: a number below unet.config.num_class_embeds.
+    """
+
+    def __init__(self, unet, label: int):
+        super().__init__()
+        classes = unet.config.num_class_embeds
+        if not classes:
+            raise ValueError("this network has no classes: use it as it is")
+        if isinstance(label, bool) or label not in range(classes):
+            raise ValueError(f"label is {label!r}; this network has the classes 0 to {classes - 1}")
+        self.unet, self.label = unet, label
+        self.config = FrozenDict({**unet.config, "num_class_embeds": None})
+
+    dtype = property(lambda self: self.unet.dtype)
+    device = property(lambda self: self.unet.device)
+
+    def forward(self, sample, timestep, **kwargs):
+        labels = torch.full((len(sample),), self.label, device=sample.device)
+        return self.unet(sample, timestep, class_labels=labels, **kwargs)
 
 
 def _no_folder(*args, **kwargs):

@@ -4,13 +4,14 @@ Any open_clip model, with its own size and normalisation; pictures are different
 Next: ../rank.py, which asks it which edit is best.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from . import folders
+from .. import cards
+from . import folders, opening
+from .weights import brief, check_finite, check_weights, header
 
 
 @dataclass
@@ -27,22 +28,20 @@ class Clip:
     words: tuple | None = None  # all that it was trained on; None: it reads anything
 
 
+@opening.undisturbed()
 def load_clip(name="ViT-B-16", pretrained="openai", device=None):
     """Return a `Clip` in float32, frozen.
 
     name: an open_clip architecture, `pretrained` naming its weights (the default is what BD and BLD
         use, image_editor.py:87-89), or a folder with open_clip_config.json and weights, which never
-        downloads. The folder's blendlab.json, if there is one, lists the words that it knows.
+        downloads and of which nothing runs. Its blendlab.json, if there is one, lists the words
+        that it knows.
     """
     import open_clip
 
     folder = Path(str(name).removeprefix("local-dir:")).expanduser()
     if folder.is_dir():
-        folders.check_clip(folder)
-        if not any(folder.glob("*.safetensors")):  # open_clip would go on with random weights
-            raise FileNotFoundError(
-                f"{folder} holds no weights; put open_clip_model.safetensors there"
-            )
+        _check(folder)
         name, weights = f"local-dir:{folder}", {}
     elif pretrained in open_clip.list_pretrained_tags_by_model(str(name)):
         quick_gelu = open_clip.get_pretrained_cfg(name, pretrained).get("quick_gelu", False)
@@ -56,9 +55,28 @@ def load_clip(name="ViT-B-16", pretrained="openai", device=None):
     model = (
         open_clip.create_model(name, device=device or "cpu", **weights).eval().requires_grad_(False)
     )
-    folders.check_finite(model, name)
-    size, card = model.visual.image_size, folder / "blendlab.json"
-    words = json.loads(card.read_text(encoding="utf-8")).get("words") if card.is_file() else None
+    check_finite(model, folder if folder.is_dir() else name)
+    size = model.visual.image_size
+    words = cards.read(folder).get("words") if folder.is_dir() else None
     side = size if isinstance(size, int) else size[0]
     mean, std = tuple(model.visual.image_mean), tuple(model.visual.image_std)
     return Clip(model, open_clip.get_tokenizer(name), side, mean, std, words and tuple(words))
+
+
+def _check(folder):
+    """Refuse a folder that runs or fetches anything, or whose weights are not those of its CLIP."""
+    import open_clip
+
+    folders.check_clip(folder)
+    file = folders.clip_file(folder)
+    try:
+        with torch.device("meta"):
+            skeleton = open_clip.create_model(
+                f"local-dir:{folder}", device="meta", load_weights=False
+            )
+    except Exception as error:  # a library may raise anything about numbers that do not fit
+        raise ValueError(
+            f"{folder / 'open_clip_config.json'} describes no CLIP ({brief(error)}): copy or "
+            "download it again"
+        ) from error
+    check_weights(skeleton, header(file), file)

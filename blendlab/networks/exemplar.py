@@ -13,8 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import folders
+from .. import cards
+from . import folders, opening
 from .clip import load_clip
+from .weights import brief, read, take_weights
 
 MEAN, STD = (
     (0.48145466, 0.4578275, 0.40821073),
@@ -135,18 +137,6 @@ def vision_tower(visual):
     return tower.float().eval().requires_grad_(False)
 
 
-def take_weights(module, weights: dict) -> None:
-    """Load weights whose names may hold "vision_model.", which some versions of transformers
-    write.
-    """
-    plain = lambda key: key.replace("vision_model.", "")  # noqa: E731
-    mine = {plain(key): key for key in module.state_dict()}
-    weights = {
-        plain(key): value for key, value in weights.items() if not key.endswith("position_ids")
-    }
-    module.load_state_dict({mine.get(key, key): value for key, value in weights.items()})
-
-
 @dataclass
 class ExemplarPipeline:
     """The parts of Paint by Example; diffusers' own pipeline for it is deprecated and no longer
@@ -162,6 +152,7 @@ class ExemplarPipeline:
     mean: tuple = MEAN  # what CLIP's pictures in [0,1] are normalised by
     std: tuple = STD
     name_or_path: object = None
+    card: dict | None = None  # what it says about itself (cards.py)
 
     @property
     def size(self):
@@ -181,6 +172,7 @@ class ExemplarPipeline:
         return self
 
     @classmethod
+    @opening.undisturbed()
     def from_folder(cls, folder, vae=None, clip=None):
         """Open a folder of the published layout, part by part, on the CPU in float32; never
         downloads.
@@ -188,37 +180,24 @@ class ExemplarPipeline:
         vae, clip: folders of an autoencoder and of an open_clip model, for a folder that leaves
                    these out.
         """
-        import diffusers
-        from safetensors.torch import load_file
-        from transformers import CLIPVisionConfig
-
         folder = Path(folder)
-
-        file = folder / "image_encoder" / "model.safetensors"
-        if file.is_file():
-            weights = load_file(file)
-        else:
-            weights = torch.load(
-                file.with_name("pytorch_model.bin"), map_location="cpu", weights_only=True
-            )
-        config = CLIPVisionConfig.from_pretrained(folder / "image_encoder")
-        encoder = ExemplarEncoder(config, weights["uncond_vector"].shape[-1])
-        if clip and not any(key.startswith("model.") for key in weights):
-            weights |= vision_tower(load_clip(clip).model.visual).state_dict(prefix="model.")
-        take_weights(encoder, weights)
-
-        kinds = {"vae": "AutoencoderKL", "unet": "UNet2DConditionModel"}
-        kinds["scheduler"] = folders.scheduler(folder / "scheduler")
-        places = {name: folder / name for name in kinds}
-        if vae and not places["vae"].is_dir():
-            places["vae"] = vae
+        own = ["unet", "scheduler", "image_encoder", "feature_extractor"]
+        lent = vae and not (folder / "vae").is_dir()
+        folders.check(folder, own if lent else [*own, "vae"])
         parts = {
-            name: getattr(diffusers, kind).from_pretrained(places[name], local_files_only=True)
-            for name, kind in kinds.items()
+            "vae": opening.network(
+                Path(vae) if lent else folder / "vae", "AutoencoderKL", safe=False
+            ),
+            "unet": opening.network(folder / "unet", "UNet2DConditionModel", safe=False),
+            "scheduler": opening.part(
+                folder / "scheduler", folders.scheduler(folder / "scheduler")
+            ),
         }
-        shown = folders.read_json(folder / "feature_extractor/preprocessor_config.json")
-        numbers = {"mean": tuple(shown["image_mean"]), "std": tuple(shown["image_std"])}
-        return cls(encoder=encoder, **parts, **numbers, name_or_path=folder).to(dtype=torch.float32)
+        encoder = _encoder(folder / "image_encoder", clip)
+        mean, std = _normalisation(folder / "feature_extractor" / "preprocessor_config.json")
+        pipe = cls(**parts, encoder=encoder, mean=mean, std=std, name_or_path=folder)
+        pipe.card = cards.read(folder)
+        return pipe.to(dtype=torch.float32)
 
     def save_pretrained(self, folder):
         """Write the folder that from_folder opens: the published layout, as safetensors."""
@@ -249,3 +228,35 @@ class ExemplarPipeline:
             json.dumps(shown, indent=2) + "\n"
         )
         (folder / "model_index.json").write_text('{"_class_name": "PaintByExamplePipeline"}\n')
+        if self.card:
+            (folder / "blendlab.json").write_text(json.dumps(self.card, indent=2) + "\n")
+
+
+def _encoder(folder, clip):
+    """The encoder in a published folder; clip: a folder that lends it CLIP's tower."""
+    from transformers import CLIPVisionConfig
+
+    files, _ = folders.weight_files(folder, "model", half=False, safe=False)
+    weights = {key: value for file in files for key, value in read(file).items()}
+    if "uncond_vector" not in weights:
+        raise ValueError(f"{folder} lacks uncond_vector, the null vector: take the exemplar model")
+    file = folder / "config.json"
+    try:
+        config = CLIPVisionConfig.from_dict(folders.read_json(file))
+        encoder = ExemplarEncoder(config, weights["uncond_vector"].shape[-1])
+    except (TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
+        raise ValueError(f"{file} describes no encoder ({brief(error)}): copy it again") from error
+    if clip and not any(key.startswith("model.") for key in weights):
+        weights |= vision_tower(load_clip(clip).model.visual).state_dict(prefix="model.")
+    take_weights(encoder, weights, folder)
+    return encoder
+
+
+def _normalisation(file):
+    """The mean and the standard deviation of CLIP's pictures, from a preprocessor_config.json."""
+    said = folders.read_json(file)
+    numbers = [said.get(name) for name in ("image_mean", "image_std")]
+    for name, three in zip(("image_mean", "image_std"), numbers, strict=True):
+        if not isinstance(three, list) or [type(x) in (int, float) for x in three] != [True] * 3:
+            raise ValueError(f"{file}: {name} is {three!r}; it has to be three numbers")
+    return tuple(numbers[0]), tuple(numbers[1])

@@ -2,14 +2,15 @@
 
 A folder from a stranger may name classes, modules, repositories and code of its own. Only what is
 on the lists here is opened, so nothing in a folder runs, whatever the versions of the libraries.
-Next: load.py and clip.py, which ask.
+Next: opening.py, which opens the parts; load.py and clip.py, which ask.
 """
 
-import json
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
+from ..cards import read_json
 
+EXEMPLAR = "PaintByExamplePipeline"
 SCHEDULERS = frozenset(
     f"{name}Scheduler"
     for name in (
@@ -18,186 +19,294 @@ SCHEDULERS = frozenset(
         "DEISMultistep", "KDPM2Discrete", "KDPM2AncestralDiscrete", "TCD",
     )
 )  # fmt: skip
-_TEXT = {("transformers", "CLIPTextModel"), ("transformers", "CLIPTextModelWithProjection")}
-_TOKENIZER = {("transformers", "CLIPTokenizer"), ("transformers", "CLIPTokenizerFast")}
-_PICTURES = {
-    ("transformers", f"CLIP{name}")
-    for name in ("ImageProcessor", "ImageProcessorFast", "ImageProcessorPil", "FeatureExtractor")
+TOKENIZERS = frozenset({"CLIPTokenizer", "CLIPTokenizerFast"})
+LIBRARIES = {
+    "transformers": TOKENIZERS | {"CLIPTextModel", "CLIPTextModelWithProjection"},
+    "diffusers": SCHEDULERS | {"AutoencoderKL", "UNet2DConditionModel", "UNet2DModel"},
 }
-# component of a pipeline: (library, class) that it may be
-COMPONENTS = {
-    "vae": {("diffusers", "AutoencoderKL")},
-    "unet": {("diffusers", "UNet2DConditionModel"), ("diffusers", "UNet2DModel")},
-    "text_encoder": _TEXT,
-    "text_encoder_2": _TEXT,
-    "tokenizer": _TOKENIZER,
-    "tokenizer_2": _TOKENIZER,
-    "scheduler": {("diffusers", name) for name in SCHEDULERS},
-    "feature_extractor": _PICTURES,
-    "safety_checker": {("stable_diffusion", "StableDiffusionSafetyChecker")},
-    "image_encoder": {("transformers", "CLIPVisionModelWithProjection")},
+
+# pipeline -> its parts -> the classes that each may have
+_LATENT = {"vae": {"AutoencoderKL"}, "unet": {"UNet2DConditionModel"}, "scheduler": SCHEDULERS}
+_TEXT = _LATENT | {"text_encoder": {"CLIPTextModel"}, "tokenizer": TOKENIZERS}
+_PIXELS = {"unet": {"UNet2DModel"}, "scheduler": SCHEDULERS}
+LAYOUTS = {
+    "StableDiffusionPipeline": _TEXT,
+    "StableDiffusionXLPipeline": _TEXT
+    | {"text_encoder_2": {"CLIPTextModelWithProjection"}, "tokenizer_2": TOKENIZERS},
+    "DDIMPipeline": _PIXELS,
+    "DDPMPipeline": _PIXELS,
+    EXEMPLAR: _LATENT,
 }
-CODE = ("auto_map", "trust_remote_code")  # keys that ask a library to run a folder's code
-FLOATS = {"F16", "BF16", "F32", "F64"}
-# open_clip_config.json: what is read of it; a tower from elsewhere (hf_model_name) is not
+# Named by published folders and never opened: the picture filter, and what IP-Adapters add.
+UNOPENED = {
+    "safety_checker": {"StableDiffusionSafetyChecker"},
+    "feature_extractor": {
+        "CLIPImageProcessor", "CLIPImageProcessorFast", "CLIPImageProcessorPil",
+        "CLIPFeatureExtractor",
+    },
+    "image_encoder": {"CLIPVisionModelWithProjection", "PaintByExampleImageEncoder"},
+}  # fmt: skip
+UNOPENED_LIBRARIES = {"transformers", "diffusers", "stable_diffusion", "paint_by_example"}
+# Of a pipeline; the last one alone changes what a network is shown.
+SETTINGS = ("requires_safety_checker", "add_watermarker", "force_zeros_for_empty_prompt")
+
+# Keys that make a library run, fetch or replace something, at any depth of any JSON file.
+RUNS, FETCHES = "runs code of its folder", "loads weights from elsewhere"
+FORBIDDEN = {
+    "auto_map": RUNS,
+    "trust_remote_code": RUNS,
+    "custom_pipeline": RUNS,
+    "custom_pipelines": RUNS,
+    "attn_implementation": "may fetch a kernel and run it",
+    "_attn_implementation": "may fetch a kernel and run it",
+    "_attn_implementation_internal": "may fetch a kernel and run it",
+    "transformers_weights": FETCHES,
+    "base_model_name_or_path": FETCHES,
+    "quantization_config": "changes the network while it loads",
+}
+HARMLESS = (None, False, "", "eager", "sdpa")  # attention that PyTorch brings along
+
+# open_clip_config.json. A tower of a hub (hf_model_name) is not opened, one of timm's own is.
 CLIP_KEYS = {"model_cfg", "preprocess_cfg"}
+MODEL_KEYS = {
+    "embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "custom_text", "init_logit_scale",
+    "init_logit_bias", "nonscalar_logit_scale",
+}  # fmt: skip
 TOKENIZER_KEYS = {"clean", "strip_sep_token"}
-# Names of attention in Stable Diffusion's first autoencoders, which diffusers still reads.
-OLD = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
 
 
-def read_json(file: Path) -> dict:
-    """The dictionary in a JSON file; a sentence that names the file where there is none."""
+@dataclass(frozen=True)
+class Plan:
+    """What to open: the pipeline's class, {part: its class}, and the pipeline's own settings."""
+
+    kind: str
+    parts: dict[str, str]
+    settings: dict
+
+
+def plan(folder: Path) -> Plan:
+    """What model_index.json asks for, all of it from the lists; its other files are not looked at.
+
+    ValueError: a class, a library, a part or a setting that is not on them.
+    """
+    file = folder / "model_index.json"
     if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing: copy or download the whole folder again")
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:  # also of the encoding
-        raise ValueError(f"{file} is no JSON ({error}): copy or download it again") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{file} holds a {type(content).__name__}, not a dictionary of settings")
-    return content
+        raise ValueError(
+            f"{folder} has no model_index.json, so it is no diffusers pipeline; give the folder "
+            "that save_pretrained wrote"
+        )
+    index = read_json(file)
+    kind = index.get("_class_name")
+    if not isinstance(kind, str):
+        raise ValueError(f"{file} names no pipeline in _class_name: {_again(folder)}")
+    _check_channels(folder, kind)
+    if kind not in LAYOUTS:
+        *most, last = (name for name in LAYOUTS if name != EXEMPLAR)
+        raise ValueError(f"{folder} holds a {kind}; blendlab runs {', '.join(most)} and {last}")
+    said = {name: value for name, value in index.items() if not name.startswith("_")}
+    settings = {name: value for name, value in said.items() if isinstance(value, bool)}
+    if strange := settings.keys() - set(SETTINGS):
+        raise ValueError(f"{file} sets {', '.join(sorted(strange))}, which a {kind} does not have")
+    parts = {
+        name: _named(file, kind, name, value)
+        for name, value in said.items()
+        if name not in settings and value not in (None, [None, None])
+    }
+    if kind == EXEMPLAR:  # our own files name the pipeline alone
+        parts = {"vae": "AutoencoderKL", "unet": "UNet2DConditionModel"}
+    elif missing := LAYOUTS[kind].keys() - parts.keys():
+        raise ValueError(f"{file} names no {' and no '.join(sorted(missing))}: {_again(folder)}")
+    opened = {name: part for name, part in parts.items() if name in LAYOUTS[kind]}
+    passed = {name: value for name, value in settings.items() if name == SETTINGS[-1]}
+    return Plan(kind, opened, passed)
 
 
-def check_pipeline(folder: Path) -> None:
-    """Refuse a pipeline's folder that names what is not on the lists, or that lacks a part."""
-    index = read_json(folder / "model_index.json")
-    for name, said in index.items():
-        if name.startswith("_") or said is None or isinstance(said, (bool, int, float, str)):
-            continue
-        if not isinstance(said, list) or len(said) != 2:
-            raise ValueError(f"{folder / 'model_index.json'}: {name} is {said!r}; it is no part")
-        if said == [None, None]:
-            continue
-        if tuple(map(str, said)) not in COMPONENTS.get(name, ()):
+def _named(file, kind, name, value):
+    """The class of a part, if the list has it and its library."""
+    if not (isinstance(value, list) and len(value) == 2 and all(isinstance(v, str) for v in value)):
+        raise ValueError(f"{file}: {name} is {value!r}, which names no part: take that line out")
+    library, part = value
+    opened = part in LAYOUTS[kind].get(name, ()) and part in LIBRARIES.get(library, ())
+    if opened or (part in UNOPENED.get(name, ()) and library in UNOPENED_LIBRARIES):
+        return part
+    raise ValueError(
+        f"{file} wants {part} of {library} as its {name}, which blendlab does not open, because "
+        f"its code might be anybody's: take the line {name} out, or another model"
+    )
+
+
+def _check_channels(folder, kind):
+    """Refuse a UNet of another task: inpainting's nine channels, and so on."""
+    file = folder / "unet" / "config.json"
+    unet = read_json(file) if file.is_file() else {}
+    ours, theirs = unet.get("in_channels"), unet.get("out_channels")
+    if kind == EXEMPLAR:
+        if ours != 9:
             raise ValueError(
-                f"{folder / 'model_index.json'} wants {said[1]} of {said[0]} as its {name}, which "
-                "blendlab does not open: its code might be anybody's"
+                f"{folder} holds a {kind} whose UNet takes {ours} channels, not 9 (noisy latent 4, "
+                "masked latent 4, mask 1); check that its folder unet is the one for exemplars"
             )
-        if name not in ("safety_checker", "feature_extractor"):  # these are left out
-            _check_part(folder / name, said[1])
-    for file in folder.rglob("*.json"):
-        if file.stat().st_size < 2**20:  # not a vocabulary
-            no_code(file)
+        return
+    learned = kind.startswith("DD") and isinstance(ours, int) and theirs == 2 * ours
+    if theirs != ours and not learned:
+        raise ValueError(
+            f"{folder} holds a {kind} whose UNet takes {ours} channels; blending needs a plain "
+            f"text-to-image model ({theirs} channels), for instance 'sd15'"
+        )
 
 
-def _check_part(folder: Path, kind: str) -> None:
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is missing: copy or download the whole folder again")
-    if kind.endswith("Scheduler"):
-        scheduler(folder)
-    elif "Tokenizer" not in kind:
-        check_weights(folder, kind)
+def check(folder: Path, parts) -> None:
+    """Refuse a folder that lacks a part, brings code, or asks for any; parts: names of folders."""
+    for part in parts:
+        if not (folder / part).is_dir():
+            raise FileNotFoundError(f"{folder / part} is missing: {_again(folder)}")
+    for place in (folder, *(folder / part for part in parts)):
+        check_files(place)
+
+
+def check_files(folder: Path) -> None:
+    """Refuse code in a folder, and JSON files in it that ask a library for code or for more."""
+    if code := sorted(folder.glob("*.py")):
+        raise ValueError(
+            f"{folder} holds code, {code[0].name}, which blendlab never runs: delete it, or take a "
+            "model that needs none"
+        )
+    if (folder / "adapter_config.json").is_file():
+        raise ValueError(
+            f"{folder} holds an adapter, adapter_config.json, whose network lies elsewhere: merge "
+            "it into the network and save that"
+        )
+    for file in sorted(folder.glob("*.json")):
+        if file.name not in ("vocab.json", "tokenizer.json"):  # words; nothing in them is run
+            _search(file, read_json(file, object))
+
+
+def _search(file, value):
+    """Refuse a key that is forbidden, at any depth."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key in FORBIDDEN and not _harmless(inner):
+                raise ValueError(f"{file} sets {key}, which {FORBIDDEN[key]}: take that line out")
+            _search(file, inner)
+    elif isinstance(value, list):
+        for inner in value:
+            _search(file, inner)
+
+
+def _harmless(value):
+    return value is None or isinstance(value, (str, bool)) and value in HARMLESS
 
 
 def scheduler(folder: Path) -> str:
-    """The class of the scheduler in a folder, if it is one that we know."""
-    name = read_json(folder / "scheduler_config.json").get("_class_name")
-    if name not in SCHEDULERS:
+    """The class of the scheduler in a folder, if it is on the list."""
+    file = folder / "scheduler_config.json"
+    name = read_json(file).get("_class_name")
+    if not isinstance(name, str) or name not in SCHEDULERS:
         raise ValueError(
-            f"{folder} names the scheduler {name!r}; blendlab opens {', '.join(sorted(SCHEDULERS))}"
+            f"{file} names the scheduler {name!r}; blendlab opens {', '.join(sorted(SCHEDULERS))}"
         )
     return name
 
 
-def no_code(file: Path) -> None:
-    """Refuse a JSON file that asks for code of its own, at any depth."""
+def tokenizer(folder: Path) -> None:
+    """Refuse a tokenizer without its words."""
+    wanted = ("vocab.json", "merges.txt")
+    if not (folder / "tokenizer.json").is_file():
+        for name in wanted:
+            if not (folder / name).is_file():
+                raise FileNotFoundError(f"{folder / name} is missing: {_again(folder)}")
 
-    def search(value):
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                if key in CODE and inner:
-                    raise ValueError(
-                        f"{file} sets {key}, which runs code of its folder: take that line out"
-                    )
-                search(inner)
-        elif isinstance(value, list):
-            for inner in value:
-                search(inner)
 
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-        return  # whoever needs the file says what is wrong with it
-    search(content)
+def weight_files(folder: Path, stem: str, half: bool, safe=True) -> tuple[list[Path], str | None]:
+    """The files that hold a part's weights, and the variant that names them ("fp16" or None).
+
+    stem: "diffusion_pytorch_model" or "model". half: fp16 files are preferred. They are taken
+    anyway where there are no others. safe: only safetensors; else a .bin will do.
+    """
+    for variant in ("fp16", None) if half else (None, "fp16"):
+        name = f"{stem}.{variant}" if variant else stem
+        shards = folder / f"{stem}.safetensors.index{f'.{variant}' if variant else ''}.json"
+        if shards.is_file():
+            return _shards(folder, shards), variant
+        if (folder / f"{name}.safetensors").is_file():
+            return [folder / f"{name}.safetensors"], variant
+    if not safe:
+        for name in (stem, "pytorch_model"):
+            if (folder / f"{name}.bin").is_file():
+                return [folder / f"{name}.bin"], None
+    raise FileNotFoundError(
+        f"{folder} holds no {stem}.safetensors: {_again(folder)}, or save the model again with "
+        "safe_serialization=True"
+    )
+
+
+def _shards(folder, file):
+    """The files that weights are spread over; all of them have to lie beside the list."""
+    spread = read_json(file).get("weight_map")
+    names = set(spread.values()) if isinstance(spread, dict) else set()
+    if not names or any(not isinstance(name, str) or Path(name).name != name for name in names):
+        raise ValueError(f"{file} lists no files of its own folder: {_again(folder)}")
+    for name in sorted(names):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder / name} is missing: {_again(folder)}")
+    return [folder / name for name in sorted(names)]
 
 
 def check_clip(folder: Path) -> None:
-    """Refuse an open_clip folder that fetches a tower, runs code, or says what we do not read."""
+    """Refuse an open_clip folder that fetches, runs code, or says what is not read."""
     file = folder / "open_clip_config.json"
     config = read_json(file)
-    no_code(file)
-    strange = sorted(config.keys() - CLIP_KEYS)
-    if strange or "model_cfg" not in config:
+    check_files(folder)
+    _only(file, "", config, CLIP_KEYS)
+    model = _section(file, config, "model_cfg")
+    _only(file, "model_cfg.", model, MODEL_KEYS)
+    text, vision = _section(file, model, "text_cfg"), _section(file, model, "vision_cfg")
+    _only(file, "text_cfg.", text, _fields("CLIPTextCfg"))
+    _only(file, "vision_cfg.", vision, _fields("CLIPVisionCfg"))
+    _only(file, "tokenizer_kwargs.", text.get("tokenizer_kwargs") or {}, TOKENIZER_KEYS)
+    tower, timm = text.get("hf_model_name"), str(vision.get("timm_model_name") or "")
+    if tower or ":" in timm or "/" in timm:
         raise ValueError(
-            f"{file} has {', '.join(strange) or 'no model_cfg'}; it may have {', '.join(CLIP_KEYS)}"
+            f"{file} takes a tower from elsewhere ({tower or timm}), which blendlab does not "
+            "fetch: take a CLIP whose two towers are open_clip's own"
         )
-    text = config["model_cfg"].get("text_cfg", {})
-    vision = config["model_cfg"].get("vision_cfg", {})
-    fetched = {"hf_model_name": text.get("hf_model_name"), "timm": vision.get("timm_model_name")}
-    for key, name in fetched.items():
-        if name and (key == "hf_model_name" or ":" in name):
-            raise ValueError(f"{file} takes a tower from elsewhere ({name}): blendlab does not")
-    strange = sorted((text.get("tokenizer_kwargs") or {}).keys() - TOKENIZER_KEYS)
-    if strange:
-        raise ValueError(f"{file} has tokenizer_kwargs {', '.join(strange)}: take them out")
-    for other in ("tokenizer_config.json", "tokenizer.json"):
-        if (folder / other).is_file():
-            no_code(folder / other)
+    if text.get("hf_tokenizer_name"):
+        tokenizer(folder)
 
 
-def check_weights(folder: Path, kind: str) -> None:
-    """Refuse a part whose safetensors are torn, lack weights, or hold other numbers than floats.
+def clip_file(folder: Path) -> Path:
+    """The weights in an open_clip folder: the file that open_clip takes."""
+    names = ("open_clip_model", "open_clip_pytorch_model", "model")
+    files = [folder / f"{name}.safetensors" for name in names]
+    files = [file for file in files if file.is_file()] or sorted(folder.glob("*.safetensors"))
+    if not files:  # open_clip would go on with random weights
+        raise FileNotFoundError(f"{folder} holds no weights; put open_clip_model.safetensors there")
+    return files[0]
 
-    kind: the class of diffusers or transformers that the folder holds.
-    """
-    import diffusers
-    import transformers
 
-    config = read_json(folder / "config.json")
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise FileNotFoundError(f"{folder} holds no .safetensors: copy or download them again")
-    found = {}
-    for file in files:
-        found |= _kinds_of(file)
-    with torch.device("meta"):
-        if hasattr(diffusers, kind):
-            wanted = getattr(diffusers, kind).from_config(config).state_dict()
-        else:
-            settings = transformers.CLIPTextConfig.from_dict(config)
-            wanted = getattr(transformers, kind)(settings).state_dict()
-    plain = lambda key: key.removeprefix("text_model.")  # noqa: E731
-    found = {plain(key): dtype for key, dtype in found.items()}
-    missing = [k for k in map(plain, wanted) if k not in found and not k.endswith("position_ids")]
-    if missing:
+def _fields(name):
+    """The keys that open_clip's own description of a tower has."""
+    from dataclasses import fields
+
+    from open_clip import model
+
+    return {field.name for field in fields(getattr(model, name))}
+
+
+def _section(file, config, name):
+    section = config.get(name)
+    if not isinstance(section, dict):
+        raise ValueError(f"{file} has no section {name}: {_again(file.parent)}")
+    return section
+
+
+def _only(file, section, given, known):
+    if strange := sorted(set(given) - known):
         raise ValueError(
-            f"{folder} lacks {len(missing)} of {len(wanted)} weights, as {missing[0]}: copy or "
-            "download the files again"
-        )
-    wrong = [k for k, dtype in found.items() if dtype not in FLOATS and "position_ids" not in k]
-    if wrong:
-        raise ValueError(
-            f"{folder} holds {found[wrong[0]]} numbers in {wrong[0]}: take weights in F16 or F32"
+            f"{file} has {', '.join(section + str(key) for key in strange)}, which blendlab does "
+            "not read: take that line out"
         )
 
 
-def _kinds_of(file: Path) -> dict[str, str]:
-    """Names and number formats of the tensors in a file, from its header alone."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, "pt") as weights:
-            kinds = {key: weights.get_slice(key).get_dtype() for key in weights.keys()}
-    except SafetensorError as error:
-        raise ValueError(f"{file} is torn ({error}): copy or download it again") from error
-    for old, new in OLD.items():
-        kinds = {key.replace(old, new): dtype for key, dtype in kinds.items()}
-    return kinds
-
-
-def check_finite(module, where) -> None:
-    """Refuse a network with weights that are NaN or infinite."""
-    for name, weight in module.named_parameters():
-        if not weight.isfinite().all():
-            raise ValueError(f"{where} has NaN or infinite numbers in {name}: copy it again")
+def _again(folder):
+    return f"copy or download the folder {folder.name} again"

@@ -15,7 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..cards import read_json
 from ..images import at_side
+from . import opening
+from .weights import brief, read, take_weights
 
 SIZE = 64  # pictures of other sizes are resized to this before the network looks at them
 
@@ -188,14 +191,20 @@ class Judge(nn.Module):
         save_file(weights, Path(folder) / "model.safetensors")
 
     @classmethod
+    @opening.undisturbed()
     def load(cls, folder, device=None) -> "Judge":
         """The judge in a folder, in float32 and ready to measure."""
-        from safetensors.torch import load_file
-
-        config = json.loads((Path(folder) / "config.json").read_text())
-        judge = cls(config["kinds"], config["colours"], config["widths"])
-        weights = load_file(Path(folder) / "model.safetensors")
-        judge.load_state_dict({key: value.float() for key, value in weights.items()})
+        file, weights = Path(folder) / "config.json", Path(folder) / "model.safetensors"
+        config = read_json(file)
+        if not weights.is_file():
+            raise FileNotFoundError(f"{weights} is missing: copy or download the folder again")
+        try:
+            judge = cls(config["kinds"], config["colours"], config["widths"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"{file} describes no judge ({brief(repr(error))}): copy it again"
+            ) from error
+        take_weights(judge, read(weights), weights)
         return judge.to(device or "cpu").eval().requires_grad_(False)
 
 

@@ -6,19 +6,19 @@ well. Read next: ../papers/blended_latent.py.
 
 import difflib
 import re
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from .. import cards
 from ..cards import CONVERTED, KNOWN, LENDERS, SHIPPED, WEIGHTS
-from . import folders
+from . import folders, opening
 from .clip import load_clip
-
-EXEMPLAR = "PaintByExamplePipeline"
-PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "DDIMPipeline", "DDPMPipeline")
+from .weights import FLOATS
 
 
+@opening.undisturbed()
 def load(name, device=None, dtype=None):
     """Return the model called `name`, ready to use: on its device, in inference mode, weights
     frozen.
@@ -34,10 +34,18 @@ def load(name, device=None, dtype=None):
     Gives a StableDiffusionPipeline or StableDiffusionXLPipeline, a DDIMPipeline or DDPMPipeline for
     a model without words, a `Judge` for "tinyworld-judge", a `Clip` for "tinyworld-clip", an
     `ExemplarPipeline` for "tinyworld-exemplar" and any folder or repository of Paint by Example.
+    A folder may come from a stranger: nothing in it runs (folders.py). The model carries its card,
+    so that recommended numbers do not depend on where the process stands (cards.py).
     ValueError: an unknown name, or a model that blendlab cannot run; FileNotFoundError: a folder
-    that is not there; OSError: no mirror answers.
+    or a part of it that is not there; OSError: no mirror answers.
     """
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if not isinstance(name, (str, Path)):
+        raise TypeError(
+            f"name is a {type(name).__name__}; give the name of a model, a folder or a repository"
+        )
+    device = _device(device)
+    if dtype not in (None, *FLOATS):
+        raise ValueError(f"dtype is {dtype!r}; give torch.float16, torch.bfloat16 or torch.float32")
     if name in SHIPPED:
         return _shipped(name, device, dtype or torch.float32)
     if name in CONVERTED or Path(name).suffix == ".pt":
@@ -66,9 +74,21 @@ def _shipped(name, device, dtype):
     if name == "tinyworld-exemplar":
         from .exemplar import ExemplarPipeline
 
-        with _quiet():
+        with opening.quiet():
             return ExemplarPipeline.from_folder(folder, *LENDERS).to(device, dtype)
     return _open(folder, device, dtype)
+
+
+def _device(device):
+    """The device to use; a sentence for one that is not there."""
+    try:
+        found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device is {device!r}; give 'cpu', 'cuda' or 'mps'") from error
+    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    if device and not there.get(found.type, lambda: True)():
+        raise ValueError(f"device is {device!r}, which PyTorch does not find here; give 'cpu'")
+    return found
 
 
 def _converted(name, device, dtype):
@@ -78,7 +98,8 @@ def _converted(name, device, dtype):
         return adm.load(name, device, dtype)
     address, sha256 = CONVERTED[name].mirrors[0]
     pipe = adm.load(adm.fetch(address, sha256), device, dtype)
-    pipe.register_to_config(_name_or_path=address)  # for `card`
+    pipe.register_to_config(_name_or_path=address)
+    cards.remember(pipe, cards.published(address))
     return pipe
 
 
@@ -122,74 +143,36 @@ def _folder(name):
 def _open(folder, device, dtype):
     """Open a folder as the pipeline that its model_index.json names, without touching the
     network.
-    """
-    kind, left_out = _kind(folder)
-    if kind is None:
-        from .exemplar import ExemplarPipeline
 
-        with _quiet():
-            return ExemplarPipeline.from_folder(folder).to(device, dtype)
-    folders.check_pipeline(folder)
-    with _quiet():
-        pipe = kind.from_pretrained(
-            folder,
-            local_files_only=True,
-            use_safetensors=True,
-            variant=_variant(folder, dtype),
-            **_dtype_argument(dtype),
-            **left_out,
-        )
-    pipe.set_progress_bar_config(disable=True)
-    if not hasattr(pipe, "vae"):
-        from .patches import Patches, in_patches
-
-        pipe.unet = Patches(pipe.unet) if in_patches(pipe.unet) else pipe.unet
-    for name, part in pipe.components.items():
-        if isinstance(part, torch.nn.Module):
-            folders.check_finite(part.eval().requires_grad_(False), folder / name)
-    return pipe.to(device)
-
-
-def _kind(folder):
-    """Return a folder's pipeline class and what leaves its picture filter out; refuse other kinds.
-
-    The class is None for Paint by Example: diffusers no longer opens that pipeline, so we do, part
-    by part.
+    Its parts are opened one by one (opening.py), each as a class of the lists in folders.py.
     """
     import diffusers
 
-    index, unet = folder / "model_index.json", folder / "unet" / "config.json"
-    if not index.is_file():
-        raise ValueError(
-            f"{folder} has no model_index.json, so it is no diffusers pipeline; give the folder "
-            "that save_pretrained wrote"
-        )
-    name = str(folders.read_json(index).get("_class_name"))
-    unet = folders.read_json(unet) if unet.is_file() else {}
-    ours, theirs = unet.get("in_channels"), unet.get("out_channels")
-    if name == EXEMPLAR:
-        if ours != 9:
-            raise ValueError(
-                f"{folder} holds a {name} whose UNet takes {ours} channels, not 9 (noisy "
-                "latent 4, masked "
-                "latent 4, mask 1); check that its folder unet is the one for exemplars"
-            )
-        return None, {}
-    if theirs != ours and not (
-        name.startswith("DD") and theirs == 2 * ours
-    ):  # a learned variance doubles them
-        raise ValueError(
-            f"{folder} holds a {name} whose UNet takes {ours} channels; "
-            f"blending needs a plain text-to-image model ({theirs} channels), for "
-            "instance 'sd15'"
-        )
-    if name not in PIPELINES:
-        raise ValueError(
-            f"{folder} holds a {name}; blendlab runs {', '.join(PIPELINES[:-1])} and "
-            f"{PIPELINES[-1]}"
-        )
-    no_filter = dict(safety_checker=None, feature_extractor=None, requires_safety_checker=False)
-    return getattr(diffusers, name), no_filter if name == "StableDiffusionPipeline" else {}
+    plan, card = folders.plan(folder), cards.read(folder)
+    if plan.kind == folders.EXEMPLAR:  # diffusers no longer opens that pipeline
+        from .exemplar import ExemplarPipeline
+
+        with opening.quiet():
+            return ExemplarPipeline.from_folder(folder).to(device, dtype)
+    folders.check(folder, plan.parts)
+    with opening.quiet():
+        parts = {
+            name: opening.part(folder / name, kind, dtype) for name, kind in plan.parts.items()
+        }
+        if plan.kind == "StableDiffusionPipeline":  # without its picture filter
+            parts |= dict(safety_checker=None, feature_extractor=None)
+            parts |= dict(requires_safety_checker=False)
+        pipe = getattr(diffusers, plan.kind)(**parts, **plan.settings)
+    pipe.register_to_config(_name_or_path=folder)
+    cards.remember(pipe, card)
+    pipe.set_progress_bar_config(disable=True)
+    if not hasattr(pipe, "vae"):
+        from . import patches
+
+        if patches.in_patches(pipe.unet):
+            pipe.unet = patches.Patches(pipe.unet)
+            pipe.save_pretrained = partial(patches.save, pipe)
+    return pipe.to(device)
 
 
 def _from_hub(name, device, dtype):
@@ -208,6 +191,7 @@ def _from_hub(name, device, dtype):
             pipe.register_to_config(_name_or_path=repository)
         else:
             pipe.name_or_path = repository
+        cards.remember(pipe, cards.published(repository) or cards.card(pipe))
         return pipe
     tried = " and ".join(repository for repository, _ in mirrors)
     raise OSError(
@@ -218,7 +202,6 @@ def _from_hub(name, device, dtype):
 
 def _fetch(repository, revision, dtype):
     """Return the local copy of a repository as a folder, downloading what is missing of it."""
-    from diffusers import DiffusionPipeline
     from huggingface_hub import model_info, snapshot_download
 
     # one question, answered or refused at once; asking for a file offline is retried for half a
@@ -230,67 +213,34 @@ def _fetch(repository, revision, dtype):
 
     # Two small files first, so that a model that we cannot run is refused before gigabytes arrive.
     small = ["model_index.json", "unet/config.json"]
-    kind, left_out = _kind(
+    plan = folders.plan(
         Path(snapshot_download(repository, revision=revision, allow_patterns=small))
     )
-    if kind is None:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=_parts(files)))
-    half = dtype == torch.float16 and any(file.endswith(".fp16.safetensors") for file in files)
-    return Path(
-        DiffusionPipeline.download(
-            repository,
-            revision=revision,
-            use_safetensors=True,
-            variant="fp16" if half else None,
-            **left_out,
-        )
-    )
+    wanted = _wanted(files, plan, dtype == torch.float16)
+    return Path(snapshot_download(repository, revision=revision, allow_patterns=wanted))
 
 
-def _parts(files):
-    """The files of a Paint by Example repository to fetch: no picture filter, no weights twice."""
-    parts = (
-        "vae/",
-        "unet/",
-        "image_encoder/",
-        "scheduler/",
-        "feature_extractor/",
-        "model_index.json",
-        "blendlab.json",
-    )
-    files = [file for file in files if file.startswith(parts) and ".fp16." not in file]
-    safe = {file.split("/")[0] for file in files if file.endswith(".safetensors")}
-    return [file for file in files if not (file.endswith(".bin") and file.split("/")[0] in safe)]
+STORED = re.compile(
+    r"(diffusion_pytorch_|pytorch_)?model(\.fp16)?(-\d+-of-\d+)?\.(safetensors|bin)"
+)
 
 
-def _variant(folder, dtype):
-    """Return "fp16" to read a folder's half-precision files: when we want them, or when it has no
-    others.
+def _wanted(files, plan, half):
+    """The files of a repository to fetch: no picture filter, no weights twice, no pickles where
+    there are safetensors.
     """
-    files = [file.name for file in folder.glob("unet/*.safetensors")]
-    half = [file for file in files if ".fp16." in file]
-    return "fp16" if half and (dtype == torch.float16 or half == files) else None
-
-
-def _dtype_argument(dtype):
-    import diffusers
-
-    version = tuple(int(part) for part in diffusers.__version__.split(".")[:2])
-    return {"dtype" if version >= (0, 42) else "torch_dtype": dtype}  # renamed; the old name warns
-
-
-@contextmanager
-def _quiet():
-    """Hide the progress bars of opening files (not those of downloads), and put them back."""
-    import diffusers
-    import transformers
-
-    bars = [library.utils.logging for library in (diffusers, transformers)]
-    bars = [bar for bar in bars if bar.is_progress_bar_enabled()]
-    for bar in bars:
-        bar.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for bar in bars:
-            bar.enable_progress_bar()
+    exemplar = plan.kind == folders.EXEMPLAR
+    parts = {
+        *folders.LAYOUTS[plan.kind],
+        *(("image_encoder", "feature_extractor") if exemplar else ()),
+    }
+    wanted = [file for file in files if file in ("model_index.json", "blendlab.json")]
+    for part in sorted(parts):
+        here = [file for file in files if re.fullmatch(rf"{part}/[^/]+", file)]
+        wanted += [file for file in here if file.endswith((".json", ".txt"))]
+        stored = [file for file in here if STORED.fullmatch(file.split("/")[1])]
+        safe = [file for file in stored if file.endswith(".safetensors")]
+        kinds = [[file for file in safe if (".fp16" in file) == fp16] for fp16 in (half, not half)]
+        kinds += [[file for file in stored if exemplar and file not in safe]]
+        wanted += next((kind for kind in kinds if kind), [])
+    return wanted

@@ -14,6 +14,8 @@ from diffusers.configuration_utils import FrozenDict
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import Tensor, nn
 
+from .. import cards
+
 
 class Patches(nn.Module):
     """A UNet2DModel of 3*p*p channels as one of three: pictures (B,3,H,W) in, (B,3,H,W) out; p
@@ -45,3 +47,10 @@ def in_patches(unet) -> bool:
     channels = unet.config.in_channels
     p = math.isqrt(channels // 3)
     return p > 1 and channels == unet.config.out_channels == 3 * p * p
+
+
+def save(pipe, folder, **options) -> None:
+    """Write the folder that such a pipeline came from: the network without its wrapping."""
+    plain = type(pipe)(pipe.unet.unet, pipe.scheduler)
+    cards.remember(plain, cards.card(pipe))
+    plain.save_pretrained(folder, **options)

@@ -10,8 +10,9 @@ import warnings
 import torch
 import torch.nn.functional as F
 
-from .. import cards
+from .. import cards, latents
 from . import load as networks
+from . import opening
 
 
 def perceptual_distance(model):
@@ -26,8 +27,9 @@ def perceptual_distance(model):
 
 def encoder_distance(vae):
     """Mean square distance of unit feature vectors, averaged over places, then over the encoder's
-    levels.
+    levels. An autoencoder that overflows in float16 works in float32 here, too.
     """
+    vae = latents.precise(vae)
 
     def features(x):
         x = vae.encoder.conv_in(x)
@@ -43,6 +45,7 @@ def encoder_distance(vae):
     return distance
 
 
+@opening.undisturbed()
 def lpips_distance(net: str = "vgg", device="cpu"):
     """LPIPS with the network that Blended Diffusion takes (image_editor.py:94); downloads it at
     first use.
