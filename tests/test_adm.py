@@ -463,6 +463,59 @@ def test_classes_are_a_condition_of_the_denoiser():
     )  # divided by a = 0.28
 
 
+@pytest.fixture(scope="module")
+def with_classes():
+    original = Original(classes=5)
+    original(example()[0], torch.tensor([1, 1]), torch.tensor([0, 0]))
+    return adm.pipeline(adm.convert(original.state, head_channels=16))
+
+
+def test_a_network_with_classes_that_is_told_none_gets_a_sentence(with_classes):
+    schedule = Schedule.from_scheduler(with_classes.scheduler)
+    fix = "trained with 5 classes and is told none: pass cond=.* or wrap it, pipe.unet = .*OneClass"
+    with pytest.raises(ValueError, match=fix):
+        denoiser(with_classes.unet, schedule)(example()[0], 500)
+
+
+def test_a_network_that_is_told_one_class_for_good_runs_in_any_method(with_classes):
+    one, (x, t) = adm.OneClass(with_classes.unet, 3), example()
+    expected = with_classes.unet(x, t, class_labels=torch.tensor([3, 3])).sample
+    assert torch.equal(one(x, t).sample, expected)
+    schedule = Schedule.from_scheduler(with_classes.scheduler)
+    told = denoiser(with_classes.unet, schedule)(x, 500, {"class_labels": torch.tensor([3])})
+    assert torch.equal(denoiser(one, schedule)(x, 500).x0_hat, told.x0_hat)
+    assert one.dtype == torch.float32 and one.device.type == "cpu"
+
+
+@pytest.mark.parametrize("label", [-1, 5, 2.5, True, "cat", None])
+def test_a_class_that_the_network_does_not_have_is_refused(with_classes, label):
+    with pytest.raises(ValueError, match="this network has the classes 0 to 4"):
+        adm.OneClass(with_classes.unet, label)
+
+
+def test_one_class_is_for_networks_with_classes(small):
+    with pytest.raises(ValueError, match="has no classes: use it as it is"):
+        adm.OneClass(adm.convert(small.state, head_channels=16), 0)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (lambda x: x.to(torch.int8), "not of floats in this state dict: out.2.weight; give"),
+        (lambda x: x * float("nan"), "this state dict has NaN or infinite numbers in"),
+        (lambda x: x[:, :1], "this state dict holds conv_out.weight of the shape"),
+        (lambda x: "no tensor", "spoilt.pt holds a str in 'out.2.weight': save"),
+    ],
+)
+def test_weights_that_are_no_finite_floats_of_the_right_shape_are_refused(
+    small, spoil, sentence, tmp_path
+):
+    state = small.state | {"out.2.weight": spoil(small.state["out.2.weight"])}
+    torch.save(state, tmp_path / "spoilt.pt")
+    with pytest.raises(ValueError, match=sentence):
+        adm.load(tmp_path / "spoilt.pt", head_channels=16)
+
+
 def test_a_fixed_variance_is_the_large_one():
     original = Original(learned=False)
     original(*example())

@@ -98,6 +98,17 @@ def test_d_bg_is_half_square_half_perceptual_outside_the_mask(mask):
 # The perceptual part
 
 
+def test_in_half_precision_an_autoencoder_that_overflows_gives_the_same_distance():
+    vae = checkpoints.autoencoder(0.13025, force_upcast=True).eval().requires_grad_(False)
+    vae.encoder.conv_in.weight *= 2e5  # beyond float16's 65504
+    vae.encoder.conv_in.bias.zero_()
+    a, b = torch.rand(2, 1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    vae.encoder.conv_in.weight.copy_(vae.encoder.conv_in.weight.clamp(-6e4, 6e4).half())
+    expected = encoder_distance(vae)(a, b)
+    assert expected.isfinite().all() and expected > 0
+    torch.testing.assert_close(encoder_distance(vae.half())(a, b), expected, rtol=0.01, atol=0)
+
+
 def test_the_encoders_distance_is_zero_for_equal_pictures_and_grows(distance, image):
     noise = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     far = [distance(image, image + amount * noise).item() for amount in (0.0, 0.1, 0.5)]

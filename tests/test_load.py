@@ -2,17 +2,23 @@
 recommends.
 """
 
+import contextlib
 import json
+import logging
+import random
 import shutil
 import socket
 from pathlib import Path
 from types import SimpleNamespace
 
 import checkpoints
+import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
+import blendlab as bl
+from blendlab import cards
 from blendlab.cards import KNOWN, SHIPPED, WEIGHTS, card, settings
 from blendlab.networks import folders
 from blendlab.networks import load as networks
@@ -375,8 +381,140 @@ def test_recommended_values_travel_in_the_folder_and_reach_any_pipeline_from_it(
         assert card(pipe)["size"] == 64
 
 
+CARD = {"size": 64, "settings": {"blended_latent": {"w": 3.0, "steps": 3, "skip": 0.4}}}
+
+
+@pytest.fixture
+def with_card(saved, tmp_path, monkeypatch):
+    """The process stands beside a folder "model" with a card."""
+    shutil.copytree(saved["sd1"][0], tmp_path / "here" / "model")
+    (tmp_path / "here" / "model" / "blendlab.json").write_text(json.dumps(CARD))
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here" / "model"
+
+
+def test_recommended_values_stay_when_the_process_moves_and_the_folder_goes(
+    with_card, image, tmp_path, monkeypatch
+):
+    pipe = load("./model", device="cpu")
+    monkeypatch.chdir(tmp_path)
+    shutil.rmtree(with_card)
+    mask = torch.zeros(1, 1, 64, 64)
+    mask[..., 16:48, 16:48] = 1
+    how = bl.blended_latent(pipe, image, mask, "a red cat").settings
+    assert (how["w"], how["steps"], how["skip"]) == (3.0, 3, 0.4) and card(pipe) == CARD
+
+
+def test_a_model_without_a_card_never_takes_that_of_another_folder(saved, with_card, tmp_path):
+    shutil.copytree(saved["sd1"][0], tmp_path / "model")
+    with contextlib.chdir(tmp_path):
+        pipe = load("./model", device="cpu")
+    assert card(pipe) == {} and settings(pipe, "blended_latent") == {}
+
+
+@pytest.mark.parametrize("name", ["sd1", "sdxl", "tinyworld", "tinyworld-pixel"])
+def test_the_card_travels_with_save_pretrained(saved, name, tmp_path, caplog):
+    pipe = load(saved[name][0] if name in saved else name, device="cpu")
+    cards.remember(pipe, card(pipe) or CARD)
+    pipe.save_pretrained(tmp_path / "new")
+    again = load(tmp_path / "new", device="cpu")
+    assert type(again) is type(pipe) and card(again) == card(pipe) and card(pipe)["settings"]
+    weights = again.unet.state_dict()
+    torch.testing.assert_close(weights, pipe.unet.state_dict(), rtol=0, atol=0)
+    theirs = type(pipe).from_pretrained(tmp_path / "new", local_files_only=True)
+    assert card(theirs) == card(pipe)
+    assert not caplog.messages  # nobody complains of the new entry
+
+
+def test_the_card_of_an_exemplar_model_travels_too(tmp_path):
+    pipe = load("tinyworld-exemplar", device="cpu")
+    pipe.save_pretrained(tmp_path)
+    again = load(tmp_path, device="cpu")
+    assert card(again) == card(pipe) and settings(again, "exemplar")["steps"] == 25
+
+
+def test_the_numbers_of_a_published_model_travel_with_save_pretrained(hub, tmp_path):
+    hub.there = {KNOWN["sd15"].mirrors[0][0]}
+    load("sd15", device="cpu").save_pretrained(tmp_path)
+    assert settings(load(tmp_path, device="cpu"), "blended_latent")["w"] == 7.5
+
+
 def test_a_pipeline_built_by_hand_recommends_nothing(saved):
     assert card(saved["sd1"][1]) == {} and settings(saved["sd1"][1], "blended_latent") == {}
+
+
+# -- Nothing else changes
+# ------------------------------------------------------------
+
+
+def state_of_the_process():
+    """What loading has no business with: random generators and loggers."""
+    names = ["", "diffusers", "transformers", "open_clip", "huggingface_hub"]
+    loggers = [logging.getLogger(name) for name in names]
+    return (
+        torch.get_rng_state().tolist(),
+        str(np.random.get_state()),
+        random.getstate(),
+        [(logger.level, logger.handlers[:], logger.filters[:]) for logger in loggers],
+    )
+
+
+@pytest.mark.parametrize(
+    "name", [*SHIPPED, "sd1", "sd2", "sdxl", "clip", "a missing folder/", "broken"]
+)
+def test_loading_draws_no_random_numbers_and_leaves_the_loggers_alone(
+    saved, name, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # as in a fresh process
+    load("tinyworld", device="cpu")  # the libraries are imported
+    if name == "clip":
+        checkpoints.open_clip_folder(tmp_path / "clip")
+    if name == "broken":
+        shutil.copytree(saved["sd1"][0], tmp_path / "broken")
+        (tmp_path / "broken" / "vae" / "diffusion_pytorch_model.safetensors").write_text("torn")
+    before = state_of_the_process()
+    if name == "clip":
+        load_clip(tmp_path / "clip")
+    elif name in SHIPPED or name in saved:
+        load(saved[name][0] if name in saved else name, device="cpu")
+    else:
+        with pytest.raises((ValueError, FileNotFoundError)):
+            load(tmp_path / name, device="cpu")
+    assert state_of_the_process() == before
+
+
+def test_the_next_random_number_does_not_depend_on_what_was_loaded(saved):
+    torch.manual_seed(3)
+    expected = torch.randn(4)
+    torch.manual_seed(3)
+    load(saved["sd1"][0], device="cpu")
+    assert torch.equal(torch.randn(4), expected)
+
+
+def test_half_precision_is_silent(saved, image, caplog, recwarn):
+    pipe = load(saved["sdxl"][0], device="cpu", dtype=torch.float16)
+    mask = torch.zeros(1, 1, 64, 64)
+    mask[..., 16:48, 16:48] = 1
+    edit = bl.blended_latent(pipe, image, mask, "a red cat", w=2.0, steps=2, skip=0.0, eta=0.0)
+    assert edit.tensor.isfinite().all() and not caplog.messages
+    assert not [said for said in recwarn if "float" in str(said.message)]
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (dict(name=None), "name is a NoneType; give the name of a model, a folder"),
+        (dict(name=["tinyworld"]), "name is a list"),
+        (dict(name="tinyworld", dtype="float16"), "dtype is 'float16'; give torch.float16"),
+        (dict(name="tinyworld", dtype=torch.int8), "dtype is torch.int8; give torch.float16"),
+        (dict(name="tinyworld", device="gpu"), "device is 'gpu'; give 'cpu', 'cuda' or 'mps'"),
+        (dict(name="tinyworld", device="cuda"), "device is 'cuda', which PyTorch does not find"),
+    ],
+)
+def test_what_is_no_name_device_or_precision_gets_a_sentence(given, sentence, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises((TypeError, ValueError), match=sentence):
+        load(**given)
 
 
 # -- CLIP

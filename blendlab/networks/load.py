@@ -172,7 +172,7 @@ def _open(folder, device, dtype):
         if patches.in_patches(pipe.unet):
             pipe.unet = patches.Patches(pipe.unet)
             pipe.save_pretrained = partial(patches.save, pipe)
-    return pipe.to(device)
+    return pipe.to(device, silence_dtype_warnings=True)
 
 
 def _from_hub(name, device, dtype):
