@@ -28,12 +28,17 @@ test: $(STAMP)
 	@mkdir -p out
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --junitxml=out/tests.xml $(ARGS)
 
-# Floors of the libraries that open folders; PyTorch is the one that is installed.
+# The oldest versions that pyproject.toml allows of what opens folders, beside the PyTorch that is installed.
 FLOORS := diffusers==0.35.0 transformers==4.56.0 huggingface_hub==0.34.0 tokenizers==0.22.0
-security: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_security.py $(ARGS)
-	@test -d out/floors || $(BIN)/python -m pip install --quiet --no-deps --target out/floors $(FLOORS)
-	OMP_NUM_THREADS=1 PYTHONPATH=out/floors $(BIN)/python -m pytest tests/test_security.py $(ARGS)
+OPENING := tests/test_security.py tests/test_load.py
+security: $(STAMP) out/floors/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(OPENING) $(ARGS)
+	OMP_NUM_THREADS=1 PYTHONPATH=out/floors $(BIN)/python -m pytest $(OPENING) $(ARGS)
+
+out/floors/.installed: Makefile $(STAMP)
+	rm -rf out/floors
+	$(BIN)/python -m pip install --quiet --no-deps --target out/floors $(FLOORS)
+	touch $@
 
 bench: $(STAMP)
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/python bench/bench.py $(ARGS)

@@ -6,8 +6,10 @@ runs; after each test that file must not be there.
 """
 
 import json
+import re
 import shutil
 import socket
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -483,3 +485,13 @@ def test_check_weights_names_what_is_wrong_also_for_networks_of_ones_own():
         ValueError, match="here lacks 1 of the 2 weights of this Linear, bias: copy"
     ):
         weights.check_weights(net, {"weight": net.weight}, "here")
+
+
+def test_make_security_runs_with_the_oldest_versions_that_are_allowed():
+    root = Path(__file__).parent.parent
+    needs = tomllib.loads((root / "pyproject.toml").read_text())["project"]["dependencies"]
+    floors = dict(need.split(">=") for need in needs)
+    (line,) = re.findall("^FLOORS := (.*)$", (root / "Makefile").read_text(), re.MULTILINE)
+    taken = dict(one.split("==") for one in line.split())
+    for name in ("diffusers", "transformers", "huggingface_hub"):
+        assert taken[name] == f"{floors[name]}.0", name
