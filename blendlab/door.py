@@ -256,6 +256,13 @@ def has_autoencoder(pipe, unet=True):
         )
 
 
+def has_words(pipe):
+    """Refuse what is not a text-to-image pipeline, naming what it is."""
+    has_autoencoder(pipe)
+    if getattr(pipe, "tokenizer", None) is None:
+        raise ValueError(f"{a(pipe)} reads no texts: pass bl.load('tinyworld')")
+
+
 def is_clip(clip):
     """Refuse what cannot compare pictures with words, before anything runs."""
     if isinstance(clip, str):

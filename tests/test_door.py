@@ -108,7 +108,7 @@ def test_one_picture_takes_a_mask_for_each_edit(name, image):
 EDITING = ["blended_latent", "blended", "clip_guided", "paint_by_word", "exemplar"]
 
 
-@pytest.mark.parametrize("name", EDITING)
+@pytest.mark.parametrize("name", [*EDITING, "invert", "layout", "repaint", "reword"])
 @pytest.mark.parametrize("wrong", ["judge", "clip", "name"])
 def test_an_object_that_is_no_pipeline_is_named_first(name, wrong):
     objects = {"judge": torch.nn.Linear(1, 1), "name": "tinyworld"}
@@ -118,6 +118,13 @@ def test_an_object_that_is_no_pipeline_is_named_first(name, wrong):
     with pytest.raises(ValueError, match=what) as refused:
         call(name, **{kind: given})
     assert "bl.load('tinyworld" in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["invert", "layout", "repaint", "reword"])
+def test_a_model_that_reads_no_texts_is_named(name):
+    exemplars = bl.load("tinyworld-exemplar", device="cpu")
+    with pytest.raises(ValueError, match=r"a ExemplarPipeline reads no texts: pass bl.load\("):
+        call(name, pipe=exemplars)
 
 
 @pytest.mark.parametrize("name", ["blended_latent", "blended", "clip_guided", "paint_by_word"])

@@ -163,6 +163,10 @@ class ExemplarPipeline:
     def vae_scale_factor(self):
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
+    @property
+    def _execution_device(self):  # by this name methods ask every pipeline where it runs
+        return self.vae.device
+
     def to(self, device=None, dtype=None):
         for part in (self.vae, self.unet, self.encoder):
             nn.Module.to(

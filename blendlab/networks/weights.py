@@ -164,9 +164,8 @@ def _by_plain_name(weights):
 def _finite(named, where):
     for key, value in named:
         if value.is_floating_point() and not value.isfinite().all():
-            raise ValueError(
-                f"{where} has NaN or infinite numbers in {key}: {AGAIN}, or load it in float32"
-            )
+            half = ", or load it in float32" if value.dtype == torch.float16 else ""
+            raise ValueError(f"{where} has NaN or infinite numbers in {key}: {AGAIN}{half}")
 
 
 def _some(names):

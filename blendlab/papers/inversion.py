@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from .. import cards, images, prompts
+from .. import cards, door, images, prompts
 from ..edit import memory_advice, one_or_n
 from ..guidance import cfg, denoiser
 from ..latents import decode, encode
@@ -182,6 +182,7 @@ def admit(pipe, texts, image, noise, n, how):
     """Picture or noise on the model's device, and n (None: as many as are given), or a sentence
     that says why not.
     """
+    door.has_words(pipe)
     for text in texts:
         if not isinstance(text, str):
             raise TypeError(
