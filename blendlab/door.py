@@ -36,17 +36,20 @@ class Request:
     image: (1 or n,3,H,W) in [-1,1]. mask: (1 or n,1,H,W), 1 = edit; grey: the same as it
     was given, where greys are allowed. prompt: 1 or n texts.
     shape: of one sample's state, (C,h,w). first: the number of the first sample.
+    given: the noise to start from, (1 or n,C,h,w). Methods without an image or a mask have None.
     """
 
-    image: Tensor
-    mask: Tensor
-    grey: Tensor
+    image: Tensor | None
+    mask: Tensor | None
+    grey: Tensor | None
     prompt: list[str]
     n: int
     seed: int
     shape: tuple[int, ...]
     at_once: int
+    device: torch.device
     first: int = 0
+    given: Tensor | None = None
 
     @property
     def size(self):
@@ -77,21 +80,22 @@ class Request:
         values: tensors (1 or n,...), or dicts and lists of them. image and mask are always in part.
         """
         values = {"image": self.image, "mask": self.mask} | values
+        values = {key: value for key, value in values.items() if value is not None}
         for start in range(0, self.n, self.at_once):
             rows = range(start, min(start + self.at_once, self.n))
             yield rows, SimpleNamespace(**{key: take(v, rows) for key, v in values.items()})
 
     def noise(self, purpose: str, rows=None, shape=None, shared=False) -> Noise:
         """The noise of the samples in rows; shared: one draw that serves them all, sample 0's."""
-        count, start = (1, 0) if shared else (len(rows), self.first + rows.start)
-        return Noise(self.seed, count, purpose, self.image.device, start, shape or self.shape)
+        rows, start = ([0], 0) if shared else (rows, self.first)
+        return Noise(self.seed, rows, purpose, self.device, start, shape or self.shape)
 
     def posterior(self, picture: Tensor, purpose="posterior", sampled=True):
         """The noise that draws a posterior of each picture, or None for its mode."""
         if not sampled:
             return None
         start = self.first if len(picture) > 1 else 0
-        return Noise(self.seed, len(picture), purpose, self.image.device, start, self.shape)()
+        return Noise(self.seed, len(picture), purpose, self.device, start, self.shape)()
 
     def finish(self, tensors, latents, settings: dict, paste=False, clip=None, view="mask") -> Edit:
         """The Edit: pasted, ranked by `clip` (None: not), best first; refuses what is not finite.
@@ -113,18 +117,10 @@ class Request:
         )
 
 
-def latent(pipe, image, mask, prompt, *, n, seed, batch, first, channels=None, soft=None):
-    """The request of a method that works on a pipeline's latents.
-
-    channels: what its UNet must take; None: as many as a latent has.
-    """
+def latent(pipe, image, mask, prompt, *, n, seed, batch, first, soft=None):
+    """The request of a method that works on a pipeline's latents."""
     has_autoencoder(pipe)
-    wanted, given = channels or pipe.vae.config.latent_channels, pipe.unet.config.in_channels
-    if given != wanted:
-        raise ValueError(
-            f"this UNet takes {given} channels, a latent has {wanted}: pass a text-to-image "
-            "pipeline, not one for inpainting"
-        )
+    takes_latents(pipe)
     return placed(
         pipe, image, mask, prompt, pipe._execution_device, n, seed, batch, first, soft=soft
     )
@@ -162,7 +158,47 @@ def placed(pipe, image, mask, prompt, device, n, seed, batch, first, unet=None, 
     shape = tuple(image.shape[1:])
     if pipe is not None:
         shape = (pipe.vae.config.latent_channels, *(side // factor for side in shape[-2:]))
-    return Request(image, mask, grey, prompt, n, seed, shape, batch or n, first)
+    return Request(image, mask, grey, prompt, n, seed, shape, batch or n, image.device, first)
+
+
+def words(pipe, texts, image=None, noise=None, *, n=1, seed=0, batch=None, first=0):
+    """The request of a method that makes pictures from noise by words; it has no mask.
+
+    image, noise: (1 or n,...) to start from, or None; n None: as many as these.
+    """
+    has_words(pipe)
+    takes_latents(pipe)
+    for text in texts:
+        if isinstance(text, list | tuple):
+            raise TypeError("the prompt is a list: pass one text, which serves all n")
+    device, channels = pipe._execution_device, pipe.vae.config.latent_channels
+    if image is not None:
+        image = images.image(image, size_multiple=pipe.vae_scale_factor).to(device)
+    if noise is not None:
+        if not isinstance(noise, Tensor) or noise.ndim != 4 or noise.shape[1] != channels:
+            shape = f"({','.join(map(str, getattr(noise, 'shape', ())))})"
+            shape = shape if isinstance(noise, Tensor) else a(noise)
+            raise ValueError(f"noise is {shape}; pass a tensor (1 or n,{channels},h,w)")
+        if not noise.isfinite().all():
+            raise ValueError("noise has NaN or infinite values: pass finite numbers")
+        noise = noise.to(device, torch.float32)
+    counts = {name: len(x) for name, x in (("image", image), ("noise", noise)) if x is not None}
+    n = max(counts.values()) if n is None else n
+    counted(n, seed, batch, first)
+    one_or_n(n, counts)
+    shape = state_shape(pipe, image, noise)
+    texts, given = list(texts), noise
+    return Request(image, None, None, texts, n, seed, shape, batch or n, device, first, given)
+
+
+def state_shape(pipe, image=None, noise=None) -> tuple[int, ...]:
+    """(C,h,w) of a latent: of a picture's, of a given noise, or of the model's own size."""
+    if noise is not None:
+        return tuple(noise.shape[1:])
+    cells = [pipe.unet.config.sample_size] * 2
+    if image is not None:
+        cells = [side // pipe.vae_scale_factor for side in image.shape[-2:]]
+    return (pipe.vae.config.latent_channels, *cells)
 
 
 def _mask(mask, image, soft):
@@ -253,6 +289,16 @@ def has_autoencoder(pipe, unet=True):
         raise ValueError(
             f"pass a pipeline with an autoencoder, as bl.load('tinyworld') gives{_not(pipe)}; "
             "blended is for pixels"
+        )
+
+
+def takes_latents(pipe):
+    """Refuse a UNet that takes another number of channels than a latent has."""
+    wanted, given = pipe.vae.config.latent_channels, pipe.unet.config.in_channels
+    if given != wanted:
+        raise ValueError(
+            f"this UNet takes {given} channels, a latent has {wanted}: pass a text-to-image "
+            "pipeline, not one for inpainting"
         )
 
 

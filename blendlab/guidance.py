@@ -5,10 +5,26 @@ Classifier-free guidance: 2207.12598; guidance by a gradient: 2105.05233, sectio
 papers/blended_latent.py.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from .sampler import Prediction
+from .schedule import Schedule
+
+
+def from_pipe(pipe, steps, skip=0.0, offset=None, final=None, unet=None):
+    """(schedule, timesteps, net) of a diffusers pipeline; net is the `denoiser` of its UNet.
+
+    steps, skip, offset: as in Schedule.timesteps. final: as in Schedule; None: as its scheduler
+    says. unet: to run in the place of the pipeline's.
+    """
+    schedule = Schedule.from_scheduler(pipe.scheduler)
+    schedule = schedule if final is None else replace(schedule, final=final)
+    timesteps = schedule.timesteps(steps, skip, offset=offset)
+    prediction = pipe.scheduler.config.get("prediction_type", "epsilon")
+    return schedule, timesteps, denoiser(unet or pipe.unet, schedule, prediction, timesteps)
 
 
 def denoiser(unet, schedule, prediction="epsilon", timesteps=None):

@@ -15,7 +15,7 @@ class Noise:
     """`noise(shape) -> (n, *shape)` float32, standard normal; a further call draws further on in
     the streams.
 
-    seed: int; a method with streams of its own joins it to a text. n: samples.
+    seed: int; a method with streams of its own joins it to a text. n: samples, or their numbers.
     purpose: "initial", "step", "background", "augment" or any other word.
     start: the number of the first sample, so that a batch can begin in the middle.
     shape: of one sample; with it the noise is called without arguments.
@@ -25,7 +25,8 @@ class Noise:
         if not isinstance(seed, str):
             number("seed", seed)
         self.device, self.shape = torch.device(device), shape
-        self.streams = [_stream(f"{seed}/{start + i}/{purpose}") for i in range(n)]
+        rows = range(n) if isinstance(n, int) else n
+        self.streams = [_stream(f"{seed}/{start + i}/{purpose}") for i in rows]
 
     def __call__(self, shape=None):
         shape = shape or self.shape

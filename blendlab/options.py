@@ -33,6 +33,8 @@ RANGES = {
     "resample_above": (0, 10**6, "a level; passes are repeated above it only"),
     "shrink": (0, 1000, "a number of dilations, 0 is none and 3 the paper's"),
     "around": (1, 100, "the side of the crop in sides of the mask's box, 1.5 is usual"),
+    "keep": (0, 1, "a share of the steps, 0.8 keeps the attention for four in five"),
+    "tries": (1, 10**6, "the budget for each picture, so take 1 or more"),
     "batch": (1, 10**6, "how many are made at once, so take 1 or more"),
     "first": (0, 10**9, "the number of the first sample, 0 is usual"),
     "n": (1, 10**5, "it counts the edits to make, so take 1 or more; more go on with first="),

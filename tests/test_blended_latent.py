@@ -30,7 +30,7 @@ def settle(pipe, preset, options):
 def run(denoise, source, masks_small, schedule, timesteps, how, seed, rows):
     """The loop alone, without a picture."""
     one, shape = torch.ones(1, 1, 1, 1), tuple(source.shape[1:])
-    request = door.Request(source, one, one, [""], len(rows), seed, shape, len(rows))
+    request = door.Request(source, one, one, [""], len(rows), seed, shape, len(rows), source.device)
     return _run(request, rows, denoise, source, masks_small, schedule, timesteps, how)
 
 

@@ -13,9 +13,10 @@ import blendlab as bl
 from blendlab import world
 from blendlab.attention import capture
 from blendlab.latents import decode, encode
-from blendlab.papers.inversion import Drawing, Ready, invert
+from blendlab.papers.inversion import invert
 from blendlab.papers.reword import mapped, reword, same_attention
 from blendlab.sampler import Prediction
+from blendlab.walk import Drawing, Walk, admit
 
 QUICK = dict(steps=4, w=3.0)
 
@@ -38,7 +39,7 @@ def toy(steps=20, **how):
         return Prediction(a * 0.25 / (a**2 * 0.25 + s**2) * x)
 
     how = Drawing(w=1.0, steps=steps, eta=0.0, **how)
-    return Ready(None, net, None, None, schedule, schedule.timesteps(steps), how)
+    return Walk(None, net, None, None, schedule, schedule.timesteps(steps), how)
 
 
 # From noise to picture
@@ -61,8 +62,10 @@ def test_a_picture_from_noise_is_the_one_that_diffusers_makes(sd):
         num_images_per_prompt=2,
         output_type="latent",
     ).images
-    ready = Ready.of(theirs, "a red cat", "", (64, 64), Drawing(w=7.5, steps=10, eta=0.0))
-    ours, tensor = ready.pictures(ready.start(None, None, 2, 3), 3, range(2), 1)
+    how = Drawing(w=7.5, steps=10, eta=0.0)
+    request = admit(theirs, ["a red cat"], "", None, None, how, n=2, seed=3, batch=1)
+    walk = Walk.of(theirs, "a red cat", how, size=(64, 64))
+    ours, tensor = walk.pictures(walk.start(request), request)
     # float32, ten guided steps of random networks: see test_blended_latent.py
     torch.testing.assert_close(ours, wanted, rtol=0, atol=1e-4)
     torch.testing.assert_close(tensor, decode(sd.vae, ours), rtol=0, atol=1e-5)
@@ -71,19 +74,32 @@ def test_a_picture_from_noise_is_the_one_that_diffusers_makes(sd):
 # And back
 
 
+def test_a_level_of_all_noise_is_left_the_way_it_was_entered():
+    x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)).double()
+    abar = bl.Schedule.scaled_linear().abar.clone()
+    abar[-1] = 0.0  # zero terminal SNR
+    schedule = bl.Schedule(abar)
+
+    def net(x, t, cond):  # what v prediction can say there
+        a, s = schedule.levels(t)
+        return Prediction(a * 0.25 / (a**2 * 0.25 + s**2) * x + 0.3)
+
+    how = Drawing(w=1.0, steps=20, eta=0.0, refine=60)
+    walk = Walk(None, net, None, None, schedule, [999, 950, 900, 850, 800, 750], how)
+    assert (walk.up(walk.down(x)) - x).abs().max() < 1e-9
+
+
 def test_each_move_up_undoes_the_move_down():
     x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)).double()
     once, often = toy(), toy(refine=60)
-    back = [(ready.up(ready.down(x, 0, [0])) - x).abs().max() for ready in (once, often)]
+    back = [(walk.up(walk.down(x)) - x).abs().max() for walk in (once, often)]
     # the estimate of a move is found to rounding by asking often, and roughly by asking once
     assert back[1] < 1e-9 and 1e-4 < back[0] < 1, back
 
 
 def test_more_steps_retrace_better():
     x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)).double()
-    errors = [
-        (r.up(r.down(x, 0, [0])) - x).abs().max() for r in (toy(steps=n) for n in (10, 40, 160))
-    ]
+    errors = [(r.up(r.down(x)) - x).abs().max() for r in (toy(steps=n) for n in (10, 40, 160))]
     assert errors[0] > 2 * errors[1] > 4 * errors[2], errors
 
 
@@ -92,8 +108,8 @@ def test_the_round_trip_without_guidance_returns_the_latent(tiny):
     picture, prompt = world.render(scenes, 64).image, world.captions(scenes, seed=0)[0]
     z = encode(tiny.vae, picture)
     noise = invert(tiny, picture, prompt, steps=50)
-    ready = Ready.of(tiny, prompt, "", (64, 64), Drawing(w=1.0, steps=50, eta=0.0))
-    error = (ready.down(noise, 0, [0]) - z).square().mean().sqrt() / z.std()
+    walk = Walk.of(tiny, prompt, Drawing(w=1.0, steps=50, eta=0.0))
+    error = (walk.down(noise) - z).square().mean().sqrt() / z.std()
     assert error < ROUND_TRIP
     assert 0.7 < noise.std() < 1.1  # nearly the noise that the network starts from
 
@@ -104,12 +120,11 @@ ROUND_TRIP = 0.15
 @pytest.mark.parametrize("layout", [checkpoints.sd1, checkpoints.sd2, checkpoints.sdxl])
 def test_what_a_network_predicts_does_not_matter(layout, image):
     pipe = layout()  # epsilon, v, and SDXL's arguments
-    ready = Ready.of(
-        pipe, "a red cat", "", (64, 64), Drawing(w=3.0, invert_w=3.0, steps=10, eta=0.0, refine=8)
-    )
-    ready, z = replace(ready, timesteps=[300, 200]), bl.Noise(0, 1, "initial")((4, 8, 8))
-    up = ready.up(z)
-    torch.testing.assert_close(ready.down(up, 0, [0]), z, rtol=0, atol=1e-3)
+    how = Drawing(w=3.0, invert_w=3.0, steps=10, eta=0.0, refine=8)
+    walk = replace(Walk.of(pipe, "a red cat", how, size=(64, 64)), timesteps=[300, 200])
+    z = bl.Noise(0, 1, "initial")((4, 8, 8))
+    up = walk.up(z)
+    torch.testing.assert_close(walk.down(up), z, rtol=0, atol=1e-3)
     assert (up - z).abs().max() > 0.02
     assert invert(pipe, image, "a red cat", steps=2).isfinite().all()
 
@@ -167,8 +182,8 @@ def test_kept_for_no_step_it_is_the_changed_prompt_alone(layout, w, tiny):
     plain = reword(pipe, "a red car", "a red bus", keep=0, seed=2, steps=4, w=w)
     kept = reword(pipe, "a red car", "a red bus", keep=0.5, seed=2, steps=4, w=w)
     for prompt, tensor in (("a red car", plain.settings["before"]), ("a red bus", plain.tensor)):
-        ready = Ready.of(pipe, prompt, "", (64, 64), Drawing(w=w, steps=4, eta=0.0))
-        _, alone = ready.pictures(ready.start(None, None, 1, 2), 2, [0], 1)
+        walk = Walk.of(pipe, prompt, Drawing(w=w, steps=4, eta=0.0), size=(64, 64))
+        alone = decode(pipe.vae, walk.down(bl.Noise(2, 1, "initial")(plain.latents.shape[1:])))
         torch.testing.assert_close(tensor, alone, rtol=0, atol=1e-4)
     torch.testing.assert_close(kept.settings["before"], plain.settings["before"], rtol=0, atol=1e-5)
     assert (

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 import blendlab as bl
 from blendlab import images
 from blendlab.attention import capture, tokens
-from blendlab.papers.inversion import Drawing, Ready, invert
+from blendlab.latents import decode
+from blendlab.papers.inversion import invert
 from blendlab.papers.layout import (
     RULES,
     Reader,
@@ -27,6 +28,7 @@ from blendlab.papers.layout import (
 from blendlab.papers.layout import _shapes as shapes_of
 from blendlab.papers.repaint import repaint
 from blendlab.papers.tendency import Landing, agreement, tendency
+from blendlab.walk import Drawing, Walk
 
 QUICK = dict(steps=4, w=3.0)
 BOX, CAT = (0.0, 0.0, 0.5, 1.0), [("cat", (0.5, 0.0, 1.0, 0.5))]
@@ -40,8 +42,8 @@ def noise(n=1, seed=0):
 
 def plain(pipe, prompt, z, **how):
     """The pictures of a prompt from noise, without any of this module."""
-    ready = Ready.of(pipe, prompt, "", (64, 64), Drawing(eta=0.0, **(QUICK | how)))
-    return ready.pictures(z, 0, range(len(z)), len(z))[1]
+    walk = Walk.of(pipe, prompt, Drawing(eta=0.0, **(QUICK | how)), size=(64, 64))
+    return decode(pipe.vae, walk.down(z))
 
 
 def state(unet):
@@ -311,12 +313,12 @@ def test_the_network_is_put_back_whatever_happens(sd, error):
 
 def test_a_word_draws_attention_where_it_should(tiny):
     z, prompt = bl.Noise(0, 2, "initial")((4, 16, 16)), "a red cat"
-    ready = Ready.of(tiny, prompt, "", (64, 64), Drawing(w=4.0, steps=4, eta=0.0))
+    walk = Walk.of(tiny, prompt, Drawing(w=4.0, steps=4, eta=0.0), size=(64, 64))
     reader = Reader.of(tiny, prompt, ["cat"], z.shape, "up")
     shapes = shapes_of([BOX], (16, 16), "mask")
-    free = reader.looks(ready, z, 999)
+    free = reader.looks(walk, z, 999)
     with attend(tiny.unet, 2, reader.places, shapes, 0.5):
-        led = reader.looks(ready, z, 999)
+        led = reader.looks(walk, z, 999)
     assert (led[..., :4].mean((1, 2, 3)) > free[..., :4].mean((1, 2, 3)) + 0.1).all()
 
 

@@ -17,8 +17,8 @@ from blendlab import masks, schedule
 from blendlab.latents import encode
 from blendlab.noise import Noise
 from blendlab.papers.blended_latent import PRESETS
-from blendlab.papers.inversion import Drawing, Ready
 from blendlab.schedule import Schedule
+from blendlab.walk import Drawing, Walk
 
 # What the published files say beside their betas.
 SD1 = dict(set_alpha_to_one=False, steps_offset=1)
@@ -179,9 +179,9 @@ def test_euler_without_fresh_noise_is_DDIM():
 def test_an_inversion_goes_back_the_way_that_sampling_comes(name):
     levels, how = Schedule.from_scheduler(scheduler(name)), Drawing(1.0, 10, 0.0, refine=100)
     half = lambda x, t, _: bl.Prediction(x / 2)  # noqa: E731
-    ready = Ready(None, half, None, None, levels, levels.timesteps(10), how)
+    walk = Walk(None, half, None, None, levels, levels.timesteps(10), how)
     z = torch.randn(1, 4, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(ready.down(ready.up(z), 0, [0]), z, rtol=0, atol=1e-9)
+    torch.testing.assert_close(walk.down(walk.up(z)), z, rtol=0, atol=1e-9)
 
 
 # Zero terminal SNR

@@ -10,19 +10,17 @@ from dataclasses import replace
 
 import torch
 
-from .. import attention, cards, prompts, world
+from .. import attention, cards, door, world
 from ..course import viz
-from ..guidance import cfg, denoiser
 from ..latents import decode
 from ..noise import Noise
-from ..papers.inversion import Drawing, Ready, invert, latent_shape, settled
+from ..papers.inversion import invert
 from ..papers.layout import layout, looks, move_blocks, swap
 from ..papers.repaint import repaint
 from ..papers.reword import reword
 from ..papers.tendency import Landing, agreement, middle_of
 from ..papers.tendency import tendency as landings_of
-from ..sampler import last, sample
-from ..schedule import Schedule
+from ..walk import Drawing, Walk, settled
 from . import metrics
 from .tables import SHOWN, blocks, edited, joined, measured, progress, seen_inside, seen_outside
 
@@ -94,26 +92,16 @@ def _from_noise(n, pipe, prompt):
     """Pictures (n,3,H,W) of one prompt from noises 0 .. n-1, and the noun's maps at FIRST, {step:
     (n,h,w)}.
     """
-    how, schedule = cards.settings(pipe, "blended_latent"), Schedule.from_scheduler(pipe.scheduler)
-    net = denoiser(pipe.unet, schedule, pipe.scheduler.config.prediction_type)
-    cells, places = pipe.unet.config.sample_size, attention.tokens(pipe, prompt, prompt.split()[-1])
-    shape, timesteps = (pipe.vae.config.latent_channels, cells, cells), schedule.timesteps(25)
+    w = cards.settings(pipe, "blended_latent")["w"]
+    walk = Walk.of(pipe, prompt, Drawing(w=w, steps=25, eta=0.0))
+    places, shape = attention.tokens(pipe, prompt, prompt.split()[-1]), door.state_shape(pipe)
     images, maps = [], {step: [] for step in FIRST}
     with progress(n, prompt, "picture") as bar:
         for k, start in enumerate(range(0, n, metrics.BLOCK)):
             count = min(metrics.BLOCK, n - start)
-            denoise = cfg(net, *prompts.encode(pipe, [prompt] * count), how["w"])
+            z = Noise(k, count, "initial", pipe.device)(shape)
             with attention.capture(pipe.unet, steps=FIRST) as seen:
-                z = last(
-                    sample(
-                        denoise,
-                        Noise(k, count, "initial", pipe.device)(shape),
-                        schedule,
-                        timesteps,
-                        0.0,
-                    )
-                )
-            images.append(decode(pipe.vae, z).cpu())
+                images.append(decode(pipe.vae, walk.down(z)).cpu())
             size = max(one.size for one in seen)
             for step in FIRST:
                 maps[step].append(seen.at(step, size=size)[..., places].mean(-1))
@@ -167,7 +155,7 @@ def which_layer(n, pipe, judge):
     cross-attention layer.
     """
     landings = landings_of(pipe, judge, ["a red cat", "a red bus"], n=n, **HOW, batch=metrics.BLOCK)
-    z, rows = Noise(0, n, "initial", pipe.device)(latent_shape(pipe)), {}
+    z, rows = Noise(0, n, "initial", pipe.device)(door.state_shape(pipe)), {}
     for name in attention.cross_attention(pipe.unet, None):
         maps = [
             looks(pipe, one.prompt, [one.word], z, layers=name, steps=HOW["steps"])[:, 0]
@@ -488,8 +476,6 @@ def inversions(n, pipe):
             for label, how in ROUND_TRIPS.items():
                 noise = invert(pipe, tasks.truth[i : i + 1], said, steps=25, **how)
                 down = settled(Drawing, "invert", pipe, dict(steps=25, w=how.get("w", 1.0)))
-                _, again = Ready.of(pipe, said, "", tasks.truth.shape[-2:], down).pictures(
-                    noise, 0, range(1), 1
-                )
+                again = decode(pipe.vae, Walk.of(pipe, said, down).down(noise))
                 rows[label].append({"PSNR (dB)": metrics.psnr(again.cpu(), tasks.truth[i : i + 1])})
     return {label: joined(parts) for label, parts in rows.items()}

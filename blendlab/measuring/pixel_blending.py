@@ -12,7 +12,7 @@ import torch
 from .. import cards, world
 from ..blend import blend
 from ..course import viz
-from ..guidance import denoiser
+from ..guidance import from_pipe
 from ..joins import poisson, pyramid
 from ..noise import Noise
 from ..papers.blended import blended
@@ -21,7 +21,6 @@ from ..papers.clip_guided import clip_guided
 from ..papers.paint_by_word import paint_by_word
 from ..rank import rank, read
 from ..sampler import last, sample
-from ..schedule import Schedule
 from . import metrics
 from .tables import (
     SHOWN,
@@ -73,17 +72,18 @@ def pixel(n, model, judge):
     as recognisable: a mean probability of 0.85 of one class. Held-out scenes, of which one in 17 is
     empty, beside it.
     """
-    how, schedule = cards.settings(model, "blended"), Schedule.from_scheduler(model.scheduler)
-    net = denoiser(model.unet, schedule, model.scheduler.config.prediction_type)
+    how = cards.settings(model, "blended")
+    schedule, timesteps, net = from_pipe(model, how["steps"])
     shape, rows, shown = (3, side(model), side(model)), {"samples": [], "held-out scenes": []}, []
     with progress(n, "pixel", "picture") as bar:
         for k, start in enumerate(range(0, n, metrics.BLOCK)):
             count = min(metrics.BLOCK, n - start)
-            x, fresh = (Noise(k, count, purpose, model.device) for purpose in ("initial", "step"))
-            timesteps, noise = schedule.timesteps(how["steps"]), lambda fresh=fresh: fresh(shape)
-            pictures = last(sample(net, x(shape), schedule, timesteps, how["eta"], noise)).clamp(
-                -1, 1
+            x, fresh = (
+                Noise(k, count, purpose, model.device, shape=shape)
+                for purpose in ("initial", "step")
             )
+            steps = sample(net, x(), schedule, timesteps, how["eta"], fresh)
+            pictures = last(steps).clamp(-1, 1)
             scenes = world.sample(count, world.HELD_OUT, start, model.device)
             scenes = world.render(
                 world.simple(scenes) if is_simple(model) else scenes, side(model)

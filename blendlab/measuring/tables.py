@@ -16,16 +16,14 @@ from itertools import count
 import torch
 import torch.nn.functional as F
 
-from .. import cards, masks, prompts, world
+from .. import cards, door, masks, world
 from ..course import viz
-from ..guidance import cfg, denoiser
 from ..latents import decode, encode
 from ..networks.judge import SIZE, per_object
 from ..noise import Noise
 from ..papers.blended_latent import FALLBACK, blended_latent
 from ..rank import look, read
-from ..sampler import last, sample
-from ..schedule import Schedule
+from ..walk import Drawing, Walk
 from . import metrics
 
 
@@ -283,18 +281,12 @@ def _scenes(n, objects):
 def _from_words(pipe, captions, seed):
     """Pictures (n,3,H,W) of captions, with the settings that the model recommends for edits."""
     numbers = FALLBACK | cards.settings(pipe, "blended_latent")
-    schedule, device = Schedule.from_scheduler(pipe.scheduler), pipe.device
-    size = pipe.unet.config.sample_size
-    shape = (pipe.vae.config.latent_channels, size, size)
-    net = denoiser(pipe.unet, schedule, pipe.scheduler.config.prediction_type)
-    denoise = cfg(net, *prompts.encode(pipe, captions), numbers["w"])
-    fresh = Noise(seed, len(captions), "step", device)
-    z = Noise(seed, len(captions), "initial", device)(shape)
-    timesteps = schedule.timesteps(numbers["steps"])
-    return decode(
-        pipe.vae,
-        last(sample(denoise, z, schedule, timesteps, numbers["eta"], lambda: fresh(shape))),
+    how = Drawing(**{name: numbers[name] for name in ("w", "steps", "eta")})
+    initial, fresh = (
+        Noise(seed, len(captions), purpose, pipe.device, shape=door.state_shape(pipe))
+        for purpose in ("initial", "step")
     )
+    return decode(pipe.vae, Walk.of(pipe, captions, how).down(initial(), fresh))
 
 
 def edited(pipe, tasks, seed, **options):

@@ -13,7 +13,8 @@ import torch
 from .. import masks
 from ..blend import blend
 from ..edit import Edit
-from .clip_guidance import ask, choose, clip_loss, guided_steps, read_model
+from ..guidance import from_pipe
+from .clip_guidance import ask, choose, clip_loss, guided_steps
 
 # arguments.py:17-59, the copies as in the paper
 FALLBACK = {"scale": 1000.0, "augmentations": 16, "steps": 100, "skip": 0.25, "eta": 1.0}
@@ -78,9 +79,8 @@ def blended(
     how = choose(model, "blended", FALLBACK, preset, chosen | options)
     counts = dict(n=n, seed=seed, batch=batch, first=first)
     request, text = ask(model, clip, image, mask, prompt, how, **counts)
-    schedule, denoiser = read_model(model)
-    timesteps = schedule.timesteps(how.steps, how.skip)
-    denoise, tensors = denoiser(timesteps), []
+    schedule, timesteps, denoise = from_pipe(model, how.steps, how.skip)
+    tensors = []
     per_move = masks.strengths(request.grey, len(timesteps) - 1)
 
     with request.memory():

@@ -14,12 +14,12 @@ import torch
 from .. import door, masks, prompts
 from ..blend import blend
 from ..edit import Edit
-from ..guidance import cfg, denoiser
+from ..guidance import cfg, from_pipe
 from ..latents import decode, encode
 from ..noise import Drawn
 from ..options import Options, settle
 from ..sampler import last, resampled
-from ..schedule import Schedule, read_from
+from ..schedule import read_from
 
 
 @dataclass(frozen=True)
@@ -239,10 +239,8 @@ def blended_latent(
     door.readable(pipe, request.prompt, negative, how.w)
 
     # The levels to visit, and the mask for each move.
-    schedule = Schedule.from_scheduler(pipe.scheduler)
-    if how.end != "scheduler":
-        schedule = replace(schedule, final=how.end)
-    timesteps = schedule.timesteps(how.steps, how.skip, offset=how.offset)
+    end = None if how.end == "scheduler" else how.end
+    schedule, timesteps, net = from_pipe(pipe, how.steps, how.skip, how.offset, end)
     mask_small = masks.to_latent(request.grey, request.size, how.mask_rule)
     masks_small = door.per_move(mask_small, len(timesteps) - 1, shrink, how.soft)
 
@@ -251,7 +249,6 @@ def blended_latent(
         drawn = request.posterior(request.image, sampled=how.posterior == "sample")
         source = encode(pipe.vae, request.image, drawn)  # (1 or n,C,h,w)
         text, null = prompts.encode(pipe, request.prompt, negative, tuple(request.image.shape[-2:]))
-        net = denoiser(pipe.unet, schedule, pipe.scheduler.config.get("prediction_type", "epsilon"))
         given = dict(source=source, text=text, null=null, masks=masks_small)
         for rows, part in request.batches(**given):
             denoise = cfg(net, part.text, part.null, how.w)

@@ -14,11 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import door
-from ..guidance import denoiser, loss_guided
+from ..guidance import loss_guided
 from ..options import Options, settle
 from ..rank import fit, look, read
 from ..sampler import resampled
-from ..schedule import Schedule
 from ..warps import warp, warped_twice, warps
 
 
@@ -212,10 +211,3 @@ def clip_loss(text, mask, clip, how: Guiding, schedule, draw=None):
         return total
 
     return loss
-
-
-def read_model(model):
-    """The schedule of a model of pixels, and a function timesteps -> denoiser."""
-    schedule = Schedule.from_scheduler(model.scheduler)
-    kind = model.scheduler.config.get("prediction_type", "epsilon")
-    return schedule, lambda timesteps: denoiser(model.unet, schedule, kind, timesteps)

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from ..edit import Edit
+from ..guidance import from_pipe
 from ..networks.perceptual import perceptual_distance
 from ..options import number
-from .clip_guidance import ask, choose, clip_loss, guided_steps, looked_at, read_model
+from .clip_guidance import ask, choose, clip_loss, guided_steps, looked_at
 
 # arguments.py:36-59, the copies as in the paper; from pure noise
 FALLBACK = {"scale": 1000.0, "augmentations": 16, "steps": 100, "skip": 0.0, "eta": 1.0}
@@ -85,9 +86,8 @@ def clip_guided(
     counts = dict(n=n, seed=seed, batch=batch, first=first)
     request, text = ask(model, clip, image, mask, prompt, how, **counts)
     perceptual = perceptual or perceptual_distance(model)
-    schedule, denoiser = read_model(model)
-    timesteps = schedule.timesteps(how.steps, how.skip)
-    denoise, tensors = denoiser(timesteps), []
+    schedule, timesteps, denoise = from_pipe(model, how.steps, how.skip)
+    tensors = []
 
     with request.memory():
         for rows, part in request.batches(text=text):

@@ -17,11 +17,11 @@ from torch import Tensor
 from .. import door, images, masks
 from ..blend import blend
 from ..edit import Edit, one_or_n
-from ..guidance import cfg, denoiser
+from ..guidance import cfg, from_pipe
 from ..latents import decode, encode
 from ..options import Options, settle
 from ..sampler import sample
-from ..schedule import Schedule, read_from
+from ..schedule import read_from
 
 LARGEST = 2**26  # pixels of a reference: a gigabyte while it is made small
 
@@ -106,8 +106,8 @@ def exemplar(
     how = settle(Painting, "exemplar", pipe, PRESETS, FALLBACK, preset, asked, ALSO)
     counts = dict(n=n, seed=seed, batch=batch, first=first)
     request, shown = _admit(pipe, image, mask, reference, region, counts)
-    schedule = Schedule.from_scheduler(pipe.scheduler)
-    timesteps = schedule.timesteps(how.steps, how.skip)
+    unet = nine_channels(pipe.unet)
+    schedule, timesteps, net = from_pipe(pipe, how.steps, how.skip, unet=unet)
     size = request.size
     keep = F.interpolate(1 - request.mask, size, mode=how.mask_channel)  # inside, 1 = keep
     if (keep.flatten(1).amin(1) == 1).any():
@@ -131,8 +131,6 @@ def exemplar(
         text, null = (
             {"encoder_hidden_states": said, "beside": beside} for said in (tokens, nothing)
         )
-        kind = pipe.scheduler.config.get("prediction_type", "epsilon")
-        net = denoiser(nine_channels(pipe.unet), schedule, kind)
         given = dict(text=text, null=null, source=source, mask_small=mask_small)
         for rows, part in request.batches(**given):
             denoise = cfg(net, part.text, part.null, how.w)

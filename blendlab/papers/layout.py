@@ -7,7 +7,7 @@ same places whatever the words (tendency.py), fresh noise in a region paints tha
 Next: ../attention.py, which sees where the words look.
 """
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
@@ -16,11 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import attention, masks
-from ..edit import Edit, memory_advice
+from ..edit import Edit
 from ..latents import decode
-from ..noise import Noise
 from ..twins import twin
-from .inversion import Drawing, Ready, admit, latent_shape, picture_size, settled, split
+from ..walk import Drawing, Walk, admit, settled
 
 MOST = (
     1024  # blocks: to share these out takes a third of a second, four times as many twenty seconds
@@ -38,11 +37,15 @@ class Arranging(Drawing):
     # closes ranks (:263-292); paper: section 4.2's exchange at random around A_min; none: the noise
     # stays.
     rule: Literal["swap", "arrange", "paper", "none"] = "swap"
+    # Which cells are whose, for swap and arrange. best: so that in all the words look at theirs the
+    # most; greedy: as the published code shares them out, for one word or two (:85-97, :203-241).
+    sharing: Literal["best", "greedy"] = "best"
     # The peers' attention guidance: more attention for a word in its box (paint-with-words,
     # 2211.01324), or in a
     # Gaussian shape around its middle (2304.13427).
     guide: Literal["mask", "soft", "none"] = "none"
-    strength: float | None = None  # of that guidance
+    strength: float | None = None  # of that guidance, as a share of the published one's
+    widen: bool = False  # every box by one cell of each layer that is guided, as published
     block: int | None = (
         None  # side of a block in latent cells; None: one cell of the attention, 4 for the paper's
     )
@@ -53,7 +56,8 @@ class Arranging(Drawing):
     at: tuple[int, ...] = (0,)
 
 
-# attention.py:176-232: the guidance falls from this to nothing, in equal steps.
+# attention.py:176-232: the guidance falls from this to nothing, in equal steps; the first of the 50
+# has 4.508. Each box is a cell wider there, in each layer; here on both sides, with widen=True.
 PUBLISHED = 4.6
 STRENGTH = 0.1
 
@@ -75,6 +79,7 @@ def layout(
     layers=None,
     caption=None,
     batch=None,
+    first=0,
     negative="",
     **options,
 ) -> Edit:
@@ -87,8 +92,8 @@ def layout(
             attention of the first step decides. See Arranging
     image, noise, caption: what to start from, as in `repaint`
     w, steps, options: any field of Arranging, as in block=2, at=(0, 5), strength=0.3
-    n, seed, batch: how many, from which seed, how many at once. Sample i is the same whatever n and
-                    batch are
+    n, seed, batch, first: how many, from which seed, how many at once, the number of the first.
+                           Sample i is the same whatever n, batch and first are
 
     settings["noise"]: the noise as it was carried (n,C,h,w); "origin": (n,cells), where each block
     comes from; "attention": (n,words,h,w), where the words looked before; "cells": (words,h,w),
@@ -97,77 +102,57 @@ def layout(
     asked = dict(rule=rule, guide=guide, w=w, steps=steps, layers=layers)
     how = settled(Arranging, "layout", pipe, asked | options, strength=STRENGTH)
     caption = caption or prompt
-    image, noise, n = admit(pipe, [prompt, caption, negative], image, noise, n, how)
-    shape, size, at_once = (
-        latent_shape(pipe, image, noise),
-        picture_size(pipe, image, noise),
-        batch or n,
-    )
+    counts = dict(n=n, seed=seed, batch=batch, first=first)
+    request = admit(pipe, [prompt, caption], negative, image, noise, how, **counts)
+    size = [side * pipe.vae_scale_factor for side in request.size]
     words, boxes = _pairs(boxes)
-    reader = Reader.of(pipe, prompt, words, shape, how.layers, how.block)
+    if how.sharing == "greedy" and len(words) > 2:
+        raise ValueError(f"sharing='greedy' is for one word or two, not {len(words)}: take 'best'")
+    reader = Reader.of(pipe, prompt, words, request.shape, how.layers, how.block)
     regions = claimed(words, boxes, reader.cells)  # (words,h,w)
-    shapes = _shapes(boxes, shape[1:], how.guide)
-    chance = Noise(seed, n, "exchange").streams
+    shapes = _shapes(boxes, request.size, how.guide)
+    chance = request.noise("exchange", range(n)).streams
 
-    with memory_advice(at_once):
+    with request.memory():
         unet = twin(pipe.unet)  # hooks go to the twin
-        ready, reader = (
-            Ready.of(pipe, prompt, negative, size, how, unet),
-            replace(reader, unet=unet),
-        )
-        z = Ready.of(pipe, caption, negative, size, how).start(image, noise, n, seed)
-        first, *others = ready.timesteps[:-1]
-        falling = {
-            t: how.strength * PUBLISHED * (1 - i / how.steps)
-            for i, t in enumerate([first, *others])
-        }
+        reader, walk = replace(reader, unet=unet), Walk.of(pipe, prompt, how, negative, size, unet)
+        z = Walk.of(pipe, caption, how, negative, size).start(request)
+        first_level, *others = walk.timesteps[:-1]
 
         def carry(x, t, rows):
             """The state with its blocks where the rule wants them, where each comes from, and where
             the words look.
             """
-            maps = reader.looks(ready, x, t)
+            maps = reader.looks(walk, x, t)
             each = zip(maps.flatten(2), rows, strict=True)
-            origin = torch.stack(
-                [RULES[how.rule](m, regions.flatten(1), chance[row]) for m, row in each]
-            )
+            flat = regions.flatten(1)
+            origin = [RULES[how.rule](m, flat, chance[i], how.sharing) for m, i in each]
+            origin = torch.stack(origin)
             return move_blocks(x, origin.to(x.device), reader.block), origin, maps
 
         parts = []
-        for at in split(n, at_once):
-            rows = range(n)[at]
-            x, origin, maps = carry(z[at], first, rows)
+        for rows, part in request.batches(z=z):
+            x, origin, maps = carry(part.z, first_level, rows)
             if 0 not in how.at:
-                x, origin = z[at], torch.arange(origin.shape[1]).expand_as(origin)
-            lean = (
-                _leaning(unet, len(rows), reader.places, shapes, falling)
-                if how.guide != "none"
-                else None
-            )
-            for step in ready.steps(x, seed, rows, lean):
+                x, origin = part.z, torch.arange(origin.shape[1]).expand_as(origin)
+            lean = nullcontext
+            if how.guide != "none":
+                lean = _leaning(unet, len(rows), reader.places, shapes, how, walk.timesteps)
+            for step in walk.steps(x, request.noise("step", rows), lean):
                 if step.i + 1 in how.at and step.t_next in others:
                     step.x, *_ = carry(step.x, step.t_next, rows)
             parts.append((decode(pipe.vae, step.x), step.x, x, origin, maps))
-    tensor, latents, z, origin, maps = (torch.cat(part) for part in zip(*parts, strict=True))
-    used = dict(
-        prompt=prompt,
-        boxes=dict(zip(words, boxes, strict=True)),
-        caption=caption,
-        negative=negative,
-        n=n,
-    )
-    used |= dict(seed=seed, noise=z, origin=origin, attention=maps, cells=regions) | asdict(how)
-    return Edit(
-        tensor,
-        latents,
-        None,
-        used | dict(block=reader.block, layers=reader.layers, order=list(range(n))),
-    )
+    tensor, latents, *rest = zip(*parts, strict=True)
+    z, origin, maps = map(torch.cat, rest)
+    used = dict(prompt=prompt, boxes=dict(zip(words, boxes, strict=True)), caption=caption)
+    used |= dict(negative=negative, noise=z, origin=origin, attention=maps, cells=regions)
+    used |= asdict(how) | dict(block=reader.block, layers=reader.layers)
+    return request.finish(tensor, latents, used)
 
 
 def claimed(words, boxes, cells) -> Tensor:
     """(words,h,w) bool: the cells whose middle is in each box; what several claim, the smallest
-    gets (:208-224).
+    gets (utils.py:208-224).
     """
     inside = torch.cat([masks.from_box(box, cells)[:, 0] for box in boxes]) > 0
     free, regions = torch.ones(cells, dtype=torch.bool), torch.zeros_like(inside)
@@ -184,14 +169,16 @@ def claimed(words, boxes, cells) -> Tensor:
 # every block (cells,)
 
 
-def shared_out(maps, regions) -> list[Tensor]:
+def shared_out(maps, regions, sharing="best") -> list[Tensor]:
     """For each word as many cells as its region has, so that in all the words look at theirs the
     most.
 
-    The published code gives each cell to the word that looks at it the most, then each word its
-    best cells, and where a word has too few, its neighbour's worst: for one word this, for two
-    seldom the best, for three undefined.
+    greedy: each cell goes to the word with the most attention, then each word takes its best cells,
+    and, where it has too few, the weakest cells of the other word. With one word the result is the
+    same; with two it is rarely optimal; three are not supported.
     """
+    if sharing == "greedy":
+        return _greedy(maps, regions)
     from scipy.optimize import linear_sum_assignment
 
     wanted = regions.sum(1)
@@ -200,12 +187,22 @@ def shared_out(maps, regions) -> list[Tensor]:
     return torch.as_tensor(cells).split(wanted.tolist())
 
 
-def swap(maps, regions, stream=None) -> Tensor:
+def _greedy(maps, regions):
+    owner, chosen = maps.argmax(0), []
+    for i, (heat, region) in enumerate(zip(maps, regions, strict=True)):
+        own, others = (owner == i).nonzero()[:, 0], (owner != i).nonzero()[:, 0]
+        rest = maps[1 - i, others] if len(maps) == 2 else heat[others]
+        ranked = [own[heat[own].argsort(descending=True)], others[rest.argsort()]]
+        chosen.append(torch.cat(ranked)[: region.sum()])
+    return chosen
+
+
+def swap(maps, regions, stream=None, sharing="best") -> Tensor:
     """Blocks that are already inside stay; those that come and those that must go exchange their
     places.
     """
     origin, comes, goes = torch.arange(maps.shape[1]), [], []
-    for mine, region in zip(shared_out(maps, regions), regions, strict=True):
+    for mine, region in zip(shared_out(maps, regions, sharing), regions, strict=True):
         other = region.clone()
         other[mine] = False
         comes += [mine[~region[mine]].sort().values]
@@ -218,19 +215,19 @@ def swap(maps, regions, stream=None) -> Tensor:
     return origin
 
 
-def arrange(maps, regions, stream=None) -> Tensor:
+def arrange(maps, regions, stream=None, sharing="best") -> Tensor:
     """A region is filled row by row in the order of attention; the others fill the rest in their
     old order.
     """
     origin, rest = torch.arange(maps.shape[1]), torch.ones(maps.shape[1], dtype=torch.bool)
-    for mine, heat, region in zip(shared_out(maps, regions), maps, regions, strict=True):
+    for mine, heat, region in zip(shared_out(maps, regions, sharing), maps, regions, strict=True):
         origin[region] = mine[heat[mine].argsort(descending=True)]
         rest[mine] = False
     origin[~regions.any(0)] = rest.nonzero()[:, 0]
     return origin
 
 
-def paper(maps, regions, stream) -> Tensor:
+def paper(maps, regions, stream, sharing=None) -> Tensor:
     """Section 4.2: blocks outside that are looked at more than A_min and blocks inside that are so
     less, at random.
 
@@ -320,12 +317,12 @@ class Reader:
             )
         return cls(pipe.unet, places, names, block, (h // block, w // block))
 
-    def looks(self, ready, x, t) -> Tensor:
+    def looks(self, walk, x, t) -> Tensor:
         """(B,words,h,w) on the CPU: how much more than on average each word is looked at, over
         layers and heads.
         """
         with attention.capture(self.unet, self.layers, branch="both") as maps:
-            ready.net(x, t, ready.text)
+            walk.net(x, t, walk.text)
         heat = [
             F.adaptive_avg_pool2d(m.weights.mean(1).permute(0, 3, 1, 2), self.cells) for m in maps
         ]
@@ -342,22 +339,22 @@ def looks(
     the average.
     """
     how = settled(Arranging, "layout", pipe, dict(steps=steps, layers=layers, block=block))
-    _, noise, _ = admit(pipe, [prompt], None, noise, None, how)
-    reader = Reader.of(pipe, prompt, words, noise.shape, how.layers, how.block)
+    request = admit(pipe, [prompt], "", None, noise, how, n=None)
+    reader = Reader.of(pipe, prompt, words, request.shape, how.layers, how.block)
     reader = replace(reader, unet=twin(pipe.unet))
-    ready = Ready.of(pipe, prompt, "", picture_size(pipe, noise=noise), how, reader.unet)
-    return reader.looks(ready, noise, ready.timesteps[0])
+    size = [side * pipe.vae_scale_factor for side in request.size]
+    walk = Walk.of(pipe, prompt, how, size=size, unet=reader.unet)
+    return reader.looks(walk, request.given, walk.timesteps[0])
 
 
 @contextmanager
-def attend(unet, n, places, shapes, strength):
+def attend(unet, n, places, shapes, strength, widen=False):
     """In a `with`, words draw more attention in their shapes: strength * the largest logit is added
     there.
 
     n: rows with the prompt, the last of a UNet's batch. places: of each word among the tokens.
-       shapes: (words,h,w)
-    in [0,1], at latent size. The largest logit is each sample's own, so that none depends on its
-    neighbours.
+    shapes: (words,h,w) in [0,1], at latent size; widen: by a cell of each layer on all sides.
+    The largest logit is each sample's own, so that none depends on its neighbours.
     """
 
     def lean(attn, args, kwargs):
@@ -368,7 +365,8 @@ def attend(unet, n, places, shapes, strength):
         )
         largest = (attn.scale * q @ k.transpose(1, 2)).unflatten(0, (n, -1)).amax((1, 2, 3))  # (n,)
         cells = attention.cells_of(hidden.shape[1], *shapes.shape[-2:])
-        on = F.adaptive_avg_pool2d(shapes.to(q), cells).flatten(1)  # (words,cells)
+        on = F.adaptive_avg_pool2d(shapes.to(q), cells)  # (words,h,w)
+        on = (F.max_pool2d(on, 3, stride=1, padding=1) if widen else on).flatten(1)  # (words,cells)
         bias = q.new_zeros(len(hidden), on.shape[1], text.shape[1])  # (B,cells,tokens)
         for place, shape in zip(places, on, strict=True):
             bias[-n:, :, place] += strength * largest[:, None, None] * shape[:, None]
@@ -379,9 +377,13 @@ def attend(unet, n, places, shapes, strength):
         yield
 
 
-def _leaning(unet, n, places, shapes, strengths):
-    """For Ready.steps: the guidance of each level."""
-    return lambda t: attend(unet, n, places, shapes, strengths[t])
+def _leaning(unet, n, places, shapes, how, timesteps):
+    """For Walk.steps: the guidance of each level."""
+    moves = len(timesteps) - 1
+    strength = {
+        t: how.strength * PUBLISHED * (1 - (i + 1) / moves) for i, t in enumerate(timesteps)
+    }
+    return lambda t: attend(unet, n, places, shapes, strength[t], how.widen)
 
 
 def _shapes(boxes, size, guide):

@@ -1,20 +1,21 @@
 """Re-painting (initial image editing, 2305.03382, section 4.1): fresh noise in a region paints that
 region anew.
 
-The noise that a picture starts from decides what appears where. The steps are inversion.py's. Next:
+The noise that a picture starts from decides what appears where. The walk is ../walk.py's. Next:
 layout.py.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import torch
 
 from .. import images, masks
 from ..blend import blend
-from ..edit import Edit, memory_advice
+from ..edit import Edit
 from ..networks import perceptual
-from .inversion import Drawing, Ready, admit, draws, latent_shape, picture_size, settled, split
+from ..options import number
+from ..walk import Drawing, Walk, admit, settled
 
 
 @torch.no_grad()
@@ -35,6 +36,7 @@ def repaint(
     caption=None,
     distance=None,
     batch=None,
+    first=0,
     negative="",
     mask_rule="centre",
     **options,
@@ -55,8 +57,8 @@ def repaint(
     distance: how different two batches of pictures look, (B,); None: over the features of the
               model's autoencoder
     mask_rule: how the mask comes to latent size, see masks.to_latent
-    w, steps, options: see inversion.Drawing. n, seed, batch: sample i is the same whatever n and
-                       batch are
+    w, steps, options: see walk.Drawing. n, seed, batch, first: sample i is the same whatever n,
+                       batch and first are
 
     settings["before"]: the pictures (n,3,H,W) that were there. "tries" and "met": how many each
     took, and whether it passed in the end. "moved": how far the result is from them, "outside" and
@@ -64,37 +66,30 @@ def repaint(
     (n,) each. "noise": the edited noise.
     """
     how = settled(Drawing, "repaint", pipe, dict(w=w, steps=steps) | options)
+    number("tries", tries)
     caption = caption or prompt
-    if tries < 1:
-        raise ValueError(f"tries is {tries}; it is the budget for each picture, so take 1 or more")
-    image, noise, n = admit(pipe, [prompt, caption, negative], image, noise, n, how)
-    shape, size, at_once = (
-        latent_shape(pipe, image, noise),
-        picture_size(pipe, image, noise),
-        batch or n,
-    )
-    device = pipe._execution_device
-    mask = images.mask(
-        _region(region, size), like=torch.empty(1, device=device).expand(n, 3, *size), name="region"
-    )
-    mask_small = masks.to_latent(mask, shape[1:], mask_rule).expand(n, -1, -1, -1)
+    counts = dict(n=n, seed=seed, batch=batch, first=first)
+    request = admit(pipe, [prompt, caption], negative, image, noise, how, **counts)
+    size = [side * pipe.vae_scale_factor for side in request.size]
+    like = torch.empty(1, device=request.device).expand(n, 3, *size)
+    mask = images.mask(_region(region, size), like=like, name="region")
+    mask_small = masks.to_latent(mask, request.size, mask_rule).expand(n, -1, -1, -1)
 
-    with memory_advice(at_once):
-        ready = Ready.of(pipe, prompt, negative, size, how)
-        z = Ready.of(pipe, caption, negative, size, how).start(image, noise, n, seed)  # (n,C,h,w)
-        before = (
-            ready.pictures(z, seed, range(n), at_once)[1]
-            if image is None
-            else image.expand(n, -1, -1, -1)
-        )
+    with request.memory():
+        walk = Walk.of(pipe, prompt, how, negative, size)
+        z = Walk.of(pipe, caption, how, negative, size).start(request)  # (n,C,h,w)
+        if image is None:
+            _, before = walk.pictures(z, request)
+        else:
+            before = request.image.expand(n, -1, -1, -1)
 
         left, tried = list(range(n)), [0] * n
         new, latents, tensor = z.clone(), torch.empty_like(z), torch.empty_like(before)
         for k in range(tries if until else 1):
             # Fresh noise in the region, the old noise around it; then everything again.
-            fresh = draws(new_seed + k, left, "repaint", device)(shape)
+            fresh = replace(request, seed=new_seed + k).noise("repaint", left)()
             new[left] = blend(mask_small[left], edit=fresh, keep=z[left])
-            latents[left], tensor[left] = ready.pictures(new[left], seed, left, at_once)
+            latents[left], tensor[left] = walk.pictures(new[left], request, left)
             tried = [count + (i in left) for i, count in enumerate(tried)]
             if until:
                 answers = list(until(tensor[left]))
@@ -106,21 +101,11 @@ def repaint(
                 left = [i for i, met in zip(left, answers, strict=True) if not met]
             if not left:
                 break
-        moved = _moved(pipe, before, tensor, mask, distance, at_once)
-    used = dict(
-        prompt=prompt,
-        caption=caption,
-        region=region,
-        negative=negative,
-        n=n,
-        seed=seed,
-        new_seed=new_seed,
-    )
-    used |= dict(
-        mask_rule=mask_rule, tries=tried, met=[i not in left for i in range(n)] if until else None
-    )
-    used |= dict(moved=moved, before=before, noise=new, order=list(range(n)))
-    return Edit(tensor, latents, None, used | asdict(how))
+        moved = _moved(pipe, before, tensor, mask, distance, request.at_once)
+    met = [i not in left for i in range(n)] if until else None
+    used = dict(prompt=prompt, caption=caption, region=region, negative=negative, new_seed=new_seed)
+    used |= dict(mask_rule=mask_rule, tries=tried, met=met, moved=moved, before=before, noise=new)
+    return request.finish([tensor], [latents], used | asdict(how))
 
 
 def _region(region, size):
@@ -137,6 +122,6 @@ def _moved(pipe, before, after, mask, distance, at_once):
     """
     distance = distance or perceptual.encoder_distance(pipe.vae)
     rest = blend(mask, edit=before, keep=after)  # with the old region, so that only the rest counts
-    change, parts = (after - before) / 2, split(len(rest), at_once)
-    seen = torch.cat([distance(before[at], rest[at]).float() for at in parts])
+    pairs = zip(before.split(at_once), rest.split(at_once), strict=True)
+    change, seen = (after - before) / 2, torch.cat([distance(*pair).float() for pair in pairs])
     return dict(outside=masks.rms(change, 1 - mask), inside=masks.rms(change, mask), looks=seen)

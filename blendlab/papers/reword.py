@@ -1,6 +1,6 @@
 """A changed prompt that keeps the source's attention (Prompt-to-Prompt, 2208.01626, section 3.2).
 
-What a word looked at may be kept while the word is exchanged. The steps are inversion.py's. Next:
+What a word looked at may be kept while the word is exchanged. The walk is ../walk.py's. Next:
 repaint.py.
 """
 
@@ -11,10 +11,11 @@ from functools import partial
 import torch
 
 from .. import attention, prompts
-from ..edit import Edit, memory_advice
+from ..edit import Edit
 from ..latents import decode
+from ..options import number
 from ..twins import twin
-from .inversion import Drawing, Ready, admit, picture_size, settled, split
+from ..walk import Drawing, Walk, admit, settled
 
 
 @torch.no_grad()
@@ -32,6 +33,7 @@ def reword(
     steps=None,
     layers=None,
     batch=None,
+    first=0,
     negative="",
     **options,
 ) -> Edit:
@@ -47,39 +49,35 @@ def reword(
             it
     noise:  start from this (1 or n,C,h,w); without both, seed draws it
     layers: in which of them, as in attention.capture; None: all
-    w, steps, options: see Drawing. n, seed, batch: sample i is the same whatever n and batch are
+    w, steps, options: see walk.Drawing. n, seed, batch, first: sample i is the same whatever n,
+            batch and first are
 
     settings["before"]: the pictures (n,3,H,W) of the prompt itself.
     """
     how = settled(Drawing, "reword", pipe, dict(w=w, steps=steps) | options)
-    if not 0 <= keep <= 1:
-        raise ValueError(
-            f"keep is {keep}; it is a share of the steps, 0.8 keeps the attention for four in five"
-        )
-    image, noise, n = admit(pipe, [prompt, changed, negative], image, noise, n, how)
-    mapping, at_once = mapped(pipe, prompt, changed), batch or n
+    number("keep", keep, whole=False)
+    counts = dict(n=n, seed=seed, batch=batch, first=first)
+    request = admit(pipe, [prompt, changed], negative, image, noise, how, **counts)
+    mapping = mapped(pipe, prompt, changed)
     attention.cross_attention(pipe.unet, layers)
 
-    with memory_advice(2 * at_once):
-        unet, size = twin(pipe.unet), picture_size(pipe, image, noise)  # hooks go to the twin
-        ready = Ready.of(pipe, prompt, negative, size, how, unet)
-        other = Ready.of(pipe, changed, negative, size, how, unet)
-        z, kept = ready.start(image, noise, n, seed), ready.timesteps[: round(keep * how.steps)]
+    with request.memory():
+        unet, size = twin(pipe.unet), [side * pipe.vae_scale_factor for side in request.size]
+        walk = Walk.of(pipe, prompt, how, negative, size, unet)  # hooks go to the twin
+        other = Walk.of(pipe, changed, how, negative, size, unet)
+        z, kept = walk.start(request), walk.timesteps[: round(keep * how.steps)]
 
         parts = []
-        for at in split(n, at_once):
-            m, rows = len(z[at]), list(range(n)[at])
-            both = replace(ready, text=_stacked(ready.text, other.text, m))
+        for rows, part in request.batches(z=z):
+            m, pair = len(rows), torch.cat([part.z, part.z])  # (2m,C,h,w)
+            both = replace(walk, text=_stacked(walk.text, other.text, m))
             within = _while(kept, partial(same_attention, unet, m, mapping, layers))
-            pair = both.down(torch.cat([z[at], z[at]]), seed, rows * 2, within)  # (2m,C,h,w)
+            pair = both.down(pair, request.noise("step", [*rows, *rows]), within)
             parts.append((*decode(pipe.vae, pair).split(m), pair[m:]))
-    before, tensor, latents = (torch.cat(part) for part in zip(*parts, strict=True))
-    used = dict(
-        prompt=prompt, changed=changed, keep=keep, layers=layers, negative=negative, n=n, seed=seed
-    )
-    return Edit(
-        tensor, latents, None, used | asdict(how) | {"order": list(range(n)), "before": before}
-    )
+    before, tensor, latents = zip(*parts, strict=True)
+    used = dict(prompt=prompt, changed=changed, keep=keep, layers=layers, negative=negative)
+    used |= {"before": torch.cat(before)} | asdict(how)
+    return request.finish(tensor, latents, used)
 
 
 @contextmanager
@@ -147,7 +145,7 @@ def _alike(a, b):
 
 
 def _while(levels, context):
-    """For Ready.steps: the context at these levels, nothing at others."""
+    """For Walk.steps: the context at these levels, nothing at others."""
     return lambda t: context() if t in levels else nullcontext()
 
 

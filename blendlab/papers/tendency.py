@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..edit import memory_advice
+from .. import prompts
 from ..twins import twin
-from .inversion import Ready, admit, latent_shape, picture_size, settled, split
+from ..walk import Walk, admit, settled
 from .layout import Arranging, Reader
 
 
@@ -60,44 +60,35 @@ def tendency(
 
     judge: bl.load("tinyworld-judge"), or whatever has its `kinds` and `found`
     said:  prompts; each of their words that the judge knows gives a Landing, in their order
-    layers: whose attention is read, see Arranging. w, steps, options: see inversion.Drawing; with
+    layers: whose attention is read, see Arranging. w, steps, options: see walk.Drawing; with
             eta above 0 every prompt draws fresh noise of its own, and only the initial noise is
             shared
     """
     how = settled(Arranging, "layout", pipe, dict(w=w, steps=steps, layers=layers) | options)
-    said = [said] if isinstance(said, str) else list(said)
-    *_, n = admit(pipe, said, None, None, n, how)
-    readers, at_once, landings = {}, batch or n, []
+    said = prompts.listed(said)
+    request = admit(pipe, said, "", None, None, how, n=n, seed=seed, batch=batch)
+    readers, landings = {}, []
     for prompt in said:
-        nouns = [
-            word
-            for word in dict.fromkeys(re.findall(r"[\w'-]+", prompt.lower()))
-            if word in judge.kinds
-        ]
+        nouns = dict.fromkeys(re.findall(r"[\w'-]+", prompt.lower()))
+        nouns = [word for word in nouns if word in judge.kinds]
         if not nouns:
             raise ValueError(
                 f"the judge knows no word of {prompt!r}; it knows {', '.join(judge.kinds)}"
             )
-        readers[prompt] = nouns, Reader.of(pipe, prompt, nouns, latent_shape(pipe), how.layers)
+        readers[prompt] = nouns, Reader.of(pipe, prompt, nouns, request.shape, how.layers)
 
-    with memory_advice(at_once):
+    with request.memory():
         unet = twin(pipe.unet)  # hooks go to the twin
         for prompt, (nouns, reader) in readers.items():
-            ready = Ready.of(pipe, prompt, "", picture_size(pipe), how, unet)
-            reader = replace(reader, unet=unet)
-            z = ready.start(None, None, n, seed)
-            maps = [reader.looks(ready, z[at], ready.timesteps[0]) for at in split(n, at_once)]
-            _, tensor = ready.pictures(z, f"{seed}/{prompt}", range(n), at_once)
+            walk, reader = Walk.of(pipe, prompt, how, unet=unet), replace(reader, unet=unet)
+            z = walk.start(request)
+            t = walk.timesteps[0]
+            maps = [reader.looks(walk, part.z, t) for _, part in request.batches(z=z)]
+            _, tensor = walk.pictures(z, replace(request, seed=f"{seed}/{prompt}"))
             found = judge.found(tensor)
             for word, heat in zip(nouns, torch.cat(maps).unbind(1), strict=True):
-                landings.append(
-                    Landing(
-                        prompt,
-                        word,
-                        torch.stack([middle_of(things, word) for things in found]),
-                        heat,
-                    )
-                )
+                place = torch.stack([middle_of(objects, word) for objects in found])
+                landings.append(Landing(prompt, word, place, heat))
     return landings
 
 
