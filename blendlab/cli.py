@@ -17,8 +17,13 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Blended diffusion, from the shell."
 )
 
-# What `edit --method` takes: where it is, each called as blended_latent is.
-METHODS = {"blended_latent": ".papers.blended_latent"}
+# What `edit --method` takes, each a function of this name in papers/, and its usual model. Models of
+# pixels are guided by a CLIP, which those methods take as their second argument.
+METHODS = {
+    "blended_latent": "tinyworld",
+    "blended": "tinyworld-pixel",
+    "clip_guided": "tinyworld-pixel",
+}
 
 # The endings that can be written, and how: nothing is lost that the format can hold.
 ENDINGS = {
@@ -35,7 +40,6 @@ SHEET = 2**26  # pixels of the largest sheet of `world`: 0.8 GB while it is draw
 Image = Annotated[Path, typer.Option(help="The picture to edit.")]
 Mask = Annotated[Path, typer.Option(help="Where to edit: white is edited, black is kept.")]
 Prompt = Annotated[str, typer.Option(help="What to see there.")]
-Model = Annotated[str, typer.Option(help="A known network, a diffusers repository or a folder.")]
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda or mps; without it, the GPU where there is one.")
 ]
@@ -51,7 +55,13 @@ def edit(
         Path, typer.Option("--out", "-o", help="The picture to write; several get numbers.")
     ],
     method: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = "blended_latent",
-    model: Model = "tinyworld",
+    model: Annotated[
+        str | None,
+        typer.Option(help="A known network, a diffusers repository or a folder; see the method."),
+    ] = None,
+    clip: Annotated[
+        str, typer.Option(help="Guides methods of pixels: shipped, of open_clip, or a folder.")
+    ] = "tinyworld-clip",
     n: Annotated[int, typer.Option("-n", min=1, help="How many results.")] = 1,
     batch: Annotated[int | None, typer.Option(min=1, help="How many at once.")] = None,
     seed: Seed = 0,
@@ -74,9 +84,11 @@ def edit(
     ] = None,
     device: Device = None,
 ):
-    """Change what is under the mask into what the words say (blended latent diffusion).
+    """Change what is under the mask into what the words say.
 
-    The model recommends the settings that you leave out.
+    The methods are blended_latent (blended latent diffusion, on tinyworld), blended and clip_guided
+    (blended diffusion, algorithms 2 and 1, on tinyworld-pixel). The model recommends the settings
+    that you leave out.
 
     Example: blendlab edit --image scene.png --mask mask.png --prompt "a red mushroom" -o out.png -n
     4
@@ -93,12 +105,14 @@ def edit(
     chosen = {name: value for name, value in chosen.items() if value is not None}
     chosen |= {"paste": True} if paste else {}
     chosen |= {"soft": True} if soft else {}
-    pipe = load(model, device=usable(device))
+    device = usable(device)
+    pipe = load(model or METHODS[method], device=device)
     if not hasattr(pipe, "unet"):
-        raise ValueError(f"{model} makes no pictures: pass --model tinyworld")
-    change = getattr(import_module(METHODS[method], __package__), method)
+        raise ValueError(f"{model} makes no pictures: pass --model {METHODS[method]}")
+    networks = (pipe,) if method == "blended_latent" else (pipe, opened(clip, device))
+    change = getattr(import_module(f".papers.{method}", __package__), method)
     with tqdm(desc=prompt, unit="move") as bar, watched(pipe.unet, bar.update):
-        result = change(pipe, image, mask, prompt, n=n, seed=seed, **chosen)
+        result = change(*networks, image, mask, prompt, n=n, seed=seed, **chosen)
     for file, picture in zip(files, result.images, strict=True):
         save(picture, file)
         print(file)
@@ -121,13 +135,10 @@ def rank(
 
     Example: blendlab rank --prompt "a red mushroom" --mask mask.png out_1.png out_2.png
     """
-    from .cards import SHIPPED
-    from .networks.clip import load_clip
-    from .networks.load import load
     from .rank import rank as ranked
 
     pictures = of_one_size(images)
-    model = (load if clip in SHIPPED else load_clip)(clip, device=usable(device))
+    model = opened(clip, usable(device))
     order, distances = ranked(pictures, prompt, model, mask, view or ("mask" if mask else "image"))
     for index, distance in zip(order, distances, strict=True):
         print(f"{distance:.3f}  {images[index]}")
@@ -296,6 +307,15 @@ def numbered(out: Path, n: int) -> list[Path]:
 def save(picture, file: Path):
     """Write a picture as its ending says."""
     picture.save(file, **ENDINGS[file.suffix.lower()])
+
+
+def opened(clip: str, device):
+    """A CLIP by its name: shipped, of open_clip, or a folder."""
+    from .cards import SHIPPED
+    from .networks.clip import load_clip
+    from .networks.load import load
+
+    return (load if clip in SHIPPED else load_clip)(clip, device=device)
 
 
 def usable(device: str | None) -> str | None:

@@ -24,7 +24,7 @@ from .blend import blend
 from .edit import Edit, memory_advice, one_or_n, take
 from .noise import Noise
 from .options import number
-from .rank import rank
+from .rank import VIEWS, rank
 
 LARGEST = 32  # gigabytes that the pictures of one call may take
 
@@ -321,6 +321,12 @@ def is_clip(clip):
             f"clip is a {type(clip).__name__}, which cannot compare pictures with words: pass "
             "bl.load('tinyworld-clip')"
         )
+
+
+def is_view(ranking):
+    """Refuse a ranking that is no view of rank, before anything runs."""
+    if ranking is not None and ranking not in tuple(VIEWS):
+        raise ValueError(f"ranking is {ranking!r}; choose {', '.join(VIEWS)} or None")
 
 
 def readable(pipe, texts, negative="", w=None):

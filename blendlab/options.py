@@ -26,7 +26,11 @@ RANGES = {
     "range_scale": (0, 1e6, "the weight of what leaves [-1,1], the official code takes 50"),
     "augmentations": (1, 1024, "take 1 with unwarped=1 for none"),
     "unwarped": (0, 1024, "how many of the copies are not warped"),
-    "lr": (1e-9, 1000, "it says how far a step goes, so take more than 0 (the paper: 0.1)"),
+    "lr": (1e-9, 1000, "it says how far a step goes, so take more than 0"),
+    "steps": (1, 10**6, "it counts the steps, so take 1 or more"),
+    "lam": (0, 1e9, "it weighs the source outside, so take 0 or more (the paper: 100)"),
+    "plateau": (0, 0.999999, "a share of the loss, 0.02 is usual and 0 never stops early"),
+    "blocks": (0, 1000, "how many up blocks are tuned, or 'all'"),
     "noise": (0, 1000, "it is a standard deviation, so take 0 (none) or more"),
     "refine": (1, 1000, "the calls of the network for each move up"),
     "resamplings": (1, 100, "the passes at each level, 1 is the plain method"),
@@ -71,13 +75,14 @@ def check(name: str, value, kind) -> None:
     if value is None and NoneType in kinds:
         return
     words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
-    if words:
+    numeric = int in kinds or float in kinds
+    if words and (isinstance(value, str) or not numeric):
         if value not in words:
             raise ValueError(f"{name} is {value!r}; choose {' or '.join(map(repr, words))}")
     elif bool in kinds:
         if not isinstance(value, bool):
             raise ValueError(f"{name} is {value!r}; choose True or False")
-    elif int in kinds or float in kinds:
+    elif numeric:
         number(name, value, whole=float not in kinds)
 
 
@@ -103,12 +108,14 @@ def settle(
     asked: dict,
     also="",
     known=False,
+    recommended=None,
 ) -> Options:
     """The options (of class `kind`) to use for a method with a model.
 
     preset: a name in `presets`, or options, or None. asked: {name: value}, None for what was left
             out. also: further names that the method takes, for the sentence about an unknown one.
-    known: the fallback is the model's own, so nobody is warned of it.
+    known: the fallback is the model's own, so nobody is warned of it. recommended: what the model
+           recommends; None: what its card says for the method.
     """
     if isinstance(preset, str) and preset not in presets:
         raise ValueError(
@@ -119,7 +126,7 @@ def settle(
         raise TypeError(_unknown(method, name, names + also.split()))
     how = presets[preset] if isinstance(preset, str) else preset or kind()
     how = replace(how, **{name: value for name, value in asked.items() if value is not None})
-    recommended = cards.settings(model, method)
+    recommended = cards.settings(model, method) if recommended is None else recommended
     left = {name: v for name, v in (fallback | recommended).items() if getattr(how, name) is None}
     how = replace(how, **left)
     if not known and not recommended and {"w", "scale"} & left.keys():

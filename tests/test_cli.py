@@ -192,6 +192,18 @@ def test_greys_need_soft_and_around_edits_a_crop(run, sd1, scene, tmp_path):
     assert code == 0 and (after == before)[kept == 0].all(), err
 
 
+@pytest.mark.parametrize("method", ["blended", "clip_guided"])
+def test_methods_of_pixels_are_reached_by_their_name(run, scene, tmp_path, method):
+    words = ["edit", *scene, "--prompt", "a red house", "--method", method, "--steps", 3]
+    code, _, err = run(*words, "--paste", "-o", tmp_path / "out.png")
+    assert code == 0, err
+    before, kept = (np.asarray(Image.open(scene[i])) for i in (1, 3))
+    changed = (np.asarray(Image.open(tmp_path / "out.png")) != before).any(-1)
+    assert changed[kept > 0].mean() > 0.5 and not changed[kept == 0].any()
+    code, _, err = run(*words, "--w", 3, "-o", tmp_path / "out.png")
+    assert code == 2 and f"{method} has no option 'w'" in err
+
+
 def test_rank_refuses_pictures_of_two_sizes(run, scene, tmp_path):
     Image.open(scene[1]).resize((48, 32)).save(tmp_path / "other.png")
     code, _, err = run("rank", "--prompt", "a cat", scene[1], tmp_path / "other.png")

@@ -343,9 +343,7 @@ def test_numbers_come_from_the_caller_then_the_preset_then_the_model_then_the_co
     pipe, monkeypatch
 ):
     def used(of="weights", preset=None, **options):
-        how = decoder._settle(
-            pipe, of, preset, dict(lam=100.0, precision="float32", reuse=True) | options
-        )
+        how = decoder._settle(pipe, of, preset, options)
         return how["steps"], how["lr"]
 
     assert used() == (decoder.FALLBACK["weights"]["steps"], decoder.FALLBACK["weights"]["lr"])
@@ -359,7 +357,7 @@ def test_numbers_come_from_the_caller_then_the_preset_then_the_model_then_the_co
 def test_the_presets_differ_in_the_rate_for_latents_alone():
     paper, official = decoder.PRESETS["paper"], decoder.PRESETS["official"]
     assert paper["weights"] == official["weights"]
-    assert paper["latents"] == official["latents"] | {"lr": 1e-4}
+    assert paper["latents"] == replace(official["latents"], lr=1e-4)
 
 
 BAD = [
@@ -377,7 +375,7 @@ BAD = [
     (dict(edit=torch.full((1, 4, 8, 8), torch.nan)), "NaN"),
     (dict(edit=Edit(torch.zeros(1, 3, 64, 64))), "no latents, so there are no weights to tune"),
     (dict(steps=0), "1 or more"),
-    (dict(steps=2.5), "1 or more"),
+    (dict(steps=2.5), "steps is 2.5, not an integer"),
     (dict(lr=0.0), "more than 0"),
     (dict(lr=float("nan")), "more than 0"),
     (dict(lam=-1.0), "0 or more"),

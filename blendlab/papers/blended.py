@@ -78,7 +78,7 @@ def blended(
     chosen = dict(scale=scale, augmentations=augmentations, steps=steps, skip=skip, eta=eta)
     how = choose(model, "blended", FALLBACK, preset, chosen | options)
     counts = dict(n=n, seed=seed, batch=batch, first=first)
-    request, text = ask(model, clip, image, mask, prompt, how, **counts)
+    request, text = ask(model, clip, image, mask, prompt, how, ranking, **counts)
     schedule, timesteps, denoise = from_pipe(model, how.steps, how.skip)
     tensors = []
     per_move = masks.strengths(request.grey, len(timesteps) - 1)

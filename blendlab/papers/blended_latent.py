@@ -122,7 +122,7 @@ PRESETS = {
 
 # For pipelines that nobody recommends numbers for: BLD, text_editing_SD2.py:28-75.
 FALLBACK = {"w": 7.5, "steps": 50, "skip": 0.25, "eta": 0.0}
-METHOD, ALSO = "blended_latent", "shrink preset clip n seed batch first negative"
+METHOD, ALSO = "blended_latent", "shrink preset clip ranking n seed batch first negative"
 
 
 def blended_steps(
@@ -195,6 +195,7 @@ def blended_latent(
     shrink=None,
     preset=None,
     clip=None,
+    ranking="mask",
     n=1,
     seed=0,
     batch=None,
@@ -217,7 +218,7 @@ def blended_latent(
     preset:   a name in PRESETS ("paper", "official-sd2", "diffusers", ...), or a Blending
     options:  any field of Blending, as in mask_rule="any", noise="fixed", paste=True, soft=True,
               resamplings=3, around=1.5
-    clip:     rank the results, best first (see rank)
+    clip, ranking: who orders the results, best first, and by which view (see rank)
     n, seed, batch, first: how many, from which seed, how many at once, the number of the first.
               Sample i is the same whatever n, batch and first are
 
@@ -233,6 +234,7 @@ def blended_latent(
     request = door.latent(
         pipe, image, mask, prompt, n=n, seed=seed, batch=batch, first=first, soft=how.soft
     )
+    door.is_view(ranking)
     if clip is not None:
         door.is_clip(clip)
         request.one_of_each("clip=")
@@ -258,7 +260,7 @@ def blended_latent(
 
     used = dict(prompt=request.prompt, negative=negative, shrink=shrink)
     used |= read_from(pipe.scheduler) | asdict(how)
-    edit = request.finish(tensors, latents, used, how.paste, clip)
+    edit = request.finish(tensors, latents, used, how.paste, ranking and clip, ranking)
     return closer.back(edit) if closer else edit
 
 

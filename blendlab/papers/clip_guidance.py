@@ -183,9 +183,10 @@ def choose(model, method: str, fallback: dict, preset, asked: dict) -> Guiding:
     return replace(how, shift=how.shift or ("mean" if how.eta else "epsilon"))
 
 
-def ask(model, clip, image, mask, prompt, how: Guiding, **counts):
+def ask(model, clip, image, mask, prompt, how: Guiding, ranking, **counts):
     """The request (see door.py) and the prompts' vectors (1 or n,d); the rest of its settings."""
     door.is_clip(clip)
+    door.is_view(ranking)
     request = door.pixel(model, image, mask, prompt, soft=how.soft, **counts)
     return request, read(clip, request.prompt).to(request.image.device)
 

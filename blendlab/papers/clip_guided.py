@@ -84,7 +84,7 @@ def clip_guided(
     if how.soft:
         raise ValueError("soft=True is for blended: here a loss asks for the background")
     counts = dict(n=n, seed=seed, batch=batch, first=first)
-    request, text = ask(model, clip, image, mask, prompt, how, **counts)
+    request, text = ask(model, clip, image, mask, prompt, how, ranking, **counts)
     perceptual = perceptual or perceptual_distance(model)
     schedule, timesteps, denoise = from_pipe(model, how.steps, how.skip)
     tensors = []

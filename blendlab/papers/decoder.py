@@ -7,7 +7,8 @@ adapts a copy of the decoder to one picture, and `tuned` makes the copy of the a
 what was found. Next: ../joins.py.
 """
 
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,46 +18,49 @@ from ..blend import blend
 from ..edit import Edit, take
 from ..joins import poisson
 from ..latents import decode, tuned
+from ..options import Options, settle
 
+ALSO = "method preset"
 METHODS = ("none", "paste", "poisson", "latents", "weights", "weights and paste")
 
-# Numbers by what is tuned: all of the decoder (post_quant_conv, which comes before it, stays), to
-# the last step.
-# The official code starts from a latent that it makes of the 8-bit file, where here it is z_0
-# itself.
-WEIGHTS = dict(steps=75, lr=1e-4, blocks="all", plateau=0.0)
-LATENTS = dict(steps=75, lr=1e-4, plateau=0.0)
-PRESETS = {
-    "paper": {
-        "weights": WEIGHTS,
-        "latents": LATENTS,
-    },  # section 4.2: 75 steps of Adam at 1e-4, lam 100
-    # BLD, ldm/image_reconstruction.py:126-131 (steps), :216 (lam), :312 and :315 (the two rates).
-    "official": {"weights": WEIGHTS, "latents": LATENTS | dict(lr=0.1)},
-}
 
-# For pipelines that nobody recommends numbers for.
-FALLBACK = PRESETS["official"]
+@dataclass(frozen=True)
+class Tuning(Options):
+    """How to tune. None: what the preset says, else what the model recommends, else FALLBACK."""
+
+    steps: int | None = None  # of Adam
+    lr: float | None = None
+    lam: float = 100.0  # what the source outside weighs against the edit inside
+    # The last so many up blocks of the decoder and what follows them; of weights only.
+    blocks: int | Literal["all"] | None = None
+    # Stop when ten steps lower the loss by less than this share; 0 is never.
+    plateau: float | None = None
+    reuse: bool = True  # compute what comes before the tuned part once, not in each step
+    # bfloat16: mixed precision, the weights stay float32. Autoencoders overflow in float16.
+    precision: Literal["float32", "bfloat16"] = "float32"
+    together: bool = False  # one decoder for all pictures, tuned for their mean loss
+
+
+# All of the decoder (post_quant_conv, which comes before it, stays), to the last step. The official
+# code starts from a latent that it makes of the 8-bit file; here it is z_0 itself.
+PAPER = Tuning(steps=75, lr=1e-4, blocks="all", plateau=0.0)
+PRESETS = {  # what is tuned: options
+    # Section 4.2: 75 steps of Adam at 1e-4, lam 100.
+    "paper": {"weights": PAPER, "latents": PAPER},
+    # BLD, ldm/image_reconstruction.py:126-131 (steps), :216 (lam), :312 and :315 (the two rates).
+    "official": {"weights": PAPER, "latents": replace(PAPER, lr=0.1)},
+}
+# For pipelines that nobody recommends numbers for: the official code's.
+FALLBACK = {
+    of: {name: getattr(how, name) for name in ("steps", "lr", "blocks", "plateau")}
+    for of, how in PRESETS["official"].items()
+}
 
 CHECK = 10  # steps between two looks at the loss for a plateau; nothing else waits for the device
 
 
 def reconstruct(
-    pipe,
-    edit,
-    image,
-    mask,
-    *,
-    method="weights",
-    steps=None,
-    lam=100.0,
-    lr=None,
-    preset=None,
-    blocks=None,
-    plateau=None,
-    reuse=True,
-    precision="float32",
-    together=False,
+    pipe, edit, image, mask, *, method="weights", steps=None, lr=None, preset=None, **options
 ) -> Edit:
     """Bring the source back outside the mask of an edit; return a new `Edit` with the same latents
     and scores.
@@ -71,14 +75,9 @@ def reconstruct(
     method:   "none" (as decoded), "paste" (the source's pixels), "poisson" (no seam, but other
               colours), "latents" (the best latent for the decoder; too smooth), "weights" (the best
               decoder for the latent), "weights and paste" (the source exactly, and hardly a seam)
-    steps, lr: of Adam. lam: what the source outside weighs against the edit inside. blocks: tune
-              the last so many up blocks of the decoder and what follows them, or "all". plateau:
-              stop when ten steps lower the loss by less than this share; 0 is never. Left out, all
-              but lam come from the preset ("paper", "official"), else from the model, else from
-              FALLBACK
-    reuse:    compute what comes before the tuned part once, not in each step
-    precision: "float32", or "bfloat16" for mixed precision (the weights themselves stay float32)
-    together: one decoder for all n pictures, tuned for their mean loss, not one for each
+    steps, lr: of Adam. Left out, they, blocks and plateau come from the preset ("paper",
+              "official", or a Tuning), else from the model, else from the official code
+    options:  any field of Tuning, as in lam=10.0, blocks=1, precision="bfloat16", together=True
 
     Of the result, settings["reconstruct"] tells what was used, and "taken" in it the steps done.
     ["loss"] is the loss before each of them, the mean of the n; ["delta"] is what tuning added: to
@@ -89,22 +88,11 @@ def reconstruct(
         raise ValueError(f"there is no method {method!r}; choose {', '.join(METHODS)}")
     of = method.split()[0] if method.startswith(("latents", "weights")) else None  # what is tuned
     edit, image, mask = _admit(pipe, edit, image, mask, of)
+    numbers = _settle(pipe, of or "weights", preset, dict(steps=steps, lr=lr) | options)
     how, found = {"method": method}, {}
     if of:
-        options = dict(
-            steps=steps,
-            lam=lam,
-            lr=lr,
-            blocks=blocks,
-            plateau=plateau,
-            reuse=reuse,
-            precision=precision,
-        )
-        numbers = _settle(pipe, of, preset, options)
-        tensor, found, taken = _tune_each(
-            pipe.vae, edit.latents, image, mask, of, numbers, together
-        )
-        how |= numbers | {"together": together, "taken": taken}
+        tensor, found, taken = _tune_each(pipe.vae, edit.latents, image, mask, of, **numbers)
+        how |= numbers | {"taken": taken}
     elif edit.latents is None:
         tensor = edit.tensor
     else:
@@ -221,7 +209,7 @@ def _halves(vae, blocks):
     return nn.Sequential(before, *stages[:first]), nn.Sequential(*stages[first:])
 
 
-def _tune_each(vae, z, image, mask, of, numbers, together):
+def _tune_each(vae, z, image, mask, of, together, **numbers):
     """Tune once for all pictures, or once for each: the pictures (n,3,H,W), what was found, the
     steps taken.
     """
@@ -317,44 +305,16 @@ def _latents(z, vae):
     return z.detach().float()
 
 
-def _settle(pipe, of, preset, options):
-    """The numbers to use: what was asked for, else the preset's, else the model's, else FALLBACK;
-    all checked.
-    """
-    if preset is not None and preset not in PRESETS:
-        raise ValueError(f"there is no preset {preset!r}; choose {', '.join(PRESETS)}")
-    how = (
-        FALLBACK[of]
-        | cards.settings(pipe, "reconstruct").get(of, {})
-        | (PRESETS[preset][of] if preset else {})
-    )
-    how |= {name: value for name, value in options.items() if value is not None}
+def _settle(pipe, of, preset, asked):
+    """The numbers of a Tuning to use for what is tuned, as options.settle chooses them."""
+    presets = {name: each[of] for name, each in PRESETS.items()}
+    own = cards.settings(pipe, "reconstruct").get(of, {})
+    how = settle(Tuning, "reconstruct", pipe, presets, FALLBACK[of], preset, asked, ALSO, True, own)
+    numbers = asdict(how)
     if of == "latents":
-        how = {name: value for name, value in how.items() if name not in ("blocks", "reuse")}
-
-    if not isinstance(how["steps"], int) or how["steps"] < 1:
+        del numbers["blocks"], numbers["reuse"]
+    elif how.blocks != "all" and how.blocks > (most := len(pipe.vae.decoder.up_blocks)):
         raise ValueError(
-            f"steps is {how['steps']!r}: it counts the steps of Adam, so take 1 or more (the "
-            "paper: 75)"
+            f"blocks is {how.blocks}: this decoder has {most}, so choose 0 to {most}, or 'all'"
         )
-    if not 0 < how["lr"] < float("inf"):
-        raise ValueError(
-            f"lr is {how['lr']}: it says how far a step goes, so take more than 0 (the paper: 1e-4)"
-        )
-    if not 0 <= how["lam"] < float("inf"):
-        raise ValueError(
-            f"lam is {how['lam']}: it weighs the source outside, so take 0 or more (the paper: 100)"
-        )
-    if not 0 <= how["plateau"] < 1:
-        raise ValueError(
-            f"plateau is {how['plateau']}: it is a share of the loss, as in 0.02; 0 never "
-            "stops early"
-        )
-    if how["precision"] not in ("float32", "bfloat16"):  # autoencoders overflow in float16
-        raise ValueError(f"precision is {how['precision']!r}: choose 'float32' or 'bfloat16'")
-    most = len(pipe.vae.decoder.up_blocks)
-    if of == "weights" and how["blocks"] not in ("all", *range(most + 1)):
-        raise ValueError(
-            f"blocks is {how['blocks']!r}: this decoder has {most}, so choose 0 to {most}, or 'all'"
-        )
-    return how
+    return numbers

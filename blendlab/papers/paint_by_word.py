@@ -39,14 +39,6 @@ class Optimising(Options):
     mask_rule: Literal["centre", "corner", "area", "any"] = "centre"
     paste: bool = False  # put the source's pixels back outside the mask, bit for bit
 
-    def __post_init__(self):
-        super().__post_init__()
-        if self.steps is not None and not 1 <= self.steps <= 10**6:
-            raise ValueError(
-                f"steps is {self.steps}; it counts the steps of Adam, so take 1 or more (the "
-                "paper: 500)"
-            )
-
 
 FALLBACK = {
     "steps": 500,
@@ -102,6 +94,7 @@ def paint_by_word(
     )
     door.has_autoencoder(pipe, unet=False)
     door.is_clip(clip)
+    door.is_view(ranking)
     device, counts = pipe._execution_device, dict(n=n, seed=seed, batch=batch, first=first)
     request = door.placed(pipe, image, mask, prompt, device, **counts)
     mask_small = masks.to_latent(request.mask, request.size, how.mask_rule)
