@@ -16,7 +16,7 @@ help:
 	@echo "make bench       time edits beside their bare network calls and beside diffusers, as ratios"
 	@echo "make lab         open JupyterLab on notebook 00"
 	@echo "make notebooks   execute all notebooks and save them in place (some: make notebooks ARGS=notebooks/00_start_here.ipynb)"
-	@echo "make lint        check the style of package, tests and notebooks, and who imports whom"
+	@echo "make lint        check style and types of package, tests and notebooks, and who imports whom"
 	@echo "make clean       remove $(VENV) and out/"
 	@echo "Each creates $(VENV) where there is none; PYTHON=... says from which Python."
 
@@ -53,6 +53,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check blendlab tests bench data/make.py
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/mypy blendlab
 
 clean:
 	rm -rf "$(VENV)" out

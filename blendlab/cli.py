@@ -17,8 +17,8 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Blended diffusion, from the shell."
 )
 
-# What `edit --method` takes, each a function of this name in papers/, and its usual model. Models of
-# pixels are guided by a CLIP, which those methods take as their second argument.
+# What `edit --method` takes, each a function of this name in papers/, and its usual model. Models
+# of pixels are guided by a CLIP, which those methods take as their second argument.
 METHODS = {
     "blended_latent": "tinyworld",
     "blended": "tinyworld-pixel",
@@ -26,7 +26,7 @@ METHODS = {
 }
 
 # The endings that can be written, and how: nothing is lost that the format can hold.
-ENDINGS = {
+ENDINGS: dict[str, dict] = {
     ".png": {},
     ".jpg": {"quality": 95, "subsampling": "4:4:4"},
     ".jpeg": {"quality": 95, "subsampling": "4:4:4"},

@@ -14,6 +14,7 @@ Bad input gets a sentence before any network runs. No paper. Next: papers/blende
 import warnings
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -39,12 +40,12 @@ class Request:
     given: the noise to start from, (1 or n,C,h,w). Methods without an image or a mask have None.
     """
 
-    image: Tensor | None
-    mask: Tensor | None
-    grey: Tensor | None
+    image: Any
+    mask: Any
+    grey: Any
     prompt: list[str]
     n: int
-    seed: int
+    seed: int | str
     shape: tuple[int, ...]
     at_once: int
     device: torch.device
@@ -175,12 +176,14 @@ def words(pipe, texts, image=None, noise=None, *, n=1, seed=0, batch=None, first
     if image is not None:
         image = images.image(image, size_multiple=pipe.vae_scale_factor).to(device)
     if noise is not None:
-        if not isinstance(noise, Tensor) or noise.ndim != 4 or noise.shape[1] != channels:
-            shape = f"({','.join(map(str, getattr(noise, 'shape', ())))})"
-            shape = shape if isinstance(noise, Tensor) else a(noise)
-            raise ValueError(f"noise is {shape}; pass a tensor (1 or n,{channels},h,w)")
-        if not noise.isfinite().all():
-            raise ValueError("noise has NaN or infinite values: pass finite numbers")
+        shape = a(noise)
+        if isinstance(noise, Tensor):
+            shape = f"({','.join(map(str, noise.shape))})"
+            good = noise.ndim == 4 and noise.shape[1] == channels and noise.isfinite().all()
+            shape = "" if good else shape
+        if shape:
+            wanted = f"(1 or n,{channels},h,w)"
+            raise ValueError(f"noise is {shape}; pass finite numbers of shape {wanted}")
         noise = noise.to(device, torch.float32)
     counts = {name: len(x) for name, x in (("image", image), ("noise", noise)) if x is not None}
     n = max(counts.values()) if n is None else n

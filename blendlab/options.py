@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from numbers import Integral, Real
 from types import NoneType, UnionType
-from typing import Literal, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from . import cards
 
@@ -59,6 +59,9 @@ ALIASES = {
 }
 
 
+Chosen = TypeVar("Chosen", bound="Options")
+
+
 @dataclass(frozen=True)
 class Options:
     """The base of such a dataclass: it refuses values of another type or out of range."""
@@ -86,20 +89,20 @@ def check(name: str, value, kind) -> None:
         number(name, value, whole=float not in kinds)
 
 
-def number(name: str, value, whole=True) -> None:
+def number(name: str, value: Any, whole=True) -> None:
     """Refuse what is no number (a whole one), not finite, or out of the range of its name."""
     kind = "an integer" if whole else "a number"
     low, high, meaning = RANGES.get(name, (-math.inf, math.inf, kind))
     fix = ": of a Generator, pass generator.initial_seed()" * hasattr(value, "initial_seed")
     if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
         raise ValueError(f"{name} is {value!r}, not {kind}; {meaning}{fix}")
-    if not low <= value <= high or value in (math.inf, -math.inf):
+    if not low <= float(value) <= high or value in (math.inf, -math.inf):
         span = f" ({low:g} to {high:g})" if math.isfinite(high) else ""
         raise ValueError(f"{name} is {value}; {meaning}{span}")
 
 
 def settle(
-    kind,
+    kind: type[Chosen],
     method: str,
     model,
     presets: dict,
@@ -109,7 +112,7 @@ def settle(
     also="",
     known=False,
     recommended=None,
-) -> Options:
+) -> Chosen:
     """The options (of class `kind`) to use for a method with a model.
 
     preset: a name in `presets`, or options, or None. asked: {name: value}, None for what was left

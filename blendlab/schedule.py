@@ -130,7 +130,12 @@ def read_from(scheduler) -> dict:
 
 # Sets of levels other than those of the betas; and the schedulers that step as we do.
 OTHER_LEVELS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas")
-SAME_STEPS = ("DDIMScheduler", "DDIMParallelScheduler", "DDPMScheduler", "DDPMParallelScheduler")
+SAME_STEPS: tuple[str, ...] = (
+    "DDIMScheduler",
+    "DDIMParallelScheduler",
+    "DDPMScheduler",
+    "DDPMParallelScheduler",
+)
 SAME_STEPS += ("EulerDiscreteScheduler",)  # without fresh noise it is DDIM, in other units
 
 

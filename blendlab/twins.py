@@ -8,6 +8,7 @@ thread only. Next: latents.py and attention.py.
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -19,7 +20,7 @@ def twin(network: nn.Module, convert: Callable[[str, Tensor], Tensor] | None = N
     convert: gives from the name of a weight or buffer, and from its values, what the twin has in
              its place; the twin then wants no gradients and has none.
     """
-    memo = {}  # what deepcopy finds here, it does not copy
+    memo: dict[int, Any] = {}  # what deepcopy finds here, it does not copy
     for name, x in [*network.named_parameters(), *network.named_buffers()]:
         y = x if convert is None else convert(name, x.detach())
         same = convert is None or not isinstance(x, nn.Parameter)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,7 +67,7 @@ def admit(pipe, texts, negative, image, noise, how, **counts) -> door.Request:
 class Walk:
     """Prompts that a pipeline has read: noise walks down to a latent, a latent up to its noise."""
 
-    pipe: object
+    pipe: Any
     net: Callable
     text: object  # as prompts.encode gives it, 1 or B rows
     null: object

@@ -4,6 +4,8 @@ The extending augmentations of Blended Diffusion (2111.14818, section 3.3). Next
 papers/clip_guidance.py.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -69,7 +71,7 @@ def warp(pictures: Tensor, maps: Tensor, outside="zeros") -> Tensor:
     outside: "zeros", or "border": the colour of the nearest place at the border.
     """
     H, W = pictures.shape[-2:]
-    like = {"device": pictures.device, "dtype": pictures.dtype}
+    like: Any = {"device": pictures.device, "dtype": pictures.dtype}
     y, x = torch.meshgrid(
         *((torch.arange(n, **like) + 0.5) / n * 2 - 1 for n in (H, W)), indexing="ij"
     )

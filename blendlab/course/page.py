@@ -36,7 +36,7 @@ def page(runs: list) -> str:
 
 def pictures(nb) -> list[tuple[str, list[str]]]:
     """(heading, data addresses of the pictures below it), without headings that have no picture."""
-    sections = [("", [])]
+    sections: list[tuple[str, list[str]]] = [("", [])]
     for cell in nb.cells:
         if cell.cell_type == "markdown":
             sections += [(heading, []) for heading in headings(cell.source)]

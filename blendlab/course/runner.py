@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -71,7 +71,7 @@ def execute_all(paths: list[Path]) -> Iterator[Run]:
     longer than one.
     """
     at_once = 1 if "BLENDLAB_MODEL" in os.environ else min(len(paths), os.cpu_count() or 1, 4)
-    threads = {} if at_once == 1 else {"OMP_NUM_THREADS": "1"}
+    threads: dict[str, Any] = {} if at_once == 1 else {"OMP_NUM_THREADS": "1"}
     with ThreadPoolExecutor(at_once) as pool:
         yield from pool.map(lambda path: execute(path, **threads), paths)
 

@@ -40,7 +40,7 @@ class Recipe:
     @property
     def what(self) -> str:
         """What the table says: the first paragraph of the function's docstring."""
-        return " ".join(self.function.__doc__.split("\n\n")[0].split())
+        return " ".join((self.function.__doc__ or "").split("\n\n")[0].split())
 
 
 def measured(n: int, *needs: str):

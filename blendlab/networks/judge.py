@@ -97,7 +97,7 @@ class Judge(nn.Module):
         if mask is not None:
             kinds = kinds * to_size(mask)
         kinds, colours = kinds.cpu().numpy(), colours.cpu().numpy()
-        things = [[] for _ in kinds]
+        things: list[list[Found]] = [[] for _ in kinds]
         for i, k in [(i, k) for i, each in enumerate(kinds) for k in set(each.ravel()) - {0}]:
             patches, _ = ndimage.label(kinds[i] == k, structure=[[1] * 3] * 3)
             for n, (rows, columns) in enumerate(ndimage.find_objects(patches), 1):

@@ -272,7 +272,8 @@ def _admit(pipe, edit, image, mask, of):
         n, (height, width), device = len(edit.tensor), edit.tensor.shape[-2:], edit.tensor.device
     else:
         z, device = _latents(z, vae), getattr(pipe, "_execution_device", vae.device)
-        n, height, width = len(z), *(side * pipe.vae_scale_factor for side in z.shape[-2:])
+        n, factor = len(z), pipe.vae_scale_factor
+        height, width = z.shape[-2] * factor, z.shape[-1] * factor
         edit = replace(edit, latents=z.to(device))
     image = image.to(device)
     mask = images.mask(mask, like=image)

@@ -7,7 +7,7 @@ goes through CLIP and a mapper and arrives as one token (section 3.2). Next:
 """
 
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -51,7 +51,7 @@ class Painting(Options):
 
 # Weight 5 and 50 steps: the authors' test.sh, and diffusers' pipeline_paint_by_example.py:405-406.
 ALSO = "region preset n seed batch first"
-FALLBACK = {"w": 5.0, "steps": 50, "skip": 0.0, "eta": 0.0}
+FALLBACK: dict[str, Any] = {"w": 5.0, "steps": 50, "skip": 0.0, "eta": 0.0}
 PRESETS = {
     "official": Painting(mask_channel="bilinear", posterior="sample", **FALLBACK),
     "diffusers": Painting(posterior="sample", **FALLBACK),
@@ -202,7 +202,7 @@ def see(reference, size: int, region=None) -> Tensor:
     """A reference as the encoder gets it, (B,3,size,size) in [-1,1]: its region, on grey, squashed
     (bicubic).
     """
-    cover = 1.0
+    cover: Tensor | float = 1.0
     if not isinstance(reference, Tensor):
         reference, _ = images._open(reference, "reference")
         width, height = reference.size
@@ -228,7 +228,9 @@ def see(reference, size: int, region=None) -> Tensor:
             )
     picture = images.image(reference, name="reference") * cover  # (B,3,H,W); see-through is grey, 0
     if region is not None:
-        inside = masks.from_box(region, picture.shape[-2:])[0, 0].nonzero()  # (pixels,2)
+        inside = masks.from_box(region, (picture.shape[-2], picture.shape[-1]))[
+            0, 0
+        ].nonzero()  # (pixels,2)
         (y0, x0), (y1, x1) = inside[0].tolist(), (inside[-1] + 1).tolist()
         picture = picture[..., y0:y1, x0:x1]
     if ((picture.amax((2, 3)) - picture.amin((2, 3))).amax(1) < 0.02).any():  # two grey levels

@@ -6,7 +6,7 @@ asks for the background is clip_guided.py. Next: ../measuring/metrics.py, whose 
 """
 
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -40,10 +40,8 @@ class Optimising(Options):
     paste: bool = False  # put the source's pixels back outside the mask, bit for bit
 
 
-FALLBACK = {
-    "steps": 500,
-    "lr": 0.1,
-}  # the paper's, for VQGAN's latents; here they are the pipeline's, scaled
+# The paper's, for VQGAN's latents; here they are the pipeline's, scaled.
+FALLBACK: dict[str, Any] = {"steps": 500, "lr": 0.1}
 ALSO = "preset ranking n seed batch first"
 PRESETS = {"paper": Optimising(**FALLBACK)}
 

@@ -19,7 +19,7 @@ def build_merges(words) -> list[tuple[str, str]]:
     Word by word: encode it with the merges so far, then add the merges that join what is left. New
     merges rank behind the old ones, so they never change how an earlier word is encoded.
     """
-    merges = []
+    merges: list[tuple[str, str]] = []
     for word in words:
         pieces = encode(word, merges)
         while len(pieces) > 1:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...noise import Noise
 
-CHECKERS = {}  # name of a function that the reader writes: its checker
+CHECKERS: dict[str, Callable] = {}  # name of a function that the reader writes: its checker
 
 
 def writes(name: str):

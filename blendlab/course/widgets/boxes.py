@@ -22,7 +22,7 @@ class BoxEditor(anywidget.AnyWidget):
 
     _esm, _css = script("boxes.js"), CSS
     _image = CBytes().tag(sync=True)
-    _boxes = List().tag(sync=True)
+    _boxes: List = List().tag(sync=True)
     _size = List(Int(), [1, 1]).tag(sync=True)  # width and height of the picture
     aspect = Float(None, allow_none=True).tag(sync=True)
     shown = Int(384).tag(sync=True)

@@ -32,7 +32,8 @@ def fit(image, size: int | tuple[int, int], box=None) -> Image.Image:
     if box is not None:
         image = picture(image)
         sides = (image.width, image.height) * 2
-        image = image.crop([round(share * side) for share, side in zip(box, sides, strict=True)])
+        x0, y0, x1, y1 = (round(share * side) for share, side in zip(box, sides, strict=True))
+        image = image.crop((x0, y0, x1, y1))
     return images.fit(image, size)
 
 
@@ -69,7 +70,8 @@ class PictureUpload(widgets.VBox):
     value = Any()
 
     def __init__(self, size: int | tuple[int, int], image, note: str = "", shown: int = 256):
-        self.size = (size, size) if isinstance(size, int) else tuple(size)
+        width, height = (size, size) if isinstance(size, int) else size
+        self.size = (width, height)
         self.note, self.whole, self.about = note, None, ""
         self.file = widgets.FileUpload(accept="image/*", description="Own picture")
         aspect = self.size[0] / self.size[1]

@@ -15,7 +15,7 @@ class Viewer(anywidget.AnyWidget):
     _esm, _css = script("viewer.js"), CSS
     picture, before = CBytes().tag(sync=True), CBytes().tag(sync=True)  # before: none, no swipe
     preview = CBytes().tag(sync=True)  # shown instead of the picture while there is one
-    film = List().tag(sync=True)  # frames as bytes
+    film: List = List().tag(sync=True)  # frames as bytes
     table = Unicode().tag(sync=True)  # a result that is HTML
     busy = Bool(False).tag(sync=True)
     done = Float(None, allow_none=True).tag(sync=True)  # from 0 to 1; None: nobody knows
