@@ -96,7 +96,8 @@ def number(name: str, value: Any, whole=True) -> None:
     fix = ": of a Generator, pass generator.initial_seed()" * hasattr(value, "initial_seed")
     if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
         raise ValueError(f"{name} is {value!r}, not {kind}; {meaning}{fix}")
-    if not low <= float(value) <= high or value in (math.inf, -math.inf):
+    inside = low <= value <= high  # type: ignore[operator]  # mypy knows no order of Real
+    if not inside or value in (math.inf, -math.inf):
         span = f" ({low:g} to {high:g})" if math.isfinite(high) else ""
         raise ValueError(f"{name} is {value}; {meaning}{span}")
 
