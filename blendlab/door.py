@@ -22,6 +22,7 @@ from torch import Tensor
 from . import images, masks, prompts
 from .blend import blend
 from .edit import Edit, memory_advice, one_or_n, take
+from .errors import Refused
 from .noise import Noise
 from .options import number
 from .rank import rank
@@ -58,7 +59,7 @@ class Request:
         counts = {"image": len(self.image), "mask": len(self.mask), "prompt": len(self.prompt)}
         for name, given in counts.items():
             if given > 1:
-                raise ValueError(
+                raise Refused(
                     f"{what} ranks edits of one picture and prompt: pass one {name}, not {given}"
                 )
 
@@ -100,7 +101,7 @@ class Request:
         """
         tensor, latents = torch.cat(tensors), latents and torch.cat(latents)  # (n,3,H,W), (n,C,h,w)
         if not tensor.isfinite().all() or latents is not None and not latents.isfinite().all():
-            raise ValueError(f"the result has NaN or infinite values: {_likely(settings)}")
+            raise Refused(f"the result has NaN or infinite values: {_likely(settings)}")
         if paste:
             tensor = blend(self.mask, edit=tensor, keep=self.image)
         order, scores = list(range(self.n)), None
@@ -121,7 +122,7 @@ def latent(pipe, image, mask, prompt, *, n, seed, batch, first, channels=None, s
     has_autoencoder(pipe)
     wanted, given = channels or pipe.vae.config.latent_channels, pipe.unet.config.in_channels
     if given != wanted:
-        raise ValueError(
+        raise Refused(
             f"this UNet takes {given} channels, a latent has {wanted}: pass a text-to-image "
             "pipeline, not one for inpainting"
         )
@@ -134,7 +135,7 @@ def pixel(model, image, mask, prompt, *, n, seed, batch, first, soft=None):
     """The request of a method that works on pixels."""
     unet = getattr(model, "unet", None)
     if unet is None or unet.config.in_channels != 3 or hasattr(model, "vae"):
-        raise ValueError(
+        raise Refused(
             f"pass a model of pixels, as bl.load('tinyworld-pixel') gives{_not(model)}; "
             "blended_latent is for latents"
         )
@@ -155,7 +156,7 @@ def placed(pipe, image, mask, prompt, device, n, seed, batch, first, unet=None, 
     one_or_n(n, {"image": len(image), "mask": len(mask), "prompt": len(prompt)})
     gigabytes = n * image[0].numel() * 4 / 1e9
     if gigabytes > LARGEST:
-        raise ValueError(
+        raise Refused(
             f"n is {n}: its pictures alone take {gigabytes:.0f} GB: make fewer, then go on with "
             f"first={n // 2}"
         )
@@ -179,7 +180,7 @@ def _mask(mask, image, soft):
         except ValueError:
             raise error from None
         hint = "or pass soft=True, which takes a grey for how strongly a place may change"
-        raise ValueError(f"{error}; {hint}") from None
+        raise Refused(f"{error}; {hint}") from None
 
 
 def per_move(mask_small, moves: int, shrink, soft: bool) -> list[Tensor]:
@@ -190,7 +191,7 @@ def per_move(mask_small, moves: int, shrink, soft: bool) -> list[Tensor]:
     for radius in radii:
         number("shrink", radius)
     if soft and radii:
-        raise ValueError("soft=True lets the mask grow and shrink lets it shrink: choose one")
+        raise Refused("soft=True lets the mask grow and shrink lets it shrink: choose one")
     if soft:
         return masks.strengths(mask_small, moves)
     return masks.stages(mask_small, moves, tuple(radii))
@@ -221,9 +222,7 @@ def closer(pipe, image, mask, around: float, soft: bool) -> Closer:
     whole = images.image(image)
     grey = _mask(mask, whole, soft)
     if len(grey) > 1 or len(whole) > 1:
-        raise ValueError(
-            f"around= takes one picture and one mask, not {len(whole)} and {len(grey)}"
-        )
+        raise Refused(f"around= takes one picture and one mask, not {len(whole)} and {len(grey)}")
     y0, x0, y1, x1 = window = masks.window(grey, around)
     side = pipe.unet.config.sample_size * pipe.vae_scale_factor
     image = _resized(whole[..., y0:y1, x0:x1], (side, side))
@@ -250,7 +249,7 @@ def has_autoencoder(pipe, unet=True):
     """Refuse what is not a pipeline of latents, naming what it is."""
     parts = ("vae", "unet", "scheduler") if unet else ("vae",)
     if any(getattr(pipe, part, None) is None for part in parts):
-        raise ValueError(
+        raise Refused(
             f"pass a pipeline with an autoencoder, as bl.load('tinyworld') gives{_not(pipe)}; "
             "blended is for pixels"
         )
@@ -260,18 +259,18 @@ def has_words(pipe):
     """Refuse what is not a text-to-image pipeline, naming what it is."""
     has_autoencoder(pipe)
     if getattr(pipe, "tokenizer", None) is None:
-        raise ValueError(f"{a(pipe)} reads no texts: pass bl.load('tinyworld')")
+        raise Refused(f"{a(pipe)} reads no texts: pass bl.load('tinyworld')")
 
 
 def is_clip(clip):
     """Refuse what cannot compare pictures with words, before anything runs."""
     if isinstance(clip, str):
-        raise ValueError(
+        raise Refused(
             f"clip is the name {clip!r}: pass bl.load('tinyworld-clip'), or "
             f"blendlab.networks.clip.load_clip({clip!r})"
         )
     if not all(hasattr(clip, part) for part in ("model", "tokenizer", "size", "mean", "std")):
-        raise ValueError(
+        raise Refused(
             f"clip is a {type(clip).__name__}, which cannot compare pictures with words: pass "
             "bl.load('tinyworld-clip')"
         )

@@ -14,6 +14,7 @@ from types import NoneType, UnionType
 from typing import Literal, get_args, get_origin
 
 from . import cards
+from .errors import Refused, WrongType
 
 # name: (smallest, largest, what it is); both ends are allowed.
 RANGES = {
@@ -71,10 +72,10 @@ def check(name: str, value, kind) -> None:
     words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
     if words:
         if value not in words:
-            raise ValueError(f"{name} is {value!r}; choose {' or '.join(map(repr, words))}")
+            raise Refused(f"{name} is {value!r}; choose {' or '.join(map(repr, words))}")
     elif bool in kinds:
         if not isinstance(value, bool):
-            raise ValueError(f"{name} is {value!r}; choose True or False")
+            raise Refused(f"{name} is {value!r}; choose True or False")
     elif int in kinds or float in kinds:
         number(name, value, whole=float not in kinds)
 
@@ -85,10 +86,10 @@ def number(name: str, value, whole=True) -> None:
     low, high, meaning = RANGES.get(name, (-math.inf, math.inf, kind))
     fix = ": of a Generator, pass generator.initial_seed()" * hasattr(value, "initial_seed")
     if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
-        raise ValueError(f"{name} is {value!r}, not {kind}; {meaning}{fix}")
+        raise Refused(f"{name} is {value!r}, not {kind}; {meaning}{fix}")
     if not low <= value <= high or value in (math.inf, -math.inf):
         span = f" ({low:g} to {high:g})" if math.isfinite(high) else ""
-        raise ValueError(f"{name} is {value}; {meaning}{span}")
+        raise Refused(f"{name} is {value}; {meaning}{span}")
 
 
 def settle(
@@ -109,12 +110,12 @@ def settle(
     known: the fallback is the model's own, so nobody is warned of it.
     """
     if isinstance(preset, str) and preset not in presets:
-        raise ValueError(
+        raise Refused(
             f"there is no preset {preset!r}; choose {', '.join(presets)}, or pass a {kind.__name__}"
         )
     names = [f.name for f in fields(kind)]
     for name in asked.keys() - names:
-        raise TypeError(_unknown(method, name, names + also.split()))
+        raise WrongType(_unknown(method, name, names + also.split()))
     how = presets[preset] if isinstance(preset, str) else preset or kind()
     how = replace(how, **{name: value for name, value in asked.items() if value is not None})
     recommended = cards.settings(model, method)

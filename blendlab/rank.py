@@ -14,6 +14,7 @@ from torch import Tensor
 
 from . import images as door
 from . import prompts
+from .errors import Refused
 
 VIEWS = {"mask": ("mask",), "image": ("image",), "both": ("mask", "image")}
 
@@ -32,9 +33,9 @@ def rank(images, prompt: str, clip, mask=None, view: str = "mask", normalised: b
     scores are cosine distances, 0 to 2: the smallest is the best.
     """
     if view not in tuple(VIEWS):
-        raise ValueError(f"view is {view!r}; choose mask, image or both")
+        raise Refused(f"view is {view!r}; choose mask, image or both")
     if mask is None and view != "image":
-        raise ValueError(
+        raise Refused(
             f"view='{view}' shows CLIP what is inside the mask: pass mask=, or view='image'"
         )
     pictures = (_pictures(images) + 1) / 2  # (n,3,H,W) in [0,1]: 0 is black
@@ -56,7 +57,7 @@ def _pictures(images) -> Tensor:
     if not isinstance(images, list | tuple):
         return door.image(getattr(images, "tensor", images))
     if not images:
-        raise ValueError("images is an empty list: pass at least one picture")
+        raise Refused("images is an empty list: pass at least one picture")
     each = [door.image(x, name=f"images[{i}]") for i, x in enumerate(images)]
     sizes = [f"{x.shape[-1]}x{x.shape[-2]}" for x in each]
     if len(set(sizes)) > 1:
@@ -64,7 +65,7 @@ def _pictures(images) -> Tensor:
             sizes[0].split("x"),
             sizes.index(next(s for s in sizes if s != sizes[0])),
         )
-        raise ValueError(
+        raise Refused(
             f"images[0] is {sizes[0]} and images[{other}] {sizes[other]} (width x height): resize "
             f"it with bl.fit(images[{other}], ({width}, {height}))"
         )
@@ -120,7 +121,7 @@ def _check_length(tokenizer, text):
         ids = tokenizer.encode(text)  # without start and end
         if len(ids) > room - 2:
             dropped = tokenizer.decode(ids[room - 2 :]).strip()
-            raise ValueError(
+            raise Refused(
                 f"the prompt has {len(ids)} tokens and CLIP room for {room - 2}, so it would drop "
                 f"'{dropped}': shorten it"
             )
