@@ -169,6 +169,12 @@ def cross_attention(unet, layers=None) -> dict:
     """The cross-attention layers by name, or those whose name holds one of the parts asked for, as
     in `capture`.
     """
+    parts = (layers,) if layers is None or isinstance(layers, str) else layers
+    several = isinstance(parts, list | tuple) and parts
+    if not several or not all(part is None or isinstance(part, str) and part for part in parts):
+        raise Refused(
+            f"layers is {layers!r}; pass part of a layer's name, several of them, or None for all"
+        )
     every = {name: attn for name, attn in unet.named_modules() if name.endswith("attn2")}
     chosen = {name: attn for name, attn in every.items() if _named(name, layers)}
     if not chosen:

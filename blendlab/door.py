@@ -185,11 +185,10 @@ def _mask(mask, image, soft):
 
 def per_move(mask_small, moves: int, shrink, soft: bool) -> list[Tensor]:
     """One mask at latent size for each move: shrinking, by strength, or always the same."""
-    if isinstance(shrink, int):
-        number("shrink", shrink)
-    radii = range(1, shrink + 1) if isinstance(shrink, int) else shrink or ()
-    for radius in radii:
+    several = isinstance(shrink, list | tuple)
+    for radius in shrink if several else [0 if shrink is None else shrink]:
         number("shrink", radius)
+    radii = shrink if several else range(1, (shrink or 0) + 1)
     if soft and radii:
         raise Refused("soft=True lets the mask grow and shrink lets it shrink: choose one")
     if soft:
@@ -260,20 +259,6 @@ def has_words(pipe):
     has_autoencoder(pipe)
     if getattr(pipe, "tokenizer", None) is None:
         raise Refused(f"{a(pipe)} reads no texts: pass bl.load('tinyworld')")
-
-
-def is_clip(clip):
-    """Refuse what cannot compare pictures with words, before anything runs."""
-    if isinstance(clip, str):
-        raise Refused(
-            f"clip is the name {clip!r}: pass bl.load('tinyworld-clip'), or "
-            f"blendlab.networks.clip.load_clip({clip!r})"
-        )
-    if not all(hasattr(clip, part) for part in ("model", "tokenizer", "size", "mean", "std")):
-        raise Refused(
-            f"clip is a {type(clip).__name__}, which cannot compare pictures with words: pass "
-            "bl.load('tinyworld-clip')"
-        )
 
 
 def readable(pipe, texts, negative="", w=None):

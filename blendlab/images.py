@@ -392,6 +392,12 @@ def _check_mask_tensor(x, soft, name):
 
 
 def _check_shape(x, fix, want, name):
+    if x.layout != torch.strided:
+        raise Refused(f"{name} is a sparse tensor: pass {name}.to_dense()")
+    if x.is_meta:
+        raise Refused(f"{name} is a tensor without numbers (on the device meta): load them first")
+    if x.is_complex():
+        raise Refused(f"{name} holds complex numbers: pass {name}.real")
     if fix:
         raise Refused(f"{name} is {_shape(x)}, not {want}: {fix}")
     if x.numel() == 0:

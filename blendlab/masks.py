@@ -6,6 +6,8 @@ float (B or 1,1,H,W), 1 = edit; `mask_small` is a mask at latent size; sizes are
 in torch. Next: papers/blended_latent.py blends with them, step by step.
 """
 
+from numbers import Real
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -166,7 +168,7 @@ def from_box(box: tuple[float, float, float, float], size: tuple[int, int]) -> T
     """The mask (1,1,H,W) of a box (x0, y0, x1, y1) in fractions: white where a pixel's centre lies
     inside.
     """
-    x0, y0, x1, y1 = box
+    x0, y0, x1, y1 = box = corners(box)
     if max(box) > 1 or min(box) < 0:
         fix = "corners are fractions of the picture, so divide x by its width and y by its height"
         raise Refused(f"the box {tuple(box)} leaves the picture: {fix}")
@@ -182,13 +184,13 @@ def from_box(box: tuple[float, float, float, float], size: tuple[int, int]) -> T
 
 
 def corners(box) -> tuple:
-    """A box as a tuple of its four numbers, or a sentence about how many it has."""
-    box = tuple(box)
+    """A box as a tuple of its four numbers, or a sentence about what it has."""
+    fix = "give left, top, right, bottom in fractions"
+    if not isinstance(box, list | tuple) or not all(isinstance(side, Real) for side in box):
+        raise Refused(f"the box {box!r} is not of four numbers: {fix}")
     if len(box) != 4:
-        raise Refused(
-            f"the box {box} has {len(box)} numbers: give left, top, right, bottom in fractions"
-        )
-    return box
+        raise Refused(f"the box {tuple(box)} has {len(box)} numbers: {fix}")
+    return tuple(box)
 
 
 def rms(difference: Tensor, where: Tensor) -> Tensor:

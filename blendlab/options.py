@@ -33,11 +33,20 @@ RANGES = {
     "resamplings": (1, 100, "the passes at each level, 1 is the plain method"),
     "resample_above": (0, 10**6, "a level; passes are repeated above it only"),
     "shrink": (0, 1000, "a number of dilations, 0 is none and 3 the paper's"),
+    "steps": (-math.inf, math.inf, "it counts the steps, so take 1 or more"),
+    "offset": (-math.inf, math.inf, "it is added to every level, 1 is usual"),
+    "strength": (0, 1000, "the weight of the attention guidance, 0.1 is usual"),
+    "block": (1, 10**4, "the side of a block in cells of the latent, so take 1 or more"),
+    "keep": (0, 1, "it is a share of the steps, 0.8 keeps the attention for four in five"),
+    "tries": (1, 10**6, "it is the budget for each picture, so take 1 or more"),
+    "lam": (0, 1e9, "it weighs the source outside, so take 0 or more (the paper: 100)"),
+    "plateau": (0, 0.999999, "it is a share of the loss, as in 0.02; 0 never stops early"),
     "around": (1, 100, "the side of the crop in sides of the mask's box, 1.5 is usual"),
     "batch": (1, 10**6, "how many are made at once, so take 1 or more"),
     "first": (0, 10**9, "the number of the first sample, 0 is usual"),
     "n": (1, 10**5, "it counts the edits to make, so take 1 or more; more go on with first="),
     "seed": (-(2**63), 2**64, "it numbers the random draws, 0 is usual"),
+    "new_seed": (-(2**63), 2**64, "it numbers the fresh draws, 1 is usual"),
 }
 
 # What other libraries call it.
@@ -78,6 +87,9 @@ def check(name: str, value, kind) -> None:
             raise Refused(f"{name} is {value!r}; choose True or False")
     elif int in kinds or float in kinds:
         number(name, value, whole=float not in kinds)
+    elif tuple[int, ...] in kinds:
+        if not isinstance(value, list | tuple) or not all(type(i) is int for i in value):
+            raise Refused(f"{name} is {value!r}; pass whole numbers, as in (0,)")
 
 
 def number(name: str, value, whole=True) -> None:
@@ -90,6 +102,12 @@ def number(name: str, value, whole=True) -> None:
     if not low <= value <= high or value in (math.inf, -math.inf):
         span = f" ({low:g} to {high:g})" if math.isfinite(high) else ""
         raise Refused(f"{name} is {value}; {meaning}{span}")
+
+
+def function(name: str, value, what: str) -> None:
+    """Refuse what is given for a function, but cannot be called; None is left out."""
+    if value is not None and not callable(value):
+        raise Refused(f"{name} is {value!r}, which cannot be called: pass {what}, or None")
 
 
 def settle(
@@ -109,7 +127,7 @@ def settle(
             out. also: further names that the method takes, for the sentence about an unknown one.
     known: the fallback is the model's own, so nobody is warned of it.
     """
-    if isinstance(preset, str) and preset not in presets:
+    if preset not in (None, *presets) and not isinstance(preset, kind):
         raise Refused(
             f"there is no preset {preset!r}; choose {', '.join(presets)}, or pass a {kind.__name__}"
         )

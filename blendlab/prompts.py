@@ -66,6 +66,8 @@ def _check_text(text, what):
     if not isinstance(text, str):
         kind = "None" if text is None else f"of type {type(text).__name__}"
         raise WrongType(f'{what} is {kind}: pass a text, "" for none')
+    if re.search("[\ud800-\udfff]", text):
+        raise Refused(f"{what} {text!r} holds half of a symbol: leave it out, or type it again")
 
 
 @torch.no_grad()
@@ -119,7 +121,7 @@ def _tokenizers(pipe):
 def _known(pipe):
     """The words that the model was trained on, or None where it reads any."""
     listed = cards.card(pipe).get("words")
-    vocabulary = pipe.tokenizer.get_vocab()
-    if listed or len(vocabulary) > SMALL:
+    if listed or len(pipe.tokenizer) > SMALL:
         return listed and set(listed)
+    vocabulary = pipe.tokenizer.get_vocab()
     return {token.removesuffix("</w>") for token in vocabulary if token.endswith("</w>")}

@@ -15,6 +15,7 @@ from torch import Tensor
 from . import images as door
 from . import prompts
 from .errors import Refused
+from .options import check
 
 VIEWS = {"mask": ("mask",), "image": ("image",), "both": ("mask", "image")}
 
@@ -32,6 +33,8 @@ def rank(images, prompt: str, clip, mask=None, view: str = "mask", normalised: b
     its mean and deviation, which BD's code forgets (image_editor.py:123-128).
     scores are cosine distances, 0 to 2: the smallest is the best.
     """
+    is_clip(clip)
+    check("normalised", normalised, bool)
     if view not in tuple(VIEWS):
         raise Refused(f"view is {view!r}; choose mask, image or both")
     if mask is None and view != "image":
@@ -41,7 +44,12 @@ def rank(images, prompt: str, clip, mask=None, view: str = "mask", normalised: b
     pictures = (_pictures(images) + 1) / 2  # (n,3,H,W) in [0,1]: 0 is black
     shown = {"image": pictures}
     if mask is not None:
-        shown["mask"] = pictures * door.mask(mask, like=pictures, allow_full=True)
+        mask = door.mask(mask, like=pictures, allow_full=True)
+        if len(mask) not in (1, len(pictures)):
+            raise Refused(
+                f"{len(mask)} masks for {len(pictures)} images: pass one mask, or one for each"
+            )
+        shown["mask"] = pictures * mask
 
     text = read(clip, [prompt])  # (1,d)
     if not normalised:
@@ -50,6 +58,24 @@ def rank(images, prompt: str, clip, mask=None, view: str = "mask", normalised: b
     distances = [1 - (vectors * text).sum(-1) for vectors in seen]  # each (n,)
     scores, order = torch.stack(distances).mean(0).sort(stable=True)
     return order.tolist(), scores.tolist()
+
+
+def is_clip(clip, ranking=None):
+    """Refuse what cannot compare pictures with words, and views of it that there are not, before
+    anything runs.
+    """
+    if ranking not in (None, *VIEWS):
+        raise Refused(f"ranking is {ranking!r}; choose {', '.join(VIEWS)}, or None")
+    if isinstance(clip, str):
+        raise Refused(
+            f"clip is the name {clip!r}: pass bl.load('tinyworld-clip'), or "
+            f"blendlab.networks.clip.load_clip({clip!r})"
+        )
+    if not all(hasattr(clip, part) for part in ("model", "tokenizer", "size", "mean", "std")):
+        raise Refused(
+            f"clip is a {type(clip).__name__}, which cannot compare pictures with words: pass "
+            "bl.load('tinyworld-clip')"
+        )
 
 
 def _pictures(images) -> Tensor:

@@ -82,12 +82,13 @@ def _shipped(name, device, dtype):
 
 def _device(device):
     """The device to use; a sentence for one that is not there."""
+    gpus = torch.cuda.device_count()
     try:
-        found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        found = torch.device(("cuda" if gpus else "cpu") if device is None else device)
     except (RuntimeError, TypeError) as error:
         raise Refused(f"device is {device!r}; give 'cpu', 'cuda' or 'mps'") from error
-    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
-    if device and not there.get(found.type, lambda: True)():
+    there = {"cpu": 1, "cuda": gpus, "mps": int(torch.backends.mps.is_available())}
+    if (found.index or 0) >= there.get(found.type, 0):
         raise Refused(f"device is {device!r}, which PyTorch does not find here; give 'cpu'")
     return found
 

@@ -77,7 +77,7 @@ def blended(
     chosen = dict(scale=scale, augmentations=augmentations, steps=steps, skip=skip, eta=eta)
     how = choose(model, "blended", FALLBACK, preset, chosen | options)
     counts = dict(n=n, seed=seed, batch=batch, first=first)
-    request, text = ask(model, clip, image, mask, prompt, how, **counts)
+    request, text = ask(model, clip, image, mask, prompt, how, ranking, **counts)
     schedule, denoiser = read_model(model)
     timesteps = schedule.timesteps(how.steps, how.skip)
     denoise, tensors = denoiser(timesteps), []

@@ -18,6 +18,7 @@ from ..guidance import cfg, denoiser
 from ..latents import decode, encode
 from ..noise import Drawn
 from ..options import Options, settle
+from ..rank import is_clip
 from ..sampler import last, resampled
 from ..schedule import Schedule, read_from
 
@@ -234,7 +235,7 @@ def blended_latent(
         pipe, image, mask, prompt, n=n, seed=seed, batch=batch, first=first, soft=how.soft
     )
     if clip is not None:
-        door.is_clip(clip)
+        is_clip(clip)
         request.one_of_each("clip=")
     door.readable(pipe, request.prompt, negative, how.w)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from .. import door
 from ..guidance import denoiser, loss_guided
 from ..options import Options, settle
-from ..rank import fit, look, read
+from ..rank import fit, is_clip, look, read
 from ..sampler import resampled
 from ..schedule import Schedule
 from ..warps import warp, warped_twice, warps
@@ -184,9 +184,9 @@ def choose(model, method: str, fallback: dict, preset, asked: dict) -> Guiding:
     return replace(how, shift=how.shift or ("mean" if how.eta else "epsilon"))
 
 
-def ask(model, clip, image, mask, prompt, how: Guiding, **counts):
+def ask(model, clip, image, mask, prompt, how: Guiding, ranking=None, **counts):
     """The request (see door.py) and the prompts' vectors (1 or n,d); the rest of its settings."""
-    door.is_clip(clip)
+    is_clip(clip, ranking)
     request = door.pixel(model, image, mask, prompt, soft=how.soft, **counts)
     return request, read(clip, request.prompt).to(request.image.device)
 

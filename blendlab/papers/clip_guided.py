@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..edit import Edit
 from ..networks.perceptual import perceptual_distance
-from ..options import number
+from ..options import function, number
 from .clip_guidance import ask, choose, clip_loss, guided_steps, looked_at, read_model
 
 # arguments.py:36-59, the copies as in the paper; from pure noise
@@ -80,10 +80,11 @@ def clip_guided(
     chosen = dict(scale=scale, augmentations=augmentations, steps=steps, skip=skip, eta=eta)
     how = choose(model, "clip_guided", FALLBACK, preset, {"paste": False} | chosen | options)
     number("background", background, whole=False)
+    function("perceptual", perceptual, "a function of two batches of pictures")
     if how.soft:
         raise ValueError("soft=True is for blended: here a loss asks for the background")
     counts = dict(n=n, seed=seed, batch=batch, first=first)
-    request, text = ask(model, clip, image, mask, prompt, how, **counts)
+    request, text = ask(model, clip, image, mask, prompt, how, ranking, **counts)
     perceptual = perceptual or perceptual_distance(model)
     schedule, denoiser = read_model(model)
     timesteps = schedule.timesteps(how.steps, how.skip)

@@ -17,6 +17,7 @@ from ..blend import blend
 from ..edit import Edit, take
 from ..joins import poisson
 from ..latents import decode, tuned
+from ..options import check, number
 
 METHODS = ("none", "paste", "poisson", "latents", "weights", "weights and paste")
 
@@ -87,6 +88,8 @@ def reconstruct(
     """
     if method not in METHODS:
         raise ValueError(f"there is no method {method!r}; choose {', '.join(METHODS)}")
+    check("reuse", reuse, bool)
+    check("together", together, bool)
     of = method.split()[0] if method.startswith(("latents", "weights")) else None  # what is tuned
     edit, image, mask = _admit(pipe, edit, image, mask, of)
     how, found = {"method": method}, {}
@@ -321,7 +324,7 @@ def _settle(pipe, of, preset, options):
     """The numbers to use: what was asked for, else the preset's, else the model's, else FALLBACK;
     all checked.
     """
-    if preset is not None and preset not in PRESETS:
+    if preset not in (None, *PRESETS):
         raise ValueError(f"there is no preset {preset!r}; choose {', '.join(PRESETS)}")
     how = (
         FALLBACK[of]
@@ -332,28 +335,17 @@ def _settle(pipe, of, preset, options):
     if of == "latents":
         how = {name: value for name, value in how.items() if name not in ("blocks", "reuse")}
 
-    if not isinstance(how["steps"], int) or how["steps"] < 1:
-        raise ValueError(
-            f"steps is {how['steps']!r}: it counts the steps of Adam, so take 1 or more (the "
-            "paper: 75)"
-        )
-    if not 0 < how["lr"] < float("inf"):
-        raise ValueError(
-            f"lr is {how['lr']}: it says how far a step goes, so take more than 0 (the paper: 1e-4)"
-        )
-    if not 0 <= how["lam"] < float("inf"):
-        raise ValueError(
-            f"lam is {how['lam']}: it weighs the source outside, so take 0 or more (the paper: 100)"
-        )
-    if not 0 <= how["plateau"] < 1:
-        raise ValueError(
-            f"plateau is {how['plateau']}: it is a share of the loss, as in 0.02; 0 never "
-            "stops early"
-        )
+    number("steps", how["steps"])
+    if not 1 <= how["steps"] <= 10**6:
+        raise ValueError(f"steps is {how['steps']}; it counts the steps of Adam, so take 1 or more")
+    for name in ("lr", "lam", "plateau"):
+        number(name, how[name], whole=False)
     if how["precision"] not in ("float32", "bfloat16"):  # autoencoders overflow in float16
         raise ValueError(f"precision is {how['precision']!r}: choose 'float32' or 'bfloat16'")
     most = len(pipe.vae.decoder.up_blocks)
-    if of == "weights" and how["blocks"] not in ("all", *range(most + 1)):
+    if of == "weights" and (
+        how["blocks"] not in ("all", *range(most + 1)) or isinstance(how["blocks"], bool)
+    ):
         raise ValueError(
             f"blocks is {how['blocks']!r}: this decoder has {most}, so choose 0 to {most}, or 'all'"
         )

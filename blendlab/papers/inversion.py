@@ -56,7 +56,7 @@ def invert(
             led
     """
     how = settled(Drawing, "invert", pipe, dict(steps=steps, invert_w=w, refine=refine))
-    image, _, n = admit(pipe, [prompt, negative], image, None, None, how)
+    image, _, n = admit(pipe, [prompt, negative], image, None, None, how, batch=batch)
     with memory_advice(batch or n):
         ready = Ready.of(pipe, prompt, negative, image.shape[-2:], how)
         return torch.cat([ready.up(encode(pipe.vae, part)) for part in image.split(batch or n)])
@@ -178,7 +178,7 @@ def settled(kind, method, pipe, asked, **fallback):
     return settle(kind, method, pipe, {}, fallback, None, asked, known=bool(editing))
 
 
-def admit(pipe, texts, image, noise, n, how):
+def admit(pipe, texts, image, noise, n, how, seed=0, batch=None):
     """Picture or noise on the model's device, and n (None: as many as are given), or a sentence
     that says why not.
     """
@@ -199,7 +199,8 @@ def admit(pipe, texts, image, noise, n, how):
     Schedule.from_scheduler(pipe.scheduler).timesteps(how.steps)
     if image is not None and noise is not None:
         raise ValueError("both image= and noise= are given: pass the one to start from")
-    if image is not None:
+    door.counted(1 if n is None else n, seed, batch, 0)
+    if image is not None or n is None:
         if how.eta:
             raise ValueError(
                 f"eta is {how.eta}, and only DDIM leads back to a picture's noise: pass eta=0 "
@@ -207,15 +208,14 @@ def admit(pipe, texts, image, noise, n, how):
             )
         image = images.image(image, size_multiple=pipe.vae_scale_factor).to(pipe._execution_device)
     if noise is not None:
-        if noise.ndim != 4 or noise.shape[1] != channels or not noise.isfinite().all():
-            shape = ",".join(map(str, noise.shape))
+        floats = isinstance(noise, Tensor) and noise.is_floating_point() and noise.numel()
+        if not floats or noise[0].shape[:-2] != (channels,) or not noise.isfinite().all():
+            shape = ",".join(map(str, getattr(noise, "shape", [repr(noise)])))
             raise ValueError(
                 f"noise is ({shape}); pass finite numbers of shape (1 or n,{channels},h,w)"
             )
         noise = noise.to(pipe._execution_device, torch.float32)
     given = {name: len(x) for name, x in (("image", image), ("noise", noise)) if x is not None}
     n = max(given.values()) if n is None else n
-    if n < 1:
-        raise ValueError(f"n is {n}; it counts the pictures to make, so take 1 or more")
     one_or_n(n, given)
     return image, noise, n

@@ -7,6 +7,7 @@ same places whatever the words (tendency.py), fresh noise in a region paints tha
 Next: ../attention.py, which sees where the words look.
 """
 
+from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
@@ -97,7 +98,7 @@ def layout(
     asked = dict(rule=rule, guide=guide, w=w, steps=steps, layers=layers)
     how = settled(Arranging, "layout", pipe, asked | options, strength=STRENGTH)
     caption = caption or prompt
-    image, noise, n = admit(pipe, [prompt, caption, negative], image, noise, n, how)
+    image, noise, n = admit(pipe, [prompt, caption, negative], image, noise, n, how, seed, batch)
     shape, size, at_once = (
         latent_shape(pipe, image, noise),
         picture_size(pipe, image, noise),
@@ -402,8 +403,9 @@ def _shapes(boxes, size, guide):
 
 def _pairs(boxes):
     """Words and boxes, or a sentence that says how to pass them."""
-    boxes = list(boxes)
-    if not boxes or any(len(pair) != 2 or not isinstance(pair[0], str) for pair in boxes):
+    boxes = list(boxes) if isinstance(boxes, Iterable) else []
+    several = boxes and all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in boxes)
+    if not several or not all(isinstance(word, str) for word, _ in boxes):
         raise ValueError(
             "boxes is a list of a word and its box each: pass [('cat', (0.1, 0.5, 0.4, 0.9))]"
         )

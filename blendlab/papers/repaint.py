@@ -12,8 +12,9 @@ import torch
 
 from .. import images, masks
 from ..blend import blend
-from ..edit import Edit, memory_advice
+from ..edit import Edit, memory_advice, one_or_n
 from ..networks import perceptual
+from ..options import function, number
 from .inversion import Drawing, Ready, admit, draws, latent_shape, picture_size, settled, split
 
 
@@ -65,9 +66,11 @@ def repaint(
     """
     how = settled(Drawing, "repaint", pipe, dict(w=w, steps=steps) | options)
     caption = caption or prompt
-    if tries < 1:
-        raise ValueError(f"tries is {tries}; it is the budget for each picture, so take 1 or more")
-    image, noise, n = admit(pipe, [prompt, caption, negative], image, noise, n, how)
+    number("tries", tries)
+    number("new_seed", new_seed)
+    function("until", until, "a function of pictures that gives a bool for each")
+    function("distance", distance, "a function of two batches of pictures")
+    image, noise, n = admit(pipe, [prompt, caption, negative], image, noise, n, how, seed, batch)
     shape, size, at_once = (
         latent_shape(pipe, image, noise),
         picture_size(pipe, image, noise),
@@ -77,6 +80,7 @@ def repaint(
     mask = images.mask(
         _region(region, size), like=torch.empty(1, device=device).expand(n, 3, *size), name="region"
     )
+    one_or_n(n, {"region": len(mask)})
     mask_small = masks.to_latent(mask, shape[1:], mask_rule).expand(n, -1, -1, -1)
 
     with memory_advice(at_once):

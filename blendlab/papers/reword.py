@@ -13,6 +13,7 @@ import torch
 from .. import attention, prompts
 from ..edit import Edit, memory_advice
 from ..latents import decode
+from ..options import number
 from ..twins import twin
 from .inversion import Drawing, Ready, admit, picture_size, settled, split
 
@@ -52,11 +53,8 @@ def reword(
     settings["before"]: the pictures (n,3,H,W) of the prompt itself.
     """
     how = settled(Drawing, "reword", pipe, dict(w=w, steps=steps) | options)
-    if not 0 <= keep <= 1:
-        raise ValueError(
-            f"keep is {keep}; it is a share of the steps, 0.8 keeps the attention for four in five"
-        )
-    image, noise, n = admit(pipe, [prompt, changed, negative], image, noise, n, how)
+    number("keep", keep, whole=False)
+    image, noise, n = admit(pipe, [prompt, changed, negative], image, noise, n, how, seed, batch)
     mapping, at_once = mapped(pipe, prompt, changed), batch or n
     attention.cross_attention(pipe.unet, layers)
 

@@ -66,7 +66,7 @@ def tendency(
     """
     how = settled(Arranging, "layout", pipe, dict(w=w, steps=steps, layers=layers) | options)
     said = [said] if isinstance(said, str) else list(said)
-    *_, n = admit(pipe, said, None, None, n, how)
+    *_, n = admit(pipe, said, None, None, n, how, seed, batch)
     readers, at_once, landings = {}, batch or n, []
     for prompt in said:
         nouns = [
