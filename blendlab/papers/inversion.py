@@ -200,7 +200,7 @@ def admit(pipe, texts, image, noise, n, how, seed=0, batch=None):
     if image is not None and noise is not None:
         raise ValueError("both image= and noise= are given: pass the one to start from")
     door.counted(1 if n is None else n, seed, batch, 0)
-    if image is not None or n is None:
+    if image is not None or n is None and noise is None:
         if how.eta:
             raise ValueError(
                 f"eta is {how.eta}, and only DDIM leads back to a picture's noise: pass eta=0 "
@@ -209,7 +209,7 @@ def admit(pipe, texts, image, noise, n, how, seed=0, batch=None):
         image = images.image(image, size_multiple=pipe.vae_scale_factor).to(pipe._execution_device)
     if noise is not None:
         floats = isinstance(noise, Tensor) and noise.is_floating_point() and noise.numel()
-        if not floats or noise[0].shape[:-2] != (channels,) or not noise.isfinite().all():
+        if not floats or noise.shape[1:-2] != (channels,) or not noise.isfinite().all():
             shape = ",".join(map(str, getattr(noise, "shape", [repr(noise)])))
             raise ValueError(
                 f"noise is ({shape}); pass finite numbers of shape (1 or n,{channels},h,w)"
