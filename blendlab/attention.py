@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from . import prompts
+from .errors import Refused
 
 BRANCHES = ("cond", "uncond", "both")
 
@@ -47,7 +48,7 @@ class Maps(list):
                 sorted({m.step for m in self}),
                 ", ".join(dict.fromkeys(m.layer for m in self)),
             )
-            raise ValueError(
+            raise Refused(
                 f"no map is of step {step} and layers {layers!r}; there are steps {steps} of "
                 f"{names}"
             )
@@ -55,7 +56,7 @@ class Maps(list):
         if size is None and len(sizes) == 1:
             (size,) = sizes
         if size is None or tuple(size) not in sizes:
-            raise ValueError(
+            raise Refused(
                 f"size is {size}; these maps have {', '.join(map(str, sizes))} cells: choose "
                 "one (h, w)"
             )
@@ -84,9 +85,9 @@ def capture(unet, layers=None, branch="cond", steps=None, grad=False):
     """
     chosen = cross_attention(unet, layers)
     if branch not in BRANCHES:
-        raise ValueError(f"branch is {branch!r}; choose {', '.join(BRANCHES)}")
+        raise Refused(f"branch is {branch!r}; choose {', '.join(BRANCHES)}")
     if isinstance(steps, int):
-        raise ValueError(f"steps is {steps}: pass several, as in ({steps},)")
+        raise Refused(f"steps is {steps}: pass several, as in ({steps},)")
     maps = Maps()
     step, kept, rows, latent = -1, False, None, None  # of the call that runs now
 
@@ -168,10 +169,16 @@ def cross_attention(unet, layers=None) -> dict:
     """The cross-attention layers by name, or those whose name holds one of the parts asked for, as
     in `capture`.
     """
+    parts = (layers,) if layers is None or isinstance(layers, str) else layers
+    several = isinstance(parts, list | tuple) and parts
+    if not several or not all(part is None or isinstance(part, str) and part for part in parts):
+        raise Refused(
+            f"layers is {layers!r}; pass part of a layer's name, several of them, or None for all"
+        )
     every = {name: attn for name, attn in unet.named_modules() if name.endswith("attn2")}
     chosen = {name: attn for name, attn in every.items() if _named(name, layers)}
     if not chosen:
-        raise ValueError(
+        raise Refused(
             f"no cross-attention layer has {layers!r} in its name; they are: "
             f"{', '.join(every) or 'none'}"
         )
@@ -193,7 +200,7 @@ def tokens(pipe, prompt: str, word: str) -> list[int]:
     found = {i + k + 1 for i in starts if pieces[i : i + n] == wanted for k in range(n)}
     if not found:
         there = ", ".join(dict.fromkeys(re.findall(r"[\w'-]+", prompt)))
-        raise ValueError(f"{word!r} is not in the prompt; its words are: {there}")
+        raise Refused(f"{word!r} is not in the prompt; its words are: {there}")
     return sorted(found)
 
 
@@ -205,14 +212,14 @@ def centre(heat: Tensor, by="mass") -> Tensor:
         largest cell.
     """
     if by not in ("mass", "peak"):
-        raise ValueError(f"by is {by!r}; choose mass or peak")
+        raise Refused(f"by is {by!r}; choose mass or peak")
     if heat.ndim != 3:
         shape = ",".join(map(str, heat.shape))
-        raise ValueError(
+        raise Refused(
             f"heat is ({shape}), not (B,h,w): choose a word first, as in heat[..., places].mean(-1)"
         )
     if by == "mass" and heat.min() < 0:
-        raise ValueError(
+        raise Refused(
             "heat has negative cells, and these have no centre of mass: clamp them, or take "
             "by='peak'"
         )
@@ -245,7 +252,7 @@ def _rows(x, branch):
     half = len(x) // 2
     pair = torch.equal(x[:half], x[half:])
     if branch == "uncond" and not pair:
-        raise ValueError(
+        raise Refused(
             "this call of the network has no branch without the prompt: take branch='cond', "
             "or another w"
         )

@@ -10,6 +10,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from .errors import Refused
+
 WEIGHTS = Path(__file__).parent / "weights"
 KEPT = "_blendlab"  # where a pipeline's configuration, and so its model_index.json, keeps the card
 
@@ -158,9 +160,9 @@ def read_json(file: Path, kind=dict):
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # also of the encoding
-        raise ValueError(f"{file} is no JSON ({error}): copy or download it again") from error
+        raise Refused(f"{file} is no JSON ({error}): copy or download it again") from error
     if not isinstance(content, kind):
-        raise ValueError(
+        raise Refused(
             f"{file} holds a {type(content).__name__}, not a dictionary of settings: copy or "
             "download it again"
         )
@@ -171,15 +173,15 @@ def _checked(card, file):
     """A card that means what the package takes it to mean. Strangers write cards, too."""
     settings = card.get("settings", {}) if isinstance(card, dict) else None
     if not isinstance(settings, dict) or not all(isinstance(v, dict) for v in settings.values()):
-        raise ValueError(f'{file}: "settings" has to be {{method: {{option: value}}}}')
+        raise Refused(f'{file}: "settings" has to be {{method: {{option: value}}}}')
     words, size = card.get("words") or [], card.get("size", 64)
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        raise ValueError(f'{file}: "words" has to be a list of texts')
+        raise Refused(f'{file}: "words" has to be a list of texts')
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-        raise ValueError(f'{file}: "size" is {size!r}; it is the side of a picture in pixels')
+        raise Refused(f'{file}: "size" is {size!r}; it is the side of a picture in pixels')
     lender = card.get("perceptual")
     if lender is not None and lender not in list(SHIPPED):  # it is loaded by this name
-        raise ValueError(f'{file}: "perceptual" is {lender!r}; it may be {", ".join(SHIPPED)}')
+        raise Refused(f'{file}: "perceptual" is {lender!r}; it may be {", ".join(SHIPPED)}')
     return card
 
 

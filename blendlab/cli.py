@@ -3,7 +3,6 @@
 No paper. Read next: papers/blended_latent.py, which `edit` calls.
 """
 
-import dis
 import re
 import sys
 from contextlib import contextmanager
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from .errors import Refused
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Blended diffusion, from the shell."
@@ -98,7 +99,7 @@ def edit(
     from .networks.load import load
 
     if method not in METHODS:
-        raise ValueError(f"there is no method {method!r}; choose {', '.join(METHODS)}")
+        raise Refused(f"there is no method {method!r}; choose {', '.join(METHODS)}")
     files = numbered(out, n)
     chosen = {"steps": steps, "w": w, "skip": skip, "preset": preset, "batch": batch}
     chosen |= {"around": around}
@@ -108,7 +109,7 @@ def edit(
     device = usable(device)
     pipe = load(model or METHODS[method], device=device)
     if not hasattr(pipe, "unet"):
-        raise ValueError(f"{model} makes no pictures: pass --model {METHODS[method]}")
+        raise Refused(f"{model} makes no pictures: pass --model {METHODS[method]}")
     networks = (pipe,) if method == "blended_latent" else (pipe, opened(clip, device))
     change = getattr(import_module(f".papers.{method}", __package__), method)
     with tqdm(desc=prompt, unit="move") as bar, watched(pipe.unet, bar.update):
@@ -160,7 +161,7 @@ def world(
 
     if n * size**2 > SHEET:
         most = f"at --size {size} a sheet holds 1 to {SHEET // size**2} scenes"
-        raise ValueError(
+        raise Refused(
             f"-n is {n}; {most}" if size**2 <= SHEET else f"--size is {size}; take 8 to 8192"
         )
     (file,) = numbered(out, 1)
@@ -222,7 +223,7 @@ def train(
     again = ["-m", "blendlab", *sys.argv[1:]]
     if name != "all":
         if background or share != 1:
-            raise ValueError("--background and --share go with all, as in blendlab train all")
+            raise Refused("--background and --share go with all, as in blendlab train all")
         return print(training.main(**given, restart=again))
     from .training import plan
 
@@ -291,12 +292,12 @@ def watched(network, update):
 def numbered(out: Path, n: int) -> list[Path]:
     """The n files to write: out itself, or out_1, out_2, ...; tried before any network runs."""
     if out.suffix.lower() not in ENDINGS:
-        raise ValueError(f"cannot write {out}: end the name with {', '.join(ENDINGS)}")
+        raise Refused(f"cannot write {out}: end the name with {', '.join(ENDINGS)}")
     out.parent.mkdir(parents=True, exist_ok=True)
     files = [out] if n == 1 else [out.with_stem(f"{out.stem}_{i}") for i in range(1, n + 1)]
     for file in {files[0], files[-1]}:
         if file.is_dir():
-            raise ValueError(f"cannot write {file}: it is a folder; name a file in it")
+            raise Refused(f"cannot write {file}: it is a folder; name a file in it")
         new = not file.exists()
         file.open("ab").close()  # an OSError says what is in the way
         if new:
@@ -327,9 +328,9 @@ def usable(device: str | None) -> str | None:
     kind, _, number = device.partition(":")
     counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": torch.backends.mps.is_available()}
     if kind not in counts or not re.fullmatch(r"\w+(:\d+)?", device):
-        raise ValueError(f"--device is {device}; choose cpu, cuda or mps")
+        raise Refused(f"--device is {device}; choose cpu, cuda or mps")
     if int(number or 0) >= counts[kind]:
-        raise ValueError(f"there is no {device} here that torch can use: pass --device cpu")
+        raise Refused(f"there is no {device} here that torch can use: pass --device cpu")
     return device
 
 
@@ -341,20 +342,10 @@ def of_one_size(files: list[Path]) -> list:
     sizes = ["{}x{}".format(*picture.shape[:-3:-1]) for picture in pictures]
     for file, size in zip(files, sizes, strict=True):
         if size != sizes[0]:
-            raise ValueError(
+            raise Refused(
                 f"{files[0]} is {sizes[0]} and {file} is {size}: rank pictures of one size"
             )
     return pictures
-
-
-def deliberate(error: Exception) -> bool:
-    """Whether a `raise` in blendlab made this error, not another instruction, as Python's own."""
-    trace = error.__traceback__
-    while trace.tb_next:
-        trace = trace.tb_next
-    code = trace.tb_frame.f_code
-    ours = Path(__file__).parent in Path(code.co_filename).parents
-    return ours and dis.opname[code.co_code[trace.tb_lasti]] == "RAISE_VARARGS"
 
 
 # The options that sentences of the package speak of, in Python's words.
@@ -382,13 +373,10 @@ def main():
     """
     try:
         app()
-    except (ValueError, TypeError, MemoryError, OSError) as error:
-        sentence = str(error)
-        if not deliberate(error):
-            if not isinstance(error, OSError):
-                raise
-            if error.strerror and error.filename:
-                sentence = f"{error.filename}: {error.strerror}"
+    except (Refused, OSError, MemoryError) as error:
+        sentence = str(error) or "out of memory: ask for less at once"
+        if isinstance(error, OSError) and error.strerror and error.filename:
+            sentence = f"{error.filename}: {error.strerror}"
         typer.secho(in_shell_words(sentence), fg="red", err=True)
         sys.exit(2)
 

@@ -23,9 +23,10 @@ from torch import Tensor
 from . import images, masks, prompts
 from .blend import blend
 from .edit import Edit, memory_advice, one_or_n, take
+from .errors import Refused, WrongType
 from .noise import Noise
 from .options import number
-from .rank import VIEWS, rank
+from .rank import rank
 
 LARGEST = 32  # gigabytes that the pictures of one call may take
 
@@ -62,7 +63,7 @@ class Request:
         counts = {"image": len(self.image), "mask": len(self.mask), "prompt": len(self.prompt)}
         for name, given in counts.items():
             if given > 1:
-                raise ValueError(
+                raise Refused(
                     f"{what} ranks edits of one picture and prompt: pass one {name}, not {given}"
                 )
 
@@ -105,7 +106,7 @@ class Request:
         """
         tensor, latents = torch.cat(tensors), latents and torch.cat(latents)  # (n,3,H,W), (n,C,h,w)
         if not tensor.isfinite().all() or latents is not None and not latents.isfinite().all():
-            raise ValueError(f"the result has NaN or infinite values: {_likely(settings)}")
+            raise Refused(f"the result has NaN or infinite values: {_likely(settings)}")
         if paste:
             tensor = blend(self.mask, edit=tensor, keep=self.image)
         order, scores = list(range(self.n)), None
@@ -131,7 +132,7 @@ def pixel(model, image, mask, prompt, *, n, seed, batch, first, soft=None):
     """The request of a method that works on pixels."""
     unet = getattr(model, "unet", None)
     if unet is None or unet.config.in_channels != 3 or hasattr(model, "vae"):
-        raise ValueError(
+        raise Refused(
             f"pass a model of pixels, as bl.load('tinyworld-pixel') gives{_not(model)}; "
             "blended_latent is for latents"
         )
@@ -152,7 +153,7 @@ def placed(pipe, image, mask, prompt, device, n, seed, batch, first, unet=None, 
     one_or_n(n, {"image": len(image), "mask": len(mask), "prompt": len(prompt)})
     gigabytes = n * image[0].numel() * 4 / 1e9
     if gigabytes > LARGEST:
-        raise ValueError(
+        raise Refused(
             f"n is {n}: its pictures alone take {gigabytes:.0f} GB: make fewer, then go on with "
             f"first={n // 2}"
         )
@@ -171,19 +172,16 @@ def words(pipe, texts, image=None, noise=None, *, n=1, seed=0, batch=None, first
     takes_latents(pipe)
     for text in texts:
         if isinstance(text, list | tuple):
-            raise TypeError("the prompt is a list: pass one text, which serves all n")
+            raise WrongType("the prompt is a list: pass one text, which serves all n")
     device, channels = pipe._execution_device, pipe.vae.config.latent_channels
-    if image is not None:
+    if image is not None or n is None and noise is None:
         image = images.image(image, size_multiple=pipe.vae_scale_factor).to(device)
     if noise is not None:
-        shape = a(noise)
-        if isinstance(noise, Tensor):
-            shape = f"({','.join(map(str, noise.shape))})"
-            good = noise.ndim == 4 and noise.shape[1] == channels and noise.isfinite().all()
-            shape = "" if good else shape
-        if shape:
+        floats = isinstance(noise, Tensor) and noise.is_floating_point() and noise.numel()
+        if not floats or noise.shape[1:-2] != (channels,) or not noise.isfinite().all():
+            shape = ",".join(map(str, getattr(noise, "shape", [repr(noise)])))
             wanted = f"(1 or n,{channels},h,w)"
-            raise ValueError(f"noise is {shape}; pass finite numbers of shape {wanted}")
+            raise Refused(f"noise is ({shape}); pass finite numbers of shape {wanted}")
         noise = noise.to(device, torch.float32)
     counts = {name: len(x) for name, x in (("image", image), ("noise", noise)) if x is not None}
     n = max(counts.values()) if n is None else n
@@ -218,18 +216,17 @@ def _mask(mask, image, soft):
         except ValueError:
             raise error from None
         hint = "or pass soft=True, which takes a grey for how strongly a place may change"
-        raise ValueError(f"{error}; {hint}") from None
+        raise Refused(f"{error}; {hint}") from None
 
 
 def per_move(mask_small, moves: int, shrink, soft: bool) -> list[Tensor]:
     """One mask at latent size for each move: shrinking, by strength, or always the same."""
-    if isinstance(shrink, int):
-        number("shrink", shrink)
-    radii = range(1, shrink + 1) if isinstance(shrink, int) else shrink or ()
-    for radius in radii:
+    several = isinstance(shrink, list | tuple)
+    for radius in shrink if several else [0 if shrink is None else shrink]:
         number("shrink", radius)
+    radii = shrink if several else range(1, (shrink or 0) + 1)
     if soft and radii:
-        raise ValueError("soft=True lets the mask grow and shrink lets it shrink: choose one")
+        raise Refused("soft=True lets the mask grow and shrink lets it shrink: choose one")
     if soft:
         return masks.strengths(mask_small, moves)
     return masks.stages(mask_small, moves, tuple(radii))
@@ -260,9 +257,7 @@ def closer(pipe, image, mask, around: float, soft: bool) -> Closer:
     whole = images.image(image)
     grey = _mask(mask, whole, soft)
     if len(grey) > 1 or len(whole) > 1:
-        raise ValueError(
-            f"around= takes one picture and one mask, not {len(whole)} and {len(grey)}"
-        )
+        raise Refused(f"around= takes one picture and one mask, not {len(whole)} and {len(grey)}")
     y0, x0, y1, x1 = window = masks.window(grey, around)
     side = pipe.unet.config.sample_size * pipe.vae_scale_factor
     image = _resized(whole[..., y0:y1, x0:x1], (side, side))
@@ -289,7 +284,7 @@ def has_autoencoder(pipe, unet=True):
     """Refuse what is not a pipeline of latents, naming what it is."""
     parts = ("vae", "unet", "scheduler") if unet else ("vae",)
     if any(getattr(pipe, part, None) is None for part in parts):
-        raise ValueError(
+        raise Refused(
             f"pass a pipeline with an autoencoder, as bl.load('tinyworld') gives{_not(pipe)}; "
             "blended is for pixels"
         )
@@ -299,7 +294,7 @@ def takes_latents(pipe):
     """Refuse a UNet that takes another number of channels than a latent has."""
     wanted, given = pipe.vae.config.latent_channels, pipe.unet.config.in_channels
     if given != wanted:
-        raise ValueError(
+        raise Refused(
             f"this UNet takes {given} channels, a latent has {wanted}: pass a text-to-image "
             "pipeline, not one for inpainting"
         )
@@ -309,27 +304,7 @@ def has_words(pipe):
     """Refuse what is not a text-to-image pipeline, naming what it is."""
     has_autoencoder(pipe)
     if getattr(pipe, "tokenizer", None) is None:
-        raise ValueError(f"{a(pipe)} reads no texts: pass bl.load('tinyworld')")
-
-
-def is_clip(clip):
-    """Refuse what cannot compare pictures with words, before anything runs."""
-    if isinstance(clip, str):
-        raise ValueError(
-            f"clip is the name {clip!r}: pass bl.load('tinyworld-clip'), or "
-            f"blendlab.networks.clip.load_clip({clip!r})"
-        )
-    if not all(hasattr(clip, part) for part in ("model", "tokenizer", "size", "mean", "std")):
-        raise ValueError(
-            f"clip is a {type(clip).__name__}, which cannot compare pictures with words: pass "
-            "bl.load('tinyworld-clip')"
-        )
-
-
-def is_view(ranking):
-    """Refuse a ranking that is no view of rank, before anything runs."""
-    if ranking is not None and ranking not in tuple(VIEWS):
-        raise ValueError(f"ranking is {ranking!r}; choose {', '.join(VIEWS)} or None")
+        raise Refused(f"{a(pipe)} reads no texts: pass bl.load('tinyworld')")
 
 
 def readable(pipe, texts, negative="", w=None):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from . import images
+from .errors import Refused
 
 
 @dataclass
@@ -51,7 +52,7 @@ def one_or_n(n: int, counts: dict[str, int]):
     """
     for name, given in counts.items():
         if given not in (1, n):
-            raise ValueError(
+            raise Refused(
                 f"{name} holds {given} for n={n} edits: pass one that serves all, or n={given}"
             )
 

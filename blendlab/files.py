@@ -9,6 +9,8 @@ import secrets
 from contextlib import contextmanager
 from pathlib import Path
 
+from .errors import Refused
+
 PACKAGE = Path(__file__).parent
 
 
@@ -17,14 +19,14 @@ def data(name: str = "") -> Path:
     are, and refuses what leads out of data/.
     """
     if not isinstance(name, str) or "\0" in name:
-        raise ValueError(f'the name in data/ is {name!r}: pass a text, as in "scenes/meadow.png"')
+        raise Refused(f'the name in data/ is {name!r}: pass a text, as in "scenes/meadow.png"')
     folder = next(place for place in (PACKAGE / "data", PACKAGE.parent / "data") if place.is_dir())
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()):
-        raise ValueError(f"{name!r} leads out of data/: open other files by their own path")
+        raise Refused(f"{name!r} leads out of data/: open other files by their own path")
     if not path.exists():
         there = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-        raise ValueError(f"data/ has no {name!r}; it has {', '.join(there)}")
+        raise Refused(f"data/ has no {name!r}; it has {', '.join(there)}")
     return path
 
 
@@ -65,7 +67,7 @@ def locked(folder):
     try:
         lock.acquire()
     except Timeout:
-        raise ValueError(
+        raise Refused(
             f"another process is writing in {folder}; wait for it, stop it, or name another folder"
         ) from None
     try:

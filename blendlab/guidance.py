@@ -10,6 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from .errors import Refused
 from .sampler import Prediction
 from .schedule import Schedule
 
@@ -37,14 +38,14 @@ def denoiser(unet, schedule, prediction="epsilon", timesteps=None):
     The network runs in its own precision; what comes back has the precision of x.
     """
     if prediction not in ("epsilon", "v_prediction", "sample"):
-        raise ValueError(f"prediction is {prediction!r}; choose epsilon, v_prediction or sample")
+        raise Refused(f"prediction is {prediction!r}; choose epsilon, v_prediction or sample")
     after = dict(zip(timesteps[:-1], timesteps[1:], strict=True)) if timesteps else {}
     before = {t_next: t for t, t_next in after.items()}
 
     def net(x, t, cond=None):
         a, s = schedule.levels(t)
         if not a and prediction == "epsilon":
-            raise ValueError(
+            raise Refused(
                 f"level {t} is all noise (zero terminal SNR), where a prediction of noise says "
                 "nothing about the picture: skip=1/steps leaves that level out"
             )
@@ -59,7 +60,7 @@ def denoiser(unet, schedule, prediction="epsilon", timesteps=None):
         )
         classes = getattr(getattr(unet, "config", None), "num_class_embeds", None)
         if classes and "class_labels" not in kwargs:
-            raise ValueError(
+            raise Refused(
                 f"this network was trained with {classes} classes and is told none: pass "
                 "cond={'class_labels': labels}, or wrap it, pipe.unet = "
                 "blendlab.networks.adm.OneClass(pipe.unet, label)"
@@ -125,7 +126,7 @@ def loss_guided(denoise, loss, schedule=None, scale=0.0):
             if value.requires_grad:
                 (grad,) = torch.autograd.grad(value, x, allow_unused=True)
         if grad is None:
-            raise ValueError(
+            raise Refused(
                 "the loss does not depend on x0_hat: compute it from x0_hat itself, without "
                 ".detach(), .item() or torch.no_grad()"
             )

@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from .errors import Refused, WrongType
+
 # Files of other formats are refused: some of them start other programs (EPS calls Ghostscript).
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 # The most pixels of a picture. It is checked before decoding, as a file of 20 kB can hold billions.
@@ -78,7 +80,7 @@ def to_pil(x: Tensor) -> list[Image.Image]:
     a little. Undoes `image` and `mask` exactly. Raises ValueError for NaN and for latents.
     """
     if x.ndim != 4 or x.shape[1] not in (1, 3):
-        raise ValueError(
+        raise Refused(
             f"to_pil takes (B,3,H,W) pictures or (B,1,H,W) masks, not {_shape(x)}: decode first"
         )
     _check_finite(x, "the picture")
@@ -122,7 +124,7 @@ def _pair(size):
     pair = (size, size) if isinstance(size, int) else size
     whole = isinstance(pair, list | tuple) and all(type(side) is int for side in pair)
     if not whole or len(pair) != 2 or min(pair) < 1 or pair[0] * pair[1] > MOST:
-        raise ValueError(
+        raise Refused(
             f"size is {size!r}: pass one side or (width, height), whole numbers from 1 on, of at "
             f"most {MOST} pixels"
         )
@@ -132,9 +134,9 @@ def _pair(size):
 def _one_picture(x, name, is_mask=False):
     if isinstance(x, Tensor):
         if x.ndim != 4:
-            raise ValueError(f"{name} is {_shape(x)} and fit takes (1,C,H,W): pass {name}[None]")
+            raise Refused(f"{name} is {_shape(x)} and fit takes (1,C,H,W): pass {name}[None]")
         if x.shape[0] != 1:
-            raise ValueError(
+            raise Refused(
                 f"{name} is {_shape(x)} and fit takes one picture: pass {name}[:1], "
                 f"{name}[1:2], ..."
             )
@@ -152,7 +154,7 @@ def _open(x, name, is_mask=False):
         return _read(Path(x).expanduser(), name, how), how
     if isinstance(x, Image.Image):
         return _upright(x, name, name), name
-    raise TypeError(f"{name} is {_kind(x)}: {_instead(x, name, is_mask)}")
+    raise WrongType(f"{name} is {_kind(x)}: {_instead(x, name, is_mask)}")
 
 
 def _kind(x):
@@ -199,17 +201,17 @@ def _read(path, name, how):
     if path.is_dir():
         raise IsADirectoryError(f"{name} is the folder {path}: pass one picture in it")
     if not path.is_file():  # a pipe or a device may never end
-        raise ValueError(f"{name} {path} is no regular file: pass a picture that is saved as one")
+        raise Refused(f"{name} {path} is no regular file: pass a picture that is saved as one")
     if path.stat().st_size == 0:
-        raise ValueError(f"{name} {path} is empty (0 bytes): get the file again")
+        raise Refused(f"{name} {path} is empty (0 bytes): get the file again")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # see MOST
             picture = Image.open(path, formats=FORMATS)
     except Image.DecompressionBombError as error:
-        raise ValueError(f"{name} {path} is too large ({error}): shrink it first") from error
+        raise Refused(f"{name} {path} is too large ({error}): shrink it first") from error
     except Exception as error:  # decoders raise almost anything
-        raise ValueError(
+        raise Refused(
             f"{name} {path} cannot be read ({error}): save it as PNG or JPEG, of the formats "
             f"{', '.join(FORMATS)}"
         ) from error
@@ -222,23 +224,23 @@ def _read(path, name, how):
         if frames > 1 and picture.format != "MPO":
             # a phone's photo may carry a depth map, which nobody means
             fix = f"{name} = {how}, choose one with {name}.seek(0), and pass {name}"
-            raise ValueError(f"{name} {path} has {frames} frames: {fix}")
+            raise Refused(f"{name} {path} has {frames} frames: {fix}")
         return _upright(picture, name, how)
 
 
 def _damaged(name, error):
-    return ValueError(f"{name} is damaged ({error}): get the file again, or save it anew")
+    return Refused(f"{name} is damaged ({error}): get the file again, or save it anew")
 
 
 def _check_pixels(picture, name, how):
     width, height = picture.size
     if width * height > MOST:
-        raise ValueError(
+        raise Refused(
             f"{name} is {width}x{height}, more than {MOST // 10**6} million pixels: shrink it, "
             f"pass ImageOps.contain({how}, (4096, 4096))"
         )
     if width * height == 0:
-        raise ValueError(f"{name} is {width}x{height}, which holds no pixel: get the file again")
+        raise Refused(f"{name} is {width}x{height}, which holds no pixel: get the file again")
 
 
 def _upright(picture, name, how):
@@ -250,7 +252,7 @@ def _upright(picture, name, how):
         "I"
     ):
         keeps = f"{how}.convert('{picture.mode}')"
-        raise ValueError(f"{name} has 16 bits a channel, not 8: to keep the upper 8, pass {keeps}")
+        raise Refused(f"{name} has 16 bits a channel, not 8: to keep the upper 8, pass {keeps}")
     try:
         picture.load()
         picture = picture.copy()
@@ -262,7 +264,7 @@ def _upright(picture, name, how):
         return ImageOps.exif_transpose(picture)
     except Exception as error:
         fix = f"Image.fromarray(np.asarray({how}.convert('RGB')))"
-        raise ValueError(
+        raise Refused(
             f"{name} has broken EXIF data, which may turn it ({error}): look at it, and pass {fix}"
         ) from error
 
@@ -273,17 +275,17 @@ def _rgb(picture, name, how, alpha_fix):
         high = picture.getextrema()[1]
         part = " // 256" if high > 255 else " * 255" if picture.mode == "F" and high <= 1 else ""
         fix = f"Image.fromarray((np.asarray({how}){part}).astype('uint8'))"
-        raise ValueError(
+        raise Refused(
             f"{name} holds more than 8 bits (mode {picture.mode}): scale it to 0..255, pass {fix}"
         )
     if picture.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
         fix = f"look at the colours that {how}.convert('RGB') gives, and pass {how}.convert('RGB')"
-        raise ValueError(f"{name} is in {picture.mode}, which no one formula turns into RGB: {fix}")
+        raise Refused(f"{name} is in {picture.mode}, which no one formula turns into RGB: {fix}")
     if picture.mode == "RGB" and "transparency" not in picture.info:
         return np.array(picture)
     pixels = np.array(picture.convert("RGBA"))
     if pixels[..., 3].min() < 255:
-        raise ValueError(f"{name} is see-through in places (alpha below 255): {alpha_fix}")
+        raise Refused(f"{name} is see-through in places (alpha below 255): {alpha_fix}")
     return pixels[..., :3]
 
 
@@ -304,16 +306,16 @@ def _black_and_white(how):
 def _one_channel(pixels, soft, name, how):
     grey = pixels[..., 0]  # (H,W)
     if (pixels != grey[..., None]).any():
-        raise ValueError(f"{name} has colours (its channels differ): {_black_and_white(how)}")
+        raise Refused(f"{name} has colours (its channels differ): {_black_and_white(how)}")
     if not soft and grey.max() == 1:
         fix = f"make the ones white, pass {how}.convert('L').point(lambda v: 255 * v)"
-        raise ValueError(f"{name} holds 0 and 1, and white is 255: {fix}")
+        raise Refused(f"{name} holds 0 and 1, and white is 255: {fix}")
     between = grey[(grey > 0) & (grey < 255)]
     if not soft and between.size:
         # JPEG rings beside the border, more at a low quality; most of it stays near black or white.
         noise = ((between < 32) | (between > 223)).mean() > 0.85
         why = "noise, as JPEG leaves it; PNG does not" if noise else f"{between[0]} for one"
-        raise ValueError(f"{name} has {between.size} grey pixels ({why}): {_black_and_white(how)}")
+        raise Refused(f"{name} has {between.size} grey pixels ({why}): {_black_and_white(how)}")
     return torch.from_numpy(grey.copy())[None, None].float() / 255
 
 
@@ -336,7 +338,7 @@ def _check_image_tensor(x, name):
             fix = "a picture has three channels, red, green and blue"
     _check_shape(x, fix, "(B,3,H,W)", name)
     if not x.is_floating_point():
-        raise ValueError(
+        raise Refused(
             f"{name} holds {x.dtype}, not floats in [-1, 1]: for 0..255, pass {name} / 127.5 - 1"
         )
     _check_finite(x, name)
@@ -346,9 +348,7 @@ def _check_image_tensor(x, name):
         fix = (
             f"{name} / 127.5 - 1" if eight_bits else f"{name}.clamp(-1, 1) if nothing is lost by it"
         )
-        raise ValueError(
-            f"{name} has values from {low:.4g} to {high:.4g}, not in [-1, 1]: pass {fix}"
-        )
+        raise Refused(f"{name} has values from {low:.4g} to {high:.4g}, not in [-1, 1]: pass {fix}")
     if low >= 0 and high - low > 0.5:  # bright pictures have less contrast than that
         warn(
             f"{name} has values from {low:.4g} to {high:.4g}, and black is -1: if it is in [0, 1], "
@@ -380,27 +380,33 @@ def _check_mask_tensor(x, soft, name):
     _check_shape(x, fix, "(B,1,H,W)", name)
     if not x.is_floating_point() and x.dtype != torch.bool:
         fix = f"pass ({name} > {x.max().item() // 2}).float()"
-        raise ValueError(f"{name} holds {x.dtype}, not floats or bools: {fix}")
+        raise Refused(f"{name} holds {x.dtype}, not floats or bools: {fix}")
     _check_finite(x, name)
     low, high = x.min().item(), x.max().item()
     if low < 0 or high > 1 or not (soft or ((x == 0) | (x == 1)).all()):
         half = 0 if low < 0 else 0.5 if high <= 1 else 127
         want = "between 0 and 1" if soft else "0 or 1"
-        raise ValueError(
+        raise Refused(
             f"{name} holds {low:.4g} to {high:.4g}, not all {want}: pass ({name} > {half}).float()"
         )
 
 
 def _check_shape(x, fix, want, name):
+    if x.layout != torch.strided:
+        raise Refused(f"{name} is a sparse tensor: pass {name}.to_dense()")
+    if x.is_meta:
+        raise Refused(f"{name} is a tensor without numbers (on the device meta): load them first")
+    if x.is_complex():
+        raise Refused(f"{name} holds complex numbers: pass {name}.real")
     if fix:
-        raise ValueError(f"{name} is {_shape(x)}, not {want}: {fix}")
+        raise Refused(f"{name} is {_shape(x)}, not {want}: {fix}")
     if x.numel() == 0:
-        raise ValueError(f"{name} is {_shape(x)}, which holds no pixel: pass at least one picture")
+        raise Refused(f"{name} is {_shape(x)}, which holds no pixel: pass at least one picture")
 
 
 def _check_finite(x, name):
     if not torch.isfinite(x).all():
-        raise ValueError(
+        raise Refused(
             f"{name} has NaN or infinite values: make it in torch.float32 if half precision "
             "did that"
         )
@@ -414,7 +420,7 @@ def _check_multiple(x, multiple, name):
     if height % multiple or width % multiple:
         w, h = (max(multiple, round(side / multiple) * multiple) for side in (width, height))
         fix = f"the nearest is {w}x{h}, bl.images.fit({name}, ({w}, {h}))"
-        raise ValueError(
+        raise Refused(
             f"{name} is {width}x{height} (width x height), not multiples of {multiple}: {fix}"
         )
 
@@ -422,11 +428,11 @@ def _check_multiple(x, multiple, name):
 def _check_filled(x, allow_full, name):
     area = x.flatten(1)  # (B,HW)
     if (area.amax(1) == 0).any():
-        raise ValueError(
+        raise Refused(
             f"{name} is black everywhere, so nothing is edited: paint the area to edit white"
         )
     if not allow_full and (area.amin(1) == 1).any():
-        raise ValueError(
+        raise Refused(
             f"{name} is white everywhere, so nothing is kept: paint black what should stay"
         )
 
@@ -438,11 +444,9 @@ def _matched(x, like, name):
             f"paint it on this image, or resize it with bl.images.fit_mask({name}, "
             f"({width}, {height}))"
         )
-        raise ValueError(
-            f"{name} is {w}x{h} and the image {width}x{height} (width x height): {fix}"
-        )
+        raise Refused(f"{name} is {w}x{h} and the image {width}x{height} (width x height): {fix}")
     if 1 not in (len(x), len(like)) and len(x) != len(like):
-        raise ValueError(
+        raise Refused(
             f"{x.shape[0]} masks for {like.shape[0]} images: pass one {name}, or one for each image"
         )
     return x.to(like.device)

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .errors import Refused
+
 # Pyramids
 
 
@@ -31,7 +33,7 @@ def pyramid(mask: Tensor, edit: Tensor, keep: Tensor, levels: int | None = None)
     levels = max(0, sum(side >= 8 for side in sides) - 1) if levels is None else levels
     if not 0 <= levels < len(sides):
         most = f"a shorter side of {sides[0]} pixels can be halved 0 to {len(sides) - 1} times"
-        raise ValueError(f"levels is {levels}; {most}")
+        raise Refused(f"levels is {levels}; {most}")
 
     # Every step is linear, so the bands of the difference do for those of both: m A + (1 - m) B = B
     # + m (A - B).
@@ -86,7 +88,7 @@ def poisson(mask: Tensor, edit: Tensor, keep: Tensor) -> Tensor:
     neighbours (Neumann).
     """
     if (mask.flatten(1).amin(1) == 1).any():
-        raise ValueError("a mask is white everywhere, so no border holds the edit: paste the edit")
+        raise Refused("a mask is white everywhere, so no border holds the edit: paste the edit")
     B = max(len(mask), len(edit), len(keep))
     edit, keep = edit.expand(B, -1, -1, -1), keep.expand(B, -1, -1, -1)
     if len(mask) == 1:

@@ -6,6 +6,8 @@ float (B or 1,1,H,W), 1 = edit; `mask_small` is a mask at latent size; sizes are
 in torch. Next: papers/blended_latent.py blends with them, step by step.
 """
 
+from numbers import Real
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -13,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from . import images
+from .errors import Refused
 
 RULES = ("corner", "centre", "area", "any")
 
@@ -41,10 +44,10 @@ def to_latent(
     elif rule == "any":
         small = F.adaptive_max_pool2d(mask, size)
     else:
-        raise ValueError(f"there is no mask rule '{rule}': choose one of {', '.join(RULES)}")
+        raise Refused(f"there is no mask rule '{rule}': choose one of {', '.join(RULES)}")
     if not allow_empty and (small.flatten(1).amax(1) == 0).any():
         fix = "paint it thicker, or choose the rule 'any'"
-        raise ValueError(
+        raise Refused(
             f"the mask vanishes at latent size {size[1]}x{size[0]} by the rule '{rule}': {fix}"
         )
     if not allow_empty and rule in ("corner", "centre"):
@@ -87,7 +90,7 @@ def _centres(full, small):
 def survival(mask: Tensor, size: tuple[int, int], rule: str = "centre") -> float:
     """The share of the mask's area (B,1,H,W) that lies in cells that stay white at latent size."""
     if mask.sum() == 0:
-        raise ValueError("the mask is black everywhere, so nothing of it can survive: paint it")
+        raise Refused("the mask is black everywhere, so nothing of it can survive: paint it")
     small = to_latent(mask, size, rule, allow_empty=True)
     covered = F.interpolate(small, mask.shape[-2:], mode="nearest")  # (B,1,H,W)
     return ((mask * covered).sum() / mask.sum()).item()
@@ -113,7 +116,7 @@ def stages(mask_small: Tensor, steps: int, radii: tuple[int, ...] = (3, 2, 1)) -
     masks = [dilate(mask_small, radius) for radius in sorted(radii, reverse=True)] + [mask_small]
     if steps < len(masks):
         fix = f"take at least {len(masks)} steps, or fewer radii"
-        raise ValueError(f"{steps} steps cannot pass through {len(masks)} masks: {fix}")
+        raise Refused(f"{steps} steps cannot pass through {len(masks)} masks: {fix}")
     return [masks[i * len(masks) // steps] for i in range(steps)]
 
 
@@ -138,7 +141,7 @@ def window(mask: Tensor, around: float) -> tuple[int, int, int, int]:
     )
     longest, room = max(right - left, bottom - top), min(height, width)
     if longest > room:
-        raise ValueError(
+        raise Refused(
             f"the mask is {right - left}x{bottom - top}, and no square inside the picture "
             f"{width}x{height} holds it: leave around= out"
         )
@@ -151,10 +154,10 @@ def window(mask: Tensor, around: float) -> tuple[int, int, int, int]:
 def box(mask: Tensor) -> tuple[float, float, float, float]:
     """The smallest box (x0, y0, x1, y1) around the white of one mask (1,1,H,W), in fractions."""
     if mask.shape[0] != 1:
-        raise ValueError(f"there are {mask.shape[0]} masks: box takes one, mask[i : i + 1]")
+        raise Refused(f"there are {mask.shape[0]} masks: box takes one, mask[i : i + 1]")
     rows, columns = (mask[0, 0] > 0).any(1).nonzero(), (mask[0, 0] > 0).any(0).nonzero()
     if not len(rows):
-        raise ValueError("the mask is black everywhere, so it has no box: paint the area white")
+        raise Refused("the mask is black everywhere, so it has no box: paint the area white")
     height, width = mask.shape[-2:]
     x0, x1 = columns.min().item() / width, (columns.max().item() + 1) / width
     y0, y1 = rows.min().item() / height, (rows.max().item() + 1) / height
@@ -165,31 +168,29 @@ def from_box(box: tuple[float, float, float, float], size: tuple[int, int]) -> T
     """The mask (1,1,H,W) of a box (x0, y0, x1, y1) in fractions: white where a pixel's centre lies
     inside.
     """
-    x0, y0, x1, y1 = box
+    x0, y0, x1, y1 = box = corners(box)
     if max(box) > 1 or min(box) < 0:
         fix = "corners are fractions of the picture, so divide x by its width and y by its height"
-        raise ValueError(f"the box {tuple(box)} leaves the picture: {fix}")
+        raise Refused(f"the box {tuple(box)} leaves the picture: {fix}")
     if not (x0 < x1 and y0 < y1):
-        raise ValueError(
+        raise Refused(
             f"the box {tuple(box)} is empty: give left, top, right, bottom, with 0 at the top"
         )
     ys, xs = ((torch.arange(side) + 0.5) / side for side in size)
     inside = ((ys >= y0) & (ys < y1))[:, None] & ((xs >= x0) & (xs < x1))  # (H,W)
     if not inside.any():
-        raise ValueError(
-            f"the box {tuple(box)} holds no pixel of {size[1]}x{size[0]}: make it larger"
-        )
+        raise Refused(f"the box {tuple(box)} holds no pixel of {size[1]}x{size[0]}: make it larger")
     return inside[None, None].float()
 
 
 def corners(box) -> tuple:
-    """A box as a tuple of its four numbers, or a sentence about how many it has."""
-    box = tuple(box)
+    """A box as a tuple of its four numbers, or a sentence about what it has."""
+    fix = "give left, top, right, bottom in fractions"
+    if not isinstance(box, list | tuple) or not all(isinstance(side, Real) for side in box):
+        raise Refused(f"the box {box!r} is not of four numbers: {fix}")
     if len(box) != 4:
-        raise ValueError(
-            f"the box {box} has {len(box)} numbers: give left, top, right, bottom in fractions"
-        )
-    return box
+        raise Refused(f"the box {tuple(box)} has {len(box)} numbers: {fix}")
+    return tuple(box)
 
 
 def rms(difference: Tensor, where: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from . import cards
+from .errors import Refused, WrongType
 
 # name: (smallest, largest, what it is); both ends are allowed.
 RANGES = {
@@ -36,13 +37,17 @@ RANGES = {
     "resamplings": (1, 100, "the passes at each level, 1 is the plain method"),
     "resample_above": (0, 10**6, "a level; passes are repeated above it only"),
     "shrink": (0, 1000, "a number of dilations, 0 is none and 3 the paper's"),
+    "offset": (-math.inf, math.inf, "it is added to every level, 1 is usual"),
+    "strength": (0, 1000, "the weight of the attention guidance, 0.1 is usual"),
+    "block": (1, 10**4, "the side of a block in cells of the latent, so take 1 or more"),
+    "keep": (0, 1, "it is a share of the steps, 0.8 keeps the attention for four in five"),
+    "tries": (1, 10**6, "it is the budget for each picture, so take 1 or more"),
     "around": (1, 100, "the side of the crop in sides of the mask's box, 1.5 is usual"),
-    "keep": (0, 1, "a share of the steps, 0.8 keeps the attention for four in five"),
-    "tries": (1, 10**6, "the budget for each picture, so take 1 or more"),
     "batch": (1, 10**6, "how many are made at once, so take 1 or more"),
     "first": (0, 10**9, "the number of the first sample, 0 is usual"),
     "n": (1, 10**5, "it counts the edits to make, so take 1 or more; more go on with first="),
     "seed": (-(2**63), 2**64, "it numbers the random draws, 0 is usual"),
+    "new_seed": (-(2**63), 2**64, "it numbers the fresh draws, 1 is usual"),
 }
 
 # What other libraries call it.
@@ -81,12 +86,15 @@ def check(name: str, value, kind) -> None:
     numeric = int in kinds or float in kinds
     if words and (isinstance(value, str) or not numeric):
         if value not in words:
-            raise ValueError(f"{name} is {value!r}; choose {' or '.join(map(repr, words))}")
+            raise Refused(f"{name} is {value!r}; choose {' or '.join(map(repr, words))}")
     elif bool in kinds:
         if not isinstance(value, bool):
-            raise ValueError(f"{name} is {value!r}; choose True or False")
+            raise Refused(f"{name} is {value!r}; choose True or False")
     elif numeric:
         number(name, value, whole=float not in kinds)
+    elif tuple[int, ...] in kinds:
+        if not isinstance(value, list | tuple) or not all(type(i) is int for i in value):
+            raise Refused(f"{name} is {value!r}; pass whole numbers, as in (0,)")
 
 
 def number(name: str, value: Any, whole=True) -> None:
@@ -95,11 +103,17 @@ def number(name: str, value: Any, whole=True) -> None:
     low, high, meaning = RANGES.get(name, (-math.inf, math.inf, kind))
     fix = ": of a Generator, pass generator.initial_seed()" * hasattr(value, "initial_seed")
     if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
-        raise ValueError(f"{name} is {value!r}, not {kind}; {meaning}{fix}")
+        raise Refused(f"{name} is {value!r}, not {kind}; {meaning}{fix}")
     inside = low <= value <= high  # type: ignore[operator]  # mypy knows no order of Real
     if not inside or value in (math.inf, -math.inf):
         span = f" ({low:g} to {high:g})" if math.isfinite(high) else ""
-        raise ValueError(f"{name} is {value}; {meaning}{span}")
+        raise Refused(f"{name} is {value}; {meaning}{span}")
+
+
+def function(name: str, value, what: str) -> None:
+    """Refuse what is given for a function, but cannot be called; None is left out."""
+    if value is not None and not callable(value):
+        raise Refused(f"{name} is {value!r}, which cannot be called: pass {what}, or None")
 
 
 def settle(
@@ -121,13 +135,13 @@ def settle(
     known: the fallback is the model's own, so nobody is warned of it. recommended: what the model
            recommends; None: what its card says for the method.
     """
-    if isinstance(preset, str) and preset not in presets:
-        raise ValueError(
+    if preset not in (None, *presets) and not isinstance(preset, kind):
+        raise Refused(
             f"there is no preset {preset!r}; choose {', '.join(presets)}, or pass a {kind.__name__}"
         )
     names = [f.name for f in fields(kind)]
     for name in asked.keys() - names:
-        raise TypeError(_unknown(method, name, names + also.split()))
+        raise WrongType(_unknown(method, name, names + also.split()))
     how = presets[preset] if isinstance(preset, str) else preset or kind()
     how = replace(how, **{name: value for name, value in asked.items() if value is not None})
     recommended = cards.settings(model, method) if recommended is None else recommended

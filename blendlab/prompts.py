@@ -10,6 +10,7 @@ import threading
 import torch
 
 from . import cards
+from .errors import Refused, WrongType
 
 SMALL = 5000  # a vocabulary below this holds whole words and no others; CLIP's has 49408 entries
 
@@ -23,7 +24,7 @@ def listed(prompt, name: str = "prompt") -> list[str]:
     if not isinstance(several, list | tuple):
         _check_text(prompt, f"the {name}")
     if not several:
-        raise ValueError(f'the {name} is an empty list: pass a text, "" for none')
+        raise Refused(f'the {name} is an empty list: pass a text, "" for none')
     for i, text in enumerate(several):
         _check_text(text, f"{name} number {i}" if len(several) > 1 else f"the {name}")
     return list(several)
@@ -49,13 +50,13 @@ def fits(text: str, tokenizer, room: int, name: str = "prompt", who: str = "the 
         ids = tokenizer(text, truncation=False, verbose=False).input_ids  # start, words, end
     marks = {tokenizer.bos_token_id, tokenizer.eos_token_id}
     if marks & set(ids[1:-1]):
-        raise ValueError(
+        raise Refused(
             f"the {name} {text!r} holds what {who} takes for its start or end: leave out symbols "
             "and other scripts"
         )
     if len(ids) > room:
         dropped = tokenizer.decode(ids[room - 1 : -1]).strip()  # the end token takes the last place
-        raise ValueError(
+        raise Refused(
             f"the {name} has {len(ids) - 2} tokens and {who} room for {room - 2}, so it would drop "
             f"'{dropped}': shorten it"
         )
@@ -64,7 +65,9 @@ def fits(text: str, tokenizer, room: int, name: str = "prompt", who: str = "the 
 def _check_text(text, what):
     if not isinstance(text, str):
         kind = "None" if text is None else f"of type {type(text).__name__}"
-        raise TypeError(f'{what} is {kind}: pass a text, "" for none')
+        raise WrongType(f'{what} is {kind}: pass a text, "" for none')
+    if re.search("[\ud800-\udfff]", text):
+        raise Refused(f"{what} {text!r} holds half of a symbol: leave it out, or type it again")
 
 
 @torch.no_grad()
@@ -108,7 +111,7 @@ def known_words(text: str, known, who: str) -> None:
     strange = [part for part in parts if known and part not in known]
     if strange:
         words = ", ".join(sorted(word for word in known if len(word) > 1 and word.isalpha()))
-        raise ValueError(f"{who} does not know {', '.join(map(repr, strange))}; it knows {words}")
+        raise Refused(f"{who} does not know {', '.join(map(repr, strange))}; it knows {words}")
 
 
 def _tokenizers(pipe):
@@ -118,7 +121,7 @@ def _tokenizers(pipe):
 def _known(pipe):
     """The words that the model was trained on, or None where it reads any."""
     listed = cards.card(pipe).get("words")
-    vocabulary = pipe.tokenizer.get_vocab()
-    if listed or len(vocabulary) > SMALL:
+    if listed or len(pipe.tokenizer) > SMALL:
         return listed and set(listed)
+    vocabulary = pipe.tokenizer.get_vocab()
     return {token.removesuffix("</w>") for token in vocabulary if token.endswith("</w>")}

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from . import images as door
 from . import prompts
+from .errors import Refused
+from .options import check
 
 VIEWS = {"mask": ("mask",), "image": ("image",), "both": ("mask", "image")}
 
@@ -31,16 +33,23 @@ def rank(images, prompt: str, clip, mask=None, view: str = "mask", normalised: b
     its mean and deviation, which BD's code forgets (image_editor.py:123-128).
     scores are cosine distances, 0 to 2: the smallest is the best.
     """
+    is_clip(clip)
+    check("normalised", normalised, bool)
     if view not in tuple(VIEWS):
-        raise ValueError(f"view is {view!r}; choose mask, image or both")
+        raise Refused(f"view is {view!r}; choose mask, image or both")
     if mask is None and view != "image":
-        raise ValueError(
+        raise Refused(
             f"view='{view}' shows CLIP what is inside the mask: pass mask=, or view='image'"
         )
     pictures = (_pictures(images) + 1) / 2  # (n,3,H,W) in [0,1]: 0 is black
     shown = {"image": pictures}
     if mask is not None:
-        shown["mask"] = pictures * door.mask(mask, like=pictures, allow_full=True)
+        mask = door.mask(mask, like=pictures, allow_full=True)
+        if len(mask) not in (1, len(pictures)):
+            raise Refused(
+                f"{len(mask)} masks for {len(pictures)} images: pass one mask, or one for each"
+            )
+        shown["mask"] = pictures * mask
 
     text = read(clip, [prompt])  # (1,d)
     if not normalised:
@@ -51,12 +60,30 @@ def rank(images, prompt: str, clip, mask=None, view: str = "mask", normalised: b
     return order.tolist(), scores.tolist()
 
 
+def is_clip(clip, ranking=None):
+    """Refuse what cannot compare pictures with words, and views of it that there are not, before
+    anything runs.
+    """
+    if ranking not in (None, *VIEWS):
+        raise Refused(f"ranking is {ranking!r}; choose {', '.join(VIEWS)}, or None")
+    if isinstance(clip, str):
+        raise Refused(
+            f"clip is the name {clip!r}: pass bl.load('tinyworld-clip'), or "
+            f"blendlab.networks.clip.load_clip({clip!r})"
+        )
+    if not all(hasattr(clip, part) for part in ("model", "tokenizer", "size", "mean", "std")):
+        raise Refused(
+            f"clip is a {type(clip).__name__}, which cannot compare pictures with words: pass "
+            "bl.load('tinyworld-clip')"
+        )
+
+
 def _pictures(images) -> Tensor:
     """Pictures in every form that `rank` takes, as one tensor (n,3,H,W) in [-1,1]."""
     if not isinstance(images, list | tuple):
         return door.image(getattr(images, "tensor", images))
     if not images:
-        raise ValueError("images is an empty list: pass at least one picture")
+        raise Refused("images is an empty list: pass at least one picture")
     each = [door.image(x, name=f"images[{i}]") for i, x in enumerate(images)]
     sizes = [f"{x.shape[-1]}x{x.shape[-2]}" for x in each]
     if len(set(sizes)) > 1:
@@ -64,7 +91,7 @@ def _pictures(images) -> Tensor:
             sizes[0].split("x"),
             sizes.index(next(s for s in sizes if s != sizes[0])),
         )
-        raise ValueError(
+        raise Refused(
             f"images[0] is {sizes[0]} and images[{other}] {sizes[other]} (width x height): resize "
             f"it with bl.fit(images[{other}], ({width}, {height}))"
         )
@@ -120,7 +147,7 @@ def _check_length(tokenizer, text):
         ids = tokenizer.encode(text)  # without start and end
         if len(ids) > room - 2:
             dropped = tokenizer.decode(ids[room - 2 :]).strip()
-            raise ValueError(
+            raise Refused(
                 f"the prompt has {len(ids)} tokens and CLIP room for {room - 2}, so it would drop "
                 f"'{dropped}': shorten it"
             )

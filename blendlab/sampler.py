@@ -13,6 +13,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from .errors import Refused
+
 
 @dataclass
 class Prediction:
@@ -53,7 +55,7 @@ def sample(
     noise: a function that draws fresh noise of x's shape; needed when eta > 0.
     """
     if eta and noise is None:
-        raise ValueError(
+        raise Refused(
             f"eta is {eta}, so moves need fresh noise: pass noise=, a function that draws it"
         )
     x = x if x.dtype == torch.float64 else x.float()

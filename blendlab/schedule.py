@@ -13,6 +13,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from .errors import Refused
+
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
@@ -64,9 +66,9 @@ class Schedule:
         T = len(self.abar)
         spacing, offset = spacing or self.spacing, self.offset if offset is None else offset
         if not 1 <= steps <= T:
-            raise ValueError(f"steps is {steps}; this schedule takes 1 to {T}")
+            raise Refused(f"steps is {steps}; this schedule takes 1 to {T}")
         if not 0 <= skip < 1:
-            raise ValueError(
+            raise Refused(
                 f"skip is {skip}; it is a share of the steps, 0.25 leaves out a quarter of them"
             )
 
@@ -80,7 +82,7 @@ class Schedule:
         elif spacing == "linspace":
             ts = [round(i * (T - 1) / max(steps - 1, 1)) for i in reversed(range(steps))]
         else:
-            raise ValueError(f"spacing is {spacing!r}; choose leading, trailing or linspace")
+            raise Refused(f"spacing is {spacing!r}; choose leading, trailing or linspace")
         return ts[int(steps * skip + 1e-9) :] + [-1]
 
     @classmethod
@@ -91,7 +93,7 @@ class Schedule:
         """
         name, config = type(scheduler).__name__, scheduler.config
         if not hasattr(scheduler, "alphas_cumprod") or config.get("use_flow_sigmas"):
-            raise ValueError(f"{name} has no betas: use a pipeline trained with betas")
+            raise Refused(f"{name} has no betas: use a pipeline trained with betas")
         abar = scheduler.alphas_cumprod.detach().cpu().double()
         if config.get("rescale_betas_zero_snr"):
             abar[-1] = 0.0  # Euler and the multistep solvers keep 2^-24, to be able to divide by it

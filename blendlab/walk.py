@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from . import cards, door, prompts
+from .errors import Refused
 from .guidance import cfg, from_pipe
 from .latents import decode, encode
 from .options import Options, settle
@@ -51,9 +52,9 @@ def settled(kind, method, pipe, asked, **fallback):
 def admit(pipe, texts, negative, image, noise, how, **counts) -> door.Request:
     """The request of a walk (see door.words), from a picture, a noise, or the seed's noise."""
     if image is not None and noise is not None:
-        raise ValueError("both image= and noise= are given: pass the one to start from")
+        raise Refused("both image= and noise= are given: pass the one to start from")
     if image is not None and how.eta:
-        raise ValueError(
+        raise Refused(
             f"eta is {how.eta}, and only DDIM leads back to a picture's noise: pass eta=0 with "
             "image="
         )

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from blendlab import cli
+from blendlab.errors import Refused, WrongType
 
 COMMANDS = ["edit", "rank", "world", "train", "results", "doctor"]
 
@@ -257,14 +258,19 @@ def test_a_bug_keeps_its_traceback(run, monkeypatch):
         cli.main()
 
 
-def test_pythons_own_message_in_a_line_of_blendlab_is_no_sentence():
-    inside = eval(compile("lambda x: int(x)", cli.__file__, "eval"))
-    with pytest.raises(ValueError) as python:
-        inside("strong")
-    assert not cli.deliberate(python.value)
-    with pytest.raises(ValueError) as ours:
-        cli.usable("gpu")
-    assert cli.deliberate(ours.value)
+@pytest.mark.parametrize("kind", [ValueError, TypeError])
+def test_pythons_own_message_in_a_line_of_blendlab_is_no_sentence(run, monkeypatch, kind):
+    call = "int('strong')" if kind is ValueError else "int()(1)"
+    ours = eval(compile(f"lambda: {call}", cli.__file__, "eval"))
+    monkeypatch.setattr("blendlab.course.doctor.check", ours)
+    monkeypatch.setattr(sys, "argv", ["blendlab", "doctor"])
+    with pytest.raises(kind):
+        cli.main()
+
+
+def test_a_refusal_is_caught_as_pythons_own_errors_are():
+    assert issubclass(Refused, ValueError)
+    assert issubclass(WrongType, Refused) and issubclass(WrongType, TypeError)
 
 
 def test_what_the_machine_refuses_is_a_sentence(run, monkeypatch):

@@ -11,6 +11,7 @@ import shutil
 import socket
 import tomllib
 import zipfile
+from copy import copy as copy_of
 from pathlib import Path
 
 import checkpoints
@@ -244,6 +245,21 @@ def test_an_archive_that_may_unpack_to_anything_is_refused(tmp_path):
             for entry in plain.infolist():
                 packed.writestr(entry.filename, plain.read(entry))
     assert bomb.stat().st_size < 2**16
+    with pytest.raises(ValueError, match="bomb.pt is a compressed archive"):
+        adm.load(bomb)
+
+
+def test_an_archive_whose_entries_overlap_is_refused(tmp_path):
+    bomb = tmp_path / "bomb.pt"
+    torch.save({"x": torch.zeros(2**16)}, bomb)
+    with zipfile.ZipFile(bomb, "a") as archive:
+        (stored,) = [entry for entry in archive.infolist() if entry.filename.endswith("data/0")]
+        for i in range(1, 100):
+            again = copy_of(stored)
+            again.filename = stored.filename[:-1] + str(i)
+            archive.filelist.append(again)
+        archive.comment = b"the directory is written again"
+    assert bomb.stat().st_size < 2**19
     with pytest.raises(ValueError, match="bomb.pt is a compressed archive"):
         adm.load(bomb)
 

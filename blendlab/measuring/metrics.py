@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import world
+from ..errors import Refused
 from ..masks import rms
 
 BLOCK = 16  # tasks are drawn in blocks, so that any part of them can be drawn again
@@ -33,7 +34,7 @@ def proportion(successes: int, n: int) -> tuple[float, float, float]:
     too).
     """
     if not 0 <= successes <= n or n < 1:
-        raise ValueError(f"{successes} of {n} is no share; count successes among one or more")
+        raise Refused(f"{successes} of {n} is no share; count successes among one or more")
     from scipy.stats import binomtest
 
     wilson = binomtest(successes, n).proportion_ci(method="wilson")
@@ -48,7 +49,7 @@ def mean(values) -> tuple[float, float, float]:
 
     values = torch.as_tensor(values, dtype=torch.float64).flatten().cpu()
     if not len(values):
-        raise ValueError("there are no values to take a mean of: pass one or more")
+        raise Refused("there are no values to take a mean of: pass one or more")
     n, m = len(values), values.mean().item()
     half = t.ppf(0.975, n - 1) * values.std().item() / math.sqrt(n) if n > 1 else math.nan
     return m, m - half, m + half
@@ -71,7 +72,7 @@ def background_error(result: Tensor, image: Tensor, mask: Tensor) -> Tensor:
     `decibels`. A mask that is white everywhere is refused.
     """
     if (mask.flatten(1).amin(1) == 1).any():
-        raise ValueError("a mask is white everywhere, so there is no background: leave it out")
+        raise Refused("a mask is white everywhere, so there is no background: leave it out")
     return rms((result - image) / 2, 1 - mask)
 
 
@@ -97,7 +98,7 @@ def seam(result: Tensor, mask: Tensor, ring: int = 3) -> Tensor:
         torch.cat(part, dim=1) for part in zip(*parts, strict=True)
     )  # (B or 1,pairs)
     if (border.sum(1) == 0).any() or (close.sum(1) == 0).any():
-        raise ValueError(
+        raise Refused(
             "a mask has no border inside the picture, or no pixels beside it that are not border: "
             "take a mask with black and white areas, and a ring of 1 or more"
         )
@@ -147,7 +148,7 @@ def tasks(
     up to two objects. simple: only things of the simple world, see world.simple.
     """
     if n < 1 or start < 0:
-        raise ValueError(
+        raise Refused(
             f"there are no tasks {start} to {start + n - 1}; take n of 1 or more, from 0 on"
         )
     parts = [_block(seed, b, simple) for b in range(start // BLOCK, (start + n - 1) // BLOCK + 1)]

@@ -9,6 +9,7 @@ pixel_blending.py, which measures some.
 from dataclasses import dataclass
 
 from .. import files
+from ..errors import Refused
 from . import results
 
 
@@ -149,7 +150,7 @@ def _interval(at, rows):
         return at, at, at
     found = [row for row in rows if row["label"] == at[0]]
     if not found:
-        raise ValueError(
+        raise Refused(
             f"a table lacks the row {at[0]!r}: train what it needs, see its module, and make it again"
         )
     return found[0][at[1]]

@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 
 from .. import cards, files
+from ..errors import Refused
 from ..networks import load as networks
 from . import exemplars, latent_blending, metrics, noise_editing, pixel_blending, sweeps, tables
 
@@ -41,7 +42,7 @@ def measure(name: str, n: int | None = None) -> dict:
     recipe, start = _recipe(name), time.perf_counter()
     n_used = recipe.n if n is None else n
     if type(n_used) is not int or not 1 <= n_used <= MOST:
-        raise ValueError(f"n is {n!r}; take a whole number from 1 to {MOST}")
+        raise Refused(f"n is {n!r}; take a whole number from 1 to {MOST}")
     made = recipe.function(n_used, *map(networks.load, recipe.needs))
     rows, figure = made if isinstance(made, tuple) else (made, None)
     gpu = torch.cuda.is_available()
@@ -67,7 +68,7 @@ def run(name: str, n: int | None = None, out=None) -> dict:
     the table holds its fingerprint, so a figure without its table does not count.
     """
     if out is None and not is_whole(name, n):
-        raise ValueError(
+        raise Refused(
             f"n is {n}, but the table {name} has {_recipe(name).n} tasks; name a file with out=, "
             "or call measure"
         )
@@ -188,7 +189,7 @@ def _state(name):
 
 def _recipe(name):
     if name not in TABLES:
-        raise ValueError(f"there is no table {name!r}; there are {', '.join(TABLES)}")
+        raise Refused(f"there is no table {name!r}; there are {', '.join(TABLES)}")
     return TABLES[name]
 
 

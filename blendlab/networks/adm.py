@@ -14,6 +14,7 @@ import torch
 from diffusers.configuration_utils import FrozenDict
 from torch import nn
 
+from ..errors import Refused
 from .weights import FLOATS, check_weights, read_pickle
 
 # Their names of a part's layers -> diffusers' names.
@@ -168,7 +169,7 @@ def _layout(state):
     words = {".".join(key.split(".")[:4]) for key in state}  # "output_blocks.5.2.in_layers"
     total = next(k for k in count() if f"output_blocks.{k}.0.in_layers" not in words)
     if not total:
-        raise ValueError(
+        raise Refused(
             "there is no output_blocks.0.0 in this state dict; give that of a "
             "guided-diffusion UNet "
             "(a classifier of theirs has no way up)"
@@ -238,7 +239,7 @@ def _empty(state, blocks, attends, plain, size, head_channels, heads):
     attending = {width for width, yes in zip(widths, attends, strict=True) if yes} | {widths[-1]}
     odd = [width for width in attending if width % (heads or head_channels)]
     if odd:
-        raise ValueError(
+        raise Refused(
             f"{f'{heads} heads' if heads else f'heads of {head_channels} channels'} do not "
             "fit into "
             f"attention {odd[0]} channels wide; give head_channels= or heads= as it was "
@@ -308,9 +309,9 @@ class OneClass(nn.Module):
         super().__init__()
         classes = unet.config.num_class_embeds
         if not classes:
-            raise ValueError("this network has no classes: use it as it is")
+            raise Refused("this network has no classes: use it as it is")
         if isinstance(label, bool) or label not in range(classes):
-            raise ValueError(f"label is {label!r}; this network has the classes 0 to {classes - 1}")
+            raise Refused(f"label is {label!r}; this network has the classes 0 to {classes - 1}")
         self.unet, self.label = unet, label
         self.config = FrozenDict({**unet.config, "num_class_embeds": None})
 
@@ -323,7 +324,7 @@ class OneClass(nn.Module):
 
 
 def _no_folder(*args, **kwargs):
-    raise ValueError(
+    raise Refused(
         "a folder cannot hold this network, because diffusers has no setting for its heads or its "
         "first width; keep the .pt and load that"
     )
@@ -333,7 +334,7 @@ def _refuse(what, keys):
     if keys:
         first = sorted(keys)[:8]
         more = f" and {len(keys) - 8} more" if len(keys) > 8 else ""
-        raise ValueError(
+        raise Refused(
             f"{what} in this state dict: {', '.join(first)}{more}; give an unchanged "
             "checkpoint of a "
             "guided-diffusion UNet"

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from .. import cards
+from ..errors import Refused
 from . import folders, opening
 from .weights import brief, check_finite, check_weights, header
 
@@ -47,7 +48,7 @@ def load_clip(name="ViT-B-16", pretrained="openai", device=None):
         quick_gelu = open_clip.get_pretrained_cfg(name, pretrained).get("quick_gelu", False)
         weights = dict(pretrained=pretrained, force_quick_gelu=quick_gelu)  # as they were trained
     else:
-        raise ValueError(
+        raise Refused(
             f"open_clip has no {name!r} with weights {pretrained!r}; see "
             "open_clip.list_pretrained(), or give a "
             "folder with open_clip_config.json"
@@ -75,7 +76,7 @@ def _check(folder):
                 f"local-dir:{folder}", device="meta", load_weights=False
             )
     except Exception as error:  # a library may raise anything about numbers that do not fit
-        raise ValueError(
+        raise Refused(
             f"{folder / 'open_clip_config.json'} describes no CLIP ({brief(error)}): copy or "
             "download it again"
         ) from error

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import cards
+from ..errors import Refused
 from . import folders, opening
 from .clip import load_clip
 from .weights import brief, read, take_weights
@@ -243,13 +244,13 @@ def _encoder(folder, clip):
     files, _ = folders.weight_files(folder, "model", half=False, safe=False)
     weights = {key: value for file in files for key, value in read(file).items()}
     if "uncond_vector" not in weights:
-        raise ValueError(f"{folder} lacks uncond_vector, the null vector: take the exemplar model")
+        raise Refused(f"{folder} lacks uncond_vector, the null vector: take the exemplar model")
     file = folder / "config.json"
     try:
         config = CLIPVisionConfig.from_dict(folders.read_json(file))
         encoder = ExemplarEncoder(config, weights["uncond_vector"].shape[-1])
     except (TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
-        raise ValueError(f"{file} describes no encoder ({brief(error)}): copy it again") from error
+        raise Refused(f"{file} describes no encoder ({brief(error)}): copy it again") from error
     if clip and not any(key.startswith("model.") for key in weights):
         weights |= vision_tower(load_clip(clip).model.visual).state_dict(prefix="model.")
     take_weights(encoder, weights, folder)
@@ -262,5 +263,5 @@ def _normalisation(file):
     numbers = [said.get(name) for name in ("image_mean", "image_std")]
     for name, three in zip(("image_mean", "image_std"), numbers, strict=True):
         if not isinstance(three, list) or [type(x) in (int, float) for x in three] != [True] * 3:
-            raise ValueError(f"{file}: {name} is {three!r}; it has to be three numbers")
+            raise Refused(f"{file}: {name} is {three!r}; it has to be three numbers")
     return tuple(numbers[0]), tuple(numbers[1])

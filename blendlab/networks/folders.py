@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..cards import read_json
+from ..errors import Refused
 
 EXEMPLAR = "PaintByExamplePipeline"
 SCHEDULERS = frozenset(
@@ -91,22 +92,22 @@ def plan(folder: Path) -> Plan:
     """
     file = folder / "model_index.json"
     if not file.is_file():
-        raise ValueError(
+        raise Refused(
             f"{folder} has no model_index.json, so it is no diffusers pipeline; give the folder "
             "that save_pretrained wrote"
         )
     index = read_json(file)
     kind = index.get("_class_name")
     if not isinstance(kind, str):
-        raise ValueError(f"{file} names no pipeline in _class_name: {_again(folder)}")
+        raise Refused(f"{file} names no pipeline in _class_name: {_again(folder)}")
     _check_channels(folder, kind)
     if kind not in LAYOUTS:
         *most, last = (name for name in LAYOUTS if name != EXEMPLAR)
-        raise ValueError(f"{folder} holds a {kind}; blendlab runs {', '.join(most)} and {last}")
+        raise Refused(f"{folder} holds a {kind}; blendlab runs {', '.join(most)} and {last}")
     said = {name: value for name, value in index.items() if not name.startswith("_")}
     settings = {name: value for name, value in said.items() if isinstance(value, bool)}
     if strange := settings.keys() - set(SETTINGS):
-        raise ValueError(f"{file} sets {', '.join(sorted(strange))}, which a {kind} does not have")
+        raise Refused(f"{file} sets {', '.join(sorted(strange))}, which a {kind} does not have")
     parts = {
         name: _named(file, kind, name, value)
         for name, value in said.items()
@@ -115,7 +116,7 @@ def plan(folder: Path) -> Plan:
     if kind == EXEMPLAR:  # our own files name the pipeline alone
         parts = {"vae": "AutoencoderKL", "unet": "UNet2DConditionModel"}
     elif missing := LAYOUTS[kind].keys() - parts.keys():
-        raise ValueError(f"{file} names no {' and no '.join(sorted(missing))}: {_again(folder)}")
+        raise Refused(f"{file} names no {' and no '.join(sorted(missing))}: {_again(folder)}")
     opened = {name: part for name, part in parts.items() if name in LAYOUTS[kind]}
     passed = {name: value for name, value in settings.items() if name == SETTINGS[-1]}
     return Plan(kind, opened, passed)
@@ -124,12 +125,12 @@ def plan(folder: Path) -> Plan:
 def _named(file, kind, name, value):
     """The class of a part, if the list has it and its library."""
     if not (isinstance(value, list) and len(value) == 2 and all(isinstance(v, str) for v in value)):
-        raise ValueError(f"{file}: {name} is {value!r}, which names no part: take that line out")
+        raise Refused(f"{file}: {name} is {value!r}, which names no part: take that line out")
     library, part = value
     opened = part in LAYOUTS[kind].get(name, ()) and part in LIBRARIES.get(library, ())
     if opened or (part in UNOPENED.get(name, ()) and library in UNOPENED_LIBRARIES):
         return part
-    raise ValueError(
+    raise Refused(
         f"{file} wants {part} of {library} as its {name}, which blendlab does not open, because "
         f"its code might be anybody's: take the line {name} out, or another model"
     )
@@ -142,14 +143,14 @@ def _check_channels(folder, kind):
     ours, theirs = unet.get("in_channels"), unet.get("out_channels")
     if kind == EXEMPLAR:
         if ours != 9:
-            raise ValueError(
+            raise Refused(
                 f"{folder} holds a {kind} whose UNet takes {ours} channels, not 9 (noisy latent 4, "
                 "masked latent 4, mask 1); check that its folder unet is the one for exemplars"
             )
         return
     learned = kind.startswith("DD") and isinstance(ours, int) and theirs == 2 * ours
     if theirs != ours and not learned:
-        raise ValueError(
+        raise Refused(
             f"{folder} holds a {kind} whose UNet takes {ours} channels; blending needs a plain "
             f"text-to-image model ({theirs} channels), for instance 'sd15'"
         )
@@ -167,12 +168,12 @@ def check(folder: Path, parts) -> None:
 def check_files(folder: Path) -> None:
     """Refuse code in a folder, and JSON files in it that ask a library for code or for more."""
     if code := sorted(folder.glob("*.py")):
-        raise ValueError(
+        raise Refused(
             f"{folder} holds code, {code[0].name}, which blendlab never runs: delete it, or take a "
             "model that needs none"
         )
     if (folder / "adapter_config.json").is_file():
-        raise ValueError(
+        raise Refused(
             f"{folder} holds an adapter, adapter_config.json, whose network lies elsewhere: merge "
             "it into the network and save that"
         )
@@ -186,7 +187,7 @@ def _search(file, value):
     if isinstance(value, dict):
         for key, inner in value.items():
             if key in FORBIDDEN and not _harmless(inner):
-                raise ValueError(f"{file} sets {key}, which {FORBIDDEN[key]}: take that line out")
+                raise Refused(f"{file} sets {key}, which {FORBIDDEN[key]}: take that line out")
             _search(file, inner)
     elif isinstance(value, list):
         for inner in value:
@@ -202,7 +203,7 @@ def scheduler(folder: Path) -> str:
     file = folder / "scheduler_config.json"
     name = read_json(file).get("_class_name")
     if not isinstance(name, str) or name not in SCHEDULERS:
-        raise ValueError(
+        raise Refused(
             f"{file} names the scheduler {name!r}; blendlab opens {', '.join(sorted(SCHEDULERS))}"
         )
     return name
@@ -245,7 +246,7 @@ def _shards(folder, file):
     spread = read_json(file).get("weight_map")
     names = set(spread.values()) if isinstance(spread, dict) else set()
     if not names or any(not isinstance(name, str) or Path(name).name != name for name in names):
-        raise ValueError(f"{file} lists no files of its own folder: {_again(folder)}")
+        raise Refused(f"{file} lists no files of its own folder: {_again(folder)}")
     for name in sorted(names):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder / name} is missing: {_again(folder)}")
@@ -266,7 +267,7 @@ def check_clip(folder: Path) -> None:
     _only(file, "tokenizer_kwargs.", text.get("tokenizer_kwargs") or {}, TOKENIZER_KEYS)
     tower, timm = text.get("hf_model_name"), str(vision.get("timm_model_name") or "")
     if tower or ":" in timm or "/" in timm:
-        raise ValueError(
+        raise Refused(
             f"{file} takes a tower from elsewhere ({tower or timm}), which blendlab does not "
             "fetch: take a CLIP whose two towers are open_clip's own"
         )
@@ -296,13 +297,13 @@ def _fields(name):
 def _section(file, config, name):
     section = config.get(name)
     if not isinstance(section, dict):
-        raise ValueError(f"{file} has no section {name}: {_again(file.parent)}")
+        raise Refused(f"{file} has no section {name}: {_again(file.parent)}")
     return section
 
 
 def _only(file, section, given, known):
     if strange := sorted(set(given) - known):
-        raise ValueError(
+        raise Refused(
             f"{file} has {', '.join(section + str(key) for key in strange)}, which blendlab does "
             "not read: take that line out"
         )

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..cards import read_json
+from ..errors import Refused
 from ..images import at_side
 from . import opening
 from .weights import brief, read, take_weights
@@ -201,7 +202,7 @@ class Judge(nn.Module):
         try:
             judge = cls(config["kinds"], config["colours"], config["widths"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(
+            raise Refused(
                 f"{file} describes no judge ({brief(repr(error))}): copy it again"
             ) from error
         take_weights(judge, read(weights), weights)
@@ -261,7 +262,5 @@ def _count(labels: Tensor, inside: Tensor, n: int) -> Tensor:
 
 def _index(names, name, what):
     if name not in names:
-        raise ValueError(
-            f"the judge does not know the {what} '{name}'; it knows {', '.join(names)}"
-        )
+        raise Refused(f"the judge does not know the {what} '{name}'; it knows {', '.join(names)}")
     return names.index(name)

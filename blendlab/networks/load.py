@@ -13,6 +13,7 @@ import torch
 
 from .. import cards
 from ..cards import CONVERTED, KNOWN, LENDERS, SHIPPED, WEIGHTS
+from ..errors import Refused, WrongType
 from . import folders, opening
 from .clip import load_clip
 from .weights import FLOATS
@@ -40,12 +41,12 @@ def load(name, device=None, dtype=None):
     or a part of it that is not there; OSError: no mirror answers.
     """
     if not isinstance(name, (str, Path)):
-        raise TypeError(
+        raise WrongType(
             f"name is a {type(name).__name__}; give the name of a model, a folder or a repository"
         )
     device = _device(device)
     if dtype not in (None, *FLOATS):
-        raise ValueError(f"dtype is {dtype!r}; give torch.float16, torch.bfloat16 or torch.float32")
+        raise Refused(f"dtype is {dtype!r}; give torch.float16, torch.bfloat16 or torch.float32")
     if name in SHIPPED:
         return _shipped(name, device, dtype or torch.float32)
     if name in CONVERTED or Path(name).suffix == ".pt":
@@ -81,13 +82,14 @@ def _shipped(name, device, dtype):
 
 def _device(device):
     """The device to use; a sentence for one that is not there."""
+    gpus = torch.cuda.device_count()
     try:
-        found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        found = torch.device(("cuda" if gpus else "cpu") if device is None else device)
     except (RuntimeError, TypeError) as error:
-        raise ValueError(f"device is {device!r}; give 'cpu', 'cuda' or 'mps'") from error
-    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
-    if device and not there.get(found.type, lambda: True)():
-        raise ValueError(f"device is {device!r}, which PyTorch does not find here; give 'cpu'")
+        raise Refused(f"device is {device!r}; give 'cpu', 'cuda' or 'mps'") from error
+    there = {"cpu": 1, "cuda": gpus, "mps": int(torch.backends.mps.is_available())}
+    if (found.index or 0) >= there.get(found.type, 0):
+        raise Refused(f"device is {device!r}, which PyTorch does not find here; give 'cpu'")
     return found
 
 
@@ -113,7 +115,7 @@ def _folder(name):
     if path.is_dir():
         return path
     if path.is_file():
-        raise ValueError(
+        raise Refused(
             f"{name} is a single file: open it with StableDiffusionPipeline.from_single_file, "
             "save that with save_pretrained(folder), and load the folder"
         )
@@ -123,7 +125,7 @@ def _folder(name):
     if re.fullmatch(r"[\w-][\w.-]*", str(name)) and not isinstance(name, Path):
         names = [*SHIPPED, *KNOWN, *CONVERTED]
         near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.4)
-        raise ValueError(
+        raise Refused(
             f"unknown model {name!r}{f' (did you mean {near[0]!r}?)' if near else ''}; blendlab "
             f"knows {', '.join(names)}, and takes a folder or a repository 'organisation/name'"
         )
@@ -181,7 +183,7 @@ def _from_hub(name, device, dtype):
     for repository, revision in mirrors:
         try:
             folder = _fetch(repository, revision, dtype)
-        except ValueError:  # a kind that we cannot run: no mirror will change that
+        except Refused:  # a kind that we cannot run: no mirror will change that
             raise
         except Exception as error:  # what a hub client raises differs between its versions
             reason = error

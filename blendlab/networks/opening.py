@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..errors import Refused
 from . import folders
 from .weights import brief, check_finite, check_weights, header
 
@@ -43,7 +44,7 @@ def network(folder: Path, kind: str, dtype=torch.float32, safe=True):
     files, variant = folders.weight_files(folder, stem, dtype == torch.float16, safe)
     cls, config = getattr(library, kind), folders.read_json(folder / "config.json")
     if ours and config.get("_class_name") != kind:
-        raise ValueError(
+        raise Refused(
             f"{folder / 'config.json'} describes a {config.get('_class_name')}, not the {kind} "
             "that belongs there: take the folder of one model"
         )
@@ -71,7 +72,7 @@ def _skeleton(folder, cls, config):
                 return cls.from_config(config)
             return cls(CLIPTextConfig.from_dict(config))
     except Exception as error:  # a library may raise anything about numbers that do not fit
-        raise ValueError(
+        raise Refused(
             f"{folder / 'config.json'} describes no {cls.__name__} ({brief(error)}): copy or "
             "download it again"
         ) from error
@@ -82,7 +83,7 @@ def _try(folder, cls, **options):
     try:
         return cls.from_pretrained(folder, local_files_only=True, **options)
     except Exception as error:
-        raise ValueError(
+        raise Refused(
             f"{folder} does not open as a {cls.__name__} ({brief(error)}): copy or download the "
             "folder again"
         ) from error

@@ -7,9 +7,12 @@ looks at everything else in a folder; opening.py, which opens its parts.
 import pickle
 import re
 import zipfile
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+from ..errors import Refused
 
 # safetensors' names of number formats; whatever else a file holds is refused by its name.
 FORMATS = {
@@ -47,23 +50,23 @@ def check_weights(module: nn.Module, weights: dict, where) -> None:
     mine, theirs = _by_plain_name(module.state_dict()), _by_plain_name(weights)
     kind = type(module).__name__
     if missing := mine.keys() - theirs.keys():
-        raise ValueError(
+        raise Refused(
             f"{where} lacks {len(missing)} of the {len(mine)} weights of this {kind}, "
             f"{_some(missing)}: {AGAIN}"
         )
     if strange := theirs.keys() - mine.keys():
-        raise ValueError(
+        raise Refused(
             f"{where} holds what this {kind} has no place for, {_some(strange)}: take the files of "
             "one model"
         )
     for key, value in theirs.items():
         if value.shape != mine[key].shape:
-            raise ValueError(
+            raise Refused(
                 f"{where} holds {key} of the shape {tuple(value.shape)}, where this {kind} has "
                 f"{tuple(mine[key].shape)}: take weights and config.json of one model"
             )
         if mine[key].is_floating_point() and value.dtype not in FLOATS:
-            raise ValueError(
+            raise Refused(
                 f"{where} holds {str(value.dtype).removeprefix('torch.')} numbers in {key}: take "
                 "weights in float16, bfloat16 or float32"
             )
@@ -93,10 +96,10 @@ def header(file) -> dict[str, Tensor]:
             slices = {key: opened.get_slice(key) for key in opened.keys()}
             said = {key: (part.get_dtype(), part.get_shape()) for key, part in slices.items()}
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{file} is torn ({brief(error)}): {AGAIN}") from error
+        raise Refused(f"{file} is torn ({brief(error)}): {AGAIN}") from error
     for key, (name, _) in said.items():
         if name not in FORMATS:
-            raise ValueError(
+            raise Refused(
                 f"{file} holds {name} numbers in {key}: take weights in float16, bfloat16 or "
                 "float32"
             )
@@ -116,33 +119,36 @@ def read(file) -> dict[str, Tensor]:
     try:
         return load_file(file)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{file} is torn ({brief(error)}): {AGAIN}") from error
+        raise Refused(f"{file} is torn ({brief(error)}): {AGAIN}") from error
 
 
 def read_pickle(file, device="cpu") -> dict[str, Tensor]:
     """The tensors in a file of torch.save, without running what else it may hold.
 
-    An archive that is compressed may unpack to any size; torch.save does not compress.
+    An archive that is compressed, or whose entries overlap, may unpack to any size; torch.save
+    writes neither. Its directory tells, before anything is unpacked.
     """
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
-            if any(entry.compress_type for entry in archive.infolist()):
-                raise ValueError(
-                    f"{file} is a compressed archive, which torch.save does not write: save the "
-                    "network's state_dict with torch.save"
-                )
+            entries = archive.infolist()
+        unpacked = sum(entry.file_size for entry in entries)
+        if any(entry.compress_type for entry in entries) or unpacked > Path(file).stat().st_size:
+            raise Refused(
+                f"{file} is a compressed archive, which torch.save does not write: save the "
+                "network's state_dict with torch.save"
+            )
     try:
         state = torch.load(file, map_location=device, weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise ValueError(
+        raise Refused(
             f"{file} is not a file of weights alone: download it again, or save the network's "
             "state_dict with torch.save"
         ) from error
     if not isinstance(state, dict):
-        raise ValueError(f"{file} holds a {type(state).__name__}: give a file with a state_dict")
+        raise Refused(f"{file} holds a {type(state).__name__}: give a file with a state_dict")
     odd = [key for key, value in state.items() if not isinstance(value, Tensor)]
     if odd:
-        raise ValueError(
+        raise Refused(
             f"{file} holds a {type(state[odd[0]]).__name__} in {odd[0]!r}: save the network's "
             "state_dict alone"
         )
@@ -165,7 +171,7 @@ def _finite(named, where):
     for key, value in named:
         if value.is_floating_point() and not value.isfinite().all():
             half = ", or load it in float32" if value.dtype == torch.float16 else ""
-            raise ValueError(f"{where} has NaN or infinite numbers in {key}: {AGAIN}{half}")
+            raise Refused(f"{where} has NaN or infinite numbers in {key}: {AGAIN}{half}")
 
 
 def _some(names):

@@ -18,6 +18,7 @@ from ..guidance import cfg, from_pipe
 from ..latents import decode, encode
 from ..noise import Drawn
 from ..options import Options, settle
+from ..rank import is_clip
 from ..sampler import last, resampled
 from ..schedule import read_from
 
@@ -234,9 +235,8 @@ def blended_latent(
     request = door.latent(
         pipe, image, mask, prompt, n=n, seed=seed, batch=batch, first=first, soft=how.soft
     )
-    door.is_view(ranking)
     if clip is not None:
-        door.is_clip(clip)
+        is_clip(clip, ranking)
         request.one_of_each("clip=")
     door.readable(pipe, request.prompt, negative, how.w)
 

@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import door
+from ..errors import Refused
 from ..guidance import loss_guided
 from ..options import Options, settle
-from ..rank import fit, look, read
+from ..rank import fit, is_clip, look, read
 from ..sampler import resampled
 from ..warps import warp, warped_twice, warps
 
@@ -140,12 +141,12 @@ def guided_steps(denoise, loss, x, schedule, timesteps, how: Guiding, fresh=None
         denoise = _noise_held(denoise, schedule)
     by_mean, (a, _) = how.shift == "mean", schedule.levels(timesteps[0])
     if not by_mean and a < 1e-3:  # it divides by a, as DDIM's form does
-        raise ValueError(
+        raise Refused(
             f"the first level holds {a:.0e} of a picture, too little to shift it: take "
             "skip=0.1, or eta=1"
         )
     if not a and not how.through_network:  # and so does the estimate from a noise held constant
-        raise ValueError("the first level holds nothing of a picture: skip=1/steps leaves it out")
+        raise Refused("the first level holds nothing of a picture: skip=1/steps leaves it out")
     guided = loss_guided(denoise, loss, schedule, scale=0.0 if by_mean else 1.0)
     passes = how.resamplings, again, how.resample_above
     for step in resampled(guided, x, schedule, timesteps, how.eta, fresh, *passes):
@@ -176,7 +177,7 @@ def choose(model, method: str, fallback: dict, preset, asked: dict) -> Guiding:
     also = "preset ranking n seed batch first"
     how = settle(Guiding, method, model, PRESETS, fallback, preset, asked, also)
     if how.shift == "mean" and not how.eta:
-        raise ValueError(
+        raise Refused(
             "shift='mean' moves by the variance, which is 0 with eta=0: take shift='epsilon', "
             "or eta=1"
         )
@@ -185,8 +186,7 @@ def choose(model, method: str, fallback: dict, preset, asked: dict) -> Guiding:
 
 def ask(model, clip, image, mask, prompt, how: Guiding, ranking, **counts):
     """The request (see door.py) and the prompts' vectors (1 or n,d); the rest of its settings."""
-    door.is_clip(clip)
-    door.is_view(ranking)
+    is_clip(clip, ranking)
     request = door.pixel(model, image, mask, prompt, soft=how.soft, **counts)
     return request, read(clip, request.prompt).to(request.image.device)
 

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from ..edit import Edit
+from ..errors import Refused
 from ..guidance import from_pipe
 from ..networks.perceptual import perceptual_distance
-from ..options import number
+from ..options import function, number
 from .clip_guidance import ask, choose, clip_loss, guided_steps, looked_at
 
 # arguments.py:36-59, the copies as in the paper; from pure noise
@@ -81,8 +82,9 @@ def clip_guided(
     chosen = dict(scale=scale, augmentations=augmentations, steps=steps, skip=skip, eta=eta)
     how = choose(model, "clip_guided", FALLBACK, preset, {"paste": False} | chosen | options)
     number("background", background, whole=False)
+    function("perceptual", perceptual, "a function of two batches of pictures")
     if how.soft:
-        raise ValueError("soft=True is for blended: here a loss asks for the background")
+        raise Refused("soft=True is for blended: here a loss asks for the background")
     counts = dict(n=n, seed=seed, batch=batch, first=first)
     request, text = ask(model, clip, image, mask, prompt, how, ranking, **counts)
     perceptual = perceptual or perceptual_distance(model)

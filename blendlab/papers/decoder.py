@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from .. import cards, images
 from ..blend import blend
 from ..edit import Edit, take
+from ..errors import Refused, WrongType
 from ..joins import poisson
 from ..latents import decode, tuned
 from ..options import Options, settle
@@ -85,7 +86,7 @@ def reconstruct(
     see `tuned`. Bad input raises ValueError or TypeError with the fix before any network runs.
     """
     if method not in METHODS:
-        raise ValueError(f"there is no method {method!r}; choose {', '.join(METHODS)}")
+        raise Refused(f"there is no method {method!r}; choose {', '.join(METHODS)}")
     of = method.split()[0] if method.startswith(("latents", "weights")) else None  # what is tuned
     edit, image, mask = _admit(pipe, edit, image, mask, of)
     numbers = _settle(pipe, of or "weights", preset, dict(steps=steps, lr=lr) | options)
@@ -249,7 +250,7 @@ def _admit(pipe, edit, image, mask, of):
     what is wrong.
     """
     if not isinstance(edit, (Edit, Tensor)):
-        raise TypeError(
+        raise WrongType(
             f"edit is a {type(edit).__name__}: pass what bl.blended_latent returned, or "
             "latents (n,C,h,w)"
         )
@@ -258,11 +259,11 @@ def _admit(pipe, edit, image, mask, of):
     z, vae = edit.latents, getattr(pipe, "vae", None)
     if z is None and of:
         fix = "pass an edit of bl.blended_latent, or take method='paste' or 'poisson'"
-        raise ValueError(
+        raise Refused(
             f"edit was made in pixels and has no latents, so there are no {of} to tune: {fix}"
         )
     if z is not None and vae is None:
-        raise ValueError(
+        raise Refused(
             "pipe has no autoencoder to decode these latents with: pass the pipeline that "
             "made the edit"
         )
@@ -282,12 +283,10 @@ def _admit(pipe, edit, image, mask, of):
             f"image is {image.shape[-1]}x{image.shape[-2]} and the edit {width}x{height} "
             "(width x height)"
         )
-        raise ValueError(f"{sizes}: pass the picture that was edited")
+        raise Refused(f"{sizes}: pass the picture that was edited")
     for name, given in {"image": len(image), "mask": len(mask)}.items():
         if given not in (1, n):
-            raise ValueError(
-                f"{name} holds {given} for {n} edits: pass one that serves all, or {n}"
-            )
+            raise Refused(f"{name} holds {given} for {n} edits: pass one that serves all, or {n}")
     return edit, image, mask
 
 
@@ -296,11 +295,9 @@ def _latents(z, vae):
     C = vae.config.latent_channels
     if z.ndim != 4 or z.shape[1] != C or not z.is_floating_point() or not z.numel():
         shape = ",".join(map(str, z.shape))
-        raise ValueError(
-            f"edit is ({shape}), not latents (n,{C},h,w): pass the Edit, or its .latents"
-        )
+        raise Refused(f"edit is ({shape}), not latents (n,{C},h,w): pass the Edit, or its .latents")
     if not z.isfinite().all():
-        raise ValueError(
+        raise Refused(
             "the edit's latents have NaN or infinite values: make the edit with dtype=torch.float32"
         )
     return z.detach().float()
@@ -315,7 +312,7 @@ def _settle(pipe, of, preset, asked):
     if of == "latents":
         del numbers["blocks"], numbers["reuse"]
     elif how.blocks != "all" and how.blocks > (most := len(pipe.vae.decoder.up_blocks)):
-        raise ValueError(
+        raise Refused(
             f"blocks is {how.blocks}: this decoder has {most}, so choose 0 to {most}, or 'all'"
         )
     return numbers

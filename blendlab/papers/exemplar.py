@@ -17,6 +17,7 @@ from torch import Tensor
 from .. import door, images, masks
 from ..blend import blend
 from ..edit import Edit, one_or_n
+from ..errors import Refused
 from ..guidance import cfg, from_pipe
 from ..latents import decode, encode
 from ..options import Options, settle
@@ -111,7 +112,7 @@ def exemplar(
     size = request.size
     keep = F.interpolate(1 - request.mask, size, mode=how.mask_channel)  # inside, 1 = keep
     if (keep.flatten(1).amin(1) == 1).any():
-        raise ValueError(f"the mask vanishes at latent size {size[1]}x{size[0]}: paint it thicker")
+        raise Refused(f"the mask vanishes at latent size {size[1]}x{size[0]}: paint it thicker")
     allow_empty = how.paste != "latent"
     mask_small = masks.to_latent(request.mask, size, how.mask_rule, allow_empty=allow_empty)
     sampled = how.posterior == "sample"
@@ -179,12 +180,12 @@ def _admit(pipe, image, mask, reference, region, counts):
     wrong.
     """
     if not hasattr(pipe, "encoder"):
-        raise ValueError(
+        raise Refused(
             f"{door.a(pipe)} has no encoder for exemplars: pass bl.load('tinyworld-exemplar')"
         )
     channels, latent = pipe.unet.config.in_channels, pipe.vae.config.latent_channels
     if channels != 2 * latent + 1:
-        raise ValueError(
+        raise Refused(
             f"this UNet takes {channels} channels, not {2 * latent + 1} (noisy latent "
             f"{latent}, masked latent "
             f"{latent}, mask 1): pass bl.load('tinyworld-exemplar')"
@@ -192,7 +193,7 @@ def _admit(pipe, image, mask, reference, region, counts):
     request = door.placed(pipe, image, mask, "", pipe.unet.device, **counts)
     several = reference if isinstance(reference, (list, tuple)) else [reference]
     if not len(several):
-        raise ValueError("reference is an empty list: give a picture of a thing, or n of them")
+        raise Refused("reference is an empty list: give a picture of a thing, or n of them")
     shown = torch.cat([see(one, pipe.size, region) for one in several])  # (1 or n,3,S,S)
     one_or_n(request.n, {"reference": len(shown)})
     return request, shown.to(request.image.device)
@@ -207,18 +208,18 @@ def see(reference, size: int, region=None) -> Tensor:
         reference, _ = images._open(reference, "reference")
         width, height = reference.size
         if not width * height:
-            raise ValueError(
+            raise Refused(
                 f"reference is {width}x{height}, which holds no pixel: give a picture of a thing"
             )
         if width * height > LARGEST:
             fix = "reference.thumbnail((1024, 1024))"
-            raise ValueError(
+            raise Refused(
                 f"reference is {width}x{height}, and {size}x{size} of it are seen: shrink it, {fix}"
             )
         if reference.has_transparency_data:
             rgba = reference.convert("RGBA").split()
             if rgba[3].getextrema()[1] == 0:
-                raise ValueError(
+                raise Refused(
                     "reference is transparent everywhere, so it shows nothing: check its "
                     "alpha channel"
                 )
@@ -234,7 +235,7 @@ def see(reference, size: int, region=None) -> Tensor:
         (y0, x0), (y1, x1) = inside[0].tolist(), (inside[-1] + 1).tolist()
         picture = picture[..., y0:y1, x0:x1]
     if ((picture.amax((2, 3)) - picture.amin((2, 3))).amax(1) < 0.02).any():  # two grey levels
-        raise ValueError(
+        raise Refused(
             "reference is of one colour, so it shows nothing to paint: give a picture of a thing"
         )
     if picture.shape[-2:] != (size, size):

@@ -7,6 +7,7 @@ same places whatever the words (tendency.py), fresh noise in a region paints tha
 Next: ../attention.py, which sees where the words look.
 """
 
+from collections.abc import Iterable
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from .. import attention, masks
 from ..edit import Edit
+from ..errors import Refused
 from ..latents import decode
 from ..twins import twin
 from ..walk import Drawing, Walk, admit, settled
@@ -107,7 +109,7 @@ def layout(
     size = [side * pipe.vae_scale_factor for side in request.size]
     words, boxes = _pairs(boxes)
     if how.sharing == "greedy" and len(words) > 2:
-        raise ValueError(f"sharing='greedy' is for one word or two, not {len(words)}: take 'best'")
+        raise Refused(f"sharing='greedy' is for one word or two, not {len(words)}: take 'best'")
     reader = Reader.of(pipe, prompt, words, request.shape, how.layers, how.block)
     regions = claimed(words, boxes, reader.cells)  # (words,h,w)
     shapes = _shapes(boxes, request.size, how.guide)
@@ -159,7 +161,7 @@ def claimed(words, boxes, cells) -> Tensor:
     for i in inside.sum((1, 2)).argsort(stable=True).tolist():
         regions[i], free = inside[i] & free, free & ~inside[i]
         if not regions[i].any():
-            raise ValueError(
+            raise Refused(
                 f"smaller boxes cover all of the box of {words[i]!r}: move it, or make them smaller"
             )
     return regions
@@ -305,13 +307,13 @@ class Reader:
         block = block or 2 ** min(level[kind](i) for kind, _, i, *_ in parts)
         h, w = shape[-2:]
         if h % block or w % block:
-            raise ValueError(
+            raise Refused(
                 f"blocks of {block} do not tile latents of {w}x{h}: pass "
                 f"block={_divisor(h, w, block)}"
             )
         if h * w > MOST * block**2:
             fix = f"pass block={_divisor(h, w, block)}"
-            raise ValueError(
+            raise Refused(
                 f"block={block} makes {h * w // block**2} blocks, more than {MOST} to share "
                 f"out: {fix}"
             )
@@ -404,14 +406,15 @@ def _shapes(boxes, size, guide):
 
 def _pairs(boxes):
     """Words and boxes, or a sentence that says how to pass them."""
-    boxes = list(boxes)
-    if not boxes or any(len(pair) != 2 or not isinstance(pair[0], str) for pair in boxes):
-        raise ValueError(
+    boxes = list(boxes) if isinstance(boxes, Iterable) else []
+    several = boxes and all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in boxes)
+    if not several or not all(isinstance(word, str) for word, _ in boxes):
+        raise Refused(
             "boxes is a list of a word and its box each: pass [('cat', (0.1, 0.5, 0.4, 0.9))]"
         )
     words = [word for word, _ in boxes]
     for word in (word for word in words if words.count(word) > 1):
-        raise ValueError(
+        raise Refused(
             f"{word!r} has several boxes: tell its things apart by phrases of the prompt, as "
             f"'red {word}'"
         )

@@ -15,7 +15,7 @@ from ..blend import blend
 from ..edit import Edit
 from ..latents import decode, encode, tuned
 from ..options import Options, settle
-from ..rank import read
+from ..rank import is_clip, read
 from .clip_guidance import clip_distance
 
 
@@ -91,8 +91,7 @@ def paint_by_word(
         Optimising, "paint_by_word", pipe, PRESETS, FALLBACK, preset, asked | options, ALSO
     )
     door.has_autoencoder(pipe, unet=False)
-    door.is_clip(clip)
-    door.is_view(ranking)
+    is_clip(clip, ranking)
     device, counts = pipe._execution_device, dict(n=n, seed=seed, batch=batch, first=first)
     request = door.placed(pipe, image, mask, prompt, device, **counts)
     mask_small = masks.to_latent(request.mask, request.size, how.mask_rule)

@@ -12,9 +12,10 @@ import torch
 
 from .. import images, masks
 from ..blend import blend
-from ..edit import Edit
+from ..edit import Edit, one_or_n
+from ..errors import Refused
 from ..networks import perceptual
-from ..options import number
+from ..options import function, number
 from ..walk import Drawing, Walk, admit, settled
 
 
@@ -67,12 +68,16 @@ def repaint(
     """
     how = settled(Drawing, "repaint", pipe, dict(w=w, steps=steps) | options)
     number("tries", tries)
+    number("new_seed", new_seed)
+    function("until", until, "a function of pictures that gives a bool for each")
+    function("distance", distance, "a function of two batches of pictures")
     caption = caption or prompt
     counts = dict(n=n, seed=seed, batch=batch, first=first)
     request = admit(pipe, [prompt, caption], negative, image, noise, how, **counts)
     size = [side * pipe.vae_scale_factor for side in request.size]
     like = torch.empty(1, device=request.device).expand(n, 3, *size)
     mask = images.mask(_region(region, size), like=like, name="region")
+    one_or_n(n, {"region": len(mask)})
     mask_small = masks.to_latent(mask, request.size, mask_rule).expand(n, -1, -1, -1)
 
     with request.memory():
@@ -94,7 +99,7 @@ def repaint(
             if until:
                 answers = list(until(tensor[left]))
                 if len(answers) != len(left):
-                    raise ValueError(
+                    raise Refused(
                         f"until gave {len(answers)} answers for {len(left)} pictures: give "
                         "one for each"
                     )

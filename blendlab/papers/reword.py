@@ -12,6 +12,7 @@ import torch
 
 from .. import attention, prompts
 from ..edit import Edit
+from ..errors import Refused
 from ..latents import decode
 from ..options import number
 from ..twins import twin
@@ -122,7 +123,7 @@ def mapped(pipe, prompt, changed):
     tail = _alike(old[head:][::-1], new[head:][::-1])
     was, now = (pieces[head : len(pieces) - tail] for pieces in (old, new))
     if any(sum(piece.endswith("</w>") for piece in pieces) != 1 for pieces in (was, now)):
-        raise ValueError(
+        raise Refused(
             f"the prompts have {len(old)} and {len(new)} tokens and differ in more than one "
             "word: replace one word by "
             "one, or words by as many tokens"

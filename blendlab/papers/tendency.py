@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import prompts
+from ..errors import Refused
 from ..twins import twin
 from ..walk import Walk, admit, settled
 from .layout import Arranging, Reader
@@ -72,7 +73,7 @@ def tendency(
         nouns = dict.fromkeys(re.findall(r"[\w'-]+", prompt.lower()))
         nouns = [word for word in nouns if word in judge.kinds]
         if not nouns:
-            raise ValueError(
+            raise Refused(
                 f"the judge knows no word of {prompt!r}; it knows {', '.join(judge.kinds)}"
             )
         readers[prompt] = nouns, Reader.of(pipe, prompt, nouns, request.shape, how.layers)

@@ -6,8 +6,9 @@ which use it; exemplar starts from latent and clip. Read next: harness.py.
 
 from contextlib import contextmanager
 from inspect import signature
-from json import JSONDecodeError
 from pathlib import Path
+
+from ..errors import Refused
 
 JOBS = {
     "autoencoder": "autoencoder:Autoencoder",
@@ -40,7 +41,7 @@ def job_class(name: str):
     from importlib import import_module
 
     if name not in JOBS:
-        raise ValueError(f"blendlab cannot train '{name}'; it can train {', '.join(JOBS)}")
+        raise Refused(f"blendlab cannot train '{name}'; it can train {', '.join(JOBS)}")
     module, attribute = JOBS[name].split(":")
     return getattr(import_module(f".{module}", __name__), attribute)
 
@@ -56,9 +57,9 @@ def settings(pairs: list[str]) -> dict:
     """["rung=tokens", "widths=8,16"] as arguments of a job; numbers become numbers."""
     for pair in pairs:
         if "=" not in pair:
-            raise ValueError(f"'{pair}' is no setting; write NAME=VALUE, as in rung=tokens")
+            raise Refused(f"'{pair}' is no setting; write NAME=VALUE, as in rung=tokens")
         if (name := pair.split("=")[0]) in signature(main).parameters:
-            raise ValueError(f"{name} is no setting of a network; it is an option of its own")
+            raise Refused(f"{name} is no setting of a network; it is an option of its own")
     return {name: _value(text) for name, text in (pair.split("=", 1) for pair in pairs)}
 
 
@@ -79,18 +80,18 @@ def check_sizes(kind, sizes: dict) -> None:
     known = {name: default for name, default in known.items() if name not in ("self", "kwargs")}
     for name, value in sizes.items():
         if name not in known:
-            raise ValueError(f"{kind.name} has no setting '{name}'; it has {', '.join(known)}")
+            raise Refused(f"{kind.name} has no setting '{name}'; it has {', '.join(known)}")
         if name == "widths":
             _check_widths(kind, value)
         elif name == "pool":
             value is None or number(name, value, 16, 10**6)
         elif name == "size" and number(name, value, 32, 1024) % 32:
-            raise ValueError(f"size is {value}; take a multiple of 32")
+            raise Refused(f"size is {value}; take a multiple of 32")
         elif isinstance(known[name], int | float):
             whole = isinstance(known[name], int)
             number(name, value, *((1, 8192, int) if whole else (0.0, 1.0, float)))
         elif value is not None and not isinstance(value, str | Path):
-            raise ValueError(f"{name} is {value!r}; give a name or a folder")
+            raise Refused(f"{name} is {value!r}; give a name or a folder")
 
 
 def _check_widths(kind, widths):
@@ -100,7 +101,7 @@ def _check_widths(kind, widths):
         type(w) is int and 0 < w <= 4096 and w % kind.groups == 0 for w in widths
     ):
         count = f"{least} to {most}" if least < most else f"{least}"
-        raise ValueError(
+        raise Refused(
             f"widths is {widths!r}; give {count} whole numbers, multiples of {kind.groups} up to "
             f"4096, as in widths={','.join(str(kind.groups * 2**i) for i in range(max(least, 2)))}"
         )
@@ -151,7 +152,7 @@ def main(
     kind, choices = check(name, steps, minutes, lr, precision, batch, seed, options, sizes)
     start = shipped(name) if source == "shipped" else source and Path(source)
     if start and not start.is_dir():
-        raise ValueError(
+        raise Refused(
             f"there are no weights in {start} to start from; give 'shipped' or the folder of "
             "an export"
         )
@@ -176,11 +177,9 @@ def _readable(start):
     """Whatever a library says of weights that it cannot read becomes a sentence that names them."""
     try:
         yield
-    except ValueError as error:
-        if isinstance(error, UnicodeDecodeError | JSONDecodeError):
-            raise ValueError(f"the weights in {start} are damaged: {error}") from error
+    except Refused:
         raise
     except Exception as error:
-        raise ValueError(
+        raise Refused(
             f"the weights in {start} are incomplete or damaged, copy the folder again: {error}"
         ) from error

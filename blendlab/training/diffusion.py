@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..errors import Refused
+
 
 def levels(B: int, g: torch.Generator) -> Tensor:
     """Levels t (B,) in 0 .. 999: each part of the schedule once per batch."""
@@ -57,7 +59,7 @@ def begin(unet, folder: Path) -> None:
     from diffusers import UNet2DConditionModel
 
     if not folder.is_dir():
-        raise ValueError(
+        raise Refused(
             f"there is no text-to-image model in {folder.parent} to begin with; name one: "
             "latent=FOLDER"
         )

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..cards import LENDERS
+from ..errors import Refused
 from ..networks.exemplar import (
     ExemplarEncoder,
     ExemplarPipeline,
@@ -69,10 +70,10 @@ class Exemplar(Job):
             ("null_per", null_per, ("sample", "batch")),
         ):
             if value not in choices:
-                raise ValueError(f"{name} is {value!r}; choose {', '.join(choices)}")
+                raise Refused(f"{name} is {value!r}; choose {', '.join(choices)}")
         torch.manual_seed(self.seed)
         if whole < 1:
-            raise ValueError(f"whole is {whole}; take 1 (whole pictures in every step) or more")
+            raise Refused(f"whole is {whole}; take 1 (whole pictures in every step) or more")
         self.whole = whole
         self.rung, self.null_per, (tokens, self.augment, self.null_share) = (
             rung,
@@ -299,7 +300,7 @@ def find_clip(folder):
     for place in places:
         if (place / "open_clip_config.json").is_file():
             return load_clip(place)
-    raise ValueError(f"there is no CLIP in {places[-1]}; train it first: blendlab train clip")
+    raise Refused(f"there is no CLIP in {places[-1]}; train it first: blendlab train clip")
 
 
 def cut(image: Tensor, box: Tensor, size: int) -> Tensor:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .. import files
+from ..errors import Refused
 from ..world import HELD_OUT
 
 WEIGHTS = Path(__file__).parent.parent / "weights"  # what ships
@@ -40,7 +41,7 @@ def number(name: str, value, low, high, kind=int):
     good = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
     if not good or not (low <= value if whole else low < value) or not value <= high:
         said = f"a whole number from {low}" if whole else f"a number above {low:g}"
-        raise ValueError(f"{name} is {value!r}; take {said} to {high:g}")
+        raise Refused(f"{name} is {value!r}; take {said} to {high:g}")
     return value
 
 
@@ -151,7 +152,7 @@ class Options:
         if self.minutes is not None:
             number("minutes", self.minutes, 0.0, 525600.0, float)
         if self.precision not in PRECISIONS:
-            raise ValueError(f"precision is {self.precision!r}; choose {', '.join(PRECISIONS)}")
+            raise Refused(f"precision is {self.precision!r}; choose {', '.join(PRECISIONS)}")
 
 
 PRECISIONS = ("auto", "bf16", "fp16", "no")
@@ -438,7 +439,7 @@ GO_BACK = "the last checkpoint is finite: go on from there with a lower lr"
 def check_finite(state, where: str, hint: str) -> None:
     """Refuse weights, averages and moments that hold NaN or infinity: such a run is lost."""
     if not all(bool(tensor.isfinite().all()) for tensor in tensors(state)):
-        raise ValueError(f"the weights {where} are not finite; {hint}")
+        raise Refused(f"the weights {where} are not finite; {hint}")
 
 
 def tensors(state):
@@ -460,8 +461,8 @@ def load_checkpoint(out) -> dict | None:
         if {"net", "ema", "optimizer", "step", "seconds", "identity"} <= set(state):
             return state
     except Exception as error:  # torch has a different one for each kind of damage
-        raise ValueError(_damaged(path)) from error
-    raise ValueError(_damaged(path))
+        raise Refused(_damaged(path)) from error
+    raise Refused(_damaged(path))
 
 
 def _damaged(path):
@@ -476,7 +477,7 @@ def _resume(out, job, ema, optimizer, accelerator) -> dict:
     for key, mine in job.identity().items():
         was = state["identity"].get(key)
         if was != mine:
-            raise ValueError(
+            raise Refused(
                 f"{out} holds a run with {key} {was}, not {mine}; pass that one or another folder"
             )
     check_finite(state, f"in {out}/checkpoint.pt", "delete it to start again from step 0")
@@ -485,7 +486,7 @@ def _resume(out, job, ema, optimizer, accelerator) -> dict:
         ema.load_state_dict(state["ema"])
         optimizer.load_state_dict(state["optimizer"])
     except (RuntimeError, ValueError, KeyError) as error:
-        raise ValueError(
+        raise Refused(
             f"{out} holds a run of a network of other sizes; pass its sizes or another folder"
         ) from error
     if accelerator.scaler and state["scaler"]:
@@ -534,7 +535,7 @@ def copy_weights(net: nn.Module, other: nn.Module, folder) -> None:
     stored = "\n".join(key for file in Path(folder).glob("*.safetensors") for key in _keys(file))
     lacking = [key for key in other.state_dict() if stored and f"{key}\n" not in f"{stored}\n"]
     if lacking:
-        raise ValueError(
+        raise Refused(
             f"the weights in {folder} are incomplete: {lacking[0]} is missing"
             f"{f' and {len(lacking) - 1} more' * (len(lacking) > 1)}; copy the folder again"
         )
@@ -547,7 +548,7 @@ def copy_weights(net: nn.Module, other: nn.Module, folder) -> None:
             f"the weights in {folder} have other sizes than this network; pass the same "
             "sizes or start afresh"
         )
-        raise ValueError(message) from error
+        raise Refused(message) from error
 
 
 def _keys(file):
@@ -573,7 +574,7 @@ def find_autoencoder(folder, device):
             return (
                 AutoencoderKL.from_pretrained(place).float().to(device).eval().requires_grad_(False)
             )
-    raise ValueError(
+    raise Refused(
         f"there is no autoencoder in {places[-1]}; train it first: blendlab train autoencoder"
     )
 
@@ -657,7 +658,7 @@ class Log:
             return
         means = {key: (value / self.n).item() for key, value in self.sums.items()}
         if not math.isfinite(means["loss"]):
-            raise ValueError(
+            raise Refused(
                 f"the loss of {self.job.name} is {means['loss']} at step {step}; resume with "
                 "a lower lr"
             )
@@ -687,7 +688,7 @@ def export_checkpoint(job: Job, out, folder: Path, options, accelerator) -> Path
     """Write the shippable folder from the checkpoint in `out`, also while its run goes on."""
     state = load_checkpoint(out)
     if state is None:
-        raise ValueError(f"there is no checkpoint in {out} to export; train first")
+        raise Refused(f"there is no checkpoint in {out} to export; train first")
     ema = EMA(job.net.to(job.device))
     ema.load_state_dict(state["ema"])
     with ema.applied():

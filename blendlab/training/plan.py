@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from .. import files
+from ..errors import Refused
 from . import check, harness, main
 
 # Minutes on one core with fast bf16 multiplication (AMX), in the order in which networks need each
@@ -56,12 +57,12 @@ def check_all(share: float, given: dict) -> None:
     harness.number("share", share, 0.0, 1000.0, float)
     for name in ("minutes", "export_to"):
         if given.get(name) is not None:
-            raise ValueError(
+            raise Refused(
                 f"the plan names the {'minutes' if name == 'minutes' else 'folders'}; use --share, "
                 "or train one network by its name"
             )
     if given.get("source") not in (None, "shipped"):
-        raise ValueError("all networks start from 'shipped' or from nothing; one folder fits one")
+        raise Refused("all networks start from 'shipped' or from nothing; one folder fits one")
     wanted = ("steps", "lr", "precision", "batch", "seed", "options")
     known = {"steps": None, "lr": None, "precision": "auto", "batch": None, "seed": 0}
     known |= {"options": None} | {name: given[name] for name in wanted if name in given}

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from ..errors import Refused
 from .noise import uniform
 
 FAMILIES = {
@@ -216,7 +217,7 @@ def scene(ground="grass", time="day", objects=(), *, seed=0, horizon=0.55, devic
     pattern="striped")])
     """
     if len(objects) > SLOTS:
-        raise ValueError(f"a scene holds at most {SLOTS} objects; {len(objects)} were given")
+        raise Refused(f"a scene holds at most {SLOTS} objects; {len(objects)} were given")
     base = sample(1, seed=seed, device=device)
     empty = replace(
         base,
@@ -232,7 +233,7 @@ def scene(ground="grass", time="day", objects=(), *, seed=0, horizon=0.55, devic
 
 def _index(value, names: tuple[str, ...], what: str) -> int:
     if value not in names:
-        raise ValueError(f"tinyworld has no {what} {value!r}; it has {', '.join(names)}")
+        raise Refused(f"tinyworld has no {what} {value!r}; it has {', '.join(names)}")
     return names.index(value)
 
 
@@ -255,7 +256,7 @@ def _put(scenes: Scenes, slot: Tensor, values: dict) -> Scenes:
             or getattr(scenes, name).dim() != 2
             or name == "look"
         ):
-            raise ValueError(
+            raise Refused(
                 f"objects have no {name!r}; they have kind, colour, accent, pattern, word, x, "
                 "y, size, tilt, flip"
             )
@@ -275,7 +276,7 @@ def added(scenes: Scenes, seed: int | None = None, **values) -> Scenes:
     others is taken. Scenes that are full already raise ValueError.
     """
     if (scenes.count >= SLOTS).any():
-        raise ValueError(
+        raise Refused(
             f"a scene holds at most {SLOTS} objects; take one out with without(scenes, slot) first"
         )
     slot, B = scenes.count, len(scenes)

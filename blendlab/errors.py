@@ -1,0 +1,12 @@
+"""What is said to a caller who asked for what cannot be done: one sentence, with the fix.
+
+Whatever else is raised (but OSError, of files) is a fault of blendlab. No paper. Next: options.py.
+"""
+
+
+class Refused(ValueError):
+    """The input is not taken; the sentence names it and what to pass instead."""
+
+
+class WrongType(Refused, TypeError):
+    """The same, where the input is another kind of object."""
