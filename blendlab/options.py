@@ -28,7 +28,8 @@ RANGES = {
     "augmentations": (1, 1024, "take 1 with unwarped=1 for none"),
     "unwarped": (0, 1024, "how many of the copies are not warped"),
     "lr": (1e-9, 1000, "it says how far a step goes, so take more than 0"),
-    "steps": (1, 10**6, "it counts the steps, so take 1 or more"),
+    "steps": (-math.inf, math.inf, "it counts the steps, so take 1 or more"),  # see Schedule
+    "steps of Adam": (1, 10**6, "it counts the steps, so take 1 or more"),
     "lam": (0, 1e9, "it weighs the source outside, so take 0 or more (the paper: 100)"),
     "plateau": (0, 0.999999, "a share of the loss, 0.02 is usual and 0 never stops early"),
     "blocks": (0, 1000, "how many up blocks are tuned, or 'all'"),

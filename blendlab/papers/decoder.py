@@ -19,7 +19,7 @@ from ..edit import Edit, take
 from ..errors import Refused, WrongType
 from ..joins import poisson
 from ..latents import decode, tuned
-from ..options import Options, settle
+from ..options import Options, number, settle
 
 ALSO = "method preset"
 METHODS = ("none", "paste", "poisson", "latents", "weights", "weights and paste")
@@ -40,6 +40,11 @@ class Tuning(Options):
     # bfloat16: mixed precision, the weights stay float32. Autoencoders overflow in float16.
     precision: Literal["float32", "bfloat16"] = "float32"
     together: bool = False  # one decoder for all pictures, tuned for their mean loss
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.steps is not None:
+            number("steps of Adam", self.steps)
 
 
 # All of the decoder (post_quant_conv, which comes before it, stays), to the last step. The official

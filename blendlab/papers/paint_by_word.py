@@ -14,7 +14,7 @@ from .. import door, masks
 from ..blend import blend
 from ..edit import Edit
 from ..latents import decode, encode, tuned
-from ..options import Options, settle
+from ..options import Options, number, settle
 from ..rank import is_clip, read
 from .clip_guidance import clip_distance
 
@@ -38,6 +38,11 @@ class Optimising(Options):
     # How the mask comes to latent size, see masks.to_latent.
     mask_rule: Literal["centre", "corner", "area", "any"] = "centre"
     paste: bool = False  # put the source's pixels back outside the mask, bit for bit
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.steps is not None:
+            number("steps of Adam", self.steps)
 
 
 # The paper's, for VQGAN's latents; here they are the pipeline's, scaled.
