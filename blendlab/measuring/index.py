@@ -27,12 +27,12 @@ def write() -> str:
 
 
 def page() -> str:
-    """The page as Markdown: each table with what it measures, its n, intervals, command and date."""
+    """The page as Markdown: of each table what it measures, n, intervals, command and date."""
     lines = [
         "# All measured tables",
         "",
-        "The notebooks show the tables that a lesson needs. Here are all of them, by paper. Brackets "
-        "hold 95% intervals.",
+        "The notebooks show the tables that a lesson needs. Here are all of them, by paper. "
+        "Brackets hold 95% intervals.",
         "Written by `blendlab results index`; change a table with its command, not here.",
     ]
     for title, module in SECTIONS.items():
