@@ -307,3 +307,18 @@ def _name_lines(axes, x, ends):
             fontsize=9,
             va="center",
         )
+
+
+# Attention
+
+
+def attention(images, heat: Tensor, most: float = 2.0, width: int = 256) -> list[Image.Image]:
+    """Pictures with a map (B,h,w) drawn over them: tinted where it is above 1, fully at `most`."""
+    pictures = [_enlarged(picture, width) for picture in _pictures(images)]
+    alphas = ((heat.float().cpu() - 1) / (most - 1)).clamp(0, 1)[:, None] * 0.85
+    shown = []
+    for picture, alpha in zip(pictures, door.to_pil(alphas), strict=True):
+        alpha = alpha.convert("L").resize(picture.size, Image.Resampling.NEAREST)
+        tint = Image.new("RGB", picture.size, TINT)
+        shown.append(Image.composite(tint, picture, alpha))
+    return shown

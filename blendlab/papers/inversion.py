@@ -169,13 +169,13 @@ def picture_size(pipe, image=None, noise=None):
 # What may go in
 
 
-def settled(kind, method, pipe, asked, **fallback):
+def settled(kind, method, pipe, asked, presets=None, preset=None, **fallback):
     """The options: what was asked for, else the model's (its w and steps for editing do for this
     too).
     """
     editing = cards.settings(pipe, "blended_latent")
     fallback |= FALLBACK | {name: editing[name] for name in ("w", "steps") if name in editing}
-    return settle(kind, method, pipe, {}, fallback, None, asked, known=bool(editing))
+    return settle(kind, method, pipe, presets or {}, fallback, preset, asked, known=bool(editing))
 
 
 def admit(pipe, texts, image, noise, n, how):

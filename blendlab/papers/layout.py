@@ -22,6 +22,7 @@ from ..noise import Noise
 from ..twins import twin
 from .inversion import Drawing, Ready, admit, latent_shape, picture_size, settled, split
 
+NOISES = 32  # whose mean a relative map is compared with
 MOST = (
     1024  # blocks: to share these out takes a third of a second, four times as many twenty seconds
 )
@@ -38,6 +39,10 @@ class Arranging(Drawing):
     # closes ranks (:263-292); paper: section 4.2's exchange at random around A_min; none: the noise
     # stays.
     rule: Literal["swap", "arrange", "paper", "none"] = "swap"
+    # What a word's attention is compared with: its mean over other noises at the same cell
+    # (relative), or nothing, as published (plain). A plain map has the same bright cells for any
+    # noise; blendlab results relative_maps compares the two.
+    heat: Literal["relative", "plain"] = "relative"
     # The peers' attention guidance: more attention for a word in its box (paint-with-words,
     # 2211.01324), or in a
     # Gaussian shape around its middle (2304.13427).
@@ -52,6 +57,8 @@ class Arranging(Drawing):
     # before which steps blocks are carried; the published code: the first alone
     at: tuple[int, ...] = (0,)
 
+
+PRESETS = {"published": Arranging(heat="plain", eta=0.0)}  # utils.py:188 and 324-360
 
 # attention.py:176-232: the guidance falls from this to nothing, in equal steps.
 PUBLISHED = 4.6
@@ -73,6 +80,7 @@ def layout(
     w=None,
     steps=None,
     layers=None,
+    preset=None,
     caption=None,
     batch=None,
     negative="",
@@ -85,6 +93,7 @@ def layout(
             in "red cat". Where boxes overlap, the smallest one gets the cells
     rule:   "swap", "arrange", "paper" or "none"; guide: "mask", "soft" or "none"; layers: whose
             attention of the first step decides. See Arranging
+    preset: "published" compares the attention with nothing (heat="plain")
     image, noise, caption: what to start from, as in `repaint`
     w, steps, options: any field of Arranging, as in block=2, at=(0, 5), strength=0.3
     n, seed, batch: how many, from which seed, how many at once. Sample i is the same whatever n and
@@ -95,7 +104,8 @@ def layout(
     which cells are whose.
     """
     asked = dict(rule=rule, guide=guide, w=w, steps=steps, layers=layers)
-    how = settled(Arranging, "layout", pipe, asked | options, strength=STRENGTH)
+    given = asked | options
+    how = settled(Arranging, "layout", pipe, given, PRESETS, preset, strength=STRENGTH)
     caption = caption or prompt
     image, noise, n = admit(pipe, [prompt, caption, negative], image, noise, n, how)
     shape, size, at_once = (
@@ -122,11 +132,13 @@ def layout(
             for i, t in enumerate([first, *others])
         }
 
+        usual = reader.usual(ready, shape, at_once) if how.heat == "relative" else 1.0
+
         def carry(x, t, rows):
             """The state with its blocks where the rule wants them, where each comes from, and where
             the words look.
             """
-            maps = reader.looks(ready, x, t)
+            maps = reader.looks(ready, x, t) / usual
             each = zip(maps.flatten(2), rows, strict=True)
             origin = torch.stack(
                 [RULES[how.rule](m, regions.flatten(1), chance[row]) for m, row in each]
@@ -333,20 +345,32 @@ class Reader:
         heat = torch.stack([heat[:, place].mean(1) for place in self.places], dim=1)
         return heat / heat.mean((2, 3), keepdim=True)
 
+    def usual(self, ready, shape, at_once) -> Tensor:
+        """(words,h,w): the mean of `looks` at the first step over NOISES noises, so many at
+        once.
+        """
+        z = Noise("usual", NOISES, "initial", ready.pipe._execution_device)(shape)
+        parts = [self.looks(ready, some, ready.timesteps[0]) for some in z.split(at_once)]
+        return torch.cat(parts).mean(0)
+
 
 @torch.no_grad()
 def looks(
-    pipe, prompt: str, words, noise: Tensor, *, layers=None, block=None, steps=None
+    pipe, prompt: str, words, noise: Tensor, *, layers=None, block=None, steps=None, heat="plain"
 ) -> Tensor:
     """(B,words,h,w): where words of a prompt look at the first step from a noise (B,C,h,w); 1 is
-    the average.
+    the average, over the cells, or with heat="relative" over noises.
     """
-    how = settled(Arranging, "layout", pipe, dict(steps=steps, layers=layers, block=block))
+    asked = dict(steps=steps, layers=layers, block=block, heat=heat)
+    how = settled(Arranging, "layout", pipe, asked)
     _, noise, _ = admit(pipe, [prompt], None, noise, None, how)
     reader = Reader.of(pipe, prompt, words, noise.shape, how.layers, how.block)
     reader = replace(reader, unet=twin(pipe.unet))
     ready = Ready.of(pipe, prompt, "", picture_size(pipe, noise=noise), how, reader.unet)
-    return reader.looks(ready, noise, ready.timesteps[0])
+    usual = 1.0
+    if how.heat == "relative":
+        usual = reader.usual(ready, tuple(noise.shape[1:]), len(noise))
+    return reader.looks(ready, noise, ready.timesteps[0]) / usual
 
 
 @contextmanager
