@@ -19,7 +19,7 @@ every_notebook = pytest.mark.parametrize("path", PATHS, ids=[page.place(path) fo
 LESSONS = [
     path
     for path in PATHS
-    if path.parent.name == "notebooks" and path.name in {"00_start_here.ipynb"}
+    if path.parent.name == "notebooks" and path.name[:2] in {"00", "04", "05", "06", "07"}
 ]
 every_lesson = pytest.mark.parametrize("path", LESSONS, ids=[page.place(path) for path in LESSONS])
 
