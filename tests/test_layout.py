@@ -635,11 +635,12 @@ def test_a_relative_map_is_one_on_average_over_the_noises_and_published_ones_ove
     torch.testing.assert_close(told[1].mean((2, 3)), torch.ones(len(z), 1), atol=1e-3, rtol=0)
 
 
-def test_the_published_preset_compares_with_nothing_and_relative_is_the_default(sd):
+def test_the_published_preset_and_the_default_compare_a_map_with_nothing(sd):
     how = dict(n=2, steps=2, layers="up", w=1.0)
-    edits = [layout(sd, "a red cat", CAT, preset=p, **how) for p in ("published", None)]
-    assert [edit.settings["heat"] for edit in edits] == ["plain", "relative"]
-    plain, relative = (edit.settings["attention"] for edit in edits)
+    changes = dict(preset="published"), dict(), dict(heat="relative")
+    edits = [layout(sd, "a red cat", CAT, **how, **change) for change in changes]
+    assert [edit.settings["heat"] for edit in edits] == ["plain", "plain", "relative"]
+    plain, _, relative = (edit.settings["attention"] for edit in edits)
     z = bl.Noise(0, 2, "initial")((4, 8, 8))
     told = looks(sd, "a red cat", ["cat"], z, layers="up", steps=2, heat="relative")
     torch.testing.assert_close(relative, told, atol=1e-4, rtol=1e-3)

@@ -39,10 +39,10 @@ class Arranging(Drawing):
     # closes ranks (:263-292); paper: section 4.2's exchange at random around A_min; none: the noise
     # stays.
     rule: Literal["swap", "arrange", "paper", "none"] = "swap"
-    # What a word's attention is compared with: its mean over other noises at the same cell
-    # (relative), or nothing, as published (plain). A plain map has the same bright cells for any
-    # noise; blendlab results relative_maps compares the two.
-    heat: Literal["relative", "plain"] = "relative"
+    # What a word's attention is compared with: nothing, as published (plain), or its mean over
+    # other noises at the same cell (relative). A plain map has the same bright cells for any noise. The
+    # table relative_maps cannot tell them apart over prompts, so the published way is the default.
+    heat: Literal["plain", "relative"] = "plain"
     # The peers' attention guidance: more attention for a word in its box (paint-with-words,
     # 2211.01324), or in a
     # Gaussian shape around its middle (2304.13427).
@@ -93,7 +93,8 @@ def layout(
             in "red cat". Where boxes overlap, the smallest one gets the cells
     rule:   "swap", "arrange", "paper" or "none"; guide: "mask", "soft" or "none"; layers: whose
             attention of the first step decides. See Arranging
-    preset: "published" compares the attention with nothing (heat="plain")
+    preset: "published": as the authors' code, whatever the defaults are. heat: "plain" or
+            "relative", see Arranging
     image, noise, caption: what to start from, as in `repaint`
     w, steps, options: any field of Arranging, as in block=2, at=(0, 5), strength=0.3
     n, seed, batch: how many, from which seed, how many at once. Sample i is the same whatever n and

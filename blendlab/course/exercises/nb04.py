@@ -8,7 +8,6 @@ from ...noise import Noise
 from ...papers.decoder import background_loss
 from .common import advise, close, say, tried, writes
 
-
 loss = background_loss  # the package's, for `attempt`
 
 
