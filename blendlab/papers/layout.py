@@ -40,8 +40,8 @@ class Arranging(Drawing):
     # stays.
     rule: Literal["swap", "arrange", "paper", "none"] = "swap"
     # What a word's attention is compared with: nothing, as published (plain), or its mean over
-    # other noises at the same cell (relative). A plain map has the same bright cells for any noise. The
-    # table relative_maps cannot tell them apart over prompts, so the published way is the default.
+    # other noises at the same cell (relative). A plain map has the same bright cells for any
+    # noise. The table relative_maps cannot tell the two apart, so the published way is the default.
     heat: Literal["plain", "relative"] = "plain"
     # The peers' attention guidance: more attention for a word in its box (paint-with-words,
     # 2211.01324), or in a
