@@ -236,7 +236,7 @@ def train(
 @app.command()
 def results(
     name: Annotated[
-        str | None, typer.Argument(help="A table, or phenomena for the page; none: list them.")
+        str | None, typer.Argument(help="A table; phenomena or index for a page; none: list them.")
     ] = None,
     n: Annotated[int | None, typer.Option("-n", min=1, help="Its first n tasks only.")] = None,
     save: Annotated[
@@ -246,18 +246,24 @@ def results(
         Path | None, typer.Option("--out", "-o", help="Write this file instead, whatever n is.")
     ] = None,
 ):
-    """Make one of the course's tables of measurements again, or the page of all phenomena.
+    """Make one of the course's tables of measurements again, or a page of them.
 
     Example: blendlab results edits -n 8
     """
-    from .measuring import report, results
+    from .measuring import index, report, results
 
     if name is None:
         print(results.listing())
+    elif name == "index":
+        print(index.write() if save else index.page())
     elif name == "phenomena":
         print(report.write(n, save, out))
+        if save and out is None and n is None:
+            index.write()
     elif save and (out or results.is_whole(name, n)):
         print(results.table(results.run(name, n, out)))
+        if out is None:
+            index.write()
     else:
         print(results.table(results.measure(name, n)))
         if save:

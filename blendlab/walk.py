@@ -40,13 +40,13 @@ class Drawing(Options):
 FALLBACK = {"w": 7.5, "steps": 50, "eta": 0.0}
 
 
-def settled(kind, method, pipe, asked, **fallback):
+def settled(kind, method, pipe, asked, presets=None, preset=None, **fallback):
     """The options: what was asked for, else the model's (its w and steps for editing do for this
     too).
     """
     editing = cards.settings(pipe, "blended_latent")
     fallback |= FALLBACK | {name: editing[name] for name in ("w", "steps") if name in editing}
-    return settle(kind, method, pipe, {}, fallback, None, asked, known=bool(editing))
+    return settle(kind, method, pipe, presets or {}, fallback, preset, asked, known=bool(editing))
 
 
 def admit(pipe, texts, negative, image, noise, how, **counts) -> door.Request:

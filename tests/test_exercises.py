@@ -81,6 +81,17 @@ CASES = {
             lambda mask, edit, keep: torch.where(mask > 0, edit, keep),
             lambda mask, edit, keep: mask * edit + keep,
             lambda mask, edit, keep: mask**2 * edit + (1 - mask**2) * keep,
+            lambda mask, edit, keep: mask**0.5 * edit + (1 - mask) ** 0.5 * keep,
+        ],
+    ),
+    "check_00_5": (
+        [lambda u, c, w: u + w * (c - u), lambda u, c, w: (1 - w) * u + w * c],
+        [
+            lambda u, c, w: c + w * (u - c),
+            lambda u, c, w: c + w * (c - u),
+            lambda u, c, w: w * (c - u),
+            lambda u, c, w: w * c,
+            lambda u, c, w: (u + w * c) / (1 + w),
         ],
     ),
     "check_00_4": (

@@ -15,6 +15,7 @@ from blendlab.attention import capture, tokens
 from blendlab.latents import decode
 from blendlab.papers.inversion import invert
 from blendlab.papers.layout import (
+    NOISES,
     RULES,
     Reader,
     attend,
@@ -626,3 +627,23 @@ def test_out_of_memory_says_which_option_halves_it(sd, monkeypatch):
     for method, given in ((layout, CAT), (repaint, BOX)):
         with pytest.raises(MemoryError, match="batch=2 halves it"):
             method(sd, "a red cat", given, n=4, **QUICK)
+
+
+def test_a_relative_map_is_one_on_average_over_the_noises_and_published_ones_over_cells(sd):
+    z = bl.Noise("usual", NOISES, "initial")((4, 8, 8))
+    told = [looks(sd, "a red cat", ["cat"], z, layers="up", steps=4, heat=h)
+            for h in ("relative", "plain")]  # fmt: skip
+    torch.testing.assert_close(told[0].mean(0), torch.ones_like(told[0][0]), atol=1e-3, rtol=0)
+    torch.testing.assert_close(told[1].mean((2, 3)), torch.ones(len(z), 1), atol=1e-3, rtol=0)
+
+
+def test_the_published_preset_and_the_default_compare_a_map_with_nothing(sd):
+    how = dict(n=2, steps=2, layers="up", w=1.0)
+    changes = dict(preset="published"), dict(), dict(heat="relative")
+    edits = [layout(sd, "a red cat", CAT, **how, **change) for change in changes]
+    assert [edit.settings["heat"] for edit in edits] == ["plain", "plain", "relative"]
+    plain, _, relative = (edit.settings["attention"] for edit in edits)
+    z = bl.Noise(0, 2, "initial")((4, 8, 8))
+    told = looks(sd, "a red cat", ["cat"], z, layers="up", steps=2, heat="relative")
+    torch.testing.assert_close(relative, told, atol=1e-4, rtol=1e-3)
+    assert not torch.allclose(plain, relative, atol=1e-3)

@@ -15,6 +15,14 @@ ROOT = Path(__file__).parent.parent
 PATHS = runner.notebooks(ROOT / "notebooks")
 every_notebook = pytest.mark.parametrize("path", PATHS, ids=[page.place(path) for path in PATHS])
 
+# The shape of a lesson holds for these; a notebook joins them when it has that shape.
+LESSONS = [
+    path
+    for path in PATHS
+    if path.parent.name == "notebooks" and path.name[:2] in {"00", "04", "05", "06", "07"}
+]
+every_lesson = pytest.mark.parametrize("path", LESSONS, ids=[page.place(path) for path in LESSONS])
+
 
 def read(path: Path):
     return nbformat.read(path, as_version=4)
@@ -109,3 +117,55 @@ def test_it_names_no_machine(path):
     for text in texts(read(path)):
         found = re.search(f"{MACHINE}|{HOSTS}|/site-packages/", text)
         assert not found, f"a cell or its output names {found.group()}"
+
+
+# The shape of a lesson
+
+
+def words(nb) -> str:
+    """All that a notebook's text cells say."""
+    return "\n".join(cell.source for cell in nb.cells if cell.cell_type == "markdown")
+
+
+@every_lesson
+def test_a_lesson_has_25_to_45_cells_and_at_most_2000_words(path):
+    nb = read(path)
+    assert 25 <= len(nb.cells) <= 45
+    assert len(words(nb).split()) <= 2000
+
+
+@every_lesson
+def test_a_cell_of_a_lesson_has_at_most_20_lines_of_code(path):
+    long = [cell.source for cell in runner.code(read(path)) if len(cell.source.splitlines()) > 20]
+    assert not long, long[0]
+
+
+@every_lesson
+def test_a_lesson_succeeds_within_its_first_five_cells(path):
+    shown = [output for cell in read(path).cells[:5] for output in cell.get("outputs", [])]
+    assert any("image/png" in output.get("data", {}) for output in shown)
+
+
+@every_lesson
+def test_each_predict_has_its_answer_folded_in_the_same_cell(path):
+    for cell in read(path).cells:
+        asked = len(re.findall(r"\*\*Predict", cell.source)) * (cell.cell_type == "markdown")
+        assert cell.source.count("<summary>Answer") == asked, cell.source
+
+
+@every_lesson
+def test_the_method_of_a_lesson_is_the_students_and_its_hints_are_folded(path):
+    nb = read(path)
+    (method,) = [cell for cell in runner.code(nb) if "exercises.attempt(my_" in cell.source]
+    assert "raise NotImplementedError" in method.source
+    before = nb.cells[nb.cells.index(method) - 1].source
+    assert before.count("<summary>Hint") >= 2 and before.count("</details>") >= 2
+
+
+@every_lesson
+def test_each_picture_of_a_lesson_says_what_it_shows(path):
+    outputs = [output for cell in runner.code(read(path)) for output in cell.outputs]
+    shown = [output for output in outputs if "image/png" in output.get("data", {})]
+    widgets = [output for output in shown if output.output_type == "display_data"]
+    for output in shown:
+        assert output in widgets or output.metadata["image/png"]["alt"]

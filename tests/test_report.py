@@ -10,6 +10,7 @@ from blendlab import cards, files, world
 from blendlab.course import viz
 from blendlab.measuring import (
     exemplars,
+    index,
     latent_blending,
     metrics,
     pixel_blending,
@@ -168,3 +169,12 @@ def test_the_saved_page_is_that_of_the_saved_tables():
     assert saved.read_text(encoding="utf-8") == report.page(), (
         "make it again with `blendlab results phenomena`"
     )
+
+
+def test_the_saved_index_holds_every_saved_table_as_it_is():
+    saved = files.data() / "results" / "index.md"
+    assert saved.read_text(encoding="utf-8") == index.page(), (
+        "make it again with `blendlab results index`"
+    )
+    names = {path.stem for path in saved.parent.glob("*.json")}
+    assert names == {line[4:] for line in index.page().splitlines() if line.startswith("### ")}

@@ -423,6 +423,7 @@ def test_the_command_makes_a_table(toy, run):
     assert code == 0, err
     assert "50% [15, 85]" in out and not list(toy.iterdir())
     assert run("toy")[0] == 0 and results.load("toy")["n"] == 20
+    assert (toy / "results" / "index.md").is_file()
 
 
 def test_the_help_has_an_example_and_a_mistake_gets_a_sentence(toy, run):

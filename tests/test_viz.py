@@ -176,3 +176,39 @@ def test_a_sheet_needs_no_matplotlib(monkeypatch):
     for name in ("matplotlib", "matplotlib.pyplot"):
         monkeypatch.setitem(sys.modules, name, None)  # importing it fails
     assert importlib.reload(viz).sheet(pictures(2)).size == (130, 64)
+
+
+def test_a_figure_tells_a_screen_reader_what_it_shows():
+    picture = torch.zeros(2, 3, 8, 8)
+    _, said = viz.show(picture, ["before", "after"])._repr_png_()
+    assert said == {"alt": "before; after"}
+    assert viz.strip([picture, picture], alt="two frames")._repr_png_()[1] == {"alt": "two frames"}
+
+
+@pytest.mark.parametrize("size", [64, 96, 128])
+def test_panels_are_as_wide_as_asked_by_a_whole_factor(size):
+    shown = viz.show(torch.zeros(4, 3, size, size), columns=4, panel=192)
+    panel = (shown.width + 8) // 4 - 8
+    assert panel >= 192 and panel % size == 0
+
+
+def test_a_crop_is_a_square_around_the_mask_with_its_pixels():
+    picture = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros(1, 1, 32, 32)
+    mask[..., 8:16, 10:18] = 1
+    part = viz.crop(picture, mask, 1.5)
+    assert part.shape == (1, 3, 12, 12) and torch.equal(part, picture[..., 6:18, 8:20])
+
+
+def test_a_column_of_a_table_is_compared_row_by_row():
+    rows = [{"label": "a", "class": [0.5, 0.4, 0.6]}, {"label": "b", "time (s)": [1.0, 0.5, 2.0]}]
+    table = {"n": 10, "rows": rows}
+    assert viz.compare(table, "class").alt == "class: a 50 [40, 60]"
+    assert viz.compare(table, "time (s)", {"b": "ours"}).alt == "time (s): ours 1 [0.5, 2]"
+    with pytest.raises(ValueError, match="'class' has no row 'b'; its rows are a"):
+        viz.compare(table, "class", ["b"])
+
+
+def test_points_are_drawn_over_their_marks_on_white():
+    drawn = viz.points([torch.zeros(5, 2)] * 2, ["one", "two"], torch.eye(2))
+    assert drawn.alt == "Clouds of points: one; two" and drawn.getpixel((0, 0)) == (255, 255, 255)

@@ -6,6 +6,7 @@ factors, so that every pixel stays a crisp square. Plots come out as matplotlib 
 last in a cell to see it. No paper. Next: the notebooks, where these fill one line of a cell.
 """
 
+import io
 import textwrap
 from functools import cache
 from math import ceil
@@ -17,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from .. import images as door
-from ..masks import dilate
+from ..masks import dilate, window
 
 WIDTH = 960  # pixels, about a notebook's column
 INK, FAINT = "#2b2b2b", "#d8d8d8"
@@ -25,19 +26,30 @@ COLOURS = ("#2f6db5", "#d9722e", "#3f9560", "#8e5aa8", "#767676")
 TINT = (232, 28, 122)  # of a mask; no landscape has it
 
 
-def show(images, titles=None, columns: int | None = None, mask=None) -> Image.Image:
+class Shown(Image.Image):
+    """A figure that tells a screen reader what it shows: `alt`, its alternative text."""
+
+    def _repr_png_(self):
+        return super()._repr_png_(), {"alt": self.alt}
+
+
+def show(
+    images, titles=None, columns: int | None = None, mask=None, alt: str = "", panel: int = 0
+) -> Image.Image:
     """A grid of pictures with titles, at notebook width.
 
     images: a picture or a list of them: PIL, paths, or tensors (B,3,H,W) in [-1, 1] or (B,1,H,W) in
             [0, 1].
     mask: one mask, or one for each picture, drawn as a thin outline. At most 6 columns unless you
           say so.
+    alt: what a screen reader says; the titles, if left out. panel: each is so wide at least.
     """
     pictures = _pictures(images)
     columns = columns or _columns(max(1, len(pictures)))
     side = min(256, (WIDTH - 8 * (columns - 1)) // columns)
     small = min((picture.width for picture in pictures), default=side)
     side = side // small * small or side  # all as wide as the smallest can be, by a whole factor
+    side = max(side, ceil(panel / small) * small)
     pictures = [_enlarged(picture, side) for picture in pictures]
     if mask is not None:
         masks = _pictures(mask)
@@ -47,15 +59,15 @@ def show(images, titles=None, columns: int | None = None, mask=None) -> Image.Im
                 "picture"
             )
         pictures = [_outlined(picture, masks[i % len(masks)]) for i, picture in enumerate(pictures)]
-    return _grid(pictures, titles or [], columns, gap=8)
+    return _told(_grid(pictures, titles or [], columns, gap=8), alt, titles)
 
 
-def strip(frames, titles=None, most: int = 7) -> Image.Image:
+def strip(frames, titles=None, most: int = 7, alt: str = "") -> Image.Image:
     """A filmstrip, for instance of `step.x0_hat`: a column for each frame, a row for each sample.
 
     frames: a list of tensors (B,3,H,W) or of pictures; of more than `most`, that many are shown,
             evenly
-    spaced from the first to the last. titles: one for each frame.
+    spaced from the first to the last. titles: one for each frame. alt: as in `show`.
     """
     frames, titles = [_pictures(frame) for frame in frames], list(titles or [])
     if len(frames) > most:
@@ -63,7 +75,14 @@ def strip(frames, titles=None, most: int = 7) -> Image.Image:
         frames, titles = [frames[i] for i in kept], [titles[i] for i in kept] if titles else []
     side = min(256, (WIDTH - 3 * (len(frames) - 1)) // len(frames))
     rows = zip(*frames, strict=True)
-    return _grid([_enlarged(p, side) for row in rows for p in row], titles, len(frames), gap=3)
+    grid = _grid([_enlarged(p, side) for row in rows for p in row], titles, len(frames), gap=3)
+    return _told(grid, alt, titles)
+
+
+def crop(images: Tensor, mask: Tensor, around: float = 1.5) -> Tensor:
+    """The part of pictures (B,C,H,W) that is worth a look: a square `around` the mask's box."""
+    top, left, bottom, right = window(mask[:1], around)
+    return images[..., top:bottom, left:right]
 
 
 def overlay(image, mask, width: int = 256) -> Image.Image:
@@ -119,6 +138,55 @@ def intervals(rows, xlabel: str = "", title: str = "", digits: int = 2):
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x", color=FAINT, linewidth=0.6)
     return figure
+
+
+def compare(table: dict, column: str, rows=None, title: str = "", alt: str = "") -> Image.Image:
+    """One column of a saved table (results.load) with its intervals, one row below the other.
+
+    rows: labels of the rows to show, or {label: what to call it}; None: all that have the column.
+    """
+    found = {row["label"]: row[column] for row in table["rows"] if row.get(column)}
+    names = rows if isinstance(rows, dict) else {label: label for label in rows or found}
+    if missing := [label for label in names if label not in found]:
+        known = ", ".join(found)
+        raise ValueError(f"{column!r} has no row {missing[0]!r}; its rows are {known}")
+    number = column.endswith(")")  # others are shares
+    shown = [(name, *(v * (1 if number else 100) for v in found[label]))
+             for label, name in names.items()]  # fmt: skip
+    xlabel = f"{column if number else f'{column}, %'}; n = {table['n']}, bars: 95% intervals"
+    said = ", ".join(f"{name} {v:.3g} [{low:.3g}, {high:.3g}]" for name, v, low, high in shown)
+    return _drawn(intervals(shown, xlabel, title, digits=1), alt or f"{column}: {said}")
+
+
+def points(clouds, titles, marks, limit: float = 2.4, alt: str = "") -> Image.Image:
+    """Clouds of points (n,2), one panel each, with marks (m,2) as rings behind them."""
+    from matplotlib import pyplot
+
+    size = (2.4 * len(clouds), 2.7)
+    figure, axes = pyplot.subplots(1, len(clouds), figsize=size, dpi=100, layout="constrained")
+    pyplot.close(figure)
+    for axis, cloud, title in zip(np.atleast_1d(axes), clouds, titles, strict=True):
+        jitter = 0.025 * torch.randn(cloud.shape, generator=torch.Generator().manual_seed(0))
+        axis.scatter(*marks.T, s=90, facecolors="none", edgecolors=COLOURS[1], linewidths=1.2)
+        axis.scatter(*(cloud.cpu() + jitter).T, s=4, color=COLOURS[0], alpha=0.45, linewidths=0)
+        axis.set(xlim=(-limit, limit), ylim=(-limit, limit), xticks=[], yticks=[])
+        axis.set_title(title, fontsize=10, color=INK)
+        axis.set_aspect("equal")
+    return _drawn(figure, alt or "Clouds of points: " + "; ".join(titles))
+
+
+def _drawn(figure, alt):
+    """A figure as a picture, on white."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", facecolor="white")
+    return _told(Image.open(file).convert("RGB"), alt, None)
+
+
+def _told(picture, alt, titles):
+    """The picture with its alternative text."""
+    picture.__class__ = Shown
+    picture.alt = alt or "; ".join(map(str, titles or [])) or "a grid of pictures"
+    return picture
 
 
 # Grids
@@ -213,6 +281,7 @@ def _axes(width, height, xlabel, ylabel, title):
 
     figure, axes = pyplot.subplots(figsize=(width, height), dpi=100, layout="constrained")
     pyplot.close(figure)
+    figure.set_facecolor("white")  # also where a notebook is dark
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(FAINT)
     axes.tick_params(colors=INK, labelsize=9, color=FAINT, length=3)
@@ -238,3 +307,18 @@ def _name_lines(axes, x, ends):
             fontsize=9,
             va="center",
         )
+
+
+# Attention
+
+
+def attention(images, heat: Tensor, most: float = 2.0, width: int = 256) -> list[Image.Image]:
+    """Pictures with a map (B,h,w) drawn over them: tinted where it is above 1, fully at `most`."""
+    pictures = [_enlarged(picture, width) for picture in _pictures(images)]
+    alphas = ((heat.float().cpu() - 1) / (most - 1)).clamp(0, 1)[:, None] * 0.85
+    shown = []
+    for picture, alpha in zip(pictures, door.to_pil(alphas), strict=True):
+        alpha = alpha.convert("L").resize(picture.size, Image.Resampling.NEAREST)
+        tint = Image.new("RGB", picture.size, TINT)
+        shown.append(Image.composite(tint, picture, alpha))
+    return shown

@@ -107,6 +107,14 @@ def seam(result: Tensor, mask: Tensor, ring: int = 3) -> Tensor:
     return across / beside
 
 
+def appeared(result: Tensor, before: Tensor, mask: Tensor, least: float = 0.08) -> Tensor:
+    """(B,) bool: inside the mask the picture changed by more than `least` of the range (rms).
+
+    before: the picture without the edit, best the source as the autoencoder decodes it.
+    """
+    return rms((result - before) / 2, mask) > least
+
+
 def decibels(error: Tensor) -> Tensor:
     """A root mean square error, as a share of the range, as a PSNR in dB."""
     return -20 * error.log10()

@@ -51,6 +51,7 @@ def measure(name: str, n: int | None = None) -> dict:
         "what": recipe.what,
         "command": f"blendlab results {name}" + ("" if is_whole(name, n) else f" -n {n}"),
         "seconds": round(time.perf_counter() - start, 1),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "n": n_used,
         "device": torch.cuda.get_device_name()
         if gpu

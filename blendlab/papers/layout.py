@@ -20,9 +20,11 @@ from .. import attention, masks
 from ..edit import Edit
 from ..errors import Refused
 from ..latents import decode
+from ..noise import Noise
 from ..twins import twin
 from ..walk import Drawing, Walk, admit, settled
 
+NOISES = 32  # whose mean a relative map is compared with
 MOST = (
     1024  # blocks: to share these out takes a third of a second, four times as many twenty seconds
 )
@@ -42,6 +44,10 @@ class Arranging(Drawing):
     # Which cells are whose, for swap and arrange. best: so that in all the words look at theirs the
     # most; greedy: as the published code shares them out, for one word or two (:85-97, :203-241).
     sharing: Literal["best", "greedy"] = "best"
+    # What a word's attention is compared with: nothing, as published (plain), or its mean over
+    # other noises at the same cell (relative). A plain map has the same bright cells for any
+    # noise. The table relative_maps cannot tell the two apart, so the published way is the default.
+    heat: Literal["plain", "relative"] = "plain"
     # The peers' attention guidance: more attention for a word in its box (paint-with-words,
     # 2211.01324), or in a
     # Gaussian shape around its middle (2304.13427).
@@ -57,6 +63,9 @@ class Arranging(Drawing):
     # before which steps blocks are carried; the published code: the first alone
     at: tuple[int, ...] = (0,)
 
+
+# utils.py:188-241 and 324-360
+PRESETS = {"published": Arranging(heat="plain", sharing="greedy", widen=True, eta=0.0)}
 
 # attention.py:176-232: the guidance falls from this to nothing, in equal steps; the first of the 50
 # has 4.508. Each box is a cell wider there, in each layer; here on both sides, with widen=True.
@@ -79,6 +88,7 @@ def layout(
     w=None,
     steps=None,
     layers=None,
+    preset=None,
     caption=None,
     batch=None,
     first=0,
@@ -92,6 +102,8 @@ def layout(
             in "red cat". Where boxes overlap, the smallest one gets the cells
     rule:   "swap", "arrange", "paper" or "none"; guide: "mask", "soft" or "none"; layers: whose
             attention of the first step decides. See Arranging
+    preset: "published": as the authors' code, whatever the defaults are. heat: "plain" or
+            "relative", see Arranging
     image, noise, caption: what to start from, as in `repaint`
     w, steps, options: any field of Arranging, as in block=2, at=(0, 5), strength=0.3
     n, seed, batch, first: how many, from which seed, how many at once, the number of the first.
@@ -102,7 +114,8 @@ def layout(
     which cells are whose.
     """
     asked = dict(rule=rule, guide=guide, w=w, steps=steps, layers=layers)
-    how = settled(Arranging, "layout", pipe, asked | options, strength=STRENGTH)
+    asked |= options
+    how = settled(Arranging, "layout", pipe, asked, PRESETS, preset, strength=STRENGTH)
     caption = caption or prompt
     counts = dict(n=n, seed=seed, batch=batch, first=first)
     request = admit(pipe, [prompt, caption], negative, image, noise, how, **counts)
@@ -121,11 +134,13 @@ def layout(
         z = Walk.of(pipe, caption, how, negative, size).start(request)
         first_level, *others = walk.timesteps[:-1]
 
+        usual = reader.usual(walk, request) if how.heat == "relative" else 1.0
+
         def carry(x, t, rows):
             """The state with its blocks where the rule wants them, where each comes from, and where
             the words look.
             """
-            maps = reader.looks(walk, x, t)
+            maps = reader.looks(walk, x, t) / usual
             each = zip(maps.flatten(2), rows, strict=True)
             flat = regions.flatten(1)
             origin = [RULES[how.rule](m, flat, chance[i], how.sharing) for m, i in each]
@@ -332,21 +347,29 @@ class Reader:
         heat = torch.stack([heat[:, place].mean(1) for place in self.places], dim=1)
         return heat / heat.mean((2, 3), keepdim=True)
 
+    def usual(self, walk, request) -> Tensor:
+        """(words,h,w): the mean of `looks` at the first step over NOISES noises."""
+        z = Noise("usual", NOISES, "initial", request.device)(request.shape)
+        parts = [self.looks(walk, some, walk.timesteps[0]) for some in z.split(request.at_once)]
+        return torch.cat(parts).mean(0)
+
 
 @torch.no_grad()
 def looks(
-    pipe, prompt: str, words, noise: Tensor, *, layers=None, block=None, steps=None
+    pipe, prompt: str, words, noise: Tensor, *, layers=None, block=None, steps=None, heat="plain"
 ) -> Tensor:
     """(B,words,h,w): where words of a prompt look at the first step from a noise (B,C,h,w); 1 is
-    the average.
+    the average, over the cells, or with heat="relative" over noises.
     """
-    how = settled(Arranging, "layout", pipe, dict(steps=steps, layers=layers, block=block))
+    asked = dict(steps=steps, layers=layers, block=block, heat=heat)
+    how = settled(Arranging, "layout", pipe, asked)
     request = admit(pipe, [prompt], "", None, noise, how, n=None)
     reader = Reader.of(pipe, prompt, words, request.shape, how.layers, how.block)
     reader = replace(reader, unet=twin(pipe.unet))
     size = [side * pipe.vae_scale_factor for side in request.size]
     walk = Walk.of(pipe, prompt, how, size=size, unet=reader.unet)
-    return reader.looks(walk, request.given, walk.timesteps[0])
+    usual = reader.usual(walk, request) if how.heat == "relative" else 1.0
+    return reader.looks(walk, request.given, walk.timesteps[0]) / usual
 
 
 @contextmanager

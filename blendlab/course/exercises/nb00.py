@@ -8,7 +8,13 @@ from ...blend import blend
 from ...noise import Noise
 from ...sampler import Prediction, last, sample
 from ...schedule import Schedule
-from .common import close, say, tried, writes
+from .common import advise, close, say, tried, writes
+
+
+def move(x, x0_hat, t, t_next, schedule):
+    """The package's move from level t to t_next, for `attempt`."""
+    seen = Prediction(x0_hat)
+    return last(sample(lambda x, t: seen, x, schedule, [t, t_next]))
 
 
 def check_00_1(add_noise: Callable) -> bool:
@@ -35,12 +41,12 @@ def check_00_1(add_noise: Callable) -> bool:
 
 
 @writes("my_move")
-def check_00_2(move: Callable) -> bool:
-    """move(x, x0_hat, t, t_next, schedule) -> the state at t_next."""
+def check_00_2(my_move: Callable) -> bool:
+    """my_move(x, x0_hat, t, t_next, schedule) -> the state at t_next."""
     schedule = Schedule.linear()
     x, x0_hat = torch.randn(2, 5, 2, generator=torch.Generator().manual_seed(2))
-    right = next(sample(lambda x, t: Prediction(x0_hat), x, schedule, [600, 580])).x
-    mine = tried(move, x, x0_hat, 600, 580, schedule)
+    right = move(x, x0_hat, 600, 580, schedule)
+    mine = tried(my_move, x, x0_hat, 600, 580, schedule)
     if mine is not None:
         stayed = close(mine, x)
         hint = (
@@ -52,7 +58,7 @@ def check_00_2(move: Callable) -> bool:
 
 
 def check_00_3(my_blend: Callable) -> bool:
-    """my_blend(mask, edit, keep) for a soft mask."""
+    """my_blend(mask, edit, keep) of two clean pictures, for a soft mask."""
     mask, edit, keep = (
         torch.tensor([[0.0, 0.3, 1.0]]),
         torch.tensor([[4.0, 4.0, 4.0]]),
@@ -60,11 +66,13 @@ def check_00_3(my_blend: Callable) -> bool:
     )
     mine = tried(my_blend, mask, edit, keep)
     if mine is not None:
-        hint = (
-            "1 is edit here, not keep."
-            if close(mine, blend(1 - mask, edit, keep))
-            else "three tenths of the edit and seven of the rest."
-        )
+        by_variance = mask**0.5 * edit + (1 - mask) ** 0.5 * keep
+        if close(mine, blend(1 - mask, edit, keep)):
+            hint = "1 is edit here, not keep."
+        elif close(mine, by_variance):
+            hint = "that keeps the variance of noise; these are clean, so the shares add up to 1."
+        else:
+            hint = "each pixel takes its share of both pictures; the mask is one of the shares."
         return say(
             close(mine, blend(mask, edit, keep)),
             "a soft mask mixes, and 0 and 1 still choose.",
@@ -89,3 +97,17 @@ def check_00_4(estimate: Callable) -> bool:
         f"{found}.",
         f"{found}; the trust is a * sd^2 over a^2 * sd^2 + s^2.",
     )
+
+
+def check_00_5(guided: Callable) -> bool:
+    """guided(u, c, w) -> the guided estimate, from the one without words and the one with them."""
+    u, c = torch.randn(2, 1, 3, 4, 4, generator=torch.Generator().manual_seed(3))
+    mine = tried(guided, u, c, 4.0)
+    if mine is not None:
+        wrong = {
+            "u and c have changed places: w = 1 has to give c.": close(mine, c + 4 * (u - c)),
+            "w = 1 has to give c, and w = 0 has to give u.": close(mine, c + 4 * (c - u)),
+            "the difference alone is no picture: add it to one.": close(mine, 4 * (c - u)),
+            "start at u and go w times the way to c.": not close(mine, u + 4 * (c - u)),
+        }
+        return advise(wrong, "w beyond 1 exaggerates what the words change.")

@@ -11,6 +11,12 @@ from ...schedule import Schedule
 from .common import advise, check_augmentation, close, say, smooth_pictures, tensor, tried, writes
 
 
+def guide(denoise, loss, x, t):
+    """The package's estimate and gradient, for `attempt`."""
+    seen = loss_guided(denoise, lambda x0_hat, x, t: loss(x0_hat))(x, t)
+    return seen.x0_hat, seen.grad
+
+
 def check_01_1(clean_estimate: Callable) -> bool:
     """clean_estimate(x, eps, t, schedule) -> x0_hat."""
     schedule, t = Schedule.scaled_linear(), 600
@@ -106,21 +112,21 @@ def check_01_5(my_guide: Callable) -> bool:
         return False
     if not isinstance(mine, (tuple, list)) or len(mine) != 2:
         return say(False, "", "give back two things: x0_hat, and the gradient.")
-    guided = loss_guided(denoise, lambda x0_hat, x, t: loss(x0_hat))(x, 300)
-    used, (x0_hat, grad) = len(calls) - 1, mine
+    used, (x0_hat, grad) = len(calls), mine
+    right, right_grad = guide(denoise, loss, x, 300)
     with torch.enable_grad():
         estimate = denoise(x, 300).x0_hat.requires_grad_()
         (short,) = torch.autograd.grad(loss(estimate).sum(), estimate)
     wrong = {
-        "the first is the network's clean estimate, x0_hat.": not close(x0_hat, guided.x0_hat),
+        "the first is the network's clean estimate, x0_hat.": not close(x0_hat, right),
         "that is the gradient at x0_hat: take it at x, through the network.": close(grad, short),
         "one loss a picture: sum them, a mean makes each gradient smaller.": close(
-            2 * tensor(grad), guided.grad
+            2 * tensor(grad), right_grad
         ),
         "the loss grows along the gradient; its sign is turned in the step, not here.": close(
-            -tensor(grad), guided.grad
+            -tensor(grad), right_grad
         ),
-        "torch.autograd.grad of the summed loss, with respect to x.": not close(grad, guided.grad),
+        "torch.autograd.grad of the summed loss, with respect to x.": not close(grad, right_grad),
         "one call of the network is enough: estimate and gradient share it.": used > 1,
     }
     return advise(wrong, "one call, and the estimate knows where to go.")

@@ -6,8 +6,18 @@ import torch
 
 from ...blend import blend
 from ...noise import Noise
+from ...papers.blended import blended_steps
+from ...papers.clip_guidance import Guiding
+from ...sampler import Step
 from ...schedule import Schedule
 from .common import advise, close, say, sized, tensor, tried, writes
+
+
+def blended_step(x, t_next, source, mask, schedule, noise):
+    """The package's blend after a move to level t_next, for `attempt`."""
+    step = Step(0, t_next, t_next, x, x0_hat=x, eps=x, var=0.0, grad=None)
+    steps = blended_steps([step], source, mask, schedule, Guiding(), lambda: noise)
+    return next(steps).x
 
 
 def check_02_1(skip_for: Callable) -> bool:

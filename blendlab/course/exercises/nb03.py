@@ -7,9 +7,17 @@ import torch
 from ...blend import blend
 from ...masks import dilate
 from ...noise import Noise
-from ...sampler import Prediction, sample
+from ...papers.blended_latent import Blending, blended_steps
+from ...sampler import Prediction, last, sample
 from ...schedule import Schedule
 from .common import advise, close, say, tensor, tried, writes
+
+
+def latent_loop(denoise, z, source, mask_small, schedule, timesteps, noise):
+    """The package's latent loop with eta 0, for `attempt`."""
+    masks = [mask_small] * (len(timesteps) - 1)
+    how = Blending(eta=0.0)
+    return last(blended_steps(denoise, z, source, masks, schedule, timesteps, how, noise))
 
 
 def check_03_1(left_over: Callable) -> bool:

@@ -10,6 +10,16 @@ from ...sampler import Prediction
 from .common import advise, check_augmentation, close, sized, smooth_pictures, tensor, tried, writes
 
 
+def nine_guided(net, z, t, token, null, holed, keep, w):
+    """The package's guided estimate from nine channels, for `attempt`."""
+
+    def conditioned(x, t, cond):
+        beside = torch.cat([holed, keep], dim=1).expand(len(x), -1, -1, -1)
+        return Prediction(net(torch.cat([x, beside], dim=1), t, cond))
+
+    return cfg(conditioned, token, null, w)(z, t).x0_hat
+
+
 def check_06_1(ninth: Callable) -> bool:
     """ninth(mask, f) -> (1,1,H/f,W/f), 1 = keep, from the first pixel of each cell."""
     mask = torch.zeros(1, 1, 12, 12)
@@ -118,12 +128,7 @@ def check_06_5(my_nine_guided: Callable) -> bool:
     order = [z, holed, keep]
     both = estimate(order, null), estimate(order, token)
 
-    def conditioned(x, t, cond):
-        return Prediction(
-            net(torch.cat([x, holed.expand_as(x), keep.expand(len(x), -1, -1, -1)], 1), t, cond)
-        )
-
-    right = cfg(conditioned, token, null, 3.0)(z, 500).x0_hat
+    right = nine_guided(net, z, 500, token, null, holed, keep, 3.0)
     swapped = [holed, z, keep]
     guided = lambda u, c, w: u + w * (c - u)  # noqa: E731
     wrong = {

@@ -5,7 +5,16 @@ from collections.abc import Callable
 import torch
 
 from ...noise import Noise
+from ...papers.layout import move_blocks
 from .common import advise, close, say, tensor, tried, writes
+
+
+def exchange(noise, comes, goes, block):
+    """The package's exchange of blocks of one noise (C,h,w), for `attempt`."""
+    origin = torch.arange(noise[0].numel() // block**2)
+    comes, goes = torch.as_tensor(comes), torch.as_tensor(goes)
+    origin[goes], origin[comes] = comes, goes
+    return move_blocks(noise[None], origin[None].to(noise.device), block)[0]
 
 
 def check_07_1(is_permutation: Callable) -> bool:

@@ -1,0 +1,57 @@
+"""data/results/index.md: all saved tables on one page, a section for each paper; an appendix to the
+notebooks.
+
+`blendlab results index` writes it, and so does each table that is saved from the command line.
+Nothing is measured here. Next: results.py.
+"""
+
+from .. import files
+from . import exemplars, latent_blending, noise_editing, pixel_blending, results, sweeps, tables
+
+SECTIONS = {
+    "Blended Diffusion, 2111.14818 (notebooks 01 and 02)": pixel_blending,
+    "Blended Latent Diffusion, 2206.02779 (notebooks 03 to 05)": latent_blending,
+    "Paint by Example, 2211.13227 (notebook 06)": exemplars,
+    "Initial Image Editing, 2305.03382 (notebook 07)": noise_editing,
+    "The networks, and edits in general (notebooks 00 and 08)": tables,
+    "How settings were chosen": sweeps,
+}
+
+
+def write() -> str:
+    """Write the page of the tables that are saved; returns its text."""
+    text = page()
+    with files.replacing(files.data() / "results" / "index.md") as part:
+        part.write_text(text, encoding="utf-8")
+    return text
+
+
+def page() -> str:
+    """The page as Markdown: of each table what it measures, n, intervals, command and date."""
+    lines = [
+        "# All measured tables",
+        "",
+        "The notebooks show the tables that a lesson needs. Here are all of them, by paper. "
+        "Brackets hold 95% intervals.",
+        "Written by `blendlab results index`; change a table with its command, not here.",
+    ]
+    for title, module in SECTIONS.items():
+        names = [name for name in _made_by(module) if results.saved(name)]
+        lines += ["", f"## {title}"] if names else []
+        for name in names:
+            table = results.load(name)
+            lines += ["", f"### {name}", "", repr(results.table(table)), "", _when(table)]
+            lines += ["", f"![Figure of the table {name}]({name}.png)"] if "figure" in table else []
+    return "\n".join(lines) + "\n"
+
+
+def _made_by(module):
+    """The names of the tables that a module measures, in its order."""
+    return [name for name, recipe in results.TABLES.items()
+            if recipe.function.__module__ == module.__name__]  # fmt: skip
+
+
+def _when(table):
+    versions = ", ".join(f"{package} {number}" for package, number in table["versions"].items())
+    day = f"On {table['date']}" if "date" in table else "The date was not kept"
+    return f"{day}, with {versions}."
