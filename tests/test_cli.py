@@ -12,7 +12,7 @@ from PIL import Image
 
 from blendlab import cli
 
-COMMANDS = ["edit", "rank", "world", "train", "results", "doctor"]
+COMMANDS = ["edit", "rank", "world", "train", "results", "leaderboard", "doctor"]
 
 
 @pytest.fixture
