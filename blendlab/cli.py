@@ -160,8 +160,7 @@ def world(
 @app.command()
 def train(
     name: Annotated[
-        str,
-        typer.Argument(help="autoencoder, judge, latent, clip, pixel, exemplar; all: in order."),
+        str, typer.Argument(help="autoencoder, judge, latent, clip, pixel, exemplar, inpaint; all.")
     ],
     steps: Annotated[
         int | None, typer.Option(help="How many; may change when a run is resumed.")

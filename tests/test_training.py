@@ -368,6 +368,8 @@ def runs(tmp_path_factory):
     folder["pixel"] = training.main("pixel", out=out / "p", widths=(8, 16, 32), **rest)
     start = {"latent": folder["latent"], "clip": folder["clip"]}
     folder["exemplar"] = training.main("exemplar", out=out / "e", **start, **rest)
+    start = {"latent": folder["latent"]}
+    folder["inpaint"] = training.main("inpaint", out=out / "i", **start, **rest)
     assert set(folder) == set(training.JOBS)
     return folder
 

@@ -148,6 +148,9 @@ def network(name: str, **place):
 
 def folder(name: str) -> Path:
     """Where a network lies; a sentence where it was not trained yet."""
+    if name != INPAINT and name not in cards.SHIPPED:
+        known = ", ".join([*cards.SHIPPED, INPAINT])
+        raise ValueError(f"methods are compared with the networks {known}, not {name!r}")
     places = [cards.WEIGHTS / name] + [Path("runs/inpaint/export")] * (name == INPAINT)
     for place in places:
         if place.is_dir():
@@ -174,7 +177,9 @@ def _algorithm_2(ask, model, clip):
     return blended(model, clip, ask.image, ask.mask, ask.prompt, ranking=None, **ask.how)
 
 
-@method("tinyworld", "tinyworld-clip", keeps=False, name="paint_by_word", steps=150)
+@method(
+    "tinyworld", "tinyworld-clip", keeps=False, name="paint_by_word", steps=150, augmentations=4
+)
 def _paint_by_word(ask, pipe, clip, **how):
     """PaintByWord++: latents that CLIP optimises (the paper: 500 steps)."""
     how = how | ask.how
@@ -235,7 +240,9 @@ def _exemplar(ask, pipe):
 @method(INPAINT, name="inpaint")
 def _inpaint(ask, pipe):
     """A network with nine channels, trained for inpainting with words (GLIDE, SD inpainting)."""
-    how = cards.settings(pipe, "inpaint") | dict(num_images_per_prompt=ask.n, output_type="pt")
+    numbers = FALLBACK | cards.settings(pipe, "inpaint")
+    how = dict(num_inference_steps=numbers["steps"], guidance_scale=numbers["w"])
+    how |= dict(num_images_per_prompt=ask.n, output_type="pt")
     draws = [torch.Generator().manual_seed(ask.seed * 1009 + i) for i in range(ask.n)]
     return 2 * pipe(ask.prompt, ask.image / 2 + 0.5, ask.mask, generator=draws, **how).images - 1
 

@@ -4,8 +4,9 @@ section 5) on tinyworld, whose judge guides nothing and whose scenes have a trut
     blendlab results precision --methods "blended,blended_latent*" --scenes 10 --batch 4
 
 Random boxes with sides of a fifth to a half of the picture's, a random class as prompt, a batch of
-results for each. Each scene of each method is a file, so a run that was killed goes on, and several
-processes share the scenes. Next: methods.py, what is compared; leaderboard.py, the page.
+results for each. Each scene of each method is a file, so a run that was killed goes on. Processes
+share the scenes: `accelerate launch -m blendlab ...` on GPUs, on CPUs `torchrun --nproc_per_node 2
+-m blendlab ...`. Next: methods.py, what is compared; leaderboard.py.
 """
 
 import json
@@ -28,7 +29,7 @@ from ..options import number
 from ..rank import rank
 from ..warps import warp
 from ..world.noise import uniform
-from . import metrics, results
+from . import metrics, pages, results
 from .exemplars import frame
 from .methods import INPAINT, Ask, Method, added, chosen, folder, network
 from .pixel_blending import complete
@@ -359,9 +360,7 @@ def _there(method):
 
 
 def table(run: Run, records: dict, methods=None, add=None) -> dict:
-    """The table of all records, as results.Table shows it; leaderboard.py writes it."""
-    from . import leaderboard
-
+    """The table of all records, as results.Table shows it; pages.py writes it."""
     asked = {"--task": run.task, "--methods": methods, "--add": add}
     usual = {"--task": "add", "--methods": None, "--add": None}
     words = [f"{k} {v}" for k, v in asked.items() if v != usual[k]]
@@ -382,22 +381,16 @@ def table(run: Run, records: dict, methods=None, add=None) -> dict:
     made["rows"] = [{"label": name} | intervals(each) for name, each in records.items()]
     for row in made["rows"]:
         one = made | {"rows": [row], "identity": records[row["label"]][0]["identity"]}
-        leaderboard.write_row(run.out / row["label"], one)
-    leaderboard.write(run.out, made, records)
+        pages.write_row(run.out / row["label"], one)
+    pages.write(run.out, made, records)
     return made
-
-
-def scene_means(records: list[dict]) -> dict[str, list]:
-    """{column: the mean of each scene's results, or None where it has none}."""
-    columns = dict.fromkeys(column for record in records for column in record["outcomes"])
-    return {c: [_mean(record["outcomes"].get(c, [])) for record in records] for c in columns}
 
 
 def intervals(records: list[dict]) -> dict[str, list]:
     """{column: (value, low, high)} over scenes."""
     return {
         column: [results._short(x) for x in interval(values, not column.endswith(")"))]
-        for column, values in scene_means(records).items()
+        for column, values in pages.scene_means(records).items()
     }
 
 
@@ -426,11 +419,6 @@ def interval(values: list, share: bool = False) -> tuple[float, float, float]:
 
 def _average(values, axis):
     return values.mean(axis=axis)
-
-
-def _mean(values):
-    values = [v for v in values if v is not None]
-    return sum(values) / len(values) if values else None
 
 
 def _plain(value):
