@@ -140,7 +140,7 @@ def network(name: str, **place):
     from diffusers import StableDiffusionInpaintPipeline
 
     pipe = StableDiffusionInpaintPipeline.from_pretrained(
-        folder(name), local_files_only=True, use_safetensors=True, torch_dtype=torch.float32
+        folder(name), local_files_only=True, use_safetensors=True
     )
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(place.get("device") or ("cuda" if torch.cuda.is_available() else "cpu"))
