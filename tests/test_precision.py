@@ -97,6 +97,16 @@ def test_diversity_agrees_with_lpips():
     assert metrics.diversity(distance, torch.cat([a, b, c])) == pytest.approx(expected, rel=1e-4)
 
 
+def test_one_look_at_each_picture_gives_the_mean_of_all_pairs(few):
+    from blendlab.networks.perceptual import encoder_distance
+
+    vae = precision.network("tinyworld").vae
+    images = metrics.tasks(5).truth
+    pairs = metrics.diversity(encoder_distance(vae), images)
+    assert precision.spread(vae, images) == pytest.approx(pairs, rel=1e-4)
+    assert math.isnan(precision.spread(vae, images[:1]))
+
+
 def test_masks_without_inside_or_outside_are_named():
     picture, mask = torch.zeros(1, 3, 8, 8), torch.zeros(1, 1, 8, 8)
     for measure in (metrics.truth_error, metrics.light_error):
@@ -182,7 +192,7 @@ def test_the_truth_is_right_complete_and_without_error(few, loaded):
     clip = precision.network("tinyworld-clip")
     distance = lambda a, b: (a - b).abs().mean((1, 2, 3))  # noqa: E731
     truths = drawn.tasks.truth.expand(3, -1, -1, -1)
-    found = precision.outcomes("add", drawn, truths, judge, clip, distance)
+    found = precision.outcomes("add", drawn, truths, judge, clip, distance, lambda x: 0.0)
     assert found["batch precision"].all() and found["best result"].tolist() == [True]
     assert (
         found["truth error (of range)"].tolist()
@@ -198,7 +208,7 @@ def test_a_perfect_removal_leaves_nothing_and_the_source_everything():
     empty = torch.zeros(1, 64, 64, dtype=torch.long)
     judge, distance = Knows(empty, empty), lambda a, b: (a - b).abs().mean((1, 2, 3))
     images = torch.cat([drawn.tasks.truth, drawn.tasks.image])
-    found = precision.outcomes("remove", drawn, images, judge, None, distance)
+    found = precision.outcomes("remove", drawn, images, judge, None, distance, None)
     assert found["shadow left (1 is all)"].tolist() == pytest.approx([0, 1], abs=1e-4)
     assert found["gone"].all()
 

@@ -24,14 +24,14 @@ from .. import cards, files, world
 from ..blend import blend
 from ..course import viz
 from ..networks.judge import to_size
-from ..networks.perceptual import encoder_distance
+from ..networks.perceptual import encoder_distance, encoder_features
 from ..options import number
 from ..rank import rank
 from ..warps import warp
 from ..world.noise import uniform
 from . import metrics, pages, results
 from .exemplars import frame
-from .methods import INPAINT, Ask, Method, added, chosen, folder, network
+from .methods import Ask, Method, added, chosen, folder, network
 from .pixel_blending import complete
 from .tables import part, progress, seen_inside, side
 
@@ -135,7 +135,7 @@ def _simple():
 # One scene of one method
 
 
-def outcomes(task: str, drawn: Drawn, images: Tensor, judge, clip, distance) -> dict:
+def outcomes(task: str, drawn: Drawn, images: Tensor, judge, clip, distance, spread) -> dict:
     """{column: one value for each of the results}, and what belongs to the scene as a whole."""
     n, tasks = len(images), part(drawn.tasks, [0] * len(images))
     image, mask, truth = tasks.image, tasks.mask, tasks.truth
@@ -163,9 +163,24 @@ def outcomes(task: str, drawn: Drawn, images: Tensor, judge, clip, distance) -> 
         "best result": seen["class"][order[:1]],
         "class and colour": seen["class and colour"],
         "complete": complete(judge, images, tasks),
-        SPREAD: torch.tensor([metrics.diversity(distance, right)] if n > 1 else []),
+        SPREAD: torch.tensor([spread(right)] if n > 1 else []),
         "CLIP distance (1 - cos)": liked,
     } | each
+
+
+def spread(vae, images: Tensor) -> float:
+    """metrics.diversity by perceptual.encoder_distance, with one look at each picture.
+
+    Of n vectors, the squared distances of all pairs sum to n times the sum of their squares minus
+    the square of their sum.
+    """
+    n, levels = len(images), []
+    if n < 2:
+        return math.nan
+    for f in encoder_features(vae, images):  # (n,d,h,w)
+        pairs = n * f.square().sum() - f.sum(0).square().sum()
+        levels.append(pairs / f[0, 0].numel() / (n * (n - 1) / 2))
+    return torch.stack(levels).mean().item()
 
 
 def admitted(method: Method, made, ask: Ask) -> Tensor:
@@ -186,7 +201,7 @@ def admitted(method: Method, made, ask: Ask) -> Tensor:
             f"{method.name} returned values from {images.min():.2f} to {images.max():.2f}: "
             "pictures are in [-1,1], so clamp or rescale them"
         )
-    error = metrics.background_error(images, ask.image, ask.mask).max().item()
+    error = metrics.background_error(images, ask.image, ask.mask).mean().item()
     if method.keeps and error > KEPT:
         raise ValueError(
             f"{method.name} changed the background by {error:.2f} of the range (allowed: {KEPT}): "
@@ -245,7 +260,9 @@ class Run:
         if name not in self.loaded:
             rank = os.environ.get("LOCAL_RANK")
             many = rank is not None and torch.cuda.is_available()
-            self.loaded[name] = network(name, **({"device": f"cuda:{rank}"} if many else {}))
+            place = {"device": f"cuda:{rank}"} if many else {}
+            place |= {"device": "cpu"} if name == "tinyworld-judge" else {}  # as the results are
+            self.loaded[name] = network(name, **place)
         return self.loaded[name]
 
     def identity(self, method: Method) -> dict:
@@ -266,9 +283,8 @@ class Run:
                 made = method(ask, *loaded)
             images = admitted(method, made, ask)
             seconds = time.perf_counter() - start
-            distance = self.distance()
-            judging = self.network("tinyworld-judge"), self.network("tinyworld-clip"), distance
-            found = outcomes(self.task, drawn, images, *judging)
+            judging = self.network("tinyworld-judge"), self.network("tinyworld-clip")
+            found = outcomes(self.task, drawn, images, *judging, *self.distances())
         found |= {"a picture (s)": [seconds / self.batch], "a batch (s)": [seconds]}
         found |= {"parameters (M)": [parameters(loaded) / 1e6], "side (pixels)": [images.shape[-1]]}
         self.keep(method, i, drawn, images, {
@@ -279,10 +295,14 @@ class Run:
             "outcomes": {column: [_plain(v) for v in values] for column, values in found.items()},
         })  # fmt: skip
 
-    def distance(self):
-        both = encoder_distance(self.network("tinyworld").vae)
-        device = self.network("tinyworld").device
-        return lambda a, b: both(a.to(device), b.to(device)).cpu()
+    def distances(self):
+        """Of two batches of pictures on the CPU, and the mean of all pairs of one batch."""
+        pipe = self.network("tinyworld")
+        both, device = encoder_distance(pipe.vae), pipe.device
+        return (
+            lambda a, b: both(a.to(device), b.to(device)).cpu(),
+            lambda x: spread(pipe.vae, x.to(device)),
+        )
 
     def keep(self, method, i, drawn, images, record):
         """The picture first: a record without its picture does not count."""
@@ -322,9 +342,10 @@ def run(methods=None, scenes=SCENES, batch=BATCH, task="add", out="runs/precisio
         number(name, value)
         if not 1 <= value <= most:
             raise ValueError(f"{name} is {value}; take 1 to {most}")
-    listed = added(add) if add else []
-    listed = listed + chosen(methods) if methods or not add else listed
-    listed = [one for one in listed if methods or _there(one)]
+    listed = {one.name: one for one in (added(add) if add else [])}
+    if methods or not add:
+        listed |= {one.name: one for one in chosen(methods) if methods or _there(one)}
+    listed = list(listed.values())
     run = Run(task, scenes, batch, Path(out), {})
     identities = {one.name: run.identity(one) for one in listed}
 
@@ -351,7 +372,7 @@ def run(methods=None, scenes=SCENES, batch=BATCH, task="add", out="runs/precisio
 def _there(method):
     """Whether the networks of a method are here; the one for inpainting does not ship."""
     try:
-        return bool([folder(name) for name in method.needs if name == INPAINT] or True)
+        return all(folder(name) for name in method.needs)
     except FileNotFoundError:
         return False
 
