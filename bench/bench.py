@@ -33,6 +33,7 @@ import torch
 import blendlab as bl
 from blendlab import cards
 from blendlab.measuring import results
+from blendlab.papers import decoder
 from blendlab.papers.blended_latent import FALLBACK
 
 HERE = Path(__file__).parent
@@ -44,6 +45,8 @@ NETWORKS = (("text_encoder", "forward"), ("vae", "encode"), ("unet", "forward"),
 RATIOS = (
     ("edit", "networks", "our edit / its network calls alone"),
     ("preset", "diffusers", "our edit like diffusers / diffusers' inpainting"),
+    ("guided", "twice", "guided edit in pixels / the same with two network passes a step"),
+    ("tuned", "plain", "decoder tuning / the plain loop, to the same loss"),
 )
 
 
@@ -68,7 +71,14 @@ def contests(quick: bool, large: bool) -> list[Contest]:
     for.
     """
     gpu = torch.cuda.is_available()
-    chosen = [Contest("tinyworld", tinyworld, latent_edits, steps=2 if quick else None)]
+    if quick:
+        chosen = [Contest("tinyworld", tinyworld, latent_edits, steps=2)]
+    else:
+        chosen = [
+            Contest("tinyworld", tinyworld, latent_edits, (1, 4, 24)),
+            Contest("tinyworld-pixel", tinyworld_pixel, guided_edits),
+            Contest("tinyworld", tinyworld, tunings, (1,)),
+        ]
     if large or gpu and not quick:
         size = ((1, 4), 50) if gpu else ((1,), 1)
         chosen.append(
@@ -102,6 +112,57 @@ def latent_edits(pipe, n, steps):
     asked = dict(strength=1.0, num_inference_steps=steps, guidance_scale=w, num_images_per_prompt=n)
     runs["diffusers"] = lambda: theirs(PROMPT, image / 2 + 0.5, mask, output_type="pt", **asked)
     return runs
+
+
+def guided_edits(model, n, steps):
+    """Edits in pixels, and the same as the authors' code makes them (image_editor.py:150-235): one
+    pass of the network for the gradient, and another one for the move.
+    """
+    clip = bl.load("tinyworld-clip", device=model.device)
+    size, kind = model.unet.config.sample_size, type(model.unet)
+    image = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    mask = bl.masks.from_box((0.25, 0.25, 0.75, 0.75), (size, size))
+    how = dict(n=n, ranking=None) | ({"steps": steps} if steps else {})
+
+    def guided():
+        return bl.blended(model, clip, image, mask, PROMPT, **how)
+
+    def twice():
+        once = kind.forward
+
+        def both(network, *args, **kwargs):
+            with torch.no_grad():
+                once(network, *args, **kwargs)
+            return once(network, *args, **kwargs)
+
+        with mock.patch.object(kind, "forward", both):
+            return guided()
+
+    return {"guided": guided, "twice": twice}
+
+
+TUNED = dict(lr=7e-4, blocks=2)  # what the plain loop is compared with
+
+
+def tunings(pipe, n, steps):
+    """Decoder tuning for an edit: the last blocks only, what comes before them computed once, as
+    many steps as reach the loss of the plain loop (all of the decoder, nothing reused).
+    """
+    numbers = decoder.FALLBACK["weights"] | cards.settings(pipe, "reconstruct").get("weights", {})
+    steps = steps or numbers["steps"]
+    size = pipe.unet.config.sample_size * pipe.vae_scale_factor
+    image = bl.world.render(bl.world.sample(1, seed=bl.world.HELD_OUT), size).image
+    mask = bl.masks.from_box((0.25, 0.25, 0.75, 0.75), (size, size))
+    edit = bl.blended_latent(pipe, image, mask, PROMPT, n=n)
+
+    def tune(**how):
+        return bl.reconstruct(pipe, edit, image, mask, plateau=0.0, precision="float32", **how)
+
+    slow = dict(steps=steps, lr=numbers["lr"], blocks="all", reuse=False)
+    target = tune(**slow).settings["loss"][-1]
+    losses = tune(**TUNED, steps=2 * steps).settings["loss"]
+    enough = 1 + next(i for i, loss in enumerate(losses) if loss <= target)
+    return {"tuned": lambda: tune(**TUNED, steps=enough), "plain": lambda: tune(**slow)}
 
 
 def inpainting(pipe):
@@ -175,6 +236,10 @@ def replay(pipe, calls):
 def tinyworld():
     """The model that ships, in float32."""
     return bl.load("tinyworld")
+
+
+def tinyworld_pixel():
+    return bl.load("tinyworld-pixel")
 
 
 def sd15_sized():
@@ -295,6 +360,25 @@ def training_rows(pairs: int) -> list[dict]:
     return [ratio("two training steps of the latent model, now / before", taken, "now", "before")]
 
 
+# Imports
+
+
+def import_rows(pairs: int) -> list[dict]:
+    """The row of import times, each in a process of its own; B imports PyTorch alone."""
+
+    def importing(name):
+        words = [sys.executable, "-c", f"import {name}"]
+        return lambda: subprocess.run(
+            words, check=True, env=os.environ | {"PYTHONPATH": str(HERE.parent)}
+        )
+
+    runs = {name: importing(name) for name in ("blendlab", "torch")}
+    for run in runs.values():
+        run()  # files are read from the disk once
+    taken = take_turns(runs, pairs)
+    return [ratio("import blendlab / import torch", taken, "blendlab", "torch")]
+
+
 # Measuring
 
 
@@ -329,11 +413,15 @@ def rows(label: str, taken: dict[str, list[float]], calls: dict[str, Counter]) -
     asked.
     """
     return [
-        ratio(f"{label}, {calls[a]['unet.forward']} UNet calls: {what}", taken, a, b)
+        ratio(f"{label}, {_asked(calls[a])}{what}", taken, a, b)
         | {"calls": {"A": calls[a], "B": calls[b]}}
         for a, b, what in RATIOS
         if a in taken and b in taken
     ]
+
+
+def _asked(calls):
+    return f"{calls['unet.forward']} UNet calls: " if calls["unet.forward"] else ""
 
 
 def ratio(label: str, taken: dict[str, list[float]], a: str, b: str) -> dict:
@@ -365,7 +453,7 @@ def short(x: float) -> float:
     return float(f"{x:.5g}")
 
 
-def measure(chosen: list[Contest], pairs: int, command: str, training=False) -> dict:
+def measure(chosen: list[Contest], pairs: int, command: str, training=False, imports=False) -> dict:
     """Run the contests and return the table with all that was measured, and notes on what one must
     know.
     """
@@ -391,6 +479,9 @@ def measure(chosen: list[Contest], pairs: int, command: str, training=False) -> 
             )
         if "random" in contest.label:
             notes.append(f"{contest.label}: good for seconds, not for pictures.")
+    if imports:
+        print("imports ...", file=sys.stderr)
+        table += import_rows(pairs)
     if training:
         print("training steps ...", file=sys.stderr)
         table += training_rows(pairs)
@@ -452,7 +543,8 @@ def main(argv=None):
 
     flags = [f"--{name}" for name in ("quick", "large", "training") if getattr(asked, name)]
     command = " ".join(["python bench/bench.py", f"--pairs {pairs}", *flags])
-    result = measure(contests(asked.quick, asked.large), pairs, command, asked.training)
+    chosen = contests(asked.quick, asked.large)
+    result = measure(chosen, pairs, command, asked.training, imports=not asked.quick)
     results.save(result, asked.out)
     print(markdown(result))
 

@@ -60,6 +60,7 @@ __all__ = [
     "load",
     "loss_guided",
     "masks",
+    "metrics",
     "models",
     "paint_by_word",
     "rank",
@@ -73,9 +74,10 @@ __all__ = [
 
 
 def __getattr__(name):
-    """Plotting is imported when it is first used: matplotlib is slow to arrive."""
-    if name == "viz":
+    """Plots and metrics are imported when they are first used: matplotlib is slow to arrive."""
+    places = {"viz": ".course.viz", "metrics": ".measuring.metrics"}
+    if name in places:
         from importlib import import_module
 
-        return import_module(".course.viz", __name__)
+        return import_module(places[name], __name__)
     raise AttributeError(f"blendlab has no {name!r}; it has {', '.join(__all__)}")

@@ -1,4 +1,4 @@
-"""The command line: blendlab edit | rank | world | train | results | doctor, each a few lines.
+"""The command line: blendlab edit | rank | world | train | results | leaderboard | doctor.
 
 No paper. Read next: papers/blended_latent.py, which `edit` calls.
 """
@@ -172,8 +172,7 @@ def world(
 @app.command()
 def train(
     name: Annotated[
-        str,
-        typer.Argument(help="autoencoder, judge, latent, clip, pixel, exemplar; all: in order."),
+        str, typer.Argument(help="autoencoder, judge, latent, clip, pixel, exemplar, inpaint; all.")
     ],
     steps: Annotated[
         int | None, typer.Option(help="How many; may change when a run is resumed.")
@@ -243,17 +242,36 @@ def results(
         bool, typer.Option(help="Write data/results/NAME.json if all tasks are measured.")
     ] = True,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Write this file instead, whatever n is.")
+        Path | None,
+        typer.Option("--out", "-o", help="Write this file instead; of precision, the folder."),
+    ] = None,
+    methods: Annotated[
+        str | None, typer.Option(help="Of precision: names or patterns, commas between.")
+    ] = None,
+    scenes: Annotated[int, typer.Option(min=1, help="Of precision: how many.")] = 50,
+    batch: Annotated[int, typer.Option(min=1, help="Of precision: results of a scene.")] = 24,
+    task: Annotated[str, typer.Option(help="Of precision: add or remove an object.")] = "add",
+    add: Annotated[
+        Path | None, typer.Option(help="Of precision: a file with your own @method.")
     ] = None,
 ):
-    """Make one of the course's tables of measurements again, or a page of them.
+    """Make one of the course's tables of measurements again, a page of them, or compare methods by
+    precision and diversity.
 
     Example: blendlab results edits -n 8
     """
+    if name == "precision":
+        if n is not None or not save:
+            raise Refused("precision has --scenes and --batch, and keeps what it measures")
+        return compare(methods, scenes, batch, task, out or Path("runs/precision"), add)
+    if (methods, scenes, batch, task, add) != (None, 50, 24, "add", None):
+        raise Refused("--methods, --scenes, --batch, --task and --add are of precision")
     from .measuring import index, report, results
 
     if name is None:
         print(results.listing())
+        print("precision (--methods, --scenes, --batch, --task add or remove, --add FILE)")
+        print("  Editing methods side by side: precision, diversity, background, light, time.")
     elif name == "index":
         print(index.write() if save else index.page())
     elif name == "phenomena":
@@ -268,6 +286,30 @@ def results(
         print(results.table(results.measure(name, n)))
         if save:
             print(f"Not saved: n is {n}, the table has {results.TABLES[name].n}; -o FILE saves it.")
+
+
+def compare(*asked):
+    """Run precision.py and print its table, where no other process still has scenes to make."""
+    from .measuring import precision, results
+
+    table = precision.run(*asked)
+    print(results.table(table) if table else "other processes still have scenes to make")
+
+
+@app.command()
+def leaderboard(
+    folder: Annotated[Path, typer.Argument(help="Where the rows are, in folders below it.")],
+):
+    """Merge rows that `blendlab results precision` made into one page.
+
+    Example: blendlab leaderboard class/
+    """
+    from .measuring import leaderboard, results
+
+    table, refused = leaderboard.merge(folder)
+    print(results.table(table))
+    for reason in refused:
+        print(f"Refused: {reason}")
 
 
 @app.command()

@@ -29,9 +29,9 @@ import blendlab as bl
 from blendlab.papers.blended_latent import Blending
 from blendlab.papers.clip_guidance import Guiding
 from blendlab.papers.exemplar import Painting
-from blendlab.walk import Drawing
 from blendlab.papers.layout import Arranging
 from blendlab.papers.paint_by_word import Optimising
+from blendlab.walk import Drawing
 
 PACKAGE = Path(bl.__file__).parent
 FIX = re.compile(

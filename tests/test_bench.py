@@ -42,7 +42,7 @@ def test_the_program_prints_its_table_and_saves_all_that_was_measured(
     )
 
     # Every ratio is that of the seconds beside it, and both contestants asked the UNet as often.
-    assert len(saved["rows"]) == 2 * len(bench.RATIOS)  # n=1 and n=4
+    assert len(saved["rows"]) == 2 * 2  # n=1 and n=4, two ratios
     for row in saved["rows"]:
         a, b = row["seconds"]["A"], row["seconds"]["B"]
         ratios = [x / y for x, y in zip(a, b, strict=True)]
@@ -72,6 +72,30 @@ def test_the_networks_alone_are_called_as_the_edit_calls_them(pipe):
     assert "forward" not in vars(pipe.unet) and "encode" not in vars(
         pipe.vae
     )  # nothing is left behind
+
+
+def test_two_passes_a_step_make_the_same_picture_with_twice_the_calls(tmp_path):
+    model = bench.tinyworld_pixel()
+    runs = bench.guided_edits(model, n=1, steps=2)
+    once, twice = (
+        Counter(call[:2] for call in bench.network_calls(model, runs[name]))["unet", "forward"]
+        for name in ("guided", "twice")
+    )
+    assert twice == 2 * once > 0
+    assert torch.equal(runs["guided"]().tensor, runs["twice"]().tensor)
+
+
+def test_decoder_tuning_is_compared_at_the_same_loss():
+    pipe = bench.tinyworld()
+    runs = bench.tunings(pipe, n=1, steps=20)
+    tuned, plain = (runs[name]().settings["loss"] for name in ("tuned", "plain"))
+    assert len(plain) == 20 and plain[-1] < plain[0]
+    assert tuned[-1] <= plain[-1] and tuned[-2] > plain[-1]  # no step more than it takes
+
+
+def test_the_import_is_timed_in_a_process_of_its_own():
+    (row,) = bench.import_rows(1)
+    assert row["label"].startswith("import blendlab") and row["A/B (ratio)"][0] > 0.9
 
 
 def test_contestants_take_turns_there_and_back():

@@ -13,7 +13,7 @@ from PIL import Image
 from blendlab import cli
 from blendlab.errors import Refused, WrongType
 
-COMMANDS = ["edit", "rank", "world", "train", "results", "doctor"]
+COMMANDS = ["edit", "rank", "world", "train", "results", "leaderboard", "doctor"]
 
 
 @pytest.fixture

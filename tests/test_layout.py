@@ -2,6 +2,7 @@
 where told.
 """
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import checkpoints
@@ -151,6 +152,24 @@ def test_shared_out_is_never_worse_than_the_published_choice_for_two_words():
     assert better > 50
 
 
+def test_greedy_sharing_is_the_published_choice():
+    g = torch.Generator().manual_seed(0)
+    for _ in range(200):
+        maps, regions = case(g, most=2)
+        if len(maps) == 1:
+            wanted = [maps[0].argsort(descending=True)[: regions.sum()]]
+        else:
+            wanted = published_choice(maps, regions.sum(1).tolist())
+        for mine, theirs in zip(shared_out(maps, regions, "greedy"), wanted, strict=True):
+            assert set(mine.tolist()) == set(theirs.tolist())
+
+
+def test_greedy_sharing_is_for_two_words_at_most(sd):
+    three = [(word, (i / 3, 0.0, i / 3 + 0.3, 1.0)) for i, word in enumerate(("cat", "car", "bus"))]
+    with pytest.raises(ValueError, match="one word or two, not 3: take 'best'"):
+        layout(sd, "a cat and a car and a bus", three, sharing="greedy", **QUICK)
+
+
 def test_swap_moves_as_the_published_code_does(monkeypatch):
     # exchange_map_perfect_match (utils.py:324-360), written as copies from the old noise, for the
     # same choice of cells
@@ -285,6 +304,29 @@ def test_guidance_adds_to_the_logits_in_the_box(sd, masked):
     torch.testing.assert_close(out, wanted, rtol=0, atol=1e-5)
     torch.testing.assert_close(out[:2], before[:2], rtol=0, atol=1e-5)
     assert not torch.isclose(out[2:], before[2:]).all()
+
+
+def test_the_published_guidance_starts_at_4_508_and_ends_at_nothing(sd, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "blendlab.papers.layout.attend",
+        lambda unet, n, places, shapes, strength, widen: seen.append(strength) or nullcontext(),
+    )
+    layout(sd, "a cat", CAT, guide="mask", strength=1.0, steps=50, w=1.0)
+    assert seen[0] == pytest.approx(4.508) and seen[-1] == 0 and len(seen) == 50
+
+
+def test_a_widened_box_is_a_cell_of_the_layer_wider_on_each_side(sd):
+    g = torch.Generator().manual_seed(0)
+    attn = sd.unet.get_submodule("mid_block.attentions.0.transformer_blocks.0.attn2")
+    hidden, text = torch.randn(1, 64, 32, generator=g), torch.randn(1, 77, 32, generator=g)
+    net, shapes = Wrapped(attn), torch.zeros(1, 8, 8)
+    shapes[0, 3:5, 3:5] = 1
+    before = net(hidden, text)
+    for widen, side in ((False, 2), (True, 4)):
+        with attend(net, 1, [[3]], shapes, 0.5, widen):
+            changed = (net(hidden, text) != before).any(-1)
+        assert changed.sum() == side**2, widen
 
 
 def test_the_soft_shape_falls_off_from_the_middle_of_the_box():

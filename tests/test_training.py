@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,7 @@ def other_process(code, *arguments, **how):
 
 WRITER = """
 import sys, time, torch
+from dataclasses import replace
 from pathlib import Path
 from blendlab.measuring import results
 from blendlab.training import harness
@@ -368,6 +370,8 @@ def runs(tmp_path_factory):
     folder["pixel"] = training.main("pixel", out=out / "p", widths=(8, 16, 32), **rest)
     start = {"latent": folder["latent"], "clip": folder["clip"]}
     folder["exemplar"] = training.main("exemplar", out=out / "e", **start, **rest)
+    start = {"latent": folder["latent"]}
+    folder["inpaint"] = training.main("inpaint", out=out / "i", **start, **rest)
     assert set(folder) == set(training.JOBS)
     return folder
 
@@ -857,3 +861,54 @@ def test_the_second_task_is_not_shipped_and_leaves_no_hook():
     job.fill(0)
     assert {"loss", "squares", "dense"} == set(job.loss(job.batch(0)))
     assert not job.net["unet"].unet.mid_block._forward_hooks
+
+
+def test_the_inpainting_model_opens_in_diffusers_and_was_trained_on_their_order_of_channels(runs):
+    from diffusers import StableDiffusionInpaintPipeline
+
+    from blendlab.training.inpaint import Inpaint
+
+    folder = runs["inpaint"]
+    pipe = StableDiffusionInpaintPipeline.from_pretrained(folder, local_files_only=True)
+    pipe.set_progress_bar_config(disable=True)
+    size = pipe.unet.config.sample_size * pipe.vae_scale_factor
+    image = world.render(world.sample(1, seed=world.HELD_OUT), size=size).image
+    mask = torch.zeros(1, 1, size, size)
+    mask[..., size // 4 : size // 2, size // 4 :] = 1
+    shown = []
+    pipe.unet.register_forward_pre_hook(lambda net, args: shown.append(args[0]))
+    made = pipe("a red cat", image / 2 + 0.5, mask, num_inference_steps=2, output_type="pt").images
+    assert made.shape == image.shape and made.isfinite().all()
+
+    # What their pipeline shows the network beside the noise is what the job trains on.
+    job = Inpaint(latent=runs["latent"], pool=16)
+    job.load(folder)
+    with torch.no_grad():
+        holed = job.encode(image * (1 - mask))
+    keep = torch.nn.functional.interpolate(1 - mask, holed.shape[-2:])
+    z = torch.zeros_like(holed[:, :4])
+    ours = job.joined(z, torch.cat([holed[:, :4], keep], dim=1))
+    theirs = shown[0][:1]
+    assert torch.equal(theirs[:, 4], ours[:, 4])
+    away = (theirs[:, 5:] - ours[:, 5:]) / holed[:, 4:].clamp(min=1e-3)  # a sample, in deviations
+    assert away.abs().max() < 6 and away.abs().mean() < 1.5
+
+    # At first it does not look at them.
+    plain = bl.load(runs["latent"], device="cpu").unet
+    fresh, t = Inpaint(latent=runs["latent"], pool=16).net["unet"].eval(), torch.tensor([300])
+    text = torch.randn(1, 8, plain.config.cross_attention_dim)
+    with torch.no_grad():
+        torch.testing.assert_close(fresh(ours, t, text).sample, plain(z, t, text).sample)
+
+
+def test_the_comparison_of_methods_runs_the_inpainting_model(runs, monkeypatch):
+    from blendlab.measuring import methods, precision, tables
+
+    monkeypatch.setattr(methods, "folder", lambda name: runs["inpaint"])
+    pipe = methods.network(methods.INPAINT, device="cpu")
+    method = methods.METHODS["inpaint"]
+    ask = precision.draw("add", 0, tables.side(pipe)).ask(2, seed=0)
+    with torch.no_grad():
+        made = [precision.admitted(replace(method, keeps=False), method(ask, pipe), ask)
+                for _ in range(2)]  # fmt: skip
+    assert torch.equal(*made) and not torch.equal(*made[0])

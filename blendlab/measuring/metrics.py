@@ -120,6 +120,46 @@ def decibels(error: Tensor) -> Tensor:
     return -20 * error.log10()
 
 
+def truth_error(result: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
+    """(B,) root mean square difference inside the mask, as a share of the range."""
+    _has_inside(mask)
+    return rms((result - truth) / 2, mask)
+
+
+def light_error(result: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
+    """(B,) how far the mean colour inside the mask is from the truth's, as a share of the range."""
+    _has_inside(mask)
+    mean = (mask * (result - truth)).sum((2, 3)) / mask.sum((2, 3))  # (B,3)
+    return mean.abs().mean(1) / 2
+
+
+def stayed_behind(result: Tensor, source: Tensor, truth: Tensor, thing: Tensor) -> Tensor:
+    """(B,) how much of a removed object's shadow or reflection is left: 1 is all, 0 is none.
+
+    truth: the same scene without the object; thing (1 or B,1,H,W): the object itself, which does
+    not count. What the object did to the picture beside itself (more than four grey levels) is
+    looked for in the result, as a projection. NaN where it did nothing, as in the sky.
+    """
+    did = source - truth
+    where = (did.abs().amax(1, keepdim=True) > 8 / 255) & (thing == 0)  # (1 or B,1,H,W)
+    return ((result - truth) * did * where).sum((1, 2, 3)) / (did * did * where).sum((1, 2, 3))
+
+
+def diversity(distance, images: Tensor) -> float:
+    """The mean distance of all pairs of pictures (B,3,H,W); NaN where there are fewer than two.
+
+    distance: a function of two batches that gives (B,), as perceptual.lpips_distance("vgg").
+    """
+    i, j = torch.triu_indices(len(images), len(images), 1)
+    parts = [distance(images[a], images[b]) for a, b in zip(i.split(32), j.split(32), strict=True)]
+    return torch.cat(parts).mean().item() if len(i) else math.nan
+
+
+def _has_inside(mask):
+    if (mask.flatten(1).amax(1) == 0).any():
+        raise ValueError("a mask is black everywhere, so there is nothing inside: leave it out")
+
+
 # Tasks
 
 
@@ -215,6 +255,7 @@ def precision(judge, images: Tensor, tasks: Tasks) -> tuple[Tensor, Tensor]:
 
     images (n,3,S,S): one for each task. The rule is `Judge.agrees`. On the CPU.
     """
+    _has_inside(tasks.mask)
     right, mask = [], tasks.mask.to(images.device)
     for i, (kind, colour) in enumerate(zip(tasks.kind, tasks.colour, strict=True)):
         one = images[i : i + 1], mask[i : i + 1], kind

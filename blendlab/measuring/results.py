@@ -45,21 +45,19 @@ def measure(name: str, n: int | None = None) -> dict:
         raise Refused(f"n is {n!r}; take a whole number from 1 to {MOST}")
     made = recipe.function(n_used, *map(networks.load, recipe.needs))
     rows, figure = made if isinstance(made, tuple) else (made, None)
-    gpu = torch.cuda.is_available()
-    return {
+    head = {
         "name": name,
         "what": recipe.what,
         "command": f"blendlab results {name}" + ("" if is_whole(name, n) else f" -n {n}"),
         "seconds": round(time.perf_counter() - start, 1),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "n": n_used,
-        "device": torch.cuda.get_device_name()
-        if gpu
-        else f"the CPU, threads: {torch.get_num_threads()}",
-        "versions": {package: import_module(package).__version__ for package in PACKAGES},
+    }
+    tail = {
         "weights": {model: fingerprint(model) for model in recipe.needs},
         "rows": [_row(label, columns) for label, columns in rows.items()],
-    } | ({"figure": figure} if figure else {})
+    }
+    return head | machine() | tail | ({"figure": figure} if figure else {})
 
 
 def run(name: str, n: int | None = None, out=None) -> dict:
@@ -78,9 +76,20 @@ def run(name: str, n: int | None = None, out=None) -> dict:
     if figure:
         with files.replacing(path.with_suffix(".png")) as part:
             figure.save(part, "PNG", optimize=True)
-            result["figure"] = _digest(part.read_bytes())
+            result["figure"] = digest(part.read_bytes())
     save(result, path)
     return result
+
+
+def machine() -> dict:
+    """What a table was made on and with."""
+    gpu = torch.cuda.is_available()
+    return {
+        "device": torch.cuda.get_device_name()
+        if gpu
+        else f"the CPU, threads: {torch.get_num_threads()}",
+        "versions": {package: import_module(package).__version__ for package in PACKAGES},
+    }
 
 
 def is_whole(name: str, n: int | None) -> bool:
@@ -116,13 +125,15 @@ def listing() -> str:
     return "\n".join(f"{name} ({_state(name)})\n  {recipe.what}" for name, recipe in TABLES.items())
 
 
-def fingerprint(model: str) -> str:
-    """Twelve hexadecimal digits that change with the files of a shipped model."""
-    found = sorted((cards.WEIGHTS / model).rglob("*.*"))
-    return _digest(b"".join(file.name.encode() + file.read_bytes() for file in found))
+def fingerprint(model: str, place=None) -> str:
+    """Twelve hexadecimal digits that change with the files of a model (in a folder, else the
+    shipped one).
+    """
+    found = sorted((place or cards.WEIGHTS / model).rglob("*.*"))
+    return digest(b"".join(file.name.encode() + file.read_bytes() for file in found))
 
 
-def _digest(content: bytes) -> str:
+def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:12]
 
 
@@ -174,7 +185,7 @@ def _stale(name, table):
         return "made with other weights"
     figure = _path(name).with_suffix(".png")
     if "figure" in table and not (
-        figure.is_file() and _digest(figure.read_bytes()) == table["figure"]
+        figure.is_file() and digest(figure.read_bytes()) == table["figure"]
     ):
         return "its figure is not of this table"
     return "" if table["n"] >= recipe.n else f"of {recipe.n} tasks"

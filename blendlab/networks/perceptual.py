@@ -31,18 +31,19 @@ def encoder_distance(vae):
     """
     vae = latents.precise(vae)
 
-    def features(x):
-        x = vae.encoder.conv_in(x)
-        for level in vae.encoder.down_blocks:
-            x = level(x)
-            yield F.normalize(x, dim=1)
-
     def distance(a, b):
-        both = torch.cat([a, b]).to(next(vae.parameters()).dtype)
-        halves = [f.float().chunk(2) for f in features(both)]
+        halves = [f.chunk(2) for f in encoder_features(vae, torch.cat([a, b]))]
         return torch.stack([(x - y).square().sum(1).mean((1, 2)) for x, y in halves]).mean(0)
 
     return distance
+
+
+def encoder_features(vae, x):
+    """Yield unit feature vectors (B,d,h,w) of pictures, of each level of an encoder."""
+    x = vae.encoder.conv_in(x.to(next(vae.parameters()).dtype))
+    for level in vae.encoder.down_blocks:
+        x = level(x)
+        yield F.normalize(x, dim=1).float()
 
 
 @opening.undisturbed()

@@ -1,7 +1,7 @@
 """How tinyworld's networks are made: `python -m blendlab.training NAME` (or `blendlab train NAME`).
 
 harness.py is the loop, one file per network is its job. Order: autoencoder, then judge and latent,
-which use it; exemplar starts from latent and clip. Read next: harness.py.
+which use it; exemplar starts from latent and clip, inpaint from latent. Read next: harness.py.
 """
 
 from contextlib import contextmanager
@@ -17,6 +17,7 @@ JOBS = {
     "clip": "clip:ClipJob",
     "pixel": "pixel:Pixel",
     "exemplar": "exemplar:Exemplar",
+    "inpaint": "inpaint:Inpaint",
 }
 SHIPPED = {
     "autoencoder": "tinyworld/vae",
@@ -25,6 +26,7 @@ SHIPPED = {
     "clip": "tinyworld-clip",
     "pixel": "tinyworld-pixel",
     "exemplar": "tinyworld-exemplar",
+    "inpaint": "tinyworld-inpaint",  # not in the package yet
 }
 STEPS = {
     "autoencoder": 20000,
@@ -33,6 +35,7 @@ STEPS = {
     "clip": 12000,
     "pixel": 60000,
     "exemplar": 20000,
+    "inpaint": 20000,
 }
 
 

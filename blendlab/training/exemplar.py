@@ -132,9 +132,12 @@ class Exemplar(Job):
         middle = (box[:, [1, 0]] + box[:, [3, 2]]) / 2 * whole.shape[-1]  # (n,2): y, x
         return {
             "maps": torch.cat([whole, holed[:, :4], keep], dim=1).half(),  # (n,4+4+4+1,h,w)
-            "reference": to_bytes(cut(image, box, self.clip.size)),
             "middle": middle.to(torch.int16),
-        }
+        } | self.described(scenes[rows], slot[rows], image, box)
+
+    def described(self, scenes, slot, image, box):
+        """What is told of the object in each hole: here the piece that was cut out."""
+        return {"reference": to_bytes(cut(image, box, self.clip.size))}
 
     def encode(self, image):
         """Mean and deviation of the scaled latents, (n,4+4,h,w)."""
@@ -159,35 +162,25 @@ class Exemplar(Job):
         mean, std, holed, keep = maps.split([4, 4, 4, 1], dim=1)
         posterior, noise = (torch.randn(mean.shape, generator=g).to(self.device) for _ in range(2))
         t = levels(B, g)
-        reference = from_bytes(data["reference"])
+        beside = torch.cat([holed, keep], dim=1)  # (B,5,h,w)
+        drawn = {"z0": mean + std * posterior, "noise": noise, "t": t.to(self.device)}
+        return drawn | {"beside": beside} | self.conditions(data, rand, g)
+
+    def conditions(self, data, rand, g):
+        """The references of a batch, and which of them are told."""
+        B, reference = len(data["reference"]), from_bytes(data["reference"])
         u, bend = rand(B, 6), torch.randn(B, 2, 4, 4, generator=g).to(self.device)
         if self.augment:
             reference = augmented(reference, u, bend)
         said = rand(B if self.null_per == "sample" else 1).expand(B) >= self.null_share
-        beside = torch.cat([holed, keep], dim=1)  # (B,5,h,w)
-        drawn = {"z0": mean + std * posterior, "noise": noise, "t": t.to(self.device)}
-        return drawn | {"beside": beside, "reference": reference, "said": said}
+        return {"reference": reference, "said": said}
 
     def loss(self, batch):
         t = batch["t"]
         z, target, weight = noised(self.scheduler, batch["z0"], batch["noise"], t)
 
-        # The condition: what the reference says, or the null vector.
-        with torch.no_grad():
-            mean, std = (
-                torch.tensor(v, device=self.device).view(3, 1, 1)
-                for v in (self.clip.mean, self.clip.std)
-            )
-            seen = features(
-                self.tower, ((batch["reference"] + 1) / 2 - mean) / std, self.tower.config.tokens
-            )
-        head = self.net["head"]
-        tokens = torch.where(
-            batch["said"][:, None, None], head(seen), head.uncond_vector
-        )  # (B,L,d)
-
-        z = torch.cat([z, batch["beside"]], dim=1)  # (B,9,h,w)
-        v = self.net["unet"](z, t, tokens).sample.float()
+        z = self.joined(z, batch["beside"])  # (B,9,h,w)
+        v = self.net["unet"](z, t, self.tokens(batch)).sample.float()
         squares = (v - target).square()  # (B,4,h,w)
         inside = 1 - batch["beside"][:, -1:]
         emphasis = 1 + EMPHASIS * inside
@@ -197,6 +190,22 @@ class Exemplar(Job):
             "v": squares.mean(),
             "hole": (squares * inside).sum() / (4 * inside.sum()).clamp(min=1),
         }
+
+    def joined(self, z, beside):
+        return torch.cat([z, beside], dim=1)
+
+    def tokens(self, batch):
+        """The condition (B,L,d): what the reference says, or the null vector."""
+        with torch.no_grad():
+            mean, std = (
+                torch.tensor(v, device=self.device).view(3, 1, 1)
+                for v in (self.clip.mean, self.clip.std)
+            )
+            seen = features(
+                self.tower, ((batch["reference"] + 1) / 2 - mean) / std, self.tower.config.tokens
+            )
+        head = self.net["head"]
+        return torch.where(batch["said"][:, None, None], head(seen), head.uncond_vector)
 
     @torch.no_grad()
     def sheet(self):

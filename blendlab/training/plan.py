@@ -14,16 +14,25 @@ from pathlib import Path
 
 from .. import files
 from ..errors import Refused
-from . import check, harness, main
+from . import check, harness, main, shipped
 
 # Minutes on one core with fast bf16 multiplication (AMX), in the order in which networks need each
 # other.
-PLAN = {"autoencoder": 180, "judge": 60, "clip": 180, "latent": 900, "exemplar": 480, "pixel": 720}
+PLAN = {
+    "autoencoder": 180,
+    "judge": 60,
+    "clip": 180,
+    "latent": 900,
+    "exemplar": 480,
+    "pixel": 720,
+    "inpaint": 360,
+}
 NEEDS = {  # network: {argument of its job: the network whose export it is}
     "judge": {"autoencoder": "autoencoder"},
     "latent": {"autoencoder": "autoencoder"},
     "exemplar": {"latent": "latent", "clip": "clip"},
     "pixel": {"latent": "latent"},
+    "inpaint": {"latent": "latent"},
 }
 
 
@@ -41,7 +50,9 @@ def train_all(out="runs", share=1.0, restart=None, **given) -> None:
         for name, minutes in PLAN.items():
             print(time.strftime("%Y-%m-%d %H:%M"), name, f"{minutes * share:g} minutes", flush=True)
             needs = {key: out / other / "export" for key, other in NEEDS.get(name, {}).items()}
-            main(name, out=out / name, minutes=minutes * share, **needs, **given)
+            # What does not ship has nothing to start from.
+            asked = given if shipped(name).is_dir() else given | {"source": None}
+            main(name, out=out / name, minutes=minutes * share, **needs, **asked)
             done = harness.load_checkpoint(out / name)
             if (
                 not done

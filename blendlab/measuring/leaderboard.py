@@ -1,0 +1,102 @@
+"""The leaderboard of a class: rows that precision.py made on several machines, on one page.
+
+    blendlab results precision --add my_method.py -o anna   # a row and its pictures, in anna/
+    blendlab leaderboard class/            # merges class/anna/..., class/ben/...
+
+Rows that were made with other tasks or networks are refused with the reason. Next: precision.py.
+"""
+
+import html
+import json
+from collections import Counter
+from pathlib import Path
+
+from . import pages, precision
+
+KINDS = {"what": str, "device": str, "command": str, "seconds": float, "n": int}
+
+
+def merge(folder) -> tuple[dict, list[str]]:
+    """Make one table and page of all rows below a folder; returns it, and why rows were refused."""
+    folder, found, refused = Path(folder), {}, []
+    for path in sorted(folder.rglob("row.json")):
+        name = path.parent.relative_to(folder).as_posix()
+        try:
+            found[name] = _read(path)
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            refused.append(f"{name}: no row ({error})")
+    if not found:
+        because = f" ({'; '.join(refused)})" if refused else ""
+        raise ValueError(
+            f"there are no rows below {folder}{because}; make one with `blendlab results precision "
+            f"--add my_method.py -o {folder}/NAME`"
+        )
+    usual = Counter(_asked(one) for one in found.values()).most_common(1)[0][0]
+    now = precision.tasks_of(usual[0])
+    reasons = {name: _reason(one, usual, now) for name, one in found.items()}
+    refused += [f"{name}: {reason}" for name, reason in reasons.items() if reason]
+    kept = {name: found[name] for name, reason in reasons.items() if not reason}
+    if not kept:
+        raise ValueError("every row was refused: " + "; ".join(refused))
+
+    made = _joined(kept) | {"command": f"blendlab leaderboard {folder.name}"}
+    pages.write_table(folder / "leaderboard", made)
+    _page(folder, made, refused)
+    return made, refused
+
+
+def _joined(kept: dict) -> dict:
+    """One table of rows, the most precise first."""
+    rows = [one["rows"][0] | {"label": name} for name, one in kept.items()]
+    rows.sort(key=lambda row: -((row.get("batch precision") or row.get("gone"))[0] or 0))
+    made = {k: v for k, v in next(iter(kept.values())).items() if k != "identity"}
+    weights = {k: v for one in kept.values() for k, v in one["identity"]["weights"].items()}
+    seconds = sum(one["seconds"] for one in kept.values())
+    return made | {"rows": rows, "weights": weights, "seconds": seconds, "device": "their machines"}
+
+
+def _page(folder, made, refused):
+    sheets = [pages.figure(row["label"], [Path(row["label"]) / "sheet.png"], ["its first scenes"])
+              for row in made["rows"]]  # fmt: skip
+    lines = "".join(f"<li>{html.escape(line)}</li>" for line in refused)
+    said = f"<h2>Refused</h2><ul>{lines}</ul>" * bool(refused)
+    body = pages.table_html(made) + "".join(sheets) + said
+    pages.write_text(folder / "leaderboard.html", pages.PAGE.format(title="Leaderboard", body=body))
+
+
+def _read(path):
+    one = json.loads(path.read_text(encoding="utf-8"))
+    (row,) = one["rows"]
+    for column, value in row.items():
+        numbers = isinstance(value, list) and len(value) == 3
+        good = numbers and all(type(x) in (int, float, type(None)) for x in value)
+        if column not in ("label", "first") and not good:
+            raise ValueError(f"{column!r} is {value!r}, not value, low and high")
+    task, *_ = _asked(one)
+    if task not in precision.TASKS or not {"batch precision", "gone"} & row.keys():
+        raise ValueError(f"its task is {task!r}")
+    if not all(type(one[name]) is kind for name, kind in KINDS.items()):
+        raise ValueError(f"{', '.join(KINDS)} are not all there as they should be")
+    return one
+
+
+def _asked(one):
+    """Task, scenes and batch of a row."""
+    return one["identity"]["task"], int(one["n"]), int(one["identity"]["batch"])
+
+
+def _reason(one, usual, now) -> str:
+    """Why a row does not belong here; empty if it does."""
+    for name, mine, others in zip(("task", "scenes", "batch"), _asked(one), usual, strict=True):
+        if mine != others:
+            return f"made with {name} {mine}, the others with {others}"
+    if {key: one["identity"].get(key) for key in now} != now:
+        return "made with other tasks: another version of blendlab"
+    for name, digits in one["identity"]["weights"].items():
+        try:
+            here = precision.weights_of(name)
+        except (FileNotFoundError, ValueError) as error:
+            return f"cannot be checked: {error}"
+        if here != digits:
+            return f"made with another {name} ({digits}; here {here})"
+    return ""

@@ -1,0 +1,271 @@
+"""The editing methods that precision.py compares, each a registered function of a few lines.
+
+    @method("tinyworld")                       # the networks that it is called with, after `ask`
+    def mine(ask, pipe):
+        return bl.blended_latent(pipe, ask.image, ask.mask, ask.prompt, eta=0.5, **ask.how)
+
+A method returns an Edit or a tensor (ask.n,3,S,S) in [-1,1]. It must not look at the truth, and
+never at the judge. Next: precision.py, which runs them; leaderboard.py for a whole class.
+"""
+
+import importlib.util
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .. import cards, files, masks
+from ..blend import blend
+from ..networks import load as networks
+from ..papers.blended import blended
+from ..papers.blended_latent import FALLBACK, PRESETS, blended_latent
+from ..papers.clip_guided import clip_guided
+from ..papers.decoder import reconstruct
+from ..papers.exemplar import exemplar
+from ..papers.paint_by_word import paint_by_word
+from ..papers.repaint import repaint
+from ..warps import warp
+from .exemplars import frame
+
+INPAINT = "tinyworld-inpaint"  # does not ship: `blendlab train inpaint` makes it
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What a method is asked for: n pictures of one scene."""
+
+    image: Tensor  # (1,3,S,S) in [-1,1]
+    mask: Tensor  # (1,1,S,S) in {0,1}, 1 = edit
+    prompt: str  # what is to be inside: "a red mushroom"
+    reference: Tensor  # (1,3,2S,2S) such a thing in another place and light
+    caption: str  # of the picture as it is
+    whole: str  # of the picture to come
+    n: int
+    seed: int
+
+    @property
+    def how(self) -> dict:
+        return dict(n=self.n, seed=self.seed)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A function of an Ask and of the networks in `needs`.
+
+    keeps: it promises the source outside the mask, up to what an autoencoder loses.
+    """
+
+    name: str
+    function: Callable
+    needs: tuple[str, ...]
+    keeps: bool
+    how: dict
+
+    def __call__(self, ask, *loaded):
+        return self.function(ask, *loaded, **self.how)
+
+    @property
+    def what(self) -> str:
+        """What it does, and its options."""
+        said = " ".join((inspect.getdoc(self.function) or "").split())
+        return said + f" Options: {self.how}." * bool(self.how)
+
+    @property
+    def code(self) -> str:
+        """What makes it this method and no other: its source (of yours, the file) and options."""
+        file = Path(self.function.__code__.co_filename)
+        ours = files.PACKAGE in file.parents or not file.is_file()
+        source = inspect.getsource(self.function) if ours else file.read_text(encoding="utf-8")
+        return source + repr(self.how)
+
+
+METHODS: dict[str, Method] = {}
+
+
+def method(*needs: str, name: str | None = None, keeps: bool = True, **how):
+    """Register the decorated function as a method; `how` are more arguments for it."""
+
+    def register(function):
+        label = name or function.__name__
+        if not re.fullmatch(r"\w[\w+.-]*", label):
+            raise ValueError(f"a method is called {label!r}: take letters, digits, +, - and _")
+        if label in METHODS and METHODS[label].function.__module__.startswith("blendlab."):
+            raise ValueError(f"there is a method {label!r} already: give yours another name")
+        METHODS[label] = Method(label, function, needs, keeps, how)
+        return function
+
+    return register
+
+
+def chosen(words: str | None) -> list[Method]:
+    """The methods of a list such as "blended,blended_latent*"; None: all of them."""
+    if words is None:
+        return list(METHODS.values())
+    found = {}
+    for word in words.split(","):
+        names = [name for name in METHODS if fnmatchcase(name, word.strip())]
+        if not names:
+            raise ValueError(f"there is no method {word.strip()!r}; there are {', '.join(METHODS)}")
+        found |= {name: METHODS[name] for name in names}
+    return list(found.values())
+
+
+def added(file) -> list[Method]:
+    """Run a Python file of yours, and return the methods that it registers."""
+    file = Path(file)
+    if not file.is_file() or file.suffix != ".py":
+        raise ValueError(f"{file} is no Python file: name the one that holds your @method")
+    name = f"added_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    new = [one for one in METHODS.values() if one.function.__module__ == name]
+    if not new:
+        raise ValueError(
+            f"{file} registers no method: put @method() over a function, from "
+            "blendlab.measuring.methods"
+        )
+    return new
+
+
+def network(name: str, **place):
+    """A network that methods ask for by name."""
+    if name != INPAINT:
+        return networks.load(name, **place)
+    from diffusers import StableDiffusionInpaintPipeline
+
+    pipe = StableDiffusionInpaintPipeline.from_pretrained(
+        folder(name), local_files_only=True, use_safetensors=True
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(place.get("device") or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def folder(name: str) -> Path:
+    """Where a network lies; a sentence where it was not trained yet."""
+    if name != INPAINT and name not in cards.SHIPPED:
+        known = ", ".join([*cards.SHIPPED, INPAINT])
+        raise ValueError(f"methods are compared with the networks {known}, not {name!r}")
+    places = [cards.WEIGHTS / name] + [Path("runs/inpaint/export")] * (name == INPAINT)
+    for place in places:
+        if place.is_dir():
+            return place
+    fix = cards.SHIPPED.get(name, "blendlab train inpaint")
+    raise FileNotFoundError(f"{name} is not there; make it with `{fix}`")
+
+
+# In pixels
+
+
+@method("tinyworld-pixel", "tinyworld-clip", keeps=False, name="clip_guided")
+def _algorithm_1(ask, model, clip):
+    """Blended Diffusion's algorithm 1: CLIP guides, a loss asks for the background."""
+    start = cards.settings(model, "blended")
+    return clip_guided(
+        model, clip, ask.image, ask.mask, ask.prompt, ranking=None, **(start | ask.how)
+    )
+
+
+@method("tinyworld-pixel", "tinyworld-clip", name="blended")
+def _algorithm_2(ask, model, clip):
+    """Blended Diffusion's algorithm 2: CLIP guides, each step is blended with the source."""
+    return blended(model, clip, ask.image, ask.mask, ask.prompt, ranking=None, **ask.how)
+
+
+@method(
+    "tinyworld", "tinyworld-clip", keeps=False, name="paint_by_word", steps=150, augmentations=4
+)
+def _paint_by_word(ask, pipe, clip, **how):
+    """PaintByWord++: latents that CLIP optimises (the paper: 500 steps)."""
+    how = how | ask.how
+    return paint_by_word(pipe, clip, ask.image, ask.mask, ask.prompt, ranking=None, **how)
+
+
+# In latents
+
+
+def _latent(ask, pipe, **how):
+    """Blended Latent Diffusion."""
+    return blended_latent(pipe, ask.image, ask.mask, ask.prompt, **ask.how, **how)
+
+
+def _preset(ask, pipe, preset):
+    """Blended Latent Diffusion by the rules of an implementation, with this model's w and steps."""
+    numbers = FALLBACK | cards.settings(pipe, "blended_latent")
+    return _latent(ask, pipe, preset=preset, w=numbers["w"], steps=numbers["steps"])
+
+
+method("tinyworld", name="blended_latent")(_latent)
+method("tinyworld", name="blended_latent+resamplings", resamplings=3)(_latent)
+method("tinyworld", name="blended_latent+around", around=1.5)(_latent)
+method("tinyworld", name="blended_latent+shrink", shrink=3)(_latent)
+method("tinyworld", name="blended_latent+paste", paste=True)(_latent)
+for _name in PRESETS:
+    method("tinyworld", name=f"blended_latent-{_name}", preset=_name)(_preset)
+
+
+@method("tinyworld", name="blended_latent+soft")
+def _soft(ask, pipe):
+    """Blended Latent Diffusion with a mask that fades towards its border."""
+    side = ask.mask.shape[-1] // 16 * 2 + 1
+    grey = F.avg_pool2d(ask.mask, side, 1, side // 2, count_include_pad=False) * ask.mask
+    return blended_latent(pipe, ask.image, grey, ask.prompt, soft=True, **ask.how)
+
+
+@method("tinyworld", name="blended_latent+decoder")
+def _decoder(ask, pipe):
+    """Blended Latent Diffusion, then a decoder tuned for each result."""
+    edit = blended_latent(pipe, ask.image, ask.mask, ask.prompt, **ask.how)
+    return reconstruct(pipe, edit, ask.image, ask.mask)
+
+
+@method("tinyworld", keeps=False, name="repaint")
+def _repaint(ask, pipe):
+    """DDIM inversion with the picture's caption, fresh noise in the mask, and down again."""
+    how = dict(image=ask.image, caption=ask.caption, new_seed=ask.seed, refine=1)
+    return repaint(pipe, ask.whole, ask.mask, n=ask.n, **how)
+
+
+@method("tinyworld-exemplar", name="exemplar")
+def _exemplar(ask, pipe):
+    """Paint by Example: a picture of such a thing in place of words."""
+    return exemplar(pipe, ask.image, ask.mask, ask.reference, **ask.how)
+
+
+@method(INPAINT, name="inpaint")
+def _inpaint(ask, pipe):
+    """A network with nine channels, trained for inpainting with words (GLIDE, SD inpainting)."""
+    numbers = FALLBACK | cards.settings(pipe, "inpaint")
+    how = dict(num_inference_steps=numbers["steps"], guidance_scale=numbers["w"])
+    how |= dict(num_images_per_prompt=ask.n, output_type="pt")
+    draws = [torch.Generator().manual_seed(ask.seed * 1009 + i) for i in range(ask.n)]
+    return 2 * pipe(ask.prompt, ask.image / 2 + 0.5, ask.mask, generator=draws, **how).images - 1
+
+
+# Without a network
+
+
+@method(name="naive_paste")
+def _naive_paste(ask):
+    """The picture of such a thing, squeezed into the mask's box: what precision alone likes."""
+    box = torch.tensor([masks.box(ask.mask)])
+    squeezed = F.interpolate(
+        warp(ask.reference, frame(box).inverse()), ask.image.shape[-2:], mode="area"
+    )
+    return blend(ask.mask, edit=squeezed, keep=ask.image).expand(ask.n, -1, -1, -1)
+
+
+@method(name="source")
+def _source(ask):
+    """The floor: the picture as it was."""
+    return ask.image.expand(ask.n, -1, -1, -1)
+
+
+@method(keeps=False, name="truth")
+def _truth(ask):
+    """The ceiling: one of the right answers, which precision.py puts in for this method alone."""

@@ -1,0 +1,109 @@
+"""What precision.py writes: a table as JSON, CSV and Markdown, and a page with the pictures behind
+each number.
+
+Next: leaderboard.py, which merges rows.
+"""
+
+import csv
+import html
+import io
+import random
+from pathlib import Path
+from urllib.parse import quote
+
+from .. import files
+from ..course import viz
+from . import results
+
+SHOWN = 4  # scenes on the sheet of a row
+LOWER = ("truth error", "light off", "seam", "(s)", "background (tinyworld", "shadow", "CLIP")
+
+
+def write(out: Path, made: dict, records: dict) -> None:
+    """The table as JSON, CSV, Markdown and a page with the best, the worst and a random scene for
+    each number.
+    """
+    write_table(out / "precision", made)
+    parts = [_details(label, each) for label, each in records.items()]
+    write_text(
+        out / "precision.html",
+        PAGE.format(title="Precision", body=table_html(made) + "".join(parts)),
+    )
+
+
+def write_table(path: Path, made: dict) -> None:
+    """A table as path.json, path.csv (value, low and high of each column) and path.md."""
+    table, lines = results.Table(made), io.StringIO()
+    write = csv.writer(lines, lineterminator="\n").writerow
+    write(["method"] + [f"{c}{end}" for c in table.columns for end in ("", " low", " high")])
+    for row in made["rows"]:
+        write([row["label"]] + [x for c in table.columns for x in row.get(c) or [None] * 3])
+    results.save(made, path.with_suffix(".json"))
+    write_text(path.with_suffix(".csv"), lines.getvalue())
+    write_text(path.with_suffix(".md"), repr(table) + "\n")
+
+
+def write_row(folder: Path, one: dict) -> None:
+    """What is handed in of a method: row.json, and the pictures of its first scenes."""
+    first = sorted(folder.glob("scene-*.png"))[:SHOWN]
+    with files.replacing(folder / "sheet.png") as file:
+        viz.sheet(first, columns=1).save(file, "PNG")
+    results.save(one, folder / "row.json")
+
+
+def scene_means(records: list[dict]) -> dict[str, list]:
+    """{column: the mean of each scene's results, or None where it has none}."""
+    columns = dict.fromkeys(column for record in records for column in record["outcomes"])
+    return {c: [_mean(record["outcomes"].get(c, [])) for record in records] for c in columns}
+
+
+def _mean(values):
+    values = [v for v in values if v is not None]
+    return sum(values) / len(values) if values else None
+
+
+# HTML
+
+
+def table_html(made):
+    return results.Table(made)._repr_html_()
+
+
+def _details(label, records):
+    """For each number of a method: the best scene, the worst and a random one."""
+    parts = []
+    for column, values in scene_means(records).items():
+        order = [i for i, v in enumerate(values) if v is not None]
+        if len({values[i] for i in order}) < 2:
+            continue
+        order.sort(key=lambda i: values[i], reverse=not any(part in column for part in LOWER))
+        some = random.Random(f"{label}/{column}").choice(order)
+        shown = {"best": order[0], "worst": order[-1], "random": some}
+        files_ = [Path(label) / f"scene-{records[i]['scene']:04d}.png" for i in shown.values()]
+        said = [f"{word}: {values[i]:.3g}, {records[i]['prompt']}" for word, i in shown.items()]
+        parts.append(figure(column, files_, said))
+    return f"<h2>{html.escape(label)}</h2>" + "".join(parts)
+
+
+def figure(title, paths, said):
+    pictures = "".join(
+        f'<figure><figcaption>{html.escape(word)}</figcaption><img loading="lazy" '
+        f'alt="{html.escape(word)}" src="{quote(path.as_posix())}"></figure>'
+        for path, word in zip(paths, said, strict=True)
+    )
+    return f"<details><summary>{html.escape(title)}</summary>{pictures}</details>"
+
+
+def write_text(path, text):
+    with files.replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8">
+<meta name="viewport" content="width=device-width"><title>blendlab: {title}</title><style>
+:root {{ color-scheme: light dark }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 1400px; margin: auto; padding: 1.5rem }}
+figure {{ margin: .5rem 0 }} img {{ max-width: 100%; image-rendering: pixelated }}
+</style><h1>{title}</h1><p>In each strip: the picture with its mask, a truth, the results.</p>
+{body}</html>
+"""

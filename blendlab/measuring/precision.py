@@ -1,0 +1,449 @@
+"""Precision and diversity of editing methods: the protocol of Blended Latent Diffusion (2206.02779,
+section 5) on tinyworld, whose judge guides nothing and whose scenes have a truth.
+
+    blendlab results precision --methods "blended,blended_latent*" --scenes 10 --batch 4
+
+Random boxes with sides of a fifth to a half of the picture's, a random class as prompt, a batch of
+results for each. Each scene of each method is a file, so a run that was killed goes on. Processes
+share the scenes: `accelerate launch -m blendlab ...` on GPUs, on CPUs `torchrun --nproc_per_node 2
+-m blendlab ...`. Next: methods.py, what is compared; leaderboard.py.
+"""
+
+import json
+import math
+import os
+import time
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .. import cards, files, world
+from ..blend import blend
+from ..course import viz
+from ..errors import Refused
+from ..networks.judge import to_size
+from ..networks.perceptual import encoder_distance, encoder_features
+from ..options import number
+from ..rank import rank
+from ..warps import warp
+from ..world.noise import uniform
+from . import metrics, pages, results
+from .exemplars import frame
+from .methods import Ask, Method, added, chosen, folder, network
+from .pixel_blending import complete
+from .tables import part, progress, seen_inside, side
+
+SEED = world.HELD_OUT + 25  # of these scenes, boxes and prompts
+SCENES, BATCH = 50, 24  # as in the paper
+KEPT = 0.15  # of the range: an autoencoder's error outside the mask is a third of it
+MEASURING = ("tinyworld", "tinyworld-clip", "tinyworld-judge")  # their weights are part of a row
+TASKS = ("add", "remove")
+DISTANCE = "tinyworld's autoencoder"  # whose features stand for LPIPS, as weights travel offline
+SPREAD = f"diversity ({DISTANCE})"
+LOOKS = f"background ({DISTANCE})"
+
+WHAT = {
+    "add": "An object that words name, in a random box of a held-out scene. Batch precision: of "
+    "all results the share whose box shows the class; best result: of those that CLIP puts first. "
+    f"Diversity: mean distance, by the features of {DISTANCE}, of all pairs of right results of a "
+    "scene. Truth: one of the right answers, the object in the middle of the box.",
+    "remove": "An object taken out of a held-out scene, with words for what is behind it. Gone: "
+    "the judge sees no more things in the box than in the truth. Shadow left: of what the object "
+    "did to the picture beside itself, its shadow or reflection, the share that is still there.",
+}
+
+
+# Scenes
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Scene number i of a task at a size: what is measured, and what may be asked with."""
+
+    tasks: metrics.Tasks  # of one
+    thing: Tensor  # (1,1,S,S) the object itself, in the truth or (to remove) in the picture
+    reference: Tensor  # (1,3,2S,2S)
+    caption: str
+    whole: str
+
+    def ask(self, n: int, seed: int) -> Ask:
+        tasks = self.tasks
+        same = (tasks.image.clone(), tasks.mask.clone(), tasks.prompts[0], self.reference.clone())
+        return Ask(*same, self.caption, self.whole, n, seed)
+
+
+def draw(task: str, i: int, size: int) -> Drawn:
+    """Scene i depends on (task, i) alone; the size only says how finely it is drawn."""
+    if task == "remove":
+        return _to_remove(i, size)
+    u = uniform(SEED, torch.tensor([i]), 40, 8)[0].tolist()
+    kinds = world.SIMPLE if _simple() else world.KINDS
+    kind, colour = kinds[int(u[0] * len(kinds))], world.COLOURS[int(u[1] * len(world.COLOURS))]
+    w, h = 0.2 + 0.3 * u[2], 0.2 + 0.3 * u[3]
+    x0, y0 = u[4] * (1 - w), u[5] * (1 - h)
+
+    before = world.sample(1, SEED, start=i)
+    before = world.without(before, 0) if before.count == world.SLOTS else before
+    before = world.simple(before) if _simple() else before
+    place = dict(x=x0 + w / 2, y=y0 + h / 2, size=0.46 * min(w, h))
+    after, slot = world.added(before, kind=kind, colour=colour, **place), before.count
+    view = world.render(after, size)
+    tasks = metrics.Tasks(
+        image=world.render(before, size).image,
+        mask=metrics.box_mask(torch.tensor([[x0, y0, x0 + w, y0 + h]]), size),
+        truth=view.image,
+        scenes=after,
+        slot=slot,
+        prompts=world.describe(after, slot),
+        kind=[kind],
+        colour=[colour],
+    )
+    thing = view.masks[torch.arange(1), slot][:, None]
+    said = [world.captions(scenes, setting=0.0)[0] for scenes in (before, after)]
+    return Drawn(tasks, thing, _reference(after, kind, colour, size), *said)
+
+
+def _to_remove(i, size):
+    tasks = metrics.tasks(1, start=i, seed=SEED, size=size, simple=_simple())
+    view = world.render(tasks.scenes, size)
+    bare = replace(tasks.scenes, kind=torch.full_like(tasks.scenes.kind, -1))
+    without = world.without(tasks.scenes, tasks.slot)
+    said = [world.captions(scenes, setting=0.0)[0] for scenes in (tasks.scenes, without)]
+    prompt = world.captions(bare, setting=1.0)
+    other = replace(tasks, image=tasks.truth, truth=tasks.image, prompts=prompt)
+    thing = view.masks[torch.arange(1), tasks.slot][:, None]
+    return Drawn(other, thing, world.render(bare, 2 * size).image, *said)
+
+
+def _reference(scenes, kind, colour, size):
+    """Such an object alone, on another ground, by day if its scene is dark, else at night."""
+    dark = scenes.time.item() != world.TIMES.index("day")
+    ground = "snow" if scenes.ground.item() == world.GROUNDS.index("sand") else "sand"
+    thing = dict(kind=kind, colour=colour, x=0.5, y=0.55, size=0.38, tilt=0.2)
+    view = world.render(world.scene(ground, "day" if dark else "night", [thing]), 2 * size)
+    return warp(view.image, frame(view.boxes[:, 0]))
+
+
+def _simple():
+    """Whether the pixel model that ships knows the simple world only: then all draw from it."""
+    card = cards.WEIGHTS / "tinyworld-pixel" / "blendlab.json"
+    return card.is_file() and json.loads(card.read_text()).get("world") == "simple"
+
+
+# One scene of one method
+
+
+def outcomes(task: str, drawn: Drawn, images: Tensor, judge, clip, distance, spread) -> dict:
+    """{column: one value for each of the results}, and what belongs to the scene as a whole."""
+    n, tasks = len(images), part(drawn.tasks, [0] * len(images))
+    image, mask, truth = tasks.image, tasks.mask, tasks.truth
+    error = metrics.background_error(images, image, mask)
+    beside = blend(mask, edit=image, keep=images)  # so that only the background differs
+    each = {
+        "background (dB)": metrics.decibels(error.clamp(min=1e-4)),  # 80 dB is exact
+        LOOKS: distance(beside, image),
+        "seam (1 is none)": metrics.seam(images, mask),
+        "light off (of range)": metrics.light_error(images, truth, mask),
+        "truth error (of range)": metrics.truth_error(images, truth, mask),
+    }
+    if task == "remove":
+        inside = to_size(mask)
+        things = [(judge(x).kinds().cpu() > 0) & inside for x in (images, truth)]
+        share = [x.sum((1, 2)) / inside.sum((1, 2)) for x in things]
+        left = metrics.stayed_behind(images, image, truth, drawn.thing)
+        return {"gone": share[0] <= share[1] + 0.05, "shadow left (1 is all)": left} | each
+    order, scores = rank(images, tasks.prompts[0], clip, mask[:1])
+    liked = torch.tensor(scores)[torch.tensor(order).argsort()]
+    seen = seen_inside(judge, images, tasks)
+    right = blend(mask, edit=images, keep=image)[seen["class"]]  # outside, all are the source
+    return {
+        "batch precision": seen["class"],
+        "best result": seen["class"][order[:1]],
+        "class and colour": seen["class and colour"],
+        "complete": complete(judge, images, tasks),
+        SPREAD: torch.tensor([spread(right)] if n > 1 else []),
+        "CLIP distance (1 - cos)": liked,
+    } | each
+
+
+def spread(vae, images: Tensor) -> float:
+    """metrics.diversity by perceptual.encoder_distance, with one look at each picture.
+
+    Of n vectors, the squared distances of all pairs sum to n times the sum of their squares minus
+    the square of their sum.
+    """
+    n, levels = len(images), []
+    if n < 2:
+        return math.nan
+    for f in encoder_features(vae, images):  # (n,d,h,w)
+        pairs = n * f.square().sum() - f.sum(0).square().sum()
+        levels.append(pairs / f[0, 0].numel() / (n * (n - 1) / 2))
+    return torch.stack(levels).mean().item()
+
+
+def admitted(method: Method, made, ask: Ask) -> Tensor:
+    """What a method made, on the CPU; or a sentence about what is wrong with it."""
+    images, want = getattr(made, "tensor", made), (ask.n, *ask.image.shape[1:])
+    shape = tuple(getattr(images, "shape", ()))
+    if not isinstance(images, Tensor) or shape != want:
+        got = f"shape {shape}" if shape else type(images).__name__
+        raise Refused(
+            f"{method.name} returned {got}, not {want}: return an Edit, or a tensor with ask.n "
+            "pictures of the size of ask.image"
+        )
+    images = images.detach().float().cpu()
+    if not images.isfinite().all():
+        raise Refused(f"{method.name} returned NaN or infinite values: take a smaller weight")
+    if images.abs().max() > 1.001:
+        raise Refused(
+            f"{method.name} returned values from {images.min():.2f} to {images.max():.2f}: "
+            "pictures are in [-1,1], so clamp or rescale them"
+        )
+    error = metrics.background_error(images, ask.image, ask.mask).mean().item()
+    if method.keeps and error > KEPT:
+        raise Refused(
+            f"{method.name} changed the background by {error:.2f} of the range (allowed: {KEPT}): "
+            "put the source back with bl.blend(ask.mask, edit, ask.image), or register the method "
+            "with keeps=False"
+        )
+    return images
+
+
+def parameters(loaded) -> int:
+    """How many weights the networks hold that a method is called with."""
+    parts = [getattr(one, "components", None) or vars(one) for one in loaded]
+    modules = {id(m): m for each in parts for m in each.values() if isinstance(m, nn.Module)}
+    return sum(p.numel() for module in modules.values() for p in module.parameters())
+
+
+# Runs
+
+
+def tasks_of(task: str) -> dict:
+    """What says which tasks a row was made with: name, seed, and digits of how they are drawn."""
+    drawn = [draw(task, i, 16) for i in range(4)]
+    said = [(*d.tasks.prompts, d.caption, d.whole, d.tasks.mask.sum().item()) for d in drawn]
+    numbers = [
+        [round(v, 3) for f in fields(d.tasks.scenes) for v in _flat(d.tasks.scenes, f)]
+        for d in drawn
+    ]
+    return {
+        "task": task,
+        "seed": SEED,
+        "tasks": results.digest(json.dumps([said, numbers]).encode()),
+    }
+
+
+def _flat(scenes, field):
+    return getattr(scenes, field.name).flatten().tolist()
+
+
+@cache
+def weights_of(name: str) -> str:
+    """Digits that change with the files of a network that methods ask for."""
+    return results.fingerprint(name, folder(name))
+
+
+@dataclass
+class Run:
+    """Methods, and where their scenes are kept: out/METHOD/scene-0003.json and .png."""
+
+    task: str
+    scenes: int
+    batch: int
+    out: Path
+    loaded: dict
+
+    def network(self, name):
+        if name not in self.loaded:
+            rank = os.environ.get("LOCAL_RANK")
+            many = rank is not None and torch.cuda.is_available()
+            place = {"device": f"cuda:{rank}"} if many else {}
+            place |= {"device": "cpu"} if name == "tinyworld-judge" else {}  # as the results are
+            self.loaded[name] = network(name, **place)
+        return self.loaded[name]
+
+    def identity(self, method: Method) -> dict:
+        """What must be the same in all scenes of a row; JSON."""
+        weights = {name: weights_of(name) for name in (*MEASURING, *method.needs)}
+        code = results.digest(method.code.encode())
+        return tasks_of(self.task) | {"batch": self.batch, "weights": weights, "code": code}
+
+    def scene(self, method: Method, i: int, identity: dict) -> None:
+        """Make and measure one scene of a method, and keep it."""
+        loaded = [self.network(name) for name in method.needs]
+        makers = [one for one in loaded if hasattr(one, "unet")] or [self.network("tinyworld")]
+        drawn = draw(self.task, i, side(makers[0]))
+        ask, start = drawn.ask(self.batch, seed=i), time.perf_counter()
+        with torch.no_grad():
+            made = drawn.tasks.truth.expand(self.batch, -1, -1, -1)
+            if method.name != "truth":
+                made = method(ask, *loaded)
+            images = admitted(method, made, ask)
+            seconds = time.perf_counter() - start
+            judging = self.network("tinyworld-judge"), self.network("tinyworld-clip")
+            found = outcomes(self.task, drawn, images, *judging, *self.distances())
+        found |= {"a picture (s)": [seconds / self.batch], "a batch (s)": [seconds]}
+        found |= {"parameters (M)": [parameters(loaded) / 1e6], "side (pixels)": [images.shape[-1]]}
+        self.keep(method, i, drawn, images, {
+            "scene": i,
+            "prompt": drawn.tasks.prompts[0],
+            "identity": identity,
+            "device": results.machine()["device"],
+            "outcomes": {column: [_plain(v) for v in values] for column, values in found.items()},
+        })  # fmt: skip
+
+    def distances(self):
+        """Of two batches of pictures on the CPU, and the mean of all pairs of one batch."""
+        pipe = self.network("tinyworld")
+        both, device = encoder_distance(pipe.vae), pipe.device
+        return (
+            lambda a, b: both(a.to(device), b.to(device)).cpu(),
+            lambda x: spread(pipe.vae, x.to(device)),
+        )
+
+    def keep(self, method, i, drawn, images, record):
+        """The picture first: a record without its picture does not count."""
+        size, tasks = images.shape[-1], drawn.tasks
+        strip = [viz.overlay(tasks.image, tasks.mask, size), tasks.truth, images]
+        with files.replacing(self.path(method, i).with_suffix(".png")) as file:
+            viz.sheet(strip, columns=min(9, 2 + len(images))).save(file, "PNG")
+        with files.replacing(self.path(method, i)) as file:
+            file.write_text(json.dumps(record) + "\n")
+
+    def path(self, method, i) -> Path:
+        return self.out / method.name / f"scene-{i:04d}.json"
+
+    def kept(self, method, i, identity) -> dict | None:
+        """A scene that is there; one of another making is refused."""
+        if not self.path(method, i).is_file():
+            return None
+        record = json.loads(self.path(method, i).read_text())
+        for key, now in identity.items():
+            if record["identity"].get(key) != now:
+                raise Refused(
+                    f"{self.path(method, i).parent} was made with another {key}: delete it, or "
+                    "name another folder with -o"
+                )
+        return record
+
+
+def run(methods=None, scenes=SCENES, batch=BATCH, task="add", out="runs/precision", add=None):
+    """Measure methods (names or patterns with commas between; add: a file with your own), and
+    return the table; None where other processes still have scenes to make.
+
+    Scenes that are in `out` already are not made again.
+    """
+    if task not in TASKS:
+        raise Refused(f"task is {task!r}; choose {' or '.join(TASKS)}")
+    for name, value, most in (("scenes", scenes, results.MOST), ("batch", batch, 1000)):
+        number(name, value)
+        if not 1 <= value <= most:
+            raise Refused(f"{name} is {value}; take 1 to {most}")
+    listed = {one.name: one for one in (added(add) if add else [])}
+    if methods or not add:
+        listed |= {one.name: one for one in chosen(methods) if methods or _there(one)}
+    listed = list(listed.values())
+    run = Run(task, scenes, batch, Path(out), {})
+    identities = {one.name: run.identity(one) for one in listed}
+
+    # Scene i belongs to process i modulo their number.
+    mine, of = (
+        int(os.environ.get(name, least)) for name, least in (("RANK", 0), ("WORLD_SIZE", 1))
+    )
+    todo = [(one, i) for one in listed for i in range(mine, scenes, of)]
+    with progress(len(todo), f"precision, {task}", "scene") as bar:
+        for one, i in todo:
+            bar.set_postfix_str(one.name)
+            if not run.kept(one, i, identities[one.name]):
+                run.scene(one, i, identities[one.name])
+            bar.update(1)
+
+    records = {
+        one.name: [run.kept(one, i, identities[one.name]) for i in range(scenes)] for one in listed
+    }
+    if not all(all(each) for each in records.values()):
+        return None
+    return table(run, records, methods, add)
+
+
+def _there(method):
+    """Whether the networks of a method are here; the one for inpainting does not ship."""
+    try:
+        return all(folder(name) for name in method.needs)
+    except FileNotFoundError:
+        return False
+
+
+# The table
+
+
+def table(run: Run, records: dict, methods=None, add=None) -> dict:
+    """The table of all records, as results.Table shows it; pages.py writes it."""
+    asked = {"--task": run.task, "--methods": methods, "--add": add}
+    usual = {"--task": "add", "--methods": None, "--add": None}
+    words = [f"{k} {v}" for k, v in asked.items() if v != usual[k]]
+    every = [record for each in records.values() for record in each]
+    made = {
+        "name": "precision",
+        "what": WHAT[run.task],
+        "command": " ".join(
+            ["blendlab results precision", *words, f"--scenes {run.scenes} --batch {run.batch}"]
+        ),
+        "seconds": round(sum(r["outcomes"]["a batch (s)"][0] for r in every), 1),
+        "n": run.scenes,
+        "batch": run.batch,
+        "seed": SEED,
+    }
+    made |= results.machine() | {"weights": every[0]["identity"]["weights"]}
+    made["weights"] = {k: v for r in every for k, v in r["identity"]["weights"].items()}
+    made["rows"] = [{"label": name} | intervals(each) for name, each in records.items()]
+    for row in made["rows"]:
+        one = made | {"rows": [row], "identity": records[row["label"]][0]["identity"]}
+        pages.write_row(run.out / row["label"], one)
+    pages.write(run.out, made, records)
+    return made
+
+
+def intervals(records: list[dict]) -> dict[str, list]:
+    """{column: (value, low, high)} over scenes."""
+    return {
+        column: [results._short(x) for x in interval(values, not column.endswith(")"))]
+        for column, values in pages.scene_means(records).items()
+    }
+
+
+def interval(values: list, share: bool = False) -> tuple[float, float, float]:
+    """The mean over scenes with its 95% interval, by bootstrap over the scenes that have a value.
+
+    Where all scenes agree there is nothing to draw: a share of 0 or 1 then gets Wilson's interval.
+    """
+    from scipy.stats import bootstrap
+
+    values = [v for v in values if v is not None]
+    if len(values) < 2:
+        return (values or [math.nan])[0], math.nan, math.nan
+    m = sum(values) / len(values)
+    if min(values) == max(values):
+        agreed = share and m in (0, 1)
+        return (
+            metrics.proportion(round(m * len(values)), len(values))
+            if agreed
+            else (m, math.nan, math.nan)
+        )
+    how = dict(n_resamples=4000, method="percentile", vectorized=True, random_state=0)
+    low, high = bootstrap((values,), _average, **how).confidence_interval
+    return m, float(low), float(high)
+
+
+def _average(values, axis):
+    return values.mean(axis=axis)
+
+
+def _plain(value):
+    """A number for JSON: six digits, None for NaN."""
+    value = float(value)
+    return float(f"{value:.6g}") if math.isfinite(value) else None

@@ -1,0 +1,432 @@
+"""Precision: what is drawn, measured, refused, kept and merged. Shipped networks, few steps."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from blendlab import cards, cli, world
+from blendlab.measuring import leaderboard, methods, metrics, pages, precision
+from blendlab.measuring.methods import METHODS, Ask, Method, method
+from blendlab.networks import load as networks
+from blendlab.networks.judge import Judge
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    return {}
+
+
+@pytest.fixture
+def few(monkeypatch, loaded):
+    """Networks are loaded once, and edit in four steps."""
+
+    def network(name, **place):
+        if name not in loaded:
+            loaded[name] = methods.network(name)
+        return loaded[name]
+
+    steps = dict(steps=4, skip=0.0, w=3.0, scale=100.0, augmentations=1, eta=1.0)
+    known = {
+        "blended_latent": dict(steps=4, skip=0.0, w=3.0, eta=1.0),
+        "blended": {k: v for k, v in steps.items() if k != "w"},
+        "exemplar": dict(steps=4, skip=0.0, w=2.0, eta=0.0),
+        "reconstruct": {"weights": dict(steps=2, lr=1e-4)},
+    }
+    monkeypatch.setattr(precision, "network", network)
+    monkeypatch.setattr(cards, "settings", lambda pipe, name: dict(known.get(name, {})))
+    before = dict(METHODS)
+    yield
+    METHODS.clear()
+    METHODS.update(before)
+
+
+# Numbers
+
+
+def test_the_truth_and_the_light_are_compared_inside_the_mask():
+    truth, mask = torch.zeros(1, 3, 4, 4), torch.zeros(1, 1, 4, 4)
+    mask[..., :2, :] = 1
+    result = truth + 1.0  # outside: does not count
+    result[..., :2, :2], result[..., :2, 2:] = 0.4, -0.2  # mean 0.1, mean square (0.16 + 0.04) / 2
+    assert metrics.light_error(result, truth, mask).item() == pytest.approx(0.05)
+    assert metrics.truth_error(result, truth, mask).item() == pytest.approx(math.sqrt(0.1) / 2)
+
+
+def test_what_stayed_behind_is_the_share_of_the_shadow_that_is_left():
+    truth, thing = torch.full((1, 3, 8, 8), 0.5), torch.zeros(1, 1, 8, 8)
+    thing[..., :4, :] = 1
+    source = truth.clone()
+    source[..., :4, :] = -1  # the object, whatever of it is left
+    source[..., 4:6, :] = 0.1  # its shadow
+    half = truth.clone()
+    half[..., 4:6, :] = 0.3
+    results = torch.cat([source, half, truth])
+    left = metrics.stayed_behind(results, source, truth, thing)
+    assert left.tolist() == pytest.approx([1, 0.5, 0], abs=1e-5)
+    assert metrics.stayed_behind(truth, truth, truth, thing).isnan().all()  # nothing was done
+
+
+def test_diversity_is_the_mean_of_all_pairs():
+    distance = lambda a, b: (a - b).abs().mean((1, 2, 3))  # noqa: E731
+    flat = torch.tensor([0.0, 0.1, 0.4])[:, None, None, None].expand(-1, 3, 4, 4)
+    assert metrics.diversity(distance, flat) == pytest.approx((0.1 + 0.4 + 0.3) / 3)
+    assert math.isnan(metrics.diversity(distance, flat[:1]))
+    many = torch.rand(9, 3, 2, 2)  # 36 pairs, more than one part
+    expected = [distance(many[i : i + 1], many[j : j + 1]) for i in range(9) for j in range(i)]
+    assert metrics.diversity(distance, many) == pytest.approx(torch.cat(expected).mean().item())
+
+
+def test_diversity_agrees_with_lpips():
+    import lpips
+
+    torch.manual_seed(0)
+    net = lpips.LPIPS(net="squeeze", pnet_rand=True, verbose=False).eval().requires_grad_(False)
+    a, b, c = torch.rand(3, 1, 3, 64, 64) * 2 - 1
+    expected = (net(a, b) + net(a, c) + net(b, c)).item() / 3
+    distance = lambda x, y: net(x, y).flatten()  # noqa: E731
+    assert metrics.diversity(distance, torch.cat([a, b, c])) == pytest.approx(expected, rel=1e-4)
+
+
+def test_one_look_at_each_picture_gives_the_mean_of_all_pairs(few):
+    from blendlab.networks.perceptual import encoder_distance
+
+    vae = precision.network("tinyworld").vae
+    images = metrics.tasks(5).truth
+    pairs = metrics.diversity(encoder_distance(vae), images)
+    assert precision.spread(vae, images) == pytest.approx(pairs, rel=1e-4)
+    assert math.isnan(precision.spread(vae, images[:1]))
+
+
+def test_masks_without_inside_or_outside_are_named():
+    picture, mask = torch.zeros(1, 3, 8, 8), torch.zeros(1, 1, 8, 8)
+    for measure in (metrics.truth_error, metrics.light_error):
+        with pytest.raises(ValueError, match="black everywhere"):
+            measure(picture, picture, mask)
+    tasks = metrics.tasks(1)
+    with pytest.raises(ValueError, match="black everywhere"):
+        metrics.precision(None, tasks.image, replace(tasks, mask=0 * tasks.mask))
+    with pytest.raises(ValueError, match="white everywhere"):
+        metrics.background_error(picture, picture, mask + 1)
+
+
+def test_intervals_are_over_scenes():
+    values = [0.0, 1.0] * 50
+    m, low, high = precision.interval(values)
+    half = 1.96 * 0.5 / 10  # the normal interval of a hundred tosses
+    assert m == 0.5 and (low, high) == pytest.approx((0.5 - half, 0.5 + half), abs=0.015)
+    assert precision.interval(values) == (m, low, high)  # the same draws every time
+    assert precision.interval([1.0, None, 1.0], share=True)[1] == pytest.approx(0.342, abs=1e-3)
+    assert math.isnan(precision.interval([3.0, 3.0])[1])
+    assert precision.interval([2.0, None])[0] == 2 and math.isnan(precision.interval([])[0])
+
+
+def test_each_scene_counts_once_however_many_of_its_results_have_a_value():
+    records = [{"outcomes": {"a": [1, None, 0, 1]}}, {"outcomes": {"a": [None]}}]
+    assert pages.scene_means(records) == {"a": [pytest.approx(2 / 3), None]}
+
+
+# Scenes
+
+
+@pytest.mark.parametrize("size", [64, 96])
+def test_boxes_have_sides_of_a_fifth_to_a_half_and_hold_the_object(size):
+    sides, kinds = [], set()
+    for i in range(24):
+        drawn = precision.draw("add", i, size)
+        mask = drawn.tasks.mask[0, 0]
+        sides += [mask.any(0).sum().item(), mask.any(1).sum().item()]
+        kinds |= set(drawn.tasks.kind)
+        assert (drawn.thing * mask).sum() > 0.95 * drawn.thing.sum() > 0
+        assert (
+            drawn.tasks.kind[0] in drawn.tasks.prompts[0] and drawn.tasks.prompts[0] in drawn.whole
+        )
+    assert size / 5 - 1 <= min(sides) < size / 4 and size * 0.42 < max(sides) <= size / 2 + 1
+    assert len(kinds) > 4
+
+
+def test_a_scene_depends_on_its_number_alone_and_the_size_only_refines_it():
+    one, again, fine = (precision.draw("add", 5, size) for size in (32, 32, 64))
+    assert torch.equal(one.tasks.image, again.tasks.image) and one.whole == fine.whole
+    coarse = torch.nn.functional.interpolate(fine.tasks.image, (32, 32), mode="area")
+    assert (coarse - one.tasks.image).abs().mean() < 0.05
+
+
+def test_a_removed_object_is_in_the_picture_and_not_in_the_truth():
+    drawn = precision.draw("remove", 1, 64)
+    tasks, did = drawn.tasks, (drawn.tasks.image - drawn.tasks.truth).abs().amax(1)
+    assert did[drawn.thing[0] > 0.5].mean() > 0.1 and (drawn.thing * tasks.mask).sum() > 0
+    assert drawn.caption != drawn.whole and tasks.kind[0] not in tasks.prompts[0]
+
+
+class Knows(Judge):
+    """A judge that sees the class and colour of a view wherever its objects stand."""
+
+    def __init__(self, kinds, colours):
+        super().__init__(world.KINDS, world.COLOURS, widths=(8, 8))
+        one_hot = torch.nn.functional.one_hot
+        self.labels = [
+            one_hot(x, n + 1).movedim(-1, 1).float()
+            for x, n in ((kinds, len(self.kinds)), (colours, len(self.colours)))
+        ]
+
+    def forward(self, images):
+        from blendlab.networks.judge import Verdict
+
+        return Verdict(*(x.expand(len(images), -1, -1, -1) for x in self.labels))
+
+
+def test_the_truth_is_right_complete_and_without_error(few, loaded):
+    drawn = precision.draw("add", 3, 64)
+    view = world.render(drawn.tasks.scenes, 64)
+    judge = Knows(view.kinds(), view.colours())
+    clip = precision.network("tinyworld-clip")
+    distance = lambda a, b: (a - b).abs().mean((1, 2, 3))  # noqa: E731
+    truths = drawn.tasks.truth.expand(3, -1, -1, -1)
+    found = precision.outcomes("add", drawn, truths, judge, clip, distance, lambda x: 0.0)
+    assert found["batch precision"].all() and found["best result"].tolist() == [True]
+    assert (
+        found["truth error (of range)"].tolist()
+        == found["light off (of range)"].tolist()
+        == [0] * 3
+    )
+    assert found["complete"].tolist() == [1] * 3 and found[precision.SPREAD].tolist() == [0]
+
+
+def test_a_perfect_removal_leaves_nothing_and_the_source_everything():
+    i = next(i for i in range(20) if _has_shadow(i))
+    drawn = precision.draw("remove", i, 64)
+    empty = torch.zeros(1, 64, 64, dtype=torch.long)
+    judge, distance = Knows(empty, empty), lambda a, b: (a - b).abs().mean((1, 2, 3))
+    images = torch.cat([drawn.tasks.truth, drawn.tasks.image])
+    found = precision.outcomes("remove", drawn, images, judge, None, distance, None)
+    assert found["shadow left (1 is all)"].tolist() == pytest.approx([0, 1], abs=1e-4)
+    assert found["gone"].all()
+
+
+def _has_shadow(i):
+    drawn = precision.draw("remove", i, 64)
+    tasks = drawn.tasks
+    return (
+        metrics.stayed_behind(tasks.image, tasks.image, tasks.truth, drawn.thing).isfinite().all()
+    )
+
+
+# What a method may return
+
+
+GOOD = dict(
+    shape=lambda ask: ask.image[..., :-4],
+    count=lambda ask: ask.image.expand(ask.n + 1, -1, -1, -1),
+    nothing=lambda ask: None,
+    nan=lambda ask: ask.image.expand(ask.n, -1, -1, -1) * math.nan,
+    bytes=lambda ask: 127 * (1 + ask.image.expand(ask.n, -1, -1, -1)),
+    background=lambda ask: -ask.image.expand(ask.n, -1, -1, -1),
+)
+SAID = dict(
+    shape="not \\(2, 3, 64, 64\\): return an Edit",
+    count="not \\(2, 3, 64, 64\\): return an Edit",
+    nothing="returned NoneType, not",
+    nan="NaN or infinite",
+    bytes="pictures are in \\[-1,1\\]",
+    background="changed the background by .* bl.blend\\(ask.mask, edit, ask.image\\)",
+)
+
+
+@pytest.mark.parametrize("wrong", GOOD)
+def test_what_no_edit_can_be_is_refused_with_a_sentence(wrong, tmp_path, few):
+    method(name="mine")(GOOD[wrong])
+    with pytest.raises(ValueError, match=f"mine .*{SAID[wrong]}"):
+        precision.run("mine", 1, 2, out=tmp_path)
+    assert not list(tmp_path.rglob("scene-*"))
+
+
+def test_a_method_that_says_so_may_change_the_background(few):
+    ask = precision.draw("add", 0, 64).ask(2, 0)
+    loose = Method("loose", GOOD["background"], (), False, {})
+    assert precision.admitted(loose, loose(ask), ask).shape == (2, 3, 64, 64)
+
+
+NAMES = [
+    name for name, one in METHODS.items() if name != "truth" and methods.INPAINT not in one.needs
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_method_makes_what_is_asked_and_the_same_again(name, few, loaded):
+    one = METHODS[name]
+    one = replace(one, how=one.how | {"steps": 4}) if name == "paint_by_word" else one
+    nets = [precision.network(need) for need in one.needs]
+    ask = precision.draw("add", 3, 64).ask(2, seed=3)
+    made = [precision.admitted(one, one(ask, *nets), ask) for _ in range(2)]
+    assert torch.equal(*made) and one.what.endswith(".")
+    keeps = metrics.background_error(made[0], ask.image, ask.mask).max()
+    assert keeps == 0 or not name.endswith(("paste", "blended", "source"))
+    assert isinstance(ask, Ask) and not hasattr(ask, "truth")
+
+
+# Runs
+
+
+def test_a_run_goes_on_where_it_was_killed_and_comes_out_the_same(few, tmp_path):
+    calls = []
+
+    @method(name="counted")
+    def counted(ask):
+        calls.append(ask.seed)
+        noise = torch.rand(ask.n, 3, 64, 64, generator=torch.Generator().manual_seed(ask.seed))
+        return torch.where(ask.mask > 0, noise, ask.image)
+
+    first = precision.run("counted,source", 3, 2, out=tmp_path)
+    assert calls == [0, 1, 2] and first["n"] == 3 and first["batch"] == 2
+    (tmp_path / "counted" / "scene-0001.json").unlink()
+    again = precision.run("counted,source", 3, 2, out=tmp_path)
+    assert calls == [0, 1, 2, 1] and untimed(again) == untimed(first)
+    assert precision.run("counted,source", 3, 2, out=tmp_path) == again and len(calls) == 4
+    fresh = precision.run("counted,source", 3, 2, out=tmp_path / "fresh")
+    assert untimed(fresh) == untimed(first)
+    with pytest.raises(ValueError, match="counted was made with another batch: delete it"):
+        precision.run("counted", 3, 4, out=tmp_path)
+
+    # What is written: the same numbers as JSON and CSV, a page whose pictures are there.
+    assert json.loads((tmp_path / "precision.json").read_text())["rows"] == again["rows"]
+    lines = (tmp_path / "precision.csv").read_text().splitlines()
+    assert lines[0].startswith("method,batch precision,batch precision low,")
+    assert [line.split(",")[0] for line in lines[1:]] == ["counted", "source"]
+    page = (tmp_path / "precision.html").read_text()
+    shown = {part.split('"')[0] for part in page.split('src="')[1:]}
+    assert "best:" in page and "worst:" in page and "random:" in page and len(shown) > 1
+    assert all(Image.open(tmp_path / name).width > 100 for name in shown)
+    assert again["command"] in page.replace("&#x27;", "'")
+
+
+def untimed(table):
+    return [{k: v for k, v in row.items() if not k.endswith("(s)")} for row in table["rows"]]
+
+
+def test_two_processes_give_the_table_of_one(few, tmp_path):
+    words = ["results", "precision", "--methods", "naive_paste,source", "--scenes", "5"]
+    words += ["--batch", "2", "-o", str(tmp_path / "two")]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
+    subprocess.run(
+        [*torchrun, "2", "-m", "blendlab", *words],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        check=True,
+        timeout=300,
+    )
+    one = precision.run("naive_paste,source", 5, 2, out=tmp_path / "one")
+    two = json.loads((tmp_path / "two" / "precision.json").read_text())
+    for mine, theirs in zip(untimed(one), untimed(two), strict=True):
+        assert mine.keys() == theirs.keys()
+        for column in mine.keys() - {"label"}:
+            both = [[math.nan if x is None else x for x in row[column]] for row in (mine, theirs)]
+            torch.testing.assert_close(*map(torch.tensor, both), equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    "asked, said",
+    [
+        (dict(methods="nobody"), "no method 'nobody'; there are"),
+        (dict(task="paint"), "choose add or remove"),
+        (dict(scenes=0), "scenes is 0; take 1"),
+        (dict(batch=0), "batch is 0|n is 0"),
+        (dict(add="nowhere.py"), "no Python file"),
+    ],
+)
+def test_wrong_questions_are_answered_by_a_sentence(asked, said, tmp_path):
+    with pytest.raises(ValueError, match=said):
+        precision.run(**({"methods": "source"} | asked), out=tmp_path)
+
+
+def test_the_inpainting_network_names_the_command_that_makes_it(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    if not (cards.WEIGHTS / methods.INPAINT).is_dir():
+        with pytest.raises(FileNotFoundError, match="blendlab train inpaint"):
+            precision.run("inpaint", 1, 1, out=tmp_path)
+
+
+# A method of one's own, and the leaderboard
+
+
+MINE = """
+import blendlab as bl
+from blendlab.measuring.methods import method
+
+@method(name="grey")
+def grey(ask):
+    return bl.blend(ask.mask, 0 * ask.image, ask.image).expand(ask.n, -1, -1, -1)
+"""
+
+
+def hand_in(folder, code=MINE, batch=2, scenes=2):
+    folder.mkdir(parents=True)
+    (folder / "mine.py").write_text(code)
+    return precision.run(None, scenes, batch, out=folder, add=folder / "mine.py")
+
+
+def test_a_file_with_a_method_adds_its_row_and_its_pictures(few, tmp_path):
+    made = hand_in(tmp_path / "anna")
+    assert [row["label"] for row in made["rows"]] == ["grey"]
+    assert made["rows"][0]["background (dB)"][0] == 80
+    row = json.loads((tmp_path / "anna" / "grey" / "row.json").read_text())
+    assert row["rows"] == made["rows"] and row["identity"]["batch"] == 2
+    assert Image.open(tmp_path / "anna" / "grey" / "sheet.png").height > 100
+    with pytest.raises(ValueError, match="made with another code: delete it"):
+        (tmp_path / "anna" / "mine.py").write_text(MINE.replace("0 *", "0.1 *"))
+        precision.run(None, 2, 2, out=tmp_path / "anna", add=tmp_path / "anna" / "mine.py")
+
+
+@pytest.mark.parametrize(
+    "code, said", [("x = 1", "registers no method"), (MINE.replace("grey", "blended"), "already")]
+)
+def test_a_file_without_a_new_method_is_refused(few, code, said, tmp_path):
+    with pytest.raises(ValueError, match=said):
+        hand_in(tmp_path / "x", code)
+
+
+def test_the_leaderboard_merges_rows_and_refuses_others_with_the_reason(few, tmp_path, capsys):
+    for name in ("anna", "ben", "cleo", "dora", "eve"):
+        hand_in(tmp_path / name, MINE.replace("0 *", f"0.{len(name)} *"))
+    hand_in(tmp_path / "fay", batch=3)
+
+    def change(name, spoil):
+        path = tmp_path / name / "grey" / "row.json"
+        row = json.loads(path.read_text())
+        spoil(row)
+        path.write_text(json.dumps(row))
+
+    change("cleo", lambda row: row["identity"]["weights"].update(tinyworld="0" * 12))
+    change("dora", lambda row: row["identity"].update(tasks="0" * 12))
+    change("eve", lambda row: row["rows"][0].update({"batch precision": ["<b>1</b>", 0, 0]}))
+    table, refused = leaderboard.merge(tmp_path)
+    assert sorted(row["label"] for row in table["rows"]) == ["anna/grey", "ben/grey"]
+    said = "\n".join(refused)
+    assert "cleo/grey: made with another tinyworld (000000000000; here" in said
+    assert "dora/grey: made with other tasks" in said and "eve/grey: no row" in said
+    assert "fay/grey: made with batch 3, the others with 2" in said and len(refused) == 4
+    page = (tmp_path / "leaderboard.html").read_text()
+    assert "anna/grey/sheet.png" in page and "made with batch 3" in page and "<b>1</b>" not in page
+    assert json.loads((tmp_path / "leaderboard.json").read_text())["rows"] == table["rows"]
+
+
+def test_a_folder_without_rows_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["blendlab", "leaderboard", str(tmp_path)])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 2 and "there are no rows below" in capsys.readouterr().err
+
+
+def test_networks_of_methods_are_the_shipped_ones():
+    needs = {need for one in METHODS.values() for need in one.needs}
+    assert needs <= {*cards.SHIPPED, methods.INPAINT} and networks.load
+    with pytest.raises(ValueError, match="not '../../etc'"):
+        precision.weights_of("../../etc")
