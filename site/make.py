@@ -73,6 +73,8 @@ def pages(out: Path):
         check=True,
         env=environment,
     )
+    shutil.rmtree(out / "html" / "live", ignore_errors=True)
+    shutil.copytree(out / "live", out / "html" / "live")
 
 
 def main():

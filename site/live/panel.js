@@ -4,8 +4,6 @@
 import painter from "./painter.mjs";
 import viewer from "./viewer.mjs";
 
-const SHOWN = 352; // width of a picture on the screen, in CSS pixels
-
 class Model {
   constructor(values) {
     Object.assign(this, { values, listeners: {} });
@@ -72,17 +70,19 @@ const article = (word) => (/^[aeiou]/.test(word) ? "an" : "a");
 async function build(place) {
   const base = new URL(".", import.meta.url), file = (name) => new URL(name, base);
   const world = await (await fetch(file("model.json"))).json(), { size } = world;
+  const shown = size * Math.max(1, Math.round(340 / size)); // whole factors, so that pixels are squares
+  place.style.setProperty("--shown", shown + "px");
   const megabytes = (bytes) => (bytes / 1e6).toFixed(1);
 
   // The two widgets.
   const paint = new Model({
-    mode: "mask", _size: [size, size, size, size], shown: SHOWN, brush: Math.round(size / 8),
+    mode: "mask", _size: [size, size, size, size], shown, brush: Math.round(size / 8),
     erase: false, soft: false, colour: "#d9722e", label: "The scene: paint where to edit",
     _layer: new DataView(new ArrayBuffer(size * size)), _image: NOTHING,
   });
   const film = new Model({
     film: [], picture: NOTHING, preview: NOTHING, before: NOTHING, busy: false, done: 0,
-    status: "", error: "", label: "The edited scene", shown: SHOWN, table: "",
+    status: "", error: "", label: "The edited scene", shown, table: "",
   });
   const left = make("section", { className: "live-paint" }, make("h3", {}, "Paint where to edit"));
   const empty = make("p", { className: "live-empty" }, "The edit appears here, step by step.");
