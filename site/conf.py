@@ -23,9 +23,11 @@ html_theme = "sphinx_book_theme"
 html_title = f"blendlab {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_favicon = "_static/icon.svg"
 html_copy_source = html_show_sourcelink = False
 html_show_sphinx = False
 html_theme_options = {
+    "navbar_persistent": [],  # the search field is in the sidebar
     "use_download_button": False,
     "use_fullscreen_button": False,
     "home_page_in_toc": True,

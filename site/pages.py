@@ -39,7 +39,8 @@ def write(source: Path, modules: Path):
         shutil.copy(ROOT / "data" / name, source / "data")
     (source / "_static" / "mathjax").mkdir(parents=True)
     shutil.copy(modules / "mathjax" / "es5" / "tex-svg-full.js", source / "_static" / "mathjax")
-    shutil.copy(HERE / "site.css", source / "_static")
+    for name in ("site.css", "icon.svg"):
+        shutil.copy(HERE / name, source / "_static")
 
     for path in sorted((ROOT / "notebooks").glob("**/*.ipynb")):
         notebook(path, source / path.relative_to(ROOT))

@@ -208,6 +208,7 @@ async function build(place) {
     frames = [];
     [edit.disabled, stop.disabled, place.dataset.state] = [true, false, "busy"];
     film.put({ film: [], error: "", busy: true, done: null, status: "Waiting for the model" });
+    right.scrollIntoView({ block: "nearest" });
     const view = paint.get("_layer");
     const mask = Float32Array.from({ length: size * size }, (_, i) => +(view.getUint8(i) > 127));
     worker.postMessage({
