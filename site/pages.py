@@ -14,6 +14,9 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 BADGE = re.compile(r"\[!\[Open In Colab\]\([^)]*\)\]\(([^)]*)\)")
+# A table that scrolls is reached by keys, too.
+WIDE = '<div style="overflow-x:auto"'
+REACHED = WIDE, WIDE + ' tabindex="0" role="region" aria-label="Table of measurements"'
 # The pages of the API: the title, and the modules in the order of their names below each place.
 WINGS = {
     "core": ("The core: the loop and what it is made of", "*.py"),
@@ -65,6 +68,9 @@ def notebook(path: Path, to: Path):
         elif any("image/png" in output.get("data", {}) for output in cell["outputs"]):
             alt = f"What the cell above shows, in the part {heading}"
             cell["metadata"] |= {"mystnb": {"image": {"alt": alt}}}
+        for output in cell.get("outputs", []):
+            if table := output.get("data", {}).get("text/html"):
+                output["data"]["text/html"] = "".join(table).replace(*REACHED)
     to.parent.mkdir(parents=True, exist_ok=True)
     to.write_text(json.dumps(book), encoding="utf-8")
 
