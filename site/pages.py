@@ -87,11 +87,24 @@ def times() -> str:
     rows = []
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         first = "".join(json.loads(path.read_text())["cells"][0]["source"])
-        said = re.search(r"(About [^.;]* CPU\s+cores)", first)
+        said = re.search(r"(About a minute[^.;]* CPU\s+cores)", first)
         rows.append(f"| [](notebooks/{path.name}) | {' '.join(said[1].split()) if said else ''} |")
     bench = (ROOT / "bench" / "README.md").read_text().split("\n\n")
     tables = [part for part in bench if part.startswith("| A / B | ratio")]
-    return "\n".join(["| notebook | takes |", "|---|---|", *rows, "", "## An edit", "", *tables])
+    table = ["| notebook | takes |", "|---|---|", *rows]
+    return "\n".join([*table, "", "## An edit", "", *tables, "", downloads()])
+
+
+def downloads() -> str:
+    """The checkpoints that blendlab knows by name, and their sizes."""
+    from blendlab.cards import KNOWN
+
+    rows = [
+        f"| `{name}` | {known.gigabytes} GB | {2 * known.gigabytes:.1f} GB | {known.size} |"
+        for name, known in KNOWN.items()
+    ]
+    heads = "| model | to download, half precision | in single precision | picture's side |"
+    return "\n".join(["## Larger models", "", heads, "|---|---|---|---|", *rows])
 
 
 def claims() -> str:
@@ -135,6 +148,8 @@ def described(node, indent="") -> list[str]:
         arguments = " ".join(ast.unparse(node.args).split())
         return [f"````{{py:function}} {node.name}({arguments})\n{prose(doc)}\n````"]
     methods = [one for one in node.body if isinstance(one, ast.FunctionDef)]
+    for one in methods:
+        one.args.args = one.args.args[1:]  # self
     inner = [text.replace("py:function", "py:method") for one in methods for text in described(one)]
     body = "\n\n".join([prose(doc), *inner])
     return [f"`````{{py:class}} {node.name}\n{body}\n`````"]

@@ -22,7 +22,7 @@ try {
   const networks = asked.refused ? {} : await open(ort, model, Object.fromEntries(files));
   const numbers = Float32Array.from(picture), where = Float32Array.from(mask);
   for await (const step of blendedLatent(networks, model, numbers, where, words, seed)) {
-    answer = { ...step, picture: [...step.picture], latents: [...step.latents] };
+    if (step.i === step.of) answer = { picture: [...step.picture], latents: [...step.latents] };
   }
   answer.tokens = tokens(words, model);
 } catch (error) {

@@ -90,8 +90,9 @@ async function* sample(denoise, x, { levels, eta }, fresh) {
 /** Edit a picture inside a mask as the words ask; yield {i, of, picture, latents} after each move.
  * networks: text(ids), unet(x, t, text), encode(picture), decode(z). picture: 3 x H x W in [-1, 1].
  * mask: H x W, 1 = edit. Outside it the last picture is the source, bit for bit.
- * With the clean estimate of each move as its picture, the steps can be watched. */
-export async function* blendedLatent(networks, model, picture, mask, prompt, seed) {
+ * Every third move, and the last, has a picture, as decoding costs nearly as much as a move; before
+ * the last it is the clean estimate's. */
+export async function* blendedLatent(networks, model, picture, mask, prompt, seed, every = 3) {
   const small = toLatent(mask, model); // refused here, before any network runs
   const ids = [...tokens("", model), ...tokens(prompt, model)];
   const { levels } = model, count = model.shape.reduce((product, side) => product * side);
@@ -107,9 +108,9 @@ export async function* blendedLatent(networks, model, picture, mask, prompt, see
     const keep = step.last ? source : addNoise(source, step.level, background());
     step.x = blend(small, step.x, keep);
 
+    const i = step.i + 1, of = levels.length - 1;
     const seen = step.last ? step.x : blend(small, step.clean, source);
-    const decoded = await networks.decode(seen);
-    const shown = blend(mask, decoded, picture);
-    yield { i: step.i + 1, of: levels.length - 1, picture: shown, latents: step.x };
+    const decoded = (of - i) % every === 0 ? await networks.decode(seen) : null;
+    yield { i, of, picture: decoded && blend(mask, decoded, picture), latents: step.x };
   }
 }

@@ -183,11 +183,13 @@ async function build(place) {
       film.put({ done: 0, status: "Reading the words" });
     },
     step: async ({ i, of, picture }) => {
+      film.put({ done: i / of, status: `Step ${i} of ${of}` });
+      if (!picture) return;
       const number = wanted, frame = await png(picture, size);
       if (number !== wanted) return;
       frames.push(frame);
       empty.hidden = true;
-      film.put({ preview: frame, done: i / of, status: `Step ${i} of ${of}` });
+      film.put({ preview: frame });
     },
     done: async ({ of, picture }) => {
       const number = wanted, seconds = ((performance.now() - began) / 1000).toFixed(1);
