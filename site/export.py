@@ -94,6 +94,13 @@ def described(pipe, card, shape) -> dict:
     words = {word: tokenizer(word).input_ids[1:-1] for word in card["words"]}
     ends = [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id]
     edits = json.loads(bl.data("edits.json").read_text())
+    for name in edits:
+        found = bl.images.image(bl.data(f"scenes/{name}.png")).shape[-2:]
+        if found != (size, size):
+            raise ValueError(
+                f"scenes/{name}.png is {found[1]}x{found[0]} and the model paints {size}x{size}: "
+                "make the scenes again (python data/make.py)"
+            )
     return {
         "size": size,
         "shape": shape,

@@ -75,6 +75,8 @@ def pages(out: Path):
     )
     shutil.rmtree(out / "html" / "live", ignore_errors=True)
     shutil.copytree(out / "live", out / "html" / "live")
+    # At the root, as a service worker serves only the folders below its own.
+    shutil.move(out / "html" / "live" / "isolate.js", out / "html" / "isolate.js")
 
 
 def main():

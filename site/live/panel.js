@@ -231,7 +231,21 @@ async function build(place) {
   place.dataset.state = "idle";
 }
 
+/** WebAssembly has threads only on a page that its server isolates. A plain file server does not, so a
+ * service worker adds the headers, and the page is loaded once more; true while that is under way. */
+async function isolating() {
+  const once = "blendlab-isolated", workers = navigator.serviceWorker;
+  if (self.crossOriginIsolated || !workers || sessionStorage.getItem(once)) return false;
+  sessionStorage.setItem(once, "tried");
+  const at = new URL("../isolate.js", import.meta.url);
+  const registered = await workers.register(at).then(() => workers.ready).catch(() => null);
+  if (registered) location.reload();
+  return Boolean(registered);
+}
+
 const place = document.getElementById("live");
-build(place).catch((error) => {
+try {
+  if (!(await isolating())) await build(place);
+} catch (error) {
   place.textContent = `The panel could not start: ${error.message}`;
-});
+}

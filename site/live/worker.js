@@ -20,7 +20,8 @@ async function load() {
   const get = async (name) => [name, await whole(name, arrived)];
   const files = Object.fromEntries(await Promise.all(Object.keys(sizes).map(get)));
   postMessage({ kind: "starting" });
-  const threads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 1;
+  const spare = Math.min(4, navigator.hardwareConcurrency - 1); // one core is the page's
+  const threads = self.crossOriginIsolated ? Math.max(1, spare) : 1;
   const wasmBinary = await unzipped(files["runtime.bin"]);
   Object.assign(ort.env.wasm, { wasmBinary, numThreads: threads, wasmPaths: `${here}ort/` });
   const parts = Object.keys(model.networks).map((name) => [name, files[name + ".onnx"]]);
