@@ -7,7 +7,7 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help run test security bench lab notebooks lint clean
+.PHONY: help run test security bench lab notebooks site lint clean
 
 help:
 	@echo "make run         execute the whole course on tinyworld; notebooks and pictures go to out/"
@@ -16,7 +16,12 @@ help:
 	@echo "make bench       time edits beside their bare network calls and beside diffusers, as ratios"
 	@echo "make lab         open JupyterLab on notebook 00"
 	@echo "make notebooks   execute all notebooks and save them in place (some: make notebooks ARGS=notebooks/00_start_here.ipynb)"
+<<<<<<< HEAD
 	@echo "make lint        check style and types of package, tests and notebooks, and who imports whom"
+=======
+	@echo "make site        build the site, with an edit in the browser on its front page; needs Node.js with npm"
+	@echo "make lint        check the style of package, tests and notebooks, and who imports whom"
+>>>>>>> c-site
 	@echo "make clean       remove $(VENV) and out/"
 	@echo "Each creates $(VENV) where there is none; PYTHON=... says from which Python."
 
@@ -49,9 +54,14 @@ lab: $(STAMP)
 notebooks: $(STAMP)
 	@$(BIN)/python -m blendlab.course --save $(ARGS)
 
+site: $(STAMP)
+	@command -v npm > /dev/null || { echo "make site needs Node.js with npm (Debian and Ubuntu: nodejs npm)"; exit 1; }
+	@$(BIN)/python -m pip install --quiet -e '.[site]' -c constraints.txt
+	@$(BIN)/python site/make.py $(ARGS)
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check blendlab tests bench data/make.py
+	$(BIN)/ruff format --check blendlab tests bench site data/make.py
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy blendlab
 

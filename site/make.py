@@ -1,0 +1,98 @@
+"""Build the site: the edit in a browser tab, the executed notebooks, the pages around them.
+
+    python site/make.py            needs the extra `site` and npm; writes out/site/html
+    python site/make.py live       only the front page's panel, out/site/live
+
+Notebooks are shown as they were saved, never run. Next: export.py, pages.py, conf.py.
+"""
+
+import argparse
+import gzip
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+RUNTIME = "ort-wasm-simd-threaded"
+
+
+def packages(out: Path) -> Path:
+    """The npm packages of package.json, installed under `out` unless they are there already."""
+    wanted = (HERE / "package.json").read_text()
+    here = out / "package.json"
+    if not (out / "node_modules").is_dir() or not here.exists() or here.read_text() != wanted:
+        out.mkdir(parents=True, exist_ok=True)
+        quiet = ["--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts", "--silent"]
+        (out / "package.json").write_text(wanted)
+        try:
+            subprocess.run(["npm", "install", *quiet], cwd=out, check=True)
+        except BaseException:
+            here.unlink()
+            raise
+    return out / "node_modules"
+
+
+def live(out: Path, modules: Path, model: str) -> Path:
+    """The panel's folder: our JavaScript, the widgets', the runtime, the networks, the scenes."""
+    from export import export, rounded
+
+    import blendlab as bl
+    from blendlab.course.widgets import common
+
+    folder = out / "live"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(HERE / "live", folder)
+    (folder / "painter.mjs").write_text(common.script("layer.js", "painter.js"))
+    (folder / "viewer.mjs").write_text(common.script("viewer.js"))
+    (folder / "widgets.css").write_text(common.CSS)
+    (folder / "ort").mkdir()
+    for name in ("ort.wasm.min.mjs", f"{RUNTIME}.mjs"):
+        shutil.copy(modules / "onnxruntime-web" / "dist" / name, folder / "ort")
+    runtime = (modules / "onnxruntime-web" / "dist" / f"{RUNTIME}.wasm").read_bytes()
+    # Not .gz: a server may unpack that on the way.
+    (folder / "runtime.bin").write_bytes(gzip.compress(runtime, 9, mtime=0))
+    about = export(rounded(bl.load(model)), folder)
+    about["runtime"] = (folder / "runtime.bin").stat().st_size
+    (folder / "model.json").write_text(json.dumps(about), encoding="utf-8")
+    return folder
+
+
+def pages(out: Path):
+    """The source of the pages, then the pages."""
+    from pages import write
+
+    write(out / "source", out / "node_modules")
+    command = [sys.executable, "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-q"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    subprocess.run(
+        [*command, "-d", out / "doctrees", out / "source", out / "html"],
+        check=True,
+        env=environment,
+    )
+    shutil.rmtree(out / "html" / "live", ignore_errors=True)
+    shutil.copytree(out / "live", out / "html" / "live")
+    # At the root, as a service worker serves only the folders below its own.
+    shutil.move(out / "html" / "live" / "isolate.js", out / "html" / "isolate.js")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("part", nargs="?", choices=["all", "live", "pages"], default="all")
+    parser.add_argument("--out", type=Path, default=ROOT / "out" / "site")
+    parser.add_argument("--model", default="tinyworld")
+    given = parser.parse_args()
+    modules = packages(given.out.resolve())
+    if given.part != "pages":
+        live(given.out.resolve(), modules, given.model)
+    if given.part != "live":
+        pages(given.out.resolve())
+        print(f"{given.out / 'html'}: serve it with python -m http.server -d {given.out / 'html'}")
+
+
+if __name__ == "__main__":
+    sys.path[:0] = [str(ROOT), str(HERE)]
+    main()
