@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
+from ..errors import Refused
 from . import pages, precision
 
 KINDS = {"what": str, "device": str, "command": str, "seconds": float, "n": int}
@@ -27,7 +28,7 @@ def merge(folder) -> tuple[dict, list[str]]:
             refused.append(f"{name}: no row ({error})")
     if not found:
         because = f" ({'; '.join(refused)})" if refused else ""
-        raise ValueError(
+        raise Refused(
             f"there are no rows below {folder}{because}; make one with `blendlab results precision "
             f"--add my_method.py -o {folder}/NAME`"
         )
@@ -37,7 +38,7 @@ def merge(folder) -> tuple[dict, list[str]]:
     refused += [f"{name}: {reason}" for name, reason in reasons.items() if reason]
     kept = {name: found[name] for name, reason in reasons.items() if not reason}
     if not kept:
-        raise ValueError("every row was refused: " + "; ".join(refused))
+        raise Refused("every row was refused: " + "; ".join(refused))
 
     made = _joined(kept) | {"command": f"blendlab leaderboard {folder.name}"}
     pages.write_table(folder / "leaderboard", made)
@@ -71,12 +72,12 @@ def _read(path):
         numbers = isinstance(value, list) and len(value) == 3
         good = numbers and all(type(x) in (int, float, type(None)) for x in value)
         if column not in ("label", "first") and not good:
-            raise ValueError(f"{column!r} is {value!r}, not value, low and high")
+            raise Refused(f"{column!r} is {value!r}, not value, low and high")
     task, *_ = _asked(one)
     if task not in precision.TASKS or not {"batch precision", "gone"} & row.keys():
-        raise ValueError(f"its task is {task!r}")
+        raise Refused(f"its task is {task!r}")
     if not all(type(one[name]) is kind for name, kind in KINDS.items()):
-        raise ValueError(f"{', '.join(KINDS)} are not all there as they should be")
+        raise Refused(f"{', '.join(KINDS)} are not all there as they should be")
     return one
 
 

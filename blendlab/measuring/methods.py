@@ -22,6 +22,7 @@ from torch import Tensor
 
 from .. import cards, files, masks
 from ..blend import blend
+from ..errors import Refused
 from ..networks import load as networks
 from ..papers.blended import blended
 from ..papers.blended_latent import FALLBACK, PRESETS, blended_latent
@@ -94,9 +95,9 @@ def method(*needs: str, name: str | None = None, keeps: bool = True, **how):
     def register(function):
         label = name or function.__name__
         if not re.fullmatch(r"\w[\w+.-]*", label):
-            raise ValueError(f"a method is called {label!r}: take letters, digits, +, - and _")
+            raise Refused(f"a method is called {label!r}: take letters, digits, +, - and _")
         if label in METHODS and METHODS[label].function.__module__.startswith("blendlab."):
-            raise ValueError(f"there is a method {label!r} already: give yours another name")
+            raise Refused(f"there is a method {label!r} already: give yours another name")
         METHODS[label] = Method(label, function, needs, keeps, how)
         return function
 
@@ -111,7 +112,7 @@ def chosen(words: str | None) -> list[Method]:
     for word in words.split(","):
         names = [name for name in METHODS if fnmatchcase(name, word.strip())]
         if not names:
-            raise ValueError(f"there is no method {word.strip()!r}; there are {', '.join(METHODS)}")
+            raise Refused(f"there is no method {word.strip()!r}; there are {', '.join(METHODS)}")
         found |= {name: METHODS[name] for name in names}
     return list(found.values())
 
@@ -120,13 +121,13 @@ def added(file) -> list[Method]:
     """Run a Python file of yours, and return the methods that it registers."""
     file = Path(file)
     if not file.is_file() or file.suffix != ".py":
-        raise ValueError(f"{file} is no Python file: name the one that holds your @method")
+        raise Refused(f"{file} is no Python file: name the one that holds your @method")
     name = f"added_{file.stem}"
     spec = importlib.util.spec_from_file_location(name, file)
     spec.loader.exec_module(importlib.util.module_from_spec(spec))
     new = [one for one in METHODS.values() if one.function.__module__ == name]
     if not new:
-        raise ValueError(
+        raise Refused(
             f"{file} registers no method: put @method() over a function, from "
             "blendlab.measuring.methods"
         )
@@ -150,7 +151,7 @@ def folder(name: str) -> Path:
     """Where a network lies; a sentence where it was not trained yet."""
     if name != INPAINT and name not in cards.SHIPPED:
         known = ", ".join([*cards.SHIPPED, INPAINT])
-        raise ValueError(f"methods are compared with the networks {known}, not {name!r}")
+        raise Refused(f"methods are compared with the networks {known}, not {name!r}")
     places = [cards.WEIGHTS / name] + [Path("runs/inpaint/export")] * (name == INPAINT)
     for place in places:
         if place.is_dir():

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..errors import Refused
 from .diffusion import scheduler
 from .exemplar import Exemplar, hole, nine_channels
 from .harness import WEIGHTS, Job, copy_weights, find_autoencoder
@@ -39,7 +40,7 @@ class Inpaint(Exemplar):
         from .. import world
 
         if whole < 1:
-            raise ValueError(f"whole is {whole}; take 1 (whole pictures in every step) or more")
+            raise Refused(f"whole is {whole}; take 1 (whole pictures in every step) or more")
         torch.manual_seed(self.seed)
         self.whole, self.latent = whole, Path(latent or WEIGHTS / "tinyworld")
         self.vae = find_autoencoder(self.latent / "vae", self.device)
