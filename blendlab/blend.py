@@ -7,6 +7,9 @@ Next: masks.py for the mask at latent size, papers/blended_latent.py for the alg
 import torch
 from torch import Tensor
 
+from .errors import Refused
+from .options import tensor
+
 
 def blend(mask: Tensor, edit: Tensor, keep: Tensor) -> Tensor:
     """`edit` where the mask is 1, `keep` where it is 0, both bit for bit; a mix where the mask is
@@ -14,5 +17,26 @@ def blend(mask: Tensor, edit: Tensor, keep: Tensor) -> Tensor:
 
     mask: (1 or B,1,H,W) in [0,1], 1 = edit. edit, keep: (1 or B,C,H,W).
     """
+    alike(mask, edit, keep)
     mixed = mask * edit + (1 - mask) * keep
     return torch.where(mask == 1, edit, torch.where(mask == 0, keep, mixed))
+
+
+def alike(mask: Tensor, edit: Tensor, keep: Tensor) -> None:
+    """Refuse a mask and two pictures that do not lie over each other; their values are not looked
+    at.
+    """
+    given = {"mask": mask, "edit": edit, "keep": keep}
+    for name, x in given.items():
+        tensor(name, x, "B,1,H,W" if name == "mask" else "B,C,H,W")
+    sizes = {name: tuple(x.shape[-2:]) for name, x in given.items()}
+    channels = {name: x.shape[1] for name, x in given.items() if name != "mask"}
+    rows = {name: len(x) for name, x in given.items() if len(x) > 1}
+    for what, each in {
+        "size": sizes,
+        "number of channels": channels,
+        "number of rows": rows,
+    }.items():
+        if len(set(each.values())) > 1:
+            said = ", ".join(f"{name} {value}" for name, value in each.items())
+            raise Refused(f"{said} do not go together: pass one {what} for all")
