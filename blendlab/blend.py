@@ -29,8 +29,8 @@ def alike(mask: Tensor, edit: Tensor, keep: Tensor) -> None:
     given = {"mask": mask, "edit": edit, "keep": keep}
     for name, x in given.items():
         tensor(name, x, "B,1,H,W" if name == "mask" else "B,C,H,W")
-    sizes = {name: tuple(x.shape[-2:]) for name, x in given.items()}
-    channels = {name: x.shape[1] for name, x in given.items() if name != "mask"}
+    sizes = {name: tuple(x.shape[-2:]) for name, x in given.items() if x[0, 0].numel() > 1}
+    channels = {name: x.shape[1] for name, x in given.items() if x.shape[1] > 1}
     rows = {name: len(x) for name, x in given.items() if len(x) > 1}
     for what, each in {
         "size": sizes,

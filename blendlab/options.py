@@ -97,7 +97,7 @@ def check(name: str, value, kind) -> None:
     elif int in kinds or float in kinds:
         number(name, value, whole=float not in kinds)
     elif tuple[int, ...] in kinds:
-        if not isinstance(value, list | tuple) or not all(type(i) is int for i in value):
+        if not isinstance(value, list | tuple | range) or not all(type(i) is int for i in value):
             raise Refused(f"{name} is {value!r}; pass whole numbers, as in (0,)")
 
 
