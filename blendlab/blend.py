@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from .errors import Refused
-from .options import tensor
 
 
 def blend(mask: Tensor, edit: Tensor, keep: Tensor) -> Tensor:
@@ -23,20 +22,16 @@ def blend(mask: Tensor, edit: Tensor, keep: Tensor) -> Tensor:
 
 
 def alike(mask: Tensor, edit: Tensor, keep: Tensor) -> None:
-    """Refuse a mask and two pictures that do not lie over each other; their values are not looked
-    at.
+    """Refuse what does not lie over each other; values are not looked at, and dimensions need not
+    be those of pictures.
     """
     given = {"mask": mask, "edit": edit, "keep": keep}
     for name, x in given.items():
-        tensor(name, x, "B,1,H,W" if name == "mask" else "B,C,H,W")
-    sizes = {name: tuple(x.shape[-2:]) for name, x in given.items() if x[0, 0].numel() > 1}
-    channels = {name: x.shape[1] for name, x in given.items() if x.shape[1] > 1}
-    rows = {name: len(x) for name, x in given.items() if len(x) > 1}
-    for what, each in {
-        "size": sizes,
-        "number of channels": channels,
-        "number of rows": rows,
-    }.items():
-        if len(set(each.values())) > 1:
-            said = ", ".join(f"{name} {value}" for name, value in each.items())
-            raise Refused(f"{said} do not go together: pass one {what} for all")
+        if not isinstance(x, Tensor) or x.is_complex():
+            kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
+            raise Refused(f"{name} is a {kind}: pass a tensor of real numbers")
+    try:
+        torch.broadcast_shapes(*(x.shape for x in given.values()))
+    except RuntimeError:
+        said = ", ".join(f"{name} {tuple(x.shape)}" for name, x in given.items())
+        raise Refused(f"{said} do not lie over each other: pass one size for all") from None

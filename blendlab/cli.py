@@ -340,7 +340,8 @@ def of_one_size(files: list[Path]) -> list:
 
 
 # The options that sentences of the package speak of, in Python's words.
-OPTIONS = "n|steps|minutes|share|precision|lr|w|skip|preset|paste|soft|around|seed|batch|mask|view|device|clip"
+OPTIONS = "n|steps|w|skip|preset|paste|soft|around|seed|batch|mask|view|device|clip"
+OPTIONS += "|minutes|share|precision|lr"
 
 
 def in_shell_words(sentence: str) -> str:

@@ -278,7 +278,9 @@ def blocks():
     walk = lambda **how: bl.last(bl.sample(**how))  # noqa: E731
     scheduler = [None, 3, "ddim", pipe, *ANYTHING]
     return [
-        ("blend", bl.blend, joined, bad_join),
+        ("blend", bl.blend, joined,  # of any dimensions
+         dict(mask=[*STATES[:-1], torch.ones(1, 1, 32, 32), white_middle().to(torch.complex64)],
+              edit=[*STATES[:-1], *sizes[::2]], keep=[*STATES[:-1], *sizes[::2]])),
         ("pyramid", joins.pyramid, joined, bad_join | dict(levels=[-1, 99, 1.5, "3", *ANYTHING])),
         ("poisson", joins.poisson, joined, bad_join | dict(mask=[torch.ones(1, 1, 64, 64)])),
         ("to_latent", masks.to_latent, dict(mask=mask, size=(8, 8)), words),
