@@ -86,8 +86,8 @@ def capture(unet, layers=None, branch="cond", steps=None, grad=False):
     chosen = cross_attention(unet, layers)
     if branch not in BRANCHES:
         raise Refused(f"branch is {branch!r}; choose {', '.join(BRANCHES)}")
-    if isinstance(steps, int):
-        raise Refused(f"steps is {steps}: pass several, as in ({steps},)")
+    if steps is not None and not isinstance(steps, list | tuple | set | range):
+        raise Refused(f"steps is {steps!r}: pass several, as in ({steps!r},)")
     maps = Maps()
     step, kept, rows, latent = -1, False, None, None  # of the call that runs now
 
@@ -169,6 +169,8 @@ def cross_attention(unet, layers=None) -> dict:
     """The cross-attention layers by name, or those whose name holds one of the parts asked for, as
     in `capture`.
     """
+    if not isinstance(unet, torch.nn.Module):
+        raise Refused(f"unet is a {type(unet).__name__}: pass a network, as pipe.unet")
     parts = (layers,) if layers is None or isinstance(layers, str) else layers
     several = isinstance(parts, list | tuple) and parts
     if not several or not all(part is None or isinstance(part, str) and part for part in parts):
@@ -176,11 +178,15 @@ def cross_attention(unet, layers=None) -> dict:
             f"layers is {layers!r}; pass part of a layer's name, several of them, or None for all"
         )
     every = {name: attn for name, attn in unet.named_modules() if name.endswith("attn2")}
+    if not every:
+        raise Refused(
+            f"unet is a {type(unet).__name__} that reads no words, so it has no cross-attention: "
+            "pass the UNet of a text-to-image model"
+        )
     chosen = {name: attn for name, attn in every.items() if _named(name, layers)}
     if not chosen:
         raise Refused(
-            f"no cross-attention layer has {layers!r} in its name; they are: "
-            f"{', '.join(every) or 'none'}"
+            f"no cross-attention layer has {layers!r} in its name; they are: {', '.join(every)}"
         )
     return chosen
 
@@ -192,6 +198,7 @@ def tokens(pipe, prompt: str, word: str) -> list[int]:
     A word of several pieces has several places; so has one that occurs several times.
     """
     prompts.check(pipe, prompt)
+    prompts.listed(word, "word")
     with prompts.one_at_a_time:
         pieces, wanted = (pipe.tokenizer.tokenize(text) for text in (prompt, word))
     n = len(wanted)
@@ -213,11 +220,13 @@ def centre(heat: Tensor, by="mass") -> Tensor:
     """
     if by not in ("mass", "peak"):
         raise Refused(f"by is {by!r}; choose mass or peak")
-    if heat.ndim != 3:
-        shape = ",".join(map(str, heat.shape))
+    if not isinstance(heat, Tensor) or heat.ndim != 3:
+        shape = ",".join(map(str, getattr(heat, "shape", [repr(heat)])))
         raise Refused(
             f"heat is ({shape}), not (B,h,w): choose a word first, as in heat[..., places].mean(-1)"
         )
+    if not heat.isfinite().all() or not heat.abs().sum((1, 2)).all():
+        raise Refused("heat is zero everywhere, or not finite, and so points nowhere: check it")
     if by == "mass" and heat.min() < 0:
         raise Refused(
             "heat has negative cells, and these have no centre of mass: clamp them, or take "

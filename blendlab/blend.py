@@ -7,6 +7,8 @@ Next: masks.py for the mask at latent size, papers/blended_latent.py for the alg
 import torch
 from torch import Tensor
 
+from .errors import Refused
+
 
 def blend(mask: Tensor, edit: Tensor, keep: Tensor) -> Tensor:
     """`edit` where the mask is 1, `keep` where it is 0, both bit for bit; a mix where the mask is
@@ -14,5 +16,22 @@ def blend(mask: Tensor, edit: Tensor, keep: Tensor) -> Tensor:
 
     mask: (1 or B,1,H,W) in [0,1], 1 = edit. edit, keep: (1 or B,C,H,W).
     """
+    alike(mask, edit, keep)
     mixed = mask * edit + (1 - mask) * keep
     return torch.where(mask == 1, edit, torch.where(mask == 0, keep, mixed))
+
+
+def alike(mask: Tensor, edit: Tensor, keep: Tensor) -> None:
+    """Refuse what does not lie over each other; values are not looked at, and dimensions need not
+    be those of pictures.
+    """
+    given = {"mask": mask, "edit": edit, "keep": keep}
+    for name, x in given.items():
+        if not isinstance(x, Tensor) or x.is_complex():
+            kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
+            raise Refused(f"{name} is a {kind}: pass a tensor of real numbers")
+    try:
+        torch.broadcast_shapes(*(x.shape for x in given.values()))
+    except RuntimeError:
+        said = ", ".join(f"{name} {tuple(x.shape)}" for name, x in given.items())
+        raise Refused(f"{said} do not lie over each other: pass one size for all") from None

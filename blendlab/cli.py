@@ -138,9 +138,10 @@ def rank(
     """
     from .rank import rank as ranked
 
+    view = ("mask" if mask else "image") if view is None else view
     pictures = of_one_size(images)
     model = opened(clip, usable(device))
-    order, distances = ranked(pictures, prompt, model, mask, view or ("mask" if mask else "image"))
+    order, distances = ranked(pictures, prompt, model, mask, view)
     for index, distance in zip(order, distances, strict=True):
         print(f"{distance:.3f}  {images[index]}")
 
@@ -268,6 +269,8 @@ def results(
         raise Refused("--methods, --scenes, --batch, --task and --add are of precision")
     from .measuring import index, report, results
 
+    if out:
+        writable(out)
     if name is None:
         print(results.listing())
         print("precision (--methods, --scenes, --batch, --task add or remove, --add FILE)")
@@ -339,18 +342,26 @@ def watched(network, update):
 
 def numbered(out: Path, n: int) -> list[Path]:
     """The n files to write: out itself, or out_1, out_2, ...; tried before any network runs."""
+    from .options import number
+
+    number("n", n)
     if out.suffix.lower() not in ENDINGS:
         raise Refused(f"cannot write {out}: end the name with {', '.join(ENDINGS)}")
     out.parent.mkdir(parents=True, exist_ok=True)
     files = [out] if n == 1 else [out.with_stem(f"{out.stem}_{i}") for i in range(1, n + 1)]
     for file in {files[0], files[-1]}:
-        if file.is_dir():
-            raise Refused(f"cannot write {file}: it is a folder; name a file in it")
-        new = not file.exists()
-        file.open("ab").close()  # an OSError says what is in the way
-        if new:
-            file.unlink()
+        writable(file)
     return files
+
+
+def writable(file: Path) -> None:
+    """Refuse a file that cannot be written, before anything runs; what is there stays."""
+    if file.is_dir():
+        raise Refused(f"cannot write {file}: it is a folder; name a file in it")
+    new = not file.exists()
+    file.open("ab").close()  # an OSError says what is in the way
+    if new:
+        file.unlink()
 
 
 def save(picture, file: Path):
@@ -398,6 +409,7 @@ def of_one_size(files: list[Path]) -> list:
 
 # The options that sentences of the package speak of, in Python's words.
 OPTIONS = "n|steps|w|skip|preset|paste|soft|around|seed|batch|mask|view|device|clip"
+OPTIONS += "|minutes|share|precision|lr"
 
 
 def in_shell_words(sentence: str) -> str:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from .errors import Refused
-from .sampler import Prediction
+from .options import function, number
+from .sampler import DENOISER, Prediction, is_schedule
 from .schedule import Schedule
 
 
@@ -39,6 +40,10 @@ def denoiser(unet, schedule, prediction="epsilon", timesteps=None):
     """
     if prediction not in ("epsilon", "v_prediction", "sample"):
         raise Refused(f"prediction is {prediction!r}; choose epsilon, v_prediction or sample")
+    function("unet", unet, "a network, as pipe.unet", needed=True)
+    is_schedule(schedule)
+    if timesteps is not None and not isinstance(timesteps, list | tuple | range):
+        raise Refused(f"timesteps is {timesteps!r}: pass levels, as schedule.timesteps(50) gives")
     after = dict(zip(timesteps[:-1], timesteps[1:], strict=True)) if timesteps else {}
     before = {t_next: t for t, t_next in after.items()}
 
@@ -92,6 +97,8 @@ def cfg(net, text, null, w):
     net: `net(x, t, cond) -> Prediction`; text, null: what it takes as cond. w=1 is the conditional
          model.
     """
+    function("net", net, "a function (x, t, cond), as denoiser gives", needed=True)
+    number("w", w, whole=False)
     if w == 1:
         return lambda x, t: net(x, t, text)
 
@@ -112,6 +119,10 @@ def loss_guided(denoise, loss, schedule=None, scale=0.0):
     moves, by
     -scale * s^2/a * grad: the form for DDIM (2105.05233, algorithm 2).
     """
+
+    function("denoise", denoise, DENOISER, needed=True)
+    function("loss", loss, "a function (x0_hat, x, t) that gives a scalar or (B,)", needed=True)
+    number("scale", scale, whole=False)
 
     def guided(x, t):
         if torch.is_inference_mode_enabled():

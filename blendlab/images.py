@@ -79,10 +79,13 @@ def to_pil(x: Tensor) -> list[Image.Image]:
     The way out, for looking and saving: values past the range are clamped, as a decoder overshoots
     a little. Undoes `image` and `mask` exactly. Raises ValueError for NaN and for latents.
     """
-    if x.ndim != 4 or x.shape[1] not in (1, 3):
+    if not isinstance(x, Tensor) or x.ndim != 4 or x.shape[1] not in (1, 3):
+        given = _shape(x) if isinstance(x, Tensor) else _kind(x)
         raise Refused(
-            f"to_pil takes (B,3,H,W) pictures or (B,1,H,W) masks, not {_shape(x)}: decode first"
+            f"to_pil takes (B,3,H,W) pictures or (B,1,H,W) masks, not {given}: decode first"
         )
+    if not x.is_floating_point() and x.dtype != torch.bool:
+        raise Refused(f"to_pil takes floats, not {x.dtype}: for 0..255, pass x / 127.5 - 1")
     _check_finite(x, "the picture")
     x = x.detach().float()
     x = (x + 1) * 127.5 if x.shape[1] == 3 else x * 255
@@ -140,6 +143,7 @@ def _one_picture(x, name, is_mask=False):
                 f"{name} is {_shape(x)} and fit takes one picture: pass {name}[:1], "
                 f"{name}[1:2], ..."
             )
+        _check_mask_tensor(x, True, name) if is_mask else _check_image_tensor(x, name)
         return to_pil(x)[0], f"bl.images.to_pil({name})[0]"
     return _open(x, name, is_mask)
 

@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .blend import alike
 from .errors import Refused
+from .options import number, tensor
 
 # Pyramids
 
@@ -27,13 +29,14 @@ def pyramid(mask: Tensor, edit: Tensor, keep: Tensor, levels: int | None = None)
     (B,3,H,W), not clamped: the edit itself where the mask is 1 far around, and what to keep, bit
     for bit, where it is 0 far around. How far is far doubles with each level.
     """
+    _check(mask, edit, keep)
     sides = [min(mask.shape[-2:])]
     while sides[-1] > 2:  # the reflected margin needs three pixels
         sides.append(-(-sides[-1] // 2))
     levels = max(0, sum(side >= 8 for side in sides) - 1) if levels is None else levels
-    if not 0 <= levels < len(sides):
-        most = f"a shorter side of {sides[0]} pixels can be halved 0 to {len(sides) - 1} times"
-        raise Refused(f"levels is {levels}; {most}")
+    most = len(sides) - 1
+    halved = f"a shorter side of {sides[0]} pixels can be halved 0 to {most} times"
+    number("levels", levels, span=(0, most, halved))
 
     # Every step is linear, so the bands of the difference do for those of both: m A + (1 - m) B = B
     # + m (A - B).
@@ -46,6 +49,14 @@ def pyramid(mask: Tensor, edit: Tensor, keep: Tensor, levels: int | None = None)
     for band in reversed(bands):
         x = band + double(x, band.shape[-2:])
     return keep + x
+
+
+def _check(mask, edit, keep):
+    """Refuse what is not a mask and two pictures of one size."""
+    alike(mask, edit, keep)
+    tensor("mask", mask, "B,1,H,W")
+    tensor("edit", edit, "B,C,H,W")
+    tensor("keep", keep, "B,C,H,W")
 
 
 def halve(x: Tensor) -> Tensor:
@@ -87,6 +98,7 @@ def poisson(mask: Tensor, edit: Tensor, keep: Tensor) -> Tensor:
     with f_q = keep_q where q is not masked. Pixels at the border of the picture just have fewer
     neighbours (Neumann).
     """
+    _check(mask, edit, keep)
     if (mask.flatten(1).amin(1) == 1).any():
         raise Refused("a mask is white everywhere, so no border holds the edit: paste the edit")
     B = max(len(mask), len(edit), len(keep))

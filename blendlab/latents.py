@@ -9,6 +9,8 @@ papers/blended_latent.py.
 import torch
 from torch import Tensor
 
+from .errors import Refused
+from .options import tensor
 from .twins import twin
 
 
@@ -21,6 +23,7 @@ def encode(vae, image: Tensor, noise: Tensor | None = None) -> Tensor:
            does.
     """
     vae = precise(vae)
+    tensor("image", image, "B,3,H,W")
     posterior = vae.encode(image.to(vae.dtype)).latent_dist
     z = posterior.mode() if noise is None else posterior.mean + posterior.std * noise
     return z.float() * vae.config.scaling_factor
@@ -30,12 +33,15 @@ def encode(vae, image: Tensor, noise: Tensor | None = None) -> Tensor:
 def decode(vae, z: Tensor) -> Tensor:
     """Latents (B,C,h,w) to pictures (B,3,H,W) in [-1,1], float32."""
     vae = precise(vae)
+    tensor("z", z, f"B,{getattr(vae.config, 'latent_channels', 'C')},h,w")
     image = vae.decode((z / vae.config.scaling_factor).to(vae.dtype)).sample
     return image.float().clamp(-1, 1)
 
 
 def precise(vae):
     """The autoencoder, or a copy in float32 of one that overflows in float16 (SDXL's)."""
+    if not hasattr(vae, "config") or not hasattr(vae, "decode"):
+        raise Refused(f"vae is a {type(vae).__name__}: pass an autoencoder, as pipe.vae")
     return tuned(vae) if vae.dtype == torch.float16 and vae.config.force_upcast else vae
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from . import images
 from .errors import Refused
+from .options import check, number, sides, tensor
 
 RULES = ("corner", "centre", "area", "any")
 
@@ -33,6 +34,8 @@ def to_latent(
     Raises ValueError where a mask vanishes altogether, and warns where a part of it that touches
     nothing else does, unless allow_empty.
     """
+    tensor("mask", mask, "B,1,H,W")
+    sides(size)
     if rule == "corner":
         small = F.interpolate(mask, size, mode="nearest")
     elif rule == "centre":
@@ -89,6 +92,7 @@ def _centres(full, small):
 
 def survival(mask: Tensor, size: tuple[int, int], rule: str = "centre") -> float:
     """The share of the mask's area (B,1,H,W) that lies in cells that stay white at latent size."""
+    tensor("mask", mask, "B,1,H,W")
     if mask.sum() == 0:
         raise Refused("the mask is black everywhere, so nothing of it can survive: paint it")
     small = to_latent(mask, size, rule, allow_empty=True)
@@ -100,6 +104,8 @@ def dilate(mask: Tensor, radius: int) -> Tensor:
     """Grow the white by `radius` pixels on each side: a square of side 2*radius+1, as two 1-D
     max-pools.
     """
+    tensor("mask", mask, "B,1,H,W")
+    number("radius", radius)
     side = 2 * radius + 1
     rows = F.max_pool2d(mask, (side, 1), stride=1, padding=(radius, 0))
     return F.max_pool2d(rows, (1, side), stride=1, padding=(0, radius))
@@ -113,6 +119,9 @@ def stages(mask_small: Tensor, steps: int, radii: tuple[int, ...] = (3, 2, 1)) -
     paper's squares of 7, 5 and 3 cells. Every stage is reached, which the official schedule does
     not promise: with 50 steps and 9 dilations its last mask is still a dilated one.
     """
+    tensor("mask_small", mask_small, "B,1,H,W")
+    number("steps", steps, span=(1, 10**6, "it counts the steps, so take 1 or more"))
+    check("radii", radii, tuple[int, ...])
     masks = [dilate(mask_small, radius) for radius in sorted(radii, reverse=True)] + [mask_small]
     if steps < len(masks):
         fix = f"take at least {len(masks)} steps, or fewer radii"
@@ -126,6 +135,8 @@ def strengths(mask: Tensor, moves: int) -> list[Tensor]:
     A grey says how strongly a place may change: white is edited from the first move on, half grey
     in the second half of them, black never. A black-and-white mask is itself at each move.
     """
+    tensor("mask", mask, "B,1,H,W")
+    number("moves", moves)
     return [(mask >= (moves - i) / moves).to(mask.dtype) for i in range(moves)]
 
 
@@ -134,8 +145,9 @@ def window(mask: Tensor, around: float) -> tuple[int, int, int, int]:
 
     Its side is `around` times the longer side of the mask's box, and it lies inside the picture.
     """
-    height, width = mask.shape[-2:]
+    number("around", around, whole=False)
     x0, y0, x1, y1 = box(mask)
+    height, width = mask.shape[-2:]
     left, right, top, bottom = (
         round(v) for v in (x0 * width, x1 * width, y0 * height, y1 * height)
     )
@@ -153,6 +165,7 @@ def window(mask: Tensor, around: float) -> tuple[int, int, int, int]:
 
 def box(mask: Tensor) -> tuple[float, float, float, float]:
     """The smallest box (x0, y0, x1, y1) around the white of one mask (1,1,H,W), in fractions."""
+    tensor("mask", mask, "B,1,H,W")
     if mask.shape[0] != 1:
         raise Refused(f"there are {mask.shape[0]} masks: box takes one, mask[i : i + 1]")
     rows, columns = (mask[0, 0] > 0).any(1).nonzero(), (mask[0, 0] > 0).any(0).nonzero()
@@ -169,6 +182,7 @@ def from_box(box: tuple[float, float, float, float], size: tuple[int, int]) -> T
     inside.
     """
     x0, y0, x1, y1 = box = corners(box)
+    sides(size)
     if max(box) > 1 or min(box) < 0:
         fix = "corners are fractions of the picture, so divide x by its width and y by its height"
         raise Refused(f"the box {tuple(box)} leaves the picture: {fix}")

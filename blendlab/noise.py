@@ -8,6 +8,7 @@ import hashlib
 
 import torch
 
+from .errors import Refused
 from .options import number
 
 
@@ -24,12 +25,20 @@ class Noise:
     def __init__(self, seed, n, purpose, device="cpu", start=0, shape=None):
         if not isinstance(seed, str):
             number("seed", seed)
+        rows = n
+        if not isinstance(n, list | tuple | range):
+            number("n", n)
+            rows = range(n)
+        number("start", start)
+        if not isinstance(purpose, str):
+            raise Refused(f"purpose is {purpose!r}: pass a word, as in 'initial'")
         self.device, self.shape = torch.device(device), shape
-        rows = range(n) if isinstance(n, int) else n
         self.streams = [_stream(f"{seed}/{start + i}/{purpose}") for i in rows]
 
     def __call__(self, shape=None):
         shape = shape or self.shape
+        if not isinstance(shape, list | tuple) or not all(type(i) is int and i > 0 for i in shape):
+            raise Refused(f"shape is {shape!r}: pass the sizes of one sample, as in (4, 8, 8)")
         on_gpu = self.device.type == "cuda"
         drawn = torch.empty(len(self.streams), *shape, pin_memory=on_gpu)
         for row, stream in zip(drawn, self.streams, strict=True):

@@ -13,6 +13,8 @@ from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
+from torch import Tensor
+
 from . import cards
 from .errors import Refused, WrongType
 
@@ -29,7 +31,6 @@ RANGES = {
     "unwarped": (0, 1024, "how many of the copies are not warped"),
     "lr": (1e-9, 1000, "it says how far a step goes, so take more than 0"),
     "steps": (-math.inf, math.inf, "it counts the steps, so take 1 or more"),  # see Schedule
-    "steps of Adam": (1, 10**6, "it counts the steps, so take 1 or more"),
     "lam": (0, 1e9, "it weighs the source outside, so take 0 or more (the paper: 100)"),
     "plateau": (0, 0.999999, "a share of the loss, 0.02 is usual and 0 never stops early"),
     "blocks": (0, 1000, "how many up blocks are tuned, or 'all'"),
@@ -43,6 +44,13 @@ RANGES = {
     "block": (1, 10**4, "the side of a block in cells of the latent, so take 1 or more"),
     "keep": (0, 1, "it is a share of the steps, 0.8 keeps the attention for four in five"),
     "tries": (1, 10**6, "it is the budget for each picture, so take 1 or more"),
+    "radius": (0, 10**4, "the pixels to grow by on each side, 0 is none"),
+    "moves": (1, 10**6, "it counts the moves, so take 1 or more"),
+    "T": (1, 10**6, "it counts the levels, 1000 is usual"),
+    "beta0": (0, 1, "the share of noise that the first level adds, 1e-4 is usual"),
+    "beta1": (0, 1, "the share of noise that the last level adds, 0.02 is usual"),
+    "start": (0, 10**9, "the number of the first sample, 0 is usual"),
+    "horizon": (0, 1, "where the sky ends, 0.55 is usual"),
     "around": (1, 100, "the side of the crop in sides of the mask's box, 1.5 is usual"),
     "batch": (1, 10**6, "how many are made at once, so take 1 or more"),
     "first": (0, 10**9, "the number of the first sample, 0 is usual"),
@@ -50,6 +58,8 @@ RANGES = {
     "seed": (-(2**63), 2**64, "it numbers the random draws, 0 is usual"),
     "new_seed": (-(2**63), 2**64, "it numbers the fresh draws, 1 is usual"),
 }
+
+ADAM = (1, 10**6, "it counts the steps of Adam, so take 1 or more")  # what steps mean in tuning
 
 # What other libraries call it.
 ALIASES = {
@@ -94,14 +104,17 @@ def check(name: str, value, kind) -> None:
     elif numeric:
         number(name, value, whole=float not in kinds)
     elif tuple[int, ...] in kinds:
-        if not isinstance(value, list | tuple) or not all(type(i) is int for i in value):
+        if not isinstance(value, list | tuple | range) or not all(type(i) is int for i in value):
             raise Refused(f"{name} is {value!r}; pass whole numbers, as in (0,)")
 
 
-def number(name: str, value: Any, whole=True) -> None:
-    """Refuse what is no number (a whole one), not finite, or out of the range of its name."""
+def number(name: str, value: Any, whole=True, span=None) -> None:
+    """Refuse what is no number (a whole one), not finite, or out of the range of its name.
+
+    span: (smallest, largest, what it is) where the name means something else.
+    """
     kind = "an integer" if whole else "a number"
-    low, high, meaning = RANGES.get(name, (-math.inf, math.inf, kind))
+    low, high, meaning = span or RANGES.get(name, (-math.inf, math.inf, kind))
     fix = ": of a Generator, pass generator.initial_seed()" * hasattr(value, "initial_seed")
     if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
         raise Refused(f"{name} is {value!r}, not {kind}; {meaning}{fix}")
@@ -111,10 +124,28 @@ def number(name: str, value: Any, whole=True) -> None:
         raise Refused(f"{name} is {value}; {meaning}{span}")
 
 
-def function(name: str, value, what: str) -> None:
-    """Refuse what is given for a function, but cannot be called; None is left out."""
-    if value is not None and not callable(value):
-        raise Refused(f"{name} is {value!r}, which cannot be called: pass {what}, or None")
+def tensor(name: str, x, form: str) -> None:
+    """Refuse what is no tensor of a form, as in "B,1,H,W": letters are sizes from 1 on."""
+    wanted, is_tensor = form.split(","), isinstance(x, Tensor)
+    fits = is_tensor and x.ndim == len(wanted) and x.numel() > 0
+    if not fits or any(w.isdigit() and int(w) != n for w, n in zip(wanted, x.shape, strict=True)):
+        given = f"({','.join(map(str, x.shape))})" if is_tensor else f"a {type(x).__name__}"
+        raise Refused(f"{name} is {given}: pass a tensor ({form})")
+    if x.is_complex():
+        raise Refused(f"{name} holds complex numbers: pass {name}.real")
+
+
+def sides(size, name="size") -> None:
+    """Refuse what is no height and width."""
+    pair = isinstance(size, list | tuple) and len(size) == 2
+    if not pair or not all(type(side) is int and side > 0 for side in size):
+        raise Refused(f"{name} is {size!r}: pass (height, width), whole numbers from 1 on")
+
+
+def function(name: str, value, what: str, needed=False) -> None:
+    """Refuse what is given for a function, but cannot be called; None is one left out."""
+    if not callable(value) and (needed or value is not None):
+        raise Refused(f"{name} is {value!r}, which cannot be called: pass {what}")
 
 
 def settle(

@@ -37,6 +37,8 @@ def check(pipe, prompt: str, name: str = "prompt"):
     if prompt is None and name == "negative":
         return
     _check_text(prompt, f"the {name}")
+    if getattr(pipe, "tokenizer", None) is None or not hasattr(pipe, "name_or_path"):
+        raise Refused(f"a {type(pipe).__name__} reads no texts: pass bl.load('tinyworld')")
     model = re.split(r"[/\\]", str(pipe.name_or_path or "this model"))[-1]
     known_words(prompt, _known(pipe), model)
     for i, tokenizer in enumerate(_tokenizers(pipe)):

@@ -14,6 +14,9 @@ import torch
 from torch import Tensor
 
 from .errors import Refused
+from .options import function, number
+
+DENOISER = "a function (x, t) that gives a Prediction"
 
 
 @dataclass
@@ -54,6 +57,13 @@ def sample(
        (float64 stays).
     noise: a function that draws fresh noise of x's shape; needed when eta > 0.
     """
+    function("denoise", denoise, DENOISER, needed=True)
+    is_schedule(schedule)
+    number("eta", eta, whole=False)
+    if not isinstance(x, Tensor):
+        raise Refused(f"x is a {type(x).__name__}: pass the state, a tensor (B,C,H,W)")
+    if not isinstance(timesteps, list | tuple | range) or len(timesteps) < 2:
+        raise Refused(f"timesteps is {timesteps!r}: pass levels, as schedule.timesteps(50) gives")
     if eta and noise is None:
         raise Refused(
             f"eta is {eta}, so moves need fresh noise: pass noise=, a function that draws it"
@@ -81,6 +91,15 @@ def sample(
         step = Step(i, t, t_next, x, x0_hat, eps, var, seen.grad)
         yield step
         x = step.x  # whatever the reader left there
+
+
+def is_schedule(schedule) -> None:
+    """Refuse what has no levels."""
+    if not hasattr(schedule, "levels"):
+        raise Refused(
+            f"schedule is a {type(schedule).__name__}: pass a Schedule, as "
+            "Schedule.from_scheduler(pipe.scheduler) gives"
+        )
 
 
 @torch.no_grad()

@@ -9,11 +9,13 @@ import math
 import warnings
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from .errors import Refused
+from .options import check, number, tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +35,19 @@ class Schedule:
     spacing: str = "leading"
     offset: int = 0
 
+    def __post_init__(self):
+        tensor("abar", self.abar, "T")
+        if not (self.abar.diff() <= 0).all() or not 0 <= self.abar[-1] <= self.abar[0] <= 1:
+            raise Refused(
+                "abar is not falling from at most 1 to at least 0: pass shares of picture"
+            )
+        check("final", self.final, Literal["clean", "first"])
+        check("spacing", self.spacing, Literal["leading", "trailing", "linspace"])
+        number("offset", self.offset)
+
     def levels(self, t):
         """(a_t, s_t) as Python floats, so that a GPU is never waited for."""
+        number("t", t, span=(-1, len(self.abar) - 1, "a level; -1 is clean"))
         if t < 0:
             return 1.0, 0.0
         abar = float(self.abar[t])
@@ -65,13 +78,11 @@ class Schedule:
         """
         T = len(self.abar)
         spacing, offset = spacing or self.spacing, self.offset if offset is None else offset
+        number("steps", steps)
+        number("offset", offset)
         if not 1 <= steps <= T:
             raise Refused(f"steps is {steps}; this schedule takes 1 to {T}")
-        if not 0 <= skip < 1:
-            raise Refused(
-                f"skip is {skip}; it is a share of the steps, 0.25 leaves out a quarter of them"
-            )
-
+        number("skip", skip, whole=False)
         if spacing == "leading":
             ratio = T // steps
             ts = [
@@ -91,7 +102,7 @@ class Schedule:
 
         A warning, once for each kind of scheduler, says where its own stepping is another.
         """
-        name, config = type(scheduler).__name__, scheduler.config
+        name, config = type(scheduler).__name__, getattr(scheduler, "config", {})
         if not hasattr(scheduler, "alphas_cumprod") or config.get("use_flow_sigmas"):
             raise Refused(f"{name} has no betas: use a pipeline trained with betas")
         abar = scheduler.alphas_cumprod.detach().cpu().double()
@@ -115,11 +126,17 @@ class Schedule:
     @classmethod
     def linear(cls, T=1000, beta0=1e-4, beta1=0.02):
         """DDPM's schedule (2006.11239, section 4): beta rises linearly."""
+        number("T", T)
+        number("beta0", beta0, whole=False)
+        number("beta1", beta1, whole=False)
         return cls((1 - torch.linspace(beta0, beta1, T, dtype=torch.float64)).cumprod(0))
 
     @classmethod
     def scaled_linear(cls, T=1000, beta0=0.00085, beta1=0.012):
         """Latent diffusion's schedule (2112.10752): sqrt(beta) rises linearly."""
+        number("T", T)
+        number("beta0", beta0, whole=False)
+        number("beta1", beta1, whole=False)
         roots = torch.linspace(beta0**0.5, beta1**0.5, T, dtype=torch.float64)
         return cls((1 - roots**2).cumprod(0))
 

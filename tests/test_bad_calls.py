@@ -10,6 +10,7 @@ import math
 import re
 import signal
 import sys
+import tempfile
 import time
 import traceback
 import warnings
@@ -21,24 +22,31 @@ from pathlib import Path
 import checkpoints
 import colour_clip
 import numpy as np
+import pytest
 import test_exemplar
 import torch
 from PIL import Image
 
 import blendlab as bl
+from blendlab import attention, cli, guidance, joins, latents, masks, prompts
+from blendlab.networks.load import load
+from blendlab.noise import Noise
 from blendlab.papers.blended_latent import Blending
 from blendlab.papers.clip_guidance import Guiding
 from blendlab.papers.exemplar import Painting
 from blendlab.papers.layout import Arranging
 from blendlab.papers.paint_by_word import Optimising
+from blendlab.schedule import Schedule
 from blendlab.walk import Drawing
 
 PACKAGE = Path(bl.__file__).parent
+# Words of a sentence that says what to do, or what there is.
 FIX = re.compile(
-    r"\b(pass|take|choose|give|make|paint|divide|its words are|shrink|get|save|check|load|clamp|shorten|leave|call|open"
-    r"|has|have|knows|it is|may mean|replace|tell|go on|connect|scale it|resize|it counts|how many"
-    r"|it numbers|the nearest is|takes 1 to|they are|a guidance weight|the (share|weight|passes|calls|number|side)|a share|or more"
-    r"|a number of|a level|it says|it weighs)\b"
+    r"\b(pass|take|choose|give|make|paint|paste|divide|decode|shrink|get|save|check|load|clamp"
+    r"|shorten|leave|call|open|replace|tell|go on|connect|scale it|resize|may mean|has|have|knows"
+    r"|it is|it says|it weighs|it numbers|it counts|how many|takes 1 to|they are|can be|or more"
+    r"|the nearest is|its words are|is (usual|none)|a guidance weight|a share|a number of|a level"
+    r"|the (share|weight|passes|calls|number|side))\b"
 )
 
 
@@ -225,7 +233,8 @@ def calls():
          | dict(boxes=PAIRS, caption=TEXTS[1:2], at=[3, "0", [NAN], ["a"], *ANYTHING])),
         ("reconstruct", bl.reconstruct,
          dict(pipe=latent_model(), edit=torch.zeros(1, 4, 8, 8), steps=1, lr=1e-4, **place),
-         dict(pipe=[*models(), pixel_model()], edit=[None, "edit", image, *starts()[:-4], *starts()[-3:]],
+         dict(pipe=[*models(), pixel_model()],
+              edit=[None, "edit", image, *starts()[:-4], *starts()[-3:]],
               image=placed_pictures(), mask=bad_masks(), method=CHOICES, steps=COUNTS,
               lam=NUMBERS, lr=[0, -1, *NUMBERS], preset=["magic", 3, [], *ANYTHING],
               blocks=["some", -1, 99, 1.5, True, *ANYTHING], plateau=[-1, 1, *NUMBERS],
@@ -235,9 +244,108 @@ def calls():
               prompt=[["a", "b"], *TEXTS], clip=[None, *clips()], mask=bad_masks()[1:],
               view=CHOICES, normalised=FLAGS)),
         ("load", bl.load, dict(name="tinyworld-clip", device="cpu"),
-         dict(name=[None, 3, "", "magic", "no/such/folder", Path("no"), ".", "a b", "\0", *ANYTHING],
+         dict(name=[None, 3, "", "magic", "no/such/folder", Path("no"), ".", "a b", "\0",
+                    *ANYTHING],
               device=["gpu", "cuda:99", 3, "cpu:9", *ANYTHING],
               dtype=["float16", torch.int8, 3, *ANYTHING])),
+    ]  # fmt: skip
+
+
+STATES = [None, 3, "x", [], *ANYTHING, torch.zeros(4, 8), torch.zeros(())]
+SHAPES = [3, "x", [], (3,), (0, 8), (8.0, 8), (-1, 8), ("a", "b"), (8, 8, 8), *ANYTHING]
+
+
+def small_masks():
+    """Bad ones where a checked mask (1,1,64,64) is expected."""
+    odd = [torch.zeros(1, 3, 64, 64), torch.zeros(0, 1, 64, 64)]
+    return [*STATES, *odd, torch.zeros(1, 64, 64), white_middle().to(torch.complex64)]
+
+
+def blocks():
+    """The same for what methods and notebooks are built of."""
+    image, mask, schedule = torch.zeros(1, 3, 64, 64), white_middle(), Schedule.linear()
+    pipe, z = latent_model(), torch.zeros(1, 4, 8, 8)
+    joined = dict(mask=mask, edit=image, keep=image)
+    sizes = [torch.zeros(1, 3, 32, 32), torch.zeros(2, 3, 64, 64), torch.zeros(1, 5, 64, 64)]
+    bad_join = dict(
+        mask=[*small_masks(), torch.ones(1, 1, 32, 32)],
+        edit=[*STATES, sizes[0], sizes[2]], keep=[*STATES, sizes[0], sizes[2]],
+    )  # fmt: skip
+    words = dict(size=SHAPES, rule=CHOICES, mask=small_masks())
+    net = guidance.denoiser(pipe.unet, schedule)
+    held = lambda x, t: guidance.Prediction(x)  # noqa: E731
+    steps = dict(x=z, schedule=schedule, timesteps=[500, -1], denoise=held)
+    walk = lambda **how: bl.last(bl.sample(**how))  # noqa: E731
+    scheduler = [None, 3, "ddim", pipe, *ANYTHING]
+    return [
+        ("blend", bl.blend, joined,  # of any dimensions
+         dict(mask=[*STATES[:-1], torch.ones(1, 1, 32, 32), white_middle().to(torch.complex64)],
+              edit=[*STATES[:-1], *sizes[::2]], keep=[*STATES[:-1], *sizes[::2]])),
+        ("pyramid", joins.pyramid, joined, bad_join | dict(levels=[-1, 99, 1.5, "3", *ANYTHING])),
+        ("poisson", joins.poisson, joined, bad_join | dict(mask=[torch.ones(1, 1, 64, 64)])),
+        ("to_latent", masks.to_latent, dict(mask=mask, size=(8, 8)), words),
+        ("survival", masks.survival, dict(mask=mask, size=(8, 8)), words),
+        ("dilate", masks.dilate, dict(mask=mask, radius=1),
+         dict(mask=small_masks(), radius=["1", *COUNTS[1:]])),
+        ("stages", masks.stages, dict(mask_small=mask, steps=9),
+         dict(mask_small=small_masks(), steps=COUNTS, radii=[3, "3", [-1], ["a"], *ANYTHING])),
+        ("strengths", masks.strengths, dict(mask=mask, moves=3),
+         dict(mask=small_masks(), moves=COUNTS)),
+        ("window", masks.window, dict(mask=mask, around=1.5),
+         dict(mask=small_masks(), around=[0, *NUMBERS])),
+        ("box", masks.box, dict(mask=mask), dict(mask=small_masks())),
+        ("from_box", masks.from_box, dict(box=(0, 0, 1, 1), size=(8, 8)),
+         dict(box=[None, *BOXES], size=SHAPES)),
+        ("fit", bl.fit, dict(picture=image, size=32),
+         dict(picture=pictures(), size=[0, -1, None, NAN, *SHAPES[1:]])),
+        ("to_pil", bl.images.to_pil, dict(x=image),
+         dict(x=[*STATES, torch.zeros(1, 4, 8, 8), grey(1, 3, 8, 8, value=NAN)])),
+        ("data", bl.data, dict(name="scenes/meadow.png"),
+         dict(name=[None, 3, "no.png", "../x", "/etc/passwd", "\0", Path("x"), *ANYTHING])),
+        ("Noise", lambda **how: Noise(**how)(), dict(seed=0, n=1, purpose="step", shape=(2,)),
+         dict(seed=SEEDS[:3] + SEEDS[4:], n=COUNTS, purpose=[None, 3, *ANYTHING],
+              start=[-1, *COUNTS[2:]], shape=["x", (-1,), ("a",), (1.5,), *ANYTHING])),
+        ("Schedule", Schedule, dict(abar=schedule.abar),
+         dict(abar=[*STATES, torch.zeros(0), torch.tensor([0.5, 0.9]), torch.tensor([NAN]),
+                    torch.tensor([2.0, 1.0]), torch.tensor([0.5, -0.5])],
+              final=CHOICES, spacing=CHOICES, offset=NUMBERS)),
+        ("Schedule.linear", Schedule.linear, {},
+         dict(T=COUNTS, beta0=[-1, 2, *NUMBERS], beta1=[-1, 2, *NUMBERS])),
+        ("from_scheduler", Schedule.from_scheduler, {}, dict(scheduler=scheduler)),
+        ("timesteps", schedule.timesteps, dict(steps=4),
+         dict(steps=[1001, None, *COUNTS], skip=[1, -1, None, *NUMBERS], spacing=CHOICES[:1],
+              offset=NUMBERS)),
+        ("levels", schedule.levels, {}, dict(t=[1000, -2, None, *NUMBERS])),
+        ("denoiser", guidance.denoiser, dict(unet=pipe.unet, schedule=schedule),
+         dict(unet=[None, "unet", 3, *ANYTHING], schedule=scheduler, prediction=[None, *CHOICES],
+              timesteps=[3, "x", *ANYTHING])),
+        ("cfg", guidance.cfg, dict(net=net, text=z, null=z, w=2.0),
+         dict(net=FUNCTIONS, w=[None, *NUMBERS])),
+        ("loss_guided", guidance.loss_guided, dict(denoise=held, loss=look_alike),
+         dict(denoise=FUNCTIONS, loss=FUNCTIONS, scale=[None, *NUMBERS])),
+        ("sample", walk, steps,
+         dict(denoise=FUNCTIONS, x=STATES[:-2], schedule=scheduler, eta=[2, -1, None, *NUMBERS],
+              timesteps=[None, 3, [], [500], ["a", "b"], [5000, -1], "ab", *ANYTHING])),
+        ("encode", latents.encode, dict(vae=pipe.vae, image=image),
+         dict(vae=[None, "vae", 3, *ANYTHING], image=[*STATES, torch.zeros(1, 4, 64, 64)])),
+        ("decode", latents.decode, dict(vae=pipe.vae, z=z),
+         dict(vae=[None, "vae", 3, *ANYTHING], z=[*STATES, torch.zeros(1, 3, 8, 8)])),
+        ("centre", attention.centre, dict(heat=torch.ones(1, 8, 8)),
+         dict(heat=[*STATES[:-1], torch.zeros(1, 8, 8), grey(1, 8, 8, value=NAN),
+                    -torch.ones(1, 8, 8)], by=CHOICES)),
+        ("tokens", attention.tokens, dict(pipe=pipe, prompt="a cat", word="cat"),
+         dict(pipe=[*models(), pixel_model()], prompt=TEXTS, word=["dog", "", *TEXTS])),
+        ("capture", lambda **how: attention.capture(**how).__enter__(), dict(unet=pipe.unet),
+         dict(unet=[None, "unet", 3, pipe, pixel_model().unet, *ANYTHING], layers=LAYERS,
+              branch=CHOICES, steps=[3, "x", *ANYTHING])),
+        ("listed", prompts.listed, {}, dict(prompt=[*TEXTS[:-3], *TEXTS[-2:]])),
+        ("world.sample", bl.world.sample, dict(n=1),
+         dict(n=COUNTS, seed=SEEDS, start=[-1, *COUNTS[2:]])),
+        ("world.render", bl.world.render, dict(scenes=bl.world.sample(1)),
+         dict(scenes=[None, 3, "x", *ANYTHING], size=COUNTS)),
+        ("world.scene", bl.world.scene, {},
+         dict(ground=CHOICES[:3] + CHOICES[4:], time=CHOICES[:3] + CHOICES[4:], seed=SEEDS,
+              horizon=NUMBERS, objects=[3, "x", [3], [{"kind": "dragon"}], *ANYTHING[:2]])),
     ]  # fmt: skip
 
 
@@ -252,9 +360,6 @@ class Hang(BaseException):
 
 def give_up(*_):
     raise Hang
-
-
-signal.signal(signal.SIGALRM, give_up)
 
 
 def outcome(function, given, name):
@@ -287,21 +392,15 @@ def said_by_us(error):
 
 
 # What a sentence may call a parameter.
-OTHER = {"n": "n is|n=", "edit": "edit|latents", "pipe": "pipeline|bl.load", "model": "bl.load"}
-OTHER |= {"normalised": "normalised", "prompt": "prompt|text|this CLIP", "changed": "prompt|text"}
-OTHER |= {
-    "images": "image",
-    "preset": "preset",
-    "region": "box|region",
-    "boxes": "box|in the prompt",
-}
-OTHER |= {
-    "negative": "negative|prompt",
-    "layers": "layer",
-    "mask_rule": "mask.rule",
-    "caption": "prompt|caption",
-    "name": "",
-}
+OTHER = {
+    "n": "n is|n=", "edit": "edit|latents", "pipe": "pipeline|bl.load", "model": "bl.load",
+    "prompt": "prompt|text|this CLIP", "changed": "prompt|text", "caption": "prompt|caption",
+    "negative": "negative|prompt", "images": "image", "picture": "image", "region": "box|region",
+    "boxes": "box|in the prompt", "layers": "layer", "mask_rule": "mask.rule", "name": "",
+    "rule": "rule", "scheduler": "betas", "size": "size|pixel", "word": "word|in the prompt",
+    "ground": "ground", "x": "x is|the picture|to_pil", "t": "t is", "timesteps": "timesteps|t is",
+    "keep": "keep", "steps": "steps", "objects": "object|kind", "radii": "radi", "heat": "heat",
+}  # fmt: skip
 
 
 def names(sentence, name):
@@ -315,22 +414,182 @@ def finite(result):
     return all(x.isfinite().all() for x in tensors) and all(map(math.isfinite, numbers))
 
 
+# The command line
+
+
+def files_of(folder):
+    """Good and bad files in a folder, by name."""
+    white_middle_picture = Image.fromarray(white_middle()[0, 0].byte().numpy() * 255)
+    Image.new("RGB", (64, 64), "navy").save(folder / "image.png")
+    white_middle_picture.save(folder / "mask.png")
+    white_middle_picture.resize((32, 32)).save(folder / "small.png")
+    Image.new("L", (64, 64)).save(folder / "black.png")
+    Image.new("L", (64, 64), 99).save(folder / "grey.png")
+    (folder / "text.png").write_text("no picture")
+    (folder / "empty.png").touch()
+    (folder / "torn.png").write_bytes((folder / "image.png").read_bytes()[:80])
+    (folder / "folder").mkdir()
+
+
+NO_PICTURE = ["no.png", "folder", "text.png", "empty.png", "torn.png", ".", "/dev/null"]
+NO_MASK = [*NO_PICTURE, "small.png", "black.png", "grey.png"]
+NO_COUNT = ["0", "-1", "1.5", "x", "nan", "", "1" * 30]
+NO_NUMBER = ["x", "nan", "inf", "-1e30", "1e30", ""]
+NO_FILE = ["out.xyz", "out", "folder", "text.png/out.png", "/proc/out.png"]
+NO_DEVICE = ["gpu", "cuda:99", "mps", "cpu:9", "x:y", ""]
+NO_SEED = ["x", "1.5", "nan", "", "1" * 30]
+
+
+def commands():
+    """(command, good words, {option: bad texts})."""
+    edit = "edit --image image.png --mask mask.png --model ready --steps 1 --w 1 --skip 0 -o o.png"
+    train = "train latent --cpu --steps 1 --batch 1"
+    return [
+        (edit + " --prompt cat",
+         {"--image": NO_PICTURE, "--mask": NO_MASK, "--prompt": ["cat " * 100], "-o": NO_FILE,
+          "-n": NO_COUNT, "--batch": NO_COUNT, "--seed": NO_SEED, "--steps": [*NO_COUNT, "1001"],
+          "--w": NO_NUMBER, "--skip": ["1", "-1", *NO_NUMBER], "--around": ["0", *NO_NUMBER],
+          "--preset": ["magic", ""], "--method": ["magic", ""], "--device": NO_DEVICE,
+          "--model": ["magic", "no/such", ".", "text.png", "", "tinyworld-judge",
+                      "tinyworld-clip", "tinyworld-pixel"], "--banana": ["1"]}),
+        ("rank --prompt red image.png",
+         {"": [*NO_PICTURE, "small.png"], "--prompt": ["dragon " * 9], "--device": NO_DEVICE,
+          "--clip": ["magic", "no/such", "folder", "text.png", "", "tinyworld"],
+          "--view": ["magic", "", "mask", "both"], "--mask": NO_MASK, "--banana": ["1"]}),
+        ("world out.png",
+         {"-n": [*NO_COUNT, "999999"], "--seed": NO_SEED, "--size": [*NO_COUNT, "7", "99999"],
+          "": ["extra.png"], "--banana": ["1"]}),
+        (train,
+         {"--steps": NO_COUNT, "--minutes": ["0", "-1", *NO_NUMBER], "--batch": NO_COUNT,
+          "--lr": ["0", "-1", *NO_NUMBER], "--seed": ["-1", "15625", *NO_SEED],
+          "--precision": ["magic", ""], "--autoencoder": ["no/such", "folder", "text.png"],
+          "--from": ["no/such", "folder", "text.png"], "--out": ["text.png", "/proc/x"],
+          "--export": ["export"], "--share": ["2", *NO_NUMBER], "--banana": ["1"],
+          "--set": ["x", "", "pool=0", "pool=x", "size=7", "banana=1", "widths=", "widths=a",
+                    "widths=0,0", "steps=3", "rung=magic", "=", "size=nan"],
+          "": ["extra", "--background"]}),
+        ("train all --cpu",
+         {"--steps": NO_COUNT, "--minutes": ["1"], "--share": ["0", "-1", *NO_NUMBER],
+          "--lr": ["0", "x", "nan"], "--from": ["folder"], "--export": ["e"], "--seed": ["-1"]}),
+        ("results edits -n 1 --no-save",
+         {"-n": NO_COUNT, "-o": ["folder", "text.png/t.json", "/proc/t.json"], "": ["extra"]}),
+        ("results", {"": ["magic", "../edits", "edits -n 0"]}),
+        ("train", {"": ["magic", "../latent", "latent --resume"]}),
+        ("doctor", {"": ["extra", "--banana"]}),
+        ("", {"": ["magic", "--banana"]}),
+    ]  # fmt: skip
+
+
+def wordings():
+    """(the good words, the bad ones) of each bad call: options come last, and the last counts."""
+    for good, bad in commands():
+        for option, texts in bad.items():
+            for text in texts:
+                yield good, [option, text] if option else text.split()
+
+
+def shell(words):
+    """How the command line ends, as in `outcome` or with a "traceback", and what it says."""
+    said = io.StringIO()
+    signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+    before, sys.argv = sys.argv, ["blendlab", *words]
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
+            cli.main()
+    except SystemExit as end:
+        good = end.code == 2 and "Traceback" not in said.getvalue() and said.getvalue().strip()
+        return "accepted" if not end.code else "sentence" if good else "vague", said.getvalue()
+    except Hang:
+        return "hang", said.getvalue()
+    except Exception as error:
+        return "traceback", f"{type(error).__name__}: {error}"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.argv = before
+    return "accepted", said.getvalue()
+
+
+def at_hand(name, **how):
+    """`load`, but that the small model is there already."""
+    return latent_model() if name == "ready" else load(name, **how)
+
+
+# All of it
+
+TABLE = {"functions": calls, "building blocks": blocks}
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    files_of(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("blendlab.networks.load.load", at_hand)
+    monkeypatch.setattr("blendlab.training.harness.with_jemalloc", lambda argv: None)
+    return tmp_path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def impatience():
+    """A call that hangs is given up, and counts."""
+    before = signal.signal(signal.SIGALRM, give_up)
+    yield
+    signal.signal(signal.SIGALRM, before)
+
+
+def bad(function, good, values):
+    """What of the bad calls of one function ends otherwise than in a sentence, and how many."""
+    ends = [
+        (name, value, *outcome(function, good | {name: value}, name))
+        for name, each in values.items()
+        for value in each
+    ]
+    return [end for end in ends if end[2] != "sentence"], len(ends)
+
+
+@pytest.mark.parametrize("part", TABLE)
+def test_good_calls_are_good(part):
+    """The bad ones differ from these in one argument."""
+    for name, function, good, _ in TABLE[part]():
+        if name not in ("from_scheduler", "levels", "listed"):  # take one argument alone
+            kind, text = outcome(function, good, "no parameter")
+            assert kind == "accepted", (name, text)
+
+
+@pytest.mark.parametrize("name", [name for make in TABLE.values() for name, *_ in make()])
+def test_every_bad_call_of_a_function_ends_in_a_sentence(name):
+    ((function, good, values),) = [
+        rest for make in TABLE.values() for of, *rest in make() if of == name
+    ]
+    wrong, count = bad(function, good, values)
+    assert count > 3 and not wrong, "\n".join(map(str, wrong))
+
+
+@pytest.mark.parametrize("good", [good for good, _ in commands()])
+def test_every_bad_command_ends_in_a_sentence(good, workplace):
+    ends = [(bad, *shell([*good.split(), *bad])) for of, bad in wordings() if of == good]
+    wrong = [end for end in ends if end[1] != "sentence"]
+    assert ends and not wrong, "\n".join(map(str, wrong))
+
+
 def main():
-    counts, started = Counter(), time.time()
-    for function, f, good, bad in calls():
-        if sys.argv[1:] and function not in sys.argv[1:]:
-            continue
-        print(function, round(time.time() - started))
-        for name, values in bad.items():
-            for value in values:
-                kind, text = outcome(f, good | {name: value}, name)
-                counts[kind] += 1
-                if kind != "sentence":
-                    said = repr(value).replace("\n", " ")[:60]
-                    if isinstance(value, torch.Tensor):
-                        said = f"tensor {tuple(value.shape)} {value.dtype}"
-                    print(f"{function} {name}={said}: {kind}: {text[:150]}", flush=True)
-    print(dict(counts), sum(counts.values()), time.time() - started)
+    """Print what does not end in a sentence, and the counts of all."""
+    signal.signal(signal.SIGALRM, give_up)
+    for part, make in TABLE.items():
+        counts, started = Counter(), time.time()
+        for name, function, good, values in make():
+            wrong, count = bad(function, good, values)
+            counts.update(end[2] for end in wrong)
+            counts["sentence"] += count - len(wrong)
+            for parameter, value, kind, text in wrong:
+                print(f"{name} {parameter}={value!r:.60}: {kind}: {text[:150]}")
+        print(f"{part}: {dict(counts)}, {time.time() - started:.0f} s", flush=True)
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        workplace.__wrapped__(Path(folder), patch)
+        ends = [(words, bad, *shell([*words.split(), *bad])) for words, bad in wordings()]
+        for words, bad_words, kind, text in ends:
+            if kind != "sentence":
+                print(f"{words.split()[:2]} {bad_words}: {kind}: {text[:300]}")
+        print(f"commands: {dict(Counter(end[2] for end in ends))}")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from ..edit import Edit, take
 from ..errors import Refused, WrongType
 from ..joins import poisson
 from ..latents import decode, tuned
-from ..options import Options, number, settle
+from ..options import ADAM, Options, number, settle
 
 ALSO = "method preset"
 METHODS = ("none", "paste", "poisson", "latents", "weights", "weights and paste")
@@ -44,7 +44,7 @@ class Tuning(Options):
     def __post_init__(self):
         super().__post_init__()
         if self.steps is not None:
-            number("steps of Adam", self.steps)
+            number("steps", self.steps, span=ADAM)
 
 
 # All of the decoder (post_quant_conv, which comes before it, stays), to the last step. The official

@@ -14,7 +14,7 @@ from .. import door, masks
 from ..blend import blend
 from ..edit import Edit
 from ..latents import decode, encode, tuned
-from ..options import Options, number, settle
+from ..options import ADAM, Options, number, settle
 from ..rank import is_clip, read
 from .clip_guidance import clip_distance
 
@@ -42,7 +42,7 @@ class Optimising(Options):
     def __post_init__(self):
         super().__post_init__()
         if self.steps is not None:
-            number("steps of Adam", self.steps)
+            number("steps", self.steps, span=ADAM)
 
 
 # The paper's, for VQGAN's latents; here they are the pipeline's, scaled.

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..errors import Refused
+from ..options import number
 from .noise import cells, noise
 from .scenes import COLOURS, KINDS, SLOTS, Scenes
 from .shapes import DRAWINGS, GLOWS, Brush
@@ -96,6 +98,9 @@ def render(
     default; square, please).
     chunk: scenes drawn at a time; it changes memory and speed, not the result.
     """
+    if not isinstance(scenes, Scenes):
+        raise Refused(f"scenes is a {type(scenes).__name__}: pass what world.sample gives")
+    number("size", size, span=(1, 8192, "the side of the pictures in pixels, 64 is usual"))
     on_cpu = scenes.kind.device.type == "cpu"
     chunk = chunk or (64 if on_cpu else 1024)
     parts = []

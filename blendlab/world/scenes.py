@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import Refused
+from ..options import number
 from .noise import uniform
 
 FAMILIES = {
@@ -143,6 +144,9 @@ def sample(n: int, seed: int = 0, start: int = 0, device="cpu") -> Scenes:
     A scene depends on its seed and its number alone, so any part of a seed can be drawn again in
     batches of any size.
     """
+    number("n", n, span=(1, 10**7, "it counts the scenes, so take 1 or more"))
+    number("start", start, span=(0, 2**62, "the number of the first scene, 0 is usual"))
+    number("seed", seed)
     index = torch.arange(start, start + n, device=device)
     u = uniform(seed, index, 0, 16)
     horizon = 0.45 + 0.2 * u[:, 2]
@@ -216,6 +220,10 @@ def scene(ground="grass", time="day", objects=(), *, seed=0, horizon=0.55, devic
     scene("snow", "night", [dict(kind="house", colour="red", x=0.3, y=0.6, size=0.2,
     pattern="striped")])
     """
+    number("horizon", horizon, whole=False)
+    several = isinstance(objects, list | tuple)
+    if not several or not all(isinstance(values, dict) for values in objects):
+        raise Refused(f"objects is {objects!r}: pass a list of dicts, as [dict(kind='house')]")
     if len(objects) > SLOTS:
         raise Refused(f"a scene holds at most {SLOTS} objects; {len(objects)} were given")
     base = sample(1, seed=seed, device=device)
