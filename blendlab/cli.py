@@ -107,7 +107,7 @@ def edit(
     chosen |= {"paste": True} if paste else {}
     chosen |= {"soft": True} if soft else {}
     device = usable(device)
-    pipe = load(model or METHODS[method], device=device)
+    pipe = load(METHODS[method] if model is None else model, device=device)
     if not hasattr(pipe, "unet"):
         raise Refused(f"{model} makes no pictures: pass --model {METHODS[method]}")
     networks = (pipe,) if method == "blended_latent" else (pipe, opened(clip, device))

@@ -5,6 +5,7 @@ what it says. Drawn on the CPU, so that a seed gives the same picture on every m
 """
 
 import hashlib
+from numbers import Integral
 
 import torch
 
@@ -25,10 +26,11 @@ class Noise:
     def __init__(self, seed, n, purpose, device="cpu", start=0, shape=None):
         if not isinstance(seed, str):
             number("seed", seed)
-        rows = n
         if not isinstance(n, list | tuple | range):
             number("n", n)
-            rows = range(n)
+        rows = range(n) if isinstance(n, Integral) else n
+        for row in rows:
+            number("n", row, span=(0, 10**9, "it numbers a sample, so take 0 or more"))
         number("start", start)
         if not isinstance(purpose, str):
             raise Refused(f"purpose is {purpose!r}: pass a word, as in 'initial'")
