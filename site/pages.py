@@ -66,7 +66,7 @@ def notebook(path: Path, to: Path):
             # The badge is a picture from elsewhere, so a link says it.
             cell["source"] = BADGE.sub(r"[Open this notebook in Colab](\1)", text)
         elif any("image/png" in output.get("data", {}) for output in cell["outputs"]):
-            alt = f"What the cell above shows, in the part {heading}"
+            alt = f"Output of the code above, in the section {heading}"
             cell["metadata"] |= {"mystnb": {"image": {"alt": alt}}}
         for output in cell.get("outputs", []):
             if table := output.get("data", {}).get("text/html"):

@@ -101,7 +101,7 @@ async function build(place) {
 
   // The words.
   const words = make("input", { type: "text", id: "live-words", autocomplete: "off", spellcheck: false });
-  const seed = make("input", { type: "number", id: "live-seed", min: 0, max: 999999, value: 0 });
+  const seed = make("input", { type: "number", min: 0, max: 999999, value: 0 });
   const edit = make("button", { type: "submit", className: "live-edit" }, "Edit");
   const stop = make("button", { type: "button", disabled: true }, "Stop");
   const chips = (name, list) => {
@@ -119,7 +119,7 @@ async function build(place) {
     make("h3", {}, make("label", { htmlFor: "live-words" }, "Choose words")),
     colours, kinds,
     make("div", { className: "live-row" }, words,
-      make("label", { htmlFor: "live-seed" }, "Seed"), seed, edit, stop));
+      make("label", {}, "Seed", seed), edit, stop));
   const note = make("p", { className: "live-note" });
   place.replaceChildren(make("div", { className: "live-grid" }, scenes, left, asked, right, note));
 
