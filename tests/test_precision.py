@@ -309,6 +309,18 @@ def test_a_run_goes_on_where_it_was_killed_and_comes_out_the_same(few, tmp_path)
     assert again["command"] in page.replace("&#x27;", "'")
 
 
+def test_removals_have_a_table_of_their_own_and_a_batch_of_one_has_no_diversity(few, tmp_path):
+    made = precision.run("source,truth", 6, 1, task="remove", out=tmp_path / "remove")
+    source, truth = made["rows"]
+    assert source["shadow left (1 is all)"][0] == pytest.approx(1, abs=1e-3)
+    assert truth["shadow left (1 is all)"][0] == truth["truth error (of range)"][0] == 0
+    assert truth["gone"][0] == 1 > source["gone"][0] and "--task remove" in made["command"]
+    (row,) = precision.run("source", 1, 1, out=tmp_path / "one")["rows"]
+    assert row[precision.SPREAD] == [None] * 3 and row["batch precision"][0] == 0
+    with pytest.raises(ValueError, match="made with another task"):
+        precision.run("source", 1, 1, out=tmp_path / "remove")
+
+
 def untimed(table):
     return [{k: v for k, v in row.items() if not k.endswith("(s)")} for row in table["rows"]]
 
