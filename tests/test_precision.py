@@ -15,7 +15,6 @@ from PIL import Image
 from blendlab import cards, cli, world
 from blendlab.measuring import leaderboard, methods, metrics, pages, precision
 from blendlab.measuring.methods import METHODS, Ask, Method, method
-from blendlab.networks import load as networks
 from blendlab.networks.judge import Judge
 
 ROOT = Path(__file__).parent.parent
@@ -437,8 +436,23 @@ def test_a_folder_without_rows_is_named(tmp_path, monkeypatch, capsys):
     assert end.value.code == 2 and "there are no rows below" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["edits", "--methods", "source"], "--add are of precision"),
+        (["precision", "-n", "3"], "precision has --scenes and --batch"),
+        (["precision", "--methods", "nobody"], "there is no method 'nobody'"),
+    ],
+)
+def test_options_of_other_tables_are_refused(words, said, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["blendlab", "results", *words])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 2 and said in capsys.readouterr().err
+
+
 def test_networks_of_methods_are_the_shipped_ones():
     needs = {need for one in METHODS.values() for need in one.needs}
-    assert needs <= {*cards.SHIPPED, methods.INPAINT} and networks.load
+    assert needs <= {*cards.SHIPPED, methods.INPAINT}
     with pytest.raises(ValueError, match="not '../../etc'"):
         precision.weights_of("../../etc")
