@@ -15,7 +15,6 @@ from PIL import Image
 from blendlab import cards, cli, world
 from blendlab.measuring import leaderboard, methods, metrics, pages, precision
 from blendlab.measuring.methods import METHODS, Ask, Method, method
-from blendlab.networks import load as networks
 from blendlab.networks.judge import Judge
 
 ROOT = Path(__file__).parent.parent
@@ -309,6 +308,18 @@ def test_a_run_goes_on_where_it_was_killed_and_comes_out_the_same(few, tmp_path)
     assert again["command"] in page.replace("&#x27;", "'")
 
 
+def test_removals_have_a_table_of_their_own_and_a_batch_of_one_has_no_diversity(few, tmp_path):
+    made = precision.run("source,truth", 6, 1, task="remove", out=tmp_path / "remove")
+    source, truth = made["rows"]
+    assert source["shadow left (1 is all)"][0] == pytest.approx(1, abs=1e-3)
+    assert truth["shadow left (1 is all)"][0] == truth["truth error (of range)"][0] == 0
+    assert truth["gone"][0] == 1 > source["gone"][0] and "--task remove" in made["command"]
+    (row,) = precision.run("source", 1, 1, out=tmp_path / "one")["rows"]
+    assert row[precision.SPREAD] == [None] * 3 and row["batch precision"][0] == 0
+    with pytest.raises(ValueError, match="made with another task"):
+        precision.run("source", 1, 1, out=tmp_path / "remove")
+
+
 def untimed(table):
     return [{k: v for k, v in row.items() if not k.endswith("(s)")} for row in table["rows"]]
 
@@ -425,8 +436,23 @@ def test_a_folder_without_rows_is_named(tmp_path, monkeypatch, capsys):
     assert end.value.code == 2 and "there are no rows below" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["edits", "--methods", "source"], "--add are of precision"),
+        (["precision", "-n", "3"], "precision has --scenes and --batch"),
+        (["precision", "--methods", "nobody"], "there is no method 'nobody'"),
+    ],
+)
+def test_options_of_other_tables_are_refused(words, said, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["blendlab", "results", *words])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 2 and said in capsys.readouterr().err
+
+
 def test_networks_of_methods_are_the_shipped_ones():
     needs = {need for one in METHODS.values() for need in one.needs}
-    assert needs <= {*cards.SHIPPED, methods.INPAINT} and networks.load
+    assert needs <= {*cards.SHIPPED, methods.INPAINT}
     with pytest.raises(ValueError, match="not '../../etc'"):
         precision.weights_of("../../etc")
