@@ -15,12 +15,8 @@ ROOT = Path(__file__).parent.parent
 PATHS = runner.notebooks(ROOT / "notebooks")
 every_notebook = pytest.mark.parametrize("path", PATHS, ids=[page.place(path) for path in PATHS])
 
-# The shape of a lesson holds for these; a notebook joins them when it has that shape.
-LESSONS = [
-    path
-    for path in PATHS
-    if path.parent.name == "notebooks" and path.name[:2] in {"00", "04", "05", "06", "07"}
-]
+# The shape of a lesson holds for all that students open.
+LESSONS = [path for path in PATHS if path.parent.name == "notebooks"]
 every_lesson = pytest.mark.parametrize("path", LESSONS, ids=[page.place(path) for path in LESSONS])
 
 
@@ -132,6 +128,14 @@ def test_a_lesson_has_25_to_45_cells_and_at_most_2000_words(path):
     nb = read(path)
     assert 25 <= len(nb.cells) <= 45
     assert len(words(nb).split()) <= 2000
+
+
+@every_lesson
+def test_a_lesson_says_first_how_long_it_takes_and_how_much_memory(path):
+    assert re.search(
+        r"minutes?\s+on\s+two\s+CPU\s+cores\s+and\s+\d+\s+GB\s+of\s+memory",
+        read(path).cells[0].source,
+    )
 
 
 @every_lesson
