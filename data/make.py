@@ -157,8 +157,8 @@ def thirty():
 
 # notebook: the heading, and which picture below it
 COVERS = {
-    "01_clip_guidance": ("Extending augmentations", -1),
-    "02_per_step_blending": ("What it is good for", -1),
+    "01_clip_guidance": ("It works", 0),
+    "02_per_step_blending": ("It works", 0),
     "04_decoder_tuning": ("The cheap ways", 0),
     "05_mask_shrinking": ("Thicker and thicker", 0),
     "06_exemplar_inpainting": ("Look", -1),

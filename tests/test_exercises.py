@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 import blendlab as bl
 from blendlab.course import exercises
+from blendlab.course.exercises import nb00, nb01, nb02, nb03
 from blendlab.course.exercises.common import CHECKERS
 from blendlab.masks import dilate, stages
 
@@ -1037,6 +1038,19 @@ def test_attempt_takes_your_function_once_it_passes(capsys):
             pass
 
         exercises.attempt(stranger, move)
+
+
+@pytest.mark.parametrize(
+    ("checker", "package"),
+    [
+        ("check_00_2", nb00.move),
+        ("check_01_5", nb01.guide),
+        ("check_02_5", nb02.blended_step),
+        ("check_03_5", nb03.latent_loop),
+    ],
+)
+def test_the_packages_own_method_passes_its_checker(checker, package, capsys):
+    assert getattr(exercises, checker)(package) is True, capsys.readouterr().out
 
 
 def test_each_notebook_from_00_to_07_has_one_method_to_write():

@@ -127,14 +127,29 @@ def test_a_flat_picture_has_no_seam():
     assert metrics.seam(torch.full((2, 3, 32, 32), 0.3), box()).tolist() == [1, 1]
 
 
+def test_the_source_has_no_visible_border_and_a_step_has_what_it_exceeds_the_source_by():
+    ramp = torch.linspace(-1, 0.24, 32).expand(1, 3, 32, 32)  # jumps of 0.04 along the rows
+    mask = torch.zeros(1, 1, 32, 32)
+    mask[..., 16:] = 1
+    assert metrics.border(ramp, ramp, mask).item() == 1
+    usual = 0.04 / 2 + 2 / 255  # rows and columns
+    for step in (0.1, 0.5):
+        found = metrics.border(ramp + step * mask, ramp, mask).item()
+        assert found == pytest.approx(1 + step / usual, rel=1e-3)
+    assert metrics.border(ramp - 0.04 * mask, ramp, mask).item() == pytest.approx(1, abs=1e-4)
+
+
 WITHOUT_BORDER = [torch.ones(1, 1, 32, 32), torch.zeros(1, 1, 32, 32)]
 WITHOUT_BORDER += [torch.cat([box(), torch.ones(1, 1, 32, 32)])]
 
 
 @pytest.mark.parametrize("mask", WITHOUT_BORDER)
 def test_a_mask_without_a_border_has_no_seam_to_measure(mask):
+    picture = torch.zeros(len(mask), 3, 32, 32)
     with pytest.raises(ValueError, match="no border inside the picture"):
-        metrics.seam(torch.zeros(len(mask), 3, 32, 32), mask)
+        metrics.seam(picture, mask)
+    with pytest.raises(ValueError, match="no border inside the picture"):
+        metrics.border(picture, picture, mask)
 
 
 def test_a_seam_without_neighbours_to_compare_with_is_refused():
@@ -196,8 +211,12 @@ def test_an_object_pasted_from_another_light_shows_a_seam_and_an_untouched_pictu
         ]
     )
     mask, image = tasks.mask[:6], tasks.image[:6]
-    pasted = metrics.seam(blend(mask, edit=lit, keep=image), mask)
+    joined = blend(mask, edit=lit, keep=image)
+    pasted = metrics.seam(joined, mask)
     assert (pasted > 1.5).all(), pasted
+    seen = metrics.border(joined, image, mask)
+    truth = metrics.border(tasks.truth[:6], image, mask)
+    assert (seen > truth).all() and truth.mean() < 1.3, (seen, truth)
 
 
 # Tasks

@@ -135,6 +135,14 @@ def test_a_lesson_has_25_to_45_cells_and_at_most_2000_words(path):
 
 
 @every_lesson
+def test_a_lesson_says_first_how_long_it_takes_and_how_much_memory(path):
+    assert re.search(
+        r"minutes?\s+on\s+two\s+CPU\s+cores\s+and\s+\d+\s+GB\s+of\s+memory",
+        read(path).cells[0].source,
+    )
+
+
+@every_lesson
 def test_a_cell_of_a_lesson_has_at_most_20_lines_of_code(path):
     long = [cell.source for cell in runner.code(read(path)) if len(cell.source.splitlines()) > 20]
     assert not long, long[0]

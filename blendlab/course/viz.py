@@ -155,7 +155,8 @@ def compare(table: dict, column: str, rows=None, title: str = "", alt: str = "")
              for label, name in names.items()]  # fmt: skip
     xlabel = f"{column if number else f'{column}, %'}; n = {table['n']}, bars: 95% intervals"
     said = ", ".join(f"{name} {v:.3g} [{low:.3g}, {high:.3g}]" for name, v, low, high in shown)
-    return _drawn(intervals(shown, xlabel, title, digits=1), alt or f"{column}: {said}")
+    digits = 1 if max(abs(row[1]) for row in shown) >= 5 else 3
+    return _drawn(intervals(shown, xlabel, title, digits), alt or f"{column}: {said}")
 
 
 def points(clouds, titles, marks, limit: float = 2.4, alt: str = "") -> Image.Image:

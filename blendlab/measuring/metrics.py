@@ -75,6 +75,31 @@ def background_error(result: Tensor, image: Tensor, mask: Tensor) -> Tensor:
     return rms((result - image) / 2, 1 - mask)
 
 
+def border(result: Tensor, source: Tensor, mask: Tensor) -> Tensor:
+    """(B,) how much more visible the border of the mask is than in the untouched source: 1 is not
+    at all, and the source scores 1 exactly.
+
+    For each pixel of the mask (B or 1,1,H,W), 1 = edit, and its neighbour outside, the jump of
+    colour is compared with the source's own jump at the same place; what exceeds it is averaged
+    over the border, in units of the source's mean jump between neighbours anywhere. So a horizon
+    that crosses the border costs nothing, as the source has it too. Result and source are
+    (B or 1,3,H,W) in [-1,1]. The truth scores a little above 1 where a shadow leaves the mask.
+    """
+    more, usual = [], []
+    for x, y, m in ((result, source, mask), (result.mT, source.mT, mask.mT)):
+        jump, own = (z.diff().abs().mean(1, keepdim=True) for z in (x, y))  # (B,1,H,W-1)
+        edge = m.diff() != 0
+        excess = (jump - own).clamp(min=0) * edge
+        more.append(torch.stack([excess.sum((1, 2, 3)), (edge + 0 * excess).sum((1, 2, 3))]))
+        usual.append(own.mean((1, 2, 3)))
+    total, count = sum(more)  # (B,) each
+    if (count == 0).any():
+        raise ValueError(
+            "a mask has no border inside the picture: take a mask with black and white areas"
+        )
+    return 1 + total / count / (sum(usual) / 2 + 2 / 255)
+
+
 def seam(result: Tensor, mask: Tensor, ring: int = 3) -> Tensor:
     """(B,) how visible the border of the mask is in pictures (B,3,H,W) in [-1,1]: 1 is not at all.
 
