@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 import blendlab as bl
 from blendlab.course import exercises
-from blendlab.course.exercises import nb00, nb01, nb02, nb03
+from blendlab.course.exercises import nb00, nb01, nb02, nb03, nb04, nb06, nb07
 from blendlab.course.exercises.common import CHECKERS
 from blendlab.masks import dilate, stages
 
@@ -1047,6 +1047,10 @@ def test_attempt_takes_your_function_once_it_passes(capsys):
         ("check_01_5", nb01.guide),
         ("check_02_5", nb02.blended_step),
         ("check_03_5", nb03.latent_loop),
+        ("check_04_1", nb04.loss),
+        ("check_05_5", stages),
+        ("check_06_5", nb06.nine_guided),
+        ("check_07_5", nb07.exchange),
     ],
 )
 def test_the_packages_own_method_passes_its_checker(checker, package, capsys):

@@ -134,6 +134,24 @@ def test_signs_and_things_stand_at_the_same_place():
     assert words[:2] == ["cat", "dog"]
 
 
+def test_something_appeared_where_the_picture_changed_enough_inside_the_mask():
+    before, mask = torch.zeros(3, 3, 8, 8), torch.zeros(1, 1, 8, 8)
+    mask[..., 2:4] = 1
+    after = before.clone()
+    after[0] += 0.17 * mask[0]  # 8.5% of the range
+    after[1] += 0.15 * mask[0]
+    after[2] += 1 - mask[0]  # beside the mask only
+    assert metrics.appeared(after, before, mask).tolist() == [True, False, False]
+
+
+def test_strokes_are_as_wide_as_asked_and_cross_their_object():
+    tasks = latent_blending.upright(6, 64, 3)
+    widths = tasks.mask.any(2).sum(-1).flatten()
+    assert (widths == 3).all() and {*tasks.kind} == {*latent_blending.UPRIGHT}
+    there = world.render(tasks.scenes, 64).masks[torch.arange(6), tasks.slot]
+    assert ((there * tasks.mask[:, 0]).flatten(1).sum(1) > 0).all()
+
+
 # The page
 
 

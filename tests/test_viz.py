@@ -135,6 +135,16 @@ def test_overlay_draws_a_mask_at_latent_size_as_its_cells():
     )  # vanished: nothing drawn
 
 
+def test_attention_tints_where_a_map_is_above_one_and_nowhere_else():
+    x, heat = pictures(2), torch.ones(2, 4, 4)
+    heat[1, 0, 0] = 2.0
+    still, tinted = viz.attention(x, heat)
+    plain = [pixels(viz.overlay(one, square() * 0)) for one in x]
+    assert np.array_equal(pixels(still), plain[0])
+    changed = (pixels(tinted) != plain[1]).any(2)
+    assert changed[:64, :64].all() and not changed[64:].any() and not changed[:, 64:].any()
+
+
 def test_a_sheet_is_the_pictures_pixel_by_pixel():
     x = pictures(5, size=8)
     grid = viz.sheet(x, columns=3)
