@@ -182,7 +182,7 @@ def _algorithm_2(ask, model, clip):
     "tinyworld", "tinyworld-clip", keeps=False, name="paint_by_word", steps=150, augmentations=4
 )
 def _paint_by_word(ask, pipe, clip, **how):
-    """PaintByWord++: latents that CLIP optimises (the paper: 500 steps)."""
+    """PaintByWord++: latents that CLIP optimises (the paper: 500 steps, 16 copies)."""
     how = how | ask.how
     return paint_by_word(pipe, clip, ask.image, ask.mask, ask.prompt, ranking=None, **how)
 
