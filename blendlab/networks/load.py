@@ -82,7 +82,7 @@ def _shipped(name, device, dtype):
 
 def _device(device):
     """The device to use; a sentence for one that is not there."""
-    gpus = torch.cuda.device_count()
+    gpus = max(1, torch.cuda.device_count()) if torch.cuda.is_available() else 0
     try:
         found = torch.device(("cuda" if gpus else "cpu") if device is None else device)
     except (RuntimeError, TypeError) as error:
