@@ -270,6 +270,7 @@ def results(
     from .measuring import index, report, results
 
     if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
         writable(out)
     if name is None:
         print(results.listing())

@@ -11,16 +11,10 @@ from colour_clip import COLOURS, ColourClip, ColourModel
 
 import blendlab as bl
 from blendlab import cards
+from blendlab.guidance import from_pipe
 from blendlab.papers import clip_guidance
 from blendlab.papers.blended import blended_steps
-from blendlab.papers.clip_guidance import (
-    PRESETS,
-    Guiding,
-    clip_distance,
-    clip_loss,
-    guided_steps,
-    read_model,
-)
+from blendlab.papers.clip_guidance import PRESETS, Guiding, clip_distance, clip_loss, guided_steps
 from blendlab.sampler import last
 from blendlab.warps import warp, warped_twice, warps
 
@@ -77,12 +71,11 @@ def test_without_guidance_it_is_plain_blending(clip, image, mask):
     other = bl.blended(model, clip, image, mask, "blue", **(QUICK | dict(scale=0.0)), seed=3)
     assert torch.equal(ours.tensor, other.tensor)
     # By hand: the loop with nothing but its blending.
-    schedule, denoiser = read_model(model)
-    ts = schedule.timesteps(6, 0.25)
+    schedule, ts, denoise = from_pipe(model, 6, 0.25)
     draw = {name: bl.Noise(3, 1, name) for name in ("initial", "step", "background")}
     shape = image.shape[1:]
     x = schedule.add_noise(image, ts[0], draw["initial"](shape))
-    for step in bl.sample(denoiser(ts), x, schedule, ts, 1.0, lambda: draw["step"](shape)):
+    for step in bl.sample(denoise, x, schedule, ts, 1.0, lambda: draw["step"](shape)):
         keep = schedule.add_noise(image, step.t_next, draw["background"](shape))
         step.x = bl.blend(mask, edit=step.x, keep=keep)
     assert (step.x.abs() < 1).float().mean() > 0.8
@@ -93,16 +86,13 @@ def test_with_a_mask_of_ones_it_is_plain_guided_sampling(clip, image):
     model = checkpoints.gaussian()
     ones = torch.ones(1, 1, 16, 16)
     ours = bl.blended(model, clip, image, ones, "red", **QUICK, seed=3)
-    schedule, denoiser = read_model(model)
-    ts, how = (
-        schedule.timesteps(6, 0.25),
-        Guiding(scale=5.0, augmentations=2, shift="mean", eta=1.0),
-    )
+    schedule, ts, denoise = from_pipe(model, 6, 0.25)
+    how = Guiding(scale=5.0, augmentations=2, shift="mean", eta=1.0)
     draw = {name: bl.Noise(3, 1, name) for name in ("initial", "step", "augment")}
     loss = clip_loss(torch.tensor([COLOURS["red"]]), ones, clip, how, schedule, draw["augment"])
     x = schedule.add_noise(image, ts[0], draw["initial"](image.shape[1:]))
     fresh = lambda: draw["step"](image.shape[1:])  # noqa: E731
-    by_hand = last(guided_steps(denoiser(ts), loss, x, schedule, ts, how, fresh))
+    by_hand = last(guided_steps(denoise, loss, x, schedule, ts, how, fresh))
     assert (by_hand.abs() < 1).float().mean() > 0.8
     torch.testing.assert_close(ours.tensor, by_hand.clamp(-1, 1), atol=1e-5, rtol=0)
 
@@ -147,14 +137,13 @@ def test_each_way_to_guide_comes_closer_to_the_words(model, clip, image, mask, s
 def test_the_gradient_is_that_of_finite_differences(clip, image, mask):
     model = checkpoints.pixel()
     model.unet.double()
-    schedule, denoiser = read_model(model)
-    ts = schedule.timesteps(6, 0.25)
+    schedule, ts, denoise = from_pipe(model, 6, 0.25)
     how = Guiding(scale=2.0, augmentations=2, shift="mean", eta=1.0)
     u = torch.randn(1, 2, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     text, x = torch.tensor([COLOURS["red"]], dtype=torch.float64), image.double()
     loss = clip_loss(text, mask.double(), clip, how, schedule, lambda shape: u)
-    step = next(guided_steps(denoiser(ts), loss, x, schedule, ts, how, lambda: torch.zeros_like(x)))
-    value = lambda x: loss(denoiser(ts)(x, ts[0]).x0_hat, x, ts[0]).item()  # noqa: E731
+    step = next(guided_steps(denoise, loss, x, schedule, ts, how, lambda: torch.zeros_like(x)))
+    value = lambda x: loss(denoise(x, ts[0]).x0_hat, x, ts[0]).item()  # noqa: E731
     for place in [(0, 0, 5, 5), (0, 1, 10, 7), (0, 2, 0, 0)]:
         nudge = torch.zeros_like(x)
         nudge[place] = 1e-5
@@ -275,14 +264,11 @@ def test_a_latent_model_is_refused(clip, image, mask):
 
 
 def test_the_algorithm_is_a_generator_that_can_be_steered(model, clip, image, mask):
-    schedule, denoiser = read_model(model)
-    ts, how = (
-        schedule.timesteps(4),
-        Guiding(scale=0.0, augmentations=1, unwarped=1, shift="mean", eta=1.0),
-    )
+    schedule, ts, denoise = from_pipe(model, 4)
+    how = Guiding(scale=0.0, augmentations=1, unwarped=1, shift="mean", eta=1.0)
     loss = clip_loss(torch.tensor([COLOURS["red"]]), mask, clip, how, schedule)
     noise = lambda: torch.zeros_like(image)  # noqa: E731
-    guided = guided_steps(denoiser(ts), loss, torch.randn_like(image), schedule, ts, how, noise)
+    guided = guided_steps(denoise, loss, torch.randn_like(image), schedule, ts, how, noise)
     for step in blended_steps(guided, image, mask, schedule, replace(how, level="t"), noise):
         keep = schedule.add_noise(image, step.t, noise())
         assert torch.equal(

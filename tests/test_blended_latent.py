@@ -426,8 +426,9 @@ def test_an_overflowing_autoencoder_is_put_back_in_half_precision():
     vae = checkpoints.autoencoder(0.13025, force_upcast=True).half()
     z = encode(vae, torch.zeros(1, 3, 64, 64))
     assert z.dtype == torch.float32 and vae.dtype == torch.float16
+    vae.quant_conv = torch.nn.Conv2d(1, 1, 1).half()  # which fits nothing
     with pytest.raises(RuntimeError):
-        encode(vae, torch.zeros(1, 5, 64, 64))
+        encode(vae, torch.zeros(1, 3, 64, 64))
     assert vae.dtype == torch.float16
 
 

@@ -238,8 +238,9 @@ def test_the_published_layer_is_read_by_default():
         for j in range(3)
     ]
     names = [*down, *up, "mid_block.attentions.0.transformer_blocks.0.attn2"]  # Stable Diffusion 1
-    unet = SimpleNamespace(named_modules=lambda: [(name, None) for name in names],
-                           config=SimpleNamespace(down_block_types=range(4)))  # fmt: skip
+    unet = torch.nn.Module()  # of the published one's names
+    unet.named_modules = lambda: [(name, None) for name in names]
+    unet.config = SimpleNamespace(down_block_types=range(4))
     pipe = SimpleNamespace(unet=unet, tokenizer=checkpoints.tokenizer(), name_or_path="")
     read = lambda *how: Reader.of(pipe, "A dog and a car", ["dog", "car"], (4, 64, 64), *how)  # noqa: E731
     published = read()

@@ -27,7 +27,7 @@ from .tables import SHOWN, blocks, edited, joined, measured, progress, seen_insi
 # Of all layers this one foretells the place best, see which_layer. A weight of 2 leaves the noise a
 # say: at 4, which edits recommend, things hardly leave where the network likes them best.
 HOW, BEST = {"w": 2.0, "steps": 25}, {"layers": "up_blocks.0.attentions.1"}
-LAYER = BEST | {"preset": "published"}  # relative_maps has the other map
+LAYER = BEST | {"heat": "plain"}  # as published; relative_maps has the other map
 KINDS = ("cat", "bus", "car", "dog", "house", "tree", "fish", "boat")
 COLOURS = ("red", "blue", "yellow", "green")
 
