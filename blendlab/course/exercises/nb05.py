@@ -99,7 +99,9 @@ def check_05_4(my_schedule: Callable) -> bool:
             "that is the paper's: try another shape.": shaped
             and all(close(m, p) for m, p in zip(mine, paper, strict=True)),
         }
-        return advise(wrong, "a schedule of your own. Which lamp is the better one?")
+        return advise(
+            wrong, "a schedule of your own. In how many of twelve strokes does something appear?"
+        )
 
 
 @writes("my_mask_schedule")
