@@ -78,13 +78,15 @@ class Walk:
 
     @classmethod
     def of(cls, pipe, said, how, negative="", size=None, unet=None):
-        """said: a prompt, or one for each row. size: (H, W) of the pictures; None: the model's own.
+        """said: a prompt, or one for each row. size: (h, w) of the latents; None: the model's own.
 
         unet: to run in the place of the pipeline's, as a twin that hooks can go to.
         """
         schedule, timesteps, net = from_pipe(pipe, how.steps, unet=unet)
-        size = size or [side * pipe.vae_scale_factor for side in door.state_shape(pipe)[1:]]
-        text, null = prompts.encode(pipe, prompts.listed(said), negative, tuple(size))
+        height, width = (
+            side * pipe.vae_scale_factor for side in size or door.state_shape(pipe)[1:]
+        )
+        text, null = prompts.encode(pipe, prompts.listed(said), negative, (height, width))
         return cls(pipe, net, text, null, schedule, timesteps, how)
 
     def start(self, request) -> Tensor:

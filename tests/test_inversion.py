@@ -64,7 +64,7 @@ def test_a_picture_from_noise_is_the_one_that_diffusers_makes(sd):
     ).images
     how = Drawing(w=7.5, steps=10, eta=0.0)
     request = admit(theirs, ["a red cat"], "", None, None, how, n=2, seed=3, batch=1)
-    walk = Walk.of(theirs, "a red cat", how, size=(64, 64))
+    walk = Walk.of(theirs, "a red cat", how, size=(8, 8))
     ours, tensor = walk.pictures(walk.start(request), request)
     # float32, ten guided steps of random networks: see test_blended_latent.py
     torch.testing.assert_close(ours, wanted, rtol=0, atol=1e-4)
@@ -121,7 +121,7 @@ ROUND_TRIP = 0.15
 def test_what_a_network_predicts_does_not_matter(layout, image):
     pipe = layout()  # epsilon, v, and SDXL's arguments
     how = Drawing(w=3.0, invert_w=3.0, steps=10, eta=0.0, refine=8)
-    walk = replace(Walk.of(pipe, "a red cat", how, size=(64, 64)), timesteps=[300, 200])
+    walk = replace(Walk.of(pipe, "a red cat", how, size=(8, 8)), timesteps=[300, 200])
     z = bl.Noise(0, 1, "initial")((4, 8, 8))
     up = walk.up(z)
     torch.testing.assert_close(walk.down(up), z, rtol=0, atol=1e-3)
@@ -182,7 +182,7 @@ def test_kept_for_no_step_it_is_the_changed_prompt_alone(layout, w, tiny):
     plain = reword(pipe, "a red car", "a red bus", keep=0, seed=2, steps=4, w=w)
     kept = reword(pipe, "a red car", "a red bus", keep=0.5, seed=2, steps=4, w=w)
     for prompt, tensor in (("a red car", plain.settings["before"]), ("a red bus", plain.tensor)):
-        walk = Walk.of(pipe, prompt, Drawing(w=w, steps=4, eta=0.0), size=(64, 64))
+        walk = Walk.of(pipe, prompt, Drawing(w=w, steps=4, eta=0.0), size=plain.latents.shape[-2:])
         alone = decode(pipe.vae, walk.down(bl.Noise(2, 1, "initial")(plain.latents.shape[1:])))
         torch.testing.assert_close(tensor, alone, rtol=0, atol=1e-4)
     torch.testing.assert_close(kept.settings["before"], plain.settings["before"], rtol=0, atol=1e-5)

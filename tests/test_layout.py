@@ -44,7 +44,7 @@ def noise(n=1, seed=0):
 
 def plain(pipe, prompt, z, **how):
     """The pictures of a prompt from noise, without any of this module."""
-    walk = Walk.of(pipe, prompt, Drawing(eta=0.0, **(QUICK | how)), size=(64, 64))
+    walk = Walk.of(pipe, prompt, Drawing(eta=0.0, **(QUICK | how)), size=z.shape[-2:])
     return decode(pipe.vae, walk.down(z))
 
 
@@ -357,7 +357,7 @@ def test_the_network_is_put_back_whatever_happens(sd, error):
 
 def test_a_word_draws_attention_where_it_should(tiny):
     z, prompt = bl.Noise(0, 2, "initial")((4, 16, 16)), "a red cat"
-    walk = Walk.of(tiny, prompt, Drawing(w=4.0, steps=4, eta=0.0), size=(64, 64))
+    walk = Walk.of(tiny, prompt, Drawing(w=4.0, steps=4, eta=0.0), size=(16, 16))
     reader = Reader.of(tiny, prompt, ["cat"], z.shape, "up")
     shapes = shapes_of([BOX], (16, 16), "mask")
     free = reader.looks(walk, z, 999)

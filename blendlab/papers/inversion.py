@@ -29,6 +29,6 @@ def invert(
     how = settled(Drawing, "invert", pipe, dict(steps=steps, w=w, invert_w=w, refine=refine))
     request = admit(pipe, [prompt], negative, image, None, how, n=None, batch=batch)
     with request.memory():
-        walk = Walk.of(pipe, prompt, how, negative, request.image.shape[-2:])
+        walk = Walk.of(pipe, prompt, how, negative, request.size)
         parts = request.image.split(request.at_once)
         return torch.cat([walk.up(encode(pipe.vae, part)) for part in parts])

@@ -119,7 +119,6 @@ def layout(
     caption = caption or prompt
     counts = dict(n=n, seed=seed, batch=batch, first=first)
     request = admit(pipe, [prompt, caption], negative, image, noise, how, **counts)
-    size = [side * pipe.vae_scale_factor for side in request.size]
     words, boxes = _pairs(boxes)
     if how.sharing == "greedy" and len(words) > 2:
         raise Refused(f"sharing='greedy' is for one word or two, not {len(words)}: take 'best'")
@@ -130,8 +129,9 @@ def layout(
 
     with request.memory():
         unet = twin(pipe.unet)  # hooks go to the twin
-        reader, walk = replace(reader, unet=unet), Walk.of(pipe, prompt, how, negative, size, unet)
-        z = Walk.of(pipe, caption, how, negative, size).start(request)
+        reader = replace(reader, unet=unet)
+        walk = Walk.of(pipe, prompt, how, negative, request.size, unet)
+        z = Walk.of(pipe, caption, how, negative, request.size).start(request)
         first_level, *others = walk.timesteps[:-1]
 
         usual = reader.usual(walk, request) if how.heat == "relative" else 1.0
@@ -366,8 +366,7 @@ def looks(
     request = admit(pipe, [prompt], "", None, noise, how, n=None)
     reader = Reader.of(pipe, prompt, words, request.shape, how.layers, how.block)
     reader = replace(reader, unet=twin(pipe.unet))
-    size = [side * pipe.vae_scale_factor for side in request.size]
-    walk = Walk.of(pipe, prompt, how, size=size, unet=reader.unet)
+    walk = Walk.of(pipe, prompt, how, size=request.size, unet=reader.unet)
     usual = reader.usual(walk, request) if how.heat == "relative" else 1.0
     return reader.looks(walk, request.given, walk.timesteps[0]) / usual
 

@@ -81,8 +81,8 @@ def repaint(
     mask_small = masks.to_latent(mask, request.size, mask_rule).expand(n, -1, -1, -1)
 
     with request.memory():
-        walk = Walk.of(pipe, prompt, how, negative, size)
-        z = Walk.of(pipe, caption, how, negative, size).start(request)  # (n,C,h,w)
+        walk = Walk.of(pipe, prompt, how, negative, request.size)
+        z = Walk.of(pipe, caption, how, negative, request.size).start(request)  # (n,C,h,w)
         if image is None:
             _, before = walk.pictures(z, request)
         else:

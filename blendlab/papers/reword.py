@@ -63,9 +63,9 @@ def reword(
     attention.cross_attention(pipe.unet, layers)
 
     with request.memory():
-        unet, size = twin(pipe.unet), [side * pipe.vae_scale_factor for side in request.size]
-        walk = Walk.of(pipe, prompt, how, negative, size, unet)  # hooks go to the twin
-        other = Walk.of(pipe, changed, how, negative, size, unet)
+        unet = twin(pipe.unet)  # hooks go to the twin
+        walk = Walk.of(pipe, prompt, how, negative, request.size, unet)
+        other = Walk.of(pipe, changed, how, negative, request.size, unet)
         z, kept = walk.start(request), walk.timesteps[: round(keep * how.steps)]
 
         parts = []
