@@ -54,6 +54,12 @@ def replacing(path):
         part.unlink(missing_ok=True)
 
 
+def write_text(path, text: str) -> None:
+    """Replace a file by this text, in UTF-8, in one move."""
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
 @contextmanager
 def locked(folder):
     """Hold a folder for one process; a second one gets a ValueError. A killed process holds

@@ -21,8 +21,7 @@ SECTIONS = {
 def write() -> str:
     """Write the page of the tables that are saved; returns its text."""
     text = page()
-    with files.replacing(files.data() / "results" / "index.md") as part:
-        part.write_text(text, encoding="utf-8")
+    files.write_text(files.data() / "results" / "index.md", text)
     return text
 
 

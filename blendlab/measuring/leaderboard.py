@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
+from .. import files
 from ..errors import Refused
 from . import pages, precision
 
@@ -62,7 +63,7 @@ def _page(folder, made, refused):
     lines = "".join(f"<li>{html.escape(line)}</li>" for line in refused)
     said = f"<h2>Refused</h2><ul>{lines}</ul>" * bool(refused)
     body = pages.table_html(made) + "".join(sheets) + said
-    pages.write_text(folder / "leaderboard.html", pages.PAGE.format(title="Leaderboard", body=body))
+    files.write_text(folder / "leaderboard.html", pages.PAGE.format(title="Leaderboard", body=body))
 
 
 def _read(path):

@@ -25,7 +25,7 @@ def write(out: Path, made: dict, records: dict) -> None:
     """
     write_table(out / "precision", made)
     parts = [_details(label, each) for label, each in records.items()]
-    write_text(
+    files.write_text(
         out / "precision.html",
         PAGE.format(title="Precision", body=table_html(made) + "".join(parts)),
     )
@@ -39,8 +39,8 @@ def write_table(path: Path, made: dict) -> None:
     for row in made["rows"]:
         write([row["label"]] + [x for c in table.columns for x in row.get(c) or [None] * 3])
     results.save(made, path.with_suffix(".json"))
-    write_text(path.with_suffix(".csv"), lines.getvalue())
-    write_text(path.with_suffix(".md"), repr(table) + "\n")
+    files.write_text(path.with_suffix(".csv"), lines.getvalue())
+    files.write_text(path.with_suffix(".md"), repr(table) + "\n")
 
 
 def write_row(folder: Path, one: dict) -> None:
@@ -92,11 +92,6 @@ def figure(title, paths, said):
         for path, word in zip(paths, said, strict=True)
     )
     return f"<details><summary>{html.escape(title)}</summary>{pictures}</details>"
-
-
-def write_text(path, text):
-    with files.replacing(path) as part:
-        part.write_text(text, encoding="utf-8")
 
 
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8">

@@ -311,8 +311,7 @@ class Run:
         strip = [viz.overlay(tasks.image, tasks.mask, size), tasks.truth, images]
         with files.replacing(self.path(method, i).with_suffix(".png")) as file:
             viz.sheet(strip, columns=min(9, 2 + len(images))).save(file, "PNG")
-        with files.replacing(self.path(method, i)) as file:
-            file.write_text(json.dumps(record) + "\n")
+        files.write_text(self.path(method, i), json.dumps(record) + "\n")
 
     def path(self, method, i) -> Path:
         return self.out / method.name / f"scene-{i:04d}.json"

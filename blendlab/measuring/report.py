@@ -101,8 +101,7 @@ def write(n: int | None = None, save: bool = True, out=None) -> str:
     text = page({table: _made(table, n, save) for table in names})
     path = files.data() / "phenomena.md" if out is None and n is None else out
     if save and path:
-        with files.replacing(path) as part:
-            part.write_text(text, encoding="utf-8")
+        files.write_text(path, text)
     return text
 
 

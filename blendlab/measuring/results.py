@@ -99,8 +99,7 @@ def is_whole(name: str, n: int | None) -> bool:
 
 def save(result: dict, path):
     """Write a table as JSON, in one move."""
-    with files.replacing(path) as part:
-        part.write_text(_json(result), encoding="utf-8")
+    files.write_text(path, _json(result))
 
 
 def saved(name: str) -> bool:

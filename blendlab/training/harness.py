@@ -608,8 +608,7 @@ def describe(job, options, accelerator) -> dict:
 
 
 def write_json(path, content: dict) -> None:
-    with files.replacing(path) as part:
-        part.write_text(json.dumps(content, indent=2) + "\n")
+    files.write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def _sweep(out: Path) -> None:
