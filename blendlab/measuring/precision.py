@@ -129,8 +129,7 @@ def _reference(scenes, kind, colour, size):
 
 def _simple():
     """Whether the pixel model that ships knows the simple world only: then all draw from it."""
-    card = cards.WEIGHTS / "tinyworld-pixel" / "blendlab.json"
-    return card.is_file() and json.loads(card.read_text()).get("world") == "simple"
+    return cards.read(cards.WEIGHTS / "tinyworld-pixel").get("world") == "simple"
 
 
 # One scene of one method
