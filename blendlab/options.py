@@ -120,8 +120,8 @@ def number(name: str, value: Any, whole=True, span=None) -> None:
         raise Refused(f"{name} is {value!r}, not {kind}; {meaning}{fix}")
     inside = low <= value <= high  # type: ignore[operator]  # mypy knows no order of Real
     if not inside or value in (math.inf, -math.inf):
-        span = f" ({low:g} to {high:g})" if math.isfinite(high) else ""
-        raise Refused(f"{name} is {value}; {meaning}{span}")
+        ends = f" ({low:g} to {high:g})" if math.isfinite(high) else ""
+        raise Refused(f"{name} is {value}; {meaning}{ends}")
 
 
 def tensor(name: str, x, form: str) -> None:

@@ -8,6 +8,7 @@ A method returns an Edit or a tensor (ask.n,3,S,S) in [-1,1]. It must not look a
 never at the judge. Next: precision.py, which runs them; leaderboard.py for a whole class.
 """
 
+import importlib.machinery
 import importlib.util
 import inspect
 import re
@@ -108,7 +109,7 @@ def chosen(words: str | None) -> list[Method]:
     """The methods of a list such as "blended,blended_latent*"; None: all of them."""
     if words is None:
         return list(METHODS.values())
-    found = {}
+    found: dict[str, Method] = {}
     for word in words.split(","):
         names = [name for name in METHODS if fnmatchcase(name, word.strip())]
         if not names:
@@ -123,8 +124,10 @@ def added(file) -> list[Method]:
     if not file.is_file() or file.suffix != ".py":
         raise Refused(f"{file} is no Python file: name the one that holds your @method")
     name = f"added_{file.stem}"
-    spec = importlib.util.spec_from_file_location(name, file)
-    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    loader = importlib.machinery.SourceFileLoader(name, str(file))
+    spec = importlib.util.spec_from_loader(name, loader)
+    assert spec is not None  # there is a loader
+    loader.exec_module(importlib.util.module_from_spec(spec))
     new = [one for one in METHODS.values() if one.function.__module__ == name]
     if not new:
         raise Refused(

@@ -93,7 +93,7 @@ def border(result: Tensor, source: Tensor, mask: Tensor) -> Tensor:
         excess = (jump - own).clamp(min=0) * edge
         more.append(torch.stack([excess.sum((1, 2, 3)), (edge + 0 * excess).sum((1, 2, 3))]))
         usual.append(own.mean((1, 2, 3)))
-    total, count = sum(more)  # (B,) each
+    total, count = more[0] + more[1]  # (B,) each
     if (count == 0).any():
         raise ValueError(
             "a mask has no border inside the picture: take a mask with black and white areas"
