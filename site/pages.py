@@ -13,6 +13,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
+TABLES = re.compile(r"\(([./]*)data/results/index\.md\)")  # the page "claims" holds them here
 BADGE = re.compile(r"\[!\[Open In Colab\]\([^)]*\)\]\(([^)]*)\)")
 # A table that scrolls is reached by keys, too.
 WIDE = '<div style="overflow-x:auto"'
@@ -47,6 +48,7 @@ def write(source: Path, modules: Path):
 
     for path in sorted((ROOT / "notebooks").glob("**/*.ipynb")):
         notebook(path, source / path.relative_to(ROOT))
+    shutil.copy(ROOT / "notebooks" / "paper_and_code.md", source / "notebooks")
     for name, text in {"lessons": lessons(), "times": times(), "claims": claims()}.items():
         page = source / f"{name}.md"
         page.write_text(page.read_text().replace("<!-- made -->", text), encoding="utf-8")
@@ -64,7 +66,8 @@ def notebook(path: Path, to: Path):
         if cell["cell_type"] == "markdown":
             heading = ([heading] + re.findall(r"(?m)^#+ (.*)", text))[-1]
             # The badge is a picture from elsewhere, so a link says it.
-            cell["source"] = BADGE.sub(r"[Open this notebook in Colab](\1)", text)
+            text = BADGE.sub(r"[Open this notebook in Colab](\1)", text)
+            cell["source"] = TABLES.sub(r"(\1claims.md)", text)
         elif any("image/png" in output.get("data", {}) for output in cell["outputs"]):
             alt = f"Output of the code above, in the section {heading}"
             cell["metadata"] |= {"mystnb": {"image": {"alt": alt}}}
