@@ -1,7 +1,9 @@
 """What all tests share: no network, and no pictures in windows."""
 
 import os
+import shutil
 import socket
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = (
     "1"  # read when huggingface_hub is imported, so before any test module is
@@ -10,6 +12,12 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.pop("BLENDLAB_MODEL", None)  # tests are about tinyworld
 
 import pytest  # noqa: E402
+
+CHROMIUM = (
+    os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome") or ""
+)
+FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"]
+FLAGS += ["--disable-background-networking"]
 
 
 def pytest_collection_modifyitems(items):
@@ -33,6 +41,21 @@ def no_network(monkeypatch):
         return connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", local_only)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Headless Chromium, or a skip that says how to get it."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        pytest.skip("playwright is missing: pip install 'blendlab[browser]'")
+    if not Path(CHROMIUM).is_file():
+        pytest.skip("Chromium is missing: apt-get install chromium, or set CHROMIUM to its path")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
+        yield opened
+        opened.close()
 
 
 @pytest.fixture(scope="module")

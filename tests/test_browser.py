@@ -11,7 +11,6 @@ import json
 import os
 import re
 import secrets
-import shutil
 import socket
 import subprocess
 import sys
@@ -23,10 +22,6 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
-CHROMIUM = (
-    os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome") or ""
-)
-FLAGS = "--no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-sync".split()
 SHOTS = ROOT / "out" / "browser"
 
 NOTEBOOK = [
@@ -81,21 +76,6 @@ def film(share):
 runs = panel(film, {"share": widgets.FloatSlider(0.5, min=0, max=1, step=0.25)}, start=False)
 runs""",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="session")
-def browser():
-    """Headless Chromium, or a skip that says how to get it."""
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        pytest.skip("playwright is missing: pip install 'blendlab[browser]'")
-    if not Path(CHROMIUM).is_file():
-        pytest.skip("Chromium is missing: apt-get install chromium, or set CHROMIUM to its path")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="session")

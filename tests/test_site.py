@@ -19,7 +19,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_browser import browser  # noqa: F401  a fixture
 
 import blendlab as bl
 from blendlab import images
@@ -27,7 +26,6 @@ from blendlab import images
 ROOT = Path(__file__).parent.parent
 OUT = ROOT / "out" / "site"
 BUDGET = 15e6  # bytes of an edit's page, loaded for the first time
-pytestmark = pytest.mark.xdist_group("site")
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +71,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.fixture
-def page(browser, address):  # noqa: F811
+def page(browser, address):
     """An empty page; it notes errors, and what it asks of other servers."""
     opened = browser.new_page(viewport={"width": 1400, "height": 1000})
     opened.troubles, opened.asked = [], []
