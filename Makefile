@@ -16,12 +16,8 @@ help:
 	@echo "make bench       time edits beside their bare network calls and beside diffusers, as ratios"
 	@echo "make lab         open JupyterLab on notebook 00"
 	@echo "make notebooks   execute all notebooks and save them in place (some: make notebooks ARGS=notebooks/00_start_here.ipynb)"
-<<<<<<< HEAD
-	@echo "make lint        check style and types of package, tests and notebooks, and who imports whom"
-=======
 	@echo "make site        build the site, with an edit in the browser on its front page; needs Node.js with npm"
-	@echo "make lint        check the style of package, tests and notebooks, and who imports whom"
->>>>>>> c-site
+	@echo "make lint        check style and types of package, tests and notebooks, and who imports whom"
 	@echo "make clean       remove $(VENV) and out/"
 	@echo "Each creates $(VENV) where there is none; PYTHON=... says from which Python."
 

@@ -257,6 +257,19 @@ def test_no_file_names_this_machine_or_a_package_host():
             assert not found, f"{path.relative_to(ROOT)}:{number} names {found.group()}"
 
 
+def test_no_file_holds_a_half_of_a_merge():
+    for path in repository_files():
+        for line in path.read_bytes().splitlines():
+            assert not re.match(rb"(<{7}|>{7}) ", line), f"{path.relative_to(ROOT)}: {line!r}"
+
+
+def test_make_reads_its_file_and_explains_every_target():
+    targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.M)[1].split()
+    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    explained = re.findall(r"^make (\w+) ", shown.stdout, re.M)
+    assert sorted([*explained, "help"]) == sorted(targets)
+
+
 def test_no_file_is_larger_than_16_megabytes():
     assert not [path for path in repository_files() if path.stat().st_size > 16 * 2**20]
 
