@@ -73,12 +73,12 @@ def _check_text(text, what):
 
 
 @torch.no_grad()
-def encode(pipe, prompts: list[str], negative: str = "", size: tuple[int, int] = (512, 512)):
+def encode(pipe, prompts: list[str], negative: str = "", size: tuple[int, int] | None = None):
     """(text, null) as `cfg` takes them: tensors (B, L, d), or for SDXL dicts of the UNet's
     arguments.
 
     negative: what to steer away from, in the null's place. size: (H, W) of the picture, which SDXL
-              is told.
+              is told; None: the model's own.
     """
     # where the networks run, also when they wait on the CPU for their turn
     device = pipe._execution_device
@@ -96,6 +96,7 @@ def encode(pipe, prompts: list[str], negative: str = "", size: tuple[int, int] =
     # SDXL also hears a pooled embedding, and the sizes: of the original, of the crop's corner, of
     # the target.
     text, null, pooled, null_pooled = encoded
+    size = size or (pipe.unet.config.sample_size * pipe.vae_scale_factor,) * 2
     time_ids = torch.tensor([[*size, 0, 0, *size]], dtype=torch.float32, device=device)  # (1,6)
 
     def arguments(tokens, pooled):
