@@ -2,8 +2,8 @@
 another.
 
 Blended Diffusion (2111.14818), sections 3.1 to 3.3; numbers of the official code by file and line.
-Both of its algorithms are made of this: clip_guided.py is algorithm 1, blended.py algorithm 2.
-Next: those two.
+Both of its algorithms are made of this: papers/clip_guided.py is algorithm 1, papers/blended.py
+algorithm 2. Next: those two.
 """
 
 from dataclasses import dataclass, replace
@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import door
-from ..errors import Refused
-from ..guidance import loss_guided
-from ..options import Options, settle
-from ..rank import fit, is_clip, look, read
-from ..sampler import resampled
-from ..warps import warp, warped_twice, warps
+from . import door
+from .errors import Refused
+from .guidance import loss_guided
+from .options import Options, settle
+from .rank import fit, is_clip, look, read
+from .sampler import resampled
+from .warps import warp, warped_twice, warps
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,14 @@ papers/blended_latent.py.
 """
 
 from dataclasses import replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from .errors import Refused
 from .options import function, number
-from .sampler import DENOISER, Prediction, is_schedule
+from .sampler import DENOISER, Prediction, are_levels, is_schedule
 from .schedule import Schedule
 
 
@@ -32,7 +33,7 @@ def from_pipe(pipe, steps, skip=0.0, offset=None, final=None, unet=None):
 def denoiser(unet, schedule, prediction="epsilon", timesteps=None):
     """Turn a network into `net(x, t, cond=None) -> Prediction`.
 
-    prediction: what the network was trained to say, as in a diffusers scheduler's prediction_type.
+    prediction: what the network was trained to predict, as in diffusers' prediction_type.
     cond: text (1 or B, L, d), or a dict of the UNet's keyword arguments; rows are repeated to the
           batch.
     timesteps: needed only to use a learned variance, because that depends on the level moved to.
@@ -42,9 +43,9 @@ def denoiser(unet, schedule, prediction="epsilon", timesteps=None):
         raise Refused(f"prediction is {prediction!r}; choose epsilon, v_prediction or sample")
     function("unet", unet, "a network, as pipe.unet", needed=True)
     is_schedule(schedule)
-    if timesteps is not None and not isinstance(timesteps, list | tuple | range):
-        raise Refused(f"timesteps is {timesteps!r}: pass levels, as schedule.timesteps(50) gives")
-    after = dict(zip(timesteps[:-1], timesteps[1:], strict=True)) if timesteps else {}
+    if timesteps is not None:
+        are_levels(timesteps)
+    after = dict(pairwise(timesteps or ()))
     before = {t_next: t for t, t_next in after.items()}
 
     def net(x, t, cond=None):

@@ -62,8 +62,7 @@ def sample(
     number("eta", eta, whole=False)
     if not isinstance(x, Tensor):
         raise Refused(f"x is a {type(x).__name__}: pass the state, a tensor (B,C,H,W)")
-    if not isinstance(timesteps, list | tuple | range) or len(timesteps) < 2:
-        raise Refused(f"timesteps is {timesteps!r}: pass levels, as schedule.timesteps(50) gives")
+    are_levels(timesteps)
     if eta and noise is None:
         raise Refused(
             f"eta is {eta}, so moves need fresh noise: pass noise=, a function that draws it"
@@ -100,6 +99,12 @@ def is_schedule(schedule) -> None:
             f"schedule is a {type(schedule).__name__}: pass a Schedule, as "
             "Schedule.from_scheduler(pipe.scheduler) gives"
         )
+
+
+def are_levels(timesteps) -> None:
+    """Refuse what is no list of levels to walk down."""
+    if not isinstance(timesteps, list | tuple | range) or len(timesteps) < 2:
+        raise Refused(f"timesteps is {timesteps!r}: pass levels, as schedule.timesteps(50) gives")
 
 
 @torch.no_grad()

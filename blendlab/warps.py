@@ -1,7 +1,7 @@
 """Projective warps: how copies of a picture are turned, moved and tilted before CLIP sees them.
 
 The extending augmentations of Blended Diffusion (2111.14818, section 3.3). Next:
-papers/clip_guidance.py.
+clip_guidance.py.
 """
 
 from typing import Any

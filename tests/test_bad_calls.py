@@ -29,10 +29,10 @@ from PIL import Image
 
 import blendlab as bl
 from blendlab import attention, cli, guidance, joins, latents, masks, prompts
+from blendlab.clip_guidance import Guiding
 from blendlab.networks.load import load
 from blendlab.noise import Noise
 from blendlab.papers.blended_latent import Blending
-from blendlab.papers.clip_guidance import Guiding
 from blendlab.papers.exemplar import Painting
 from blendlab.papers.layout import Arranging
 from blendlab.papers.paint_by_word import Optimising

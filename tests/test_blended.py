@@ -10,11 +10,10 @@ import torch
 from colour_clip import COLOURS, ColourClip, ColourModel
 
 import blendlab as bl
-from blendlab import cards
+from blendlab import cards, clip_guidance
+from blendlab.clip_guidance import PRESETS, Guiding, clip_distance, clip_loss, guided_steps
 from blendlab.guidance import from_pipe
-from blendlab.papers import clip_guidance
 from blendlab.papers.blended import blended_steps
-from blendlab.papers.clip_guidance import PRESETS, Guiding, clip_distance, clip_loss, guided_steps
 from blendlab.sampler import last
 from blendlab.warps import warp, warped_twice, warps
 

@@ -9,11 +9,11 @@ from colour_clip import COLOURS, ColourClip, ColourModel
 
 import blendlab as bl
 from blendlab import cards
+from blendlab.clip_guidance import Guiding, clip_distance
 from blendlab.measuring.metrics import background_error
 from blendlab.networks import load as networks
 from blendlab.networks.perceptual import encoder_distance, lpips_distance, perceptual_distance
 from blendlab.papers import clip_guided as guided
-from blendlab.papers.clip_guidance import Guiding, clip_distance
 from blendlab.papers.clip_guided import background_distance, official_distance
 
 QUICK = dict(scale=20.0, augmentations=2, steps=25)

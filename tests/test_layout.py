@@ -563,8 +563,8 @@ class Eye:
             y, x = divmod(picture.mean(0).argmax().item(), picture.shape[-1])
             return (x / 64, y / 64, (x + 1) / 64, (y + 1) / 64)
 
-        thing = lambda box: SimpleNamespace(kind="cat", box=box)  # noqa: E731
-        return [[thing(box(picture)), thing((0, 0, 1, 1))] for picture in pictures]
+        seen = lambda box: SimpleNamespace(kind="cat", box=box)  # noqa: E731
+        return [[seen(box(picture)), seen((0, 0, 1, 1))] for picture in pictures]
 
 
 def test_tendency_says_where_each_thing_lands_and_where_the_word_looked(sd):

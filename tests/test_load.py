@@ -173,12 +173,14 @@ def test_the_gpu_gets_half_precision_except_for_shipped_networks(monkeypatch, sa
 # ------------------------------------------------------------
 
 
-def test_an_inpainting_checkpoint_is_refused(tmp_path):
-    checkpoints.inpainting(tmp_path)
-    with pytest.raises(
-        ValueError, match="UNet takes 9 channels; blending needs a plain text-to-image model"
-    ):
-        load(tmp_path)
+def test_an_inpainting_folder_opens_for_comparison_and_no_method_blends_with_it(tmp_path, image):
+    theirs = checkpoints.inpainting(tmp_path)
+    pipe = load(tmp_path)
+    assert type(pipe) is type(theirs) and pipe.safety_checker is None
+    for name, was in theirs.unet.state_dict().items():
+        assert torch.equal(pipe.unet.state_dict()[name], was)
+    with pytest.raises(ValueError, match="UNet takes 9 channels, a latent has 4"):
+        bl.blended_latent(pipe, image, torch.ones(1, 1, 64, 64), "a cat")
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_a_step_is_adams_on_the_distance_of_the_warped_copies(pipe, clip, image,
     """By hand, with the streams that the package promises; Adam's first step is lr * sign of the
     gradient.
     """
-    from blendlab.papers.clip_guidance import Guiding, clip_distance
+    from blendlab.clip_guidance import Guiding, clip_distance
 
     edit = paint_by_word(pipe, clip, image, mask, "red", steps=1, lr=0.25, augmentations=2, seed=7)
     z = encode(pipe.vae, image)

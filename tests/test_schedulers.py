@@ -205,7 +205,7 @@ def test_the_first_level_of_zero_snr_holds_nothing_of_the_picture(kind, predicti
 
 
 def test_a_noise_held_constant_needs_some_of_the_picture():
-    from blendlab.papers.clip_guidance import Guiding, guided_steps
+    from blendlab.clip_guidance import Guiding, guided_steps
 
     levels = Schedule.from_scheduler(scheduler("zero SNR, DDIM"))
     how = Guiding(through_network=False, shift="mean", eta=1.0)

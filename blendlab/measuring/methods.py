@@ -139,15 +139,9 @@ def added(file) -> list[Method]:
 
 def network(name: str, **place):
     """A network that methods ask for by name."""
-    if name != INPAINT:
-        return networks.load(name, **place)
-    from diffusers import StableDiffusionInpaintPipeline
-
-    pipe = StableDiffusionInpaintPipeline.from_pretrained(
-        folder(name), local_files_only=True, use_safetensors=True
-    )
-    pipe.set_progress_bar_config(disable=True)
-    return pipe.to(place.get("device") or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if name == INPAINT:
+        return networks.load(folder(name), dtype=torch.float32, **place)
+    return networks.load(name, **place)
 
 
 def folder(name: str) -> Path:

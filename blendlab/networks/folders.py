@@ -12,6 +12,7 @@ from ..cards import read_json
 from ..errors import Refused
 
 EXEMPLAR = "PaintByExamplePipeline"
+INPAINT = "StableDiffusionInpaintPipeline"  # the rival that tables compare with, from folders only
 SCHEDULERS = frozenset(
     f"{name}Scheduler"
     for name in (
@@ -37,6 +38,7 @@ LAYOUTS = {
     "DDIMPipeline": _PIXELS,
     "DDPMPipeline": _PIXELS,
     EXEMPLAR: _LATENT,
+    INPAINT: _TEXT,
 }
 # Named by published folders and never opened: the picture filter, and what IP-Adapters add.
 UNOPENED = {
@@ -102,7 +104,7 @@ def plan(folder: Path) -> Plan:
         raise Refused(f"{file} names no pipeline in _class_name: {_again(folder)}")
     _check_channels(folder, kind)
     if kind not in LAYOUTS:
-        *most, last = (name for name in LAYOUTS if name != EXEMPLAR)
+        *most, last = (name for name in LAYOUTS if name not in (EXEMPLAR, INPAINT))
         raise Refused(f"{folder} holds a {kind}; blendlab runs {', '.join(most)} and {last}")
     said = {name: value for name, value in index.items() if not name.startswith("_")}
     settings = {name: value for name, value in said.items() if isinstance(value, bool)}
@@ -141,11 +143,11 @@ def _check_channels(folder, kind):
     file = folder / "unet" / "config.json"
     unet = read_json(file) if file.is_file() else {}
     ours, theirs = unet.get("in_channels"), unet.get("out_channels")
-    if kind == EXEMPLAR:
+    if kind in (EXEMPLAR, INPAINT):
         if ours != 9:
             raise Refused(
                 f"{folder} holds a {kind} whose UNet takes {ours} channels, not 9 (noisy latent 4, "
-                "masked latent 4, mask 1); check that its folder unet is the one for exemplars"
+                f"masked latent 4, mask 1); check that its folder unet is the one of a {kind}"
             )
         return
     learned = kind.startswith("DD") and isinstance(ours, int) and theirs == 2 * ours

@@ -38,7 +38,7 @@ def load(name, device=None, dtype=None):
     A folder may come from a stranger: nothing in it runs (folders.py). The model carries its card,
     so that recommended numbers do not depend on where the process stands (cards.py).
     ValueError: an unknown name, or a model that blendlab cannot run; FileNotFoundError: a folder
-    or a part of it that is not there; OSError: no mirror answers.
+    or a part of it that is missing; OSError: no mirror answers.
     """
     if not isinstance(name, (str, Path)):
         raise WrongType(
@@ -81,7 +81,7 @@ def _shipped(name, device, dtype):
 
 
 def _device(device):
-    """The device to use; a sentence for one that is not there."""
+    """The device to use; a sentence for one that is missing."""
     gpus = max(1, torch.cuda.device_count()) if torch.cuda.is_available() else 0
     try:
         found = torch.device(("cuda" if gpus else "cpu") if device is None else device)
@@ -161,7 +161,7 @@ def _open(folder, device, dtype):
         parts = {
             name: opening.part(folder / name, kind, dtype) for name, kind in plan.parts.items()
         }
-        if plan.kind == "StableDiffusionPipeline":  # without its picture filter
+        if plan.kind in ("StableDiffusionPipeline", folders.INPAINT):  # without its picture filter
             parts |= dict(safety_checker=None, feature_extractor=None)
             parts |= dict(requires_safety_checker=False)
         pipe = getattr(diffusers, plan.kind)(**parts, **plan.settings)
@@ -218,6 +218,11 @@ def _fetch(repository, revision, dtype):
     plan = folders.plan(
         Path(snapshot_download(repository, revision=revision, allow_patterns=small))
     )
+    if plan.kind == folders.INPAINT:
+        raise Refused(
+            f"{repository} holds a {plan.kind} whose UNet takes 9 channels; blending needs a plain "
+            "text-to-image model, for instance 'sd15'"
+        )
     wanted = _wanted(files, plan, dtype == torch.float16)
     return Path(snapshot_download(repository, revision=revision, allow_patterns=wanted))
 

@@ -12,9 +12,9 @@ import torch
 
 from .. import masks
 from ..blend import blend
+from ..clip_guidance import ask, choose, clip_loss, guided_steps
 from ..edit import Edit
 from ..guidance import from_pipe
-from .clip_guidance import ask, choose, clip_loss, guided_steps
 
 # arguments.py:17-59, the copies as in the paper
 FALLBACK = {"scale": 1000.0, "augmentations": 16, "steps": 100, "skip": 0.25, "eta": 1.0}

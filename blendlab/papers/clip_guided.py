@@ -11,12 +11,12 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
+from ..clip_guidance import ask, choose, clip_loss, guided_steps, looked_at
 from ..edit import Edit
 from ..errors import Refused
 from ..guidance import from_pipe
 from ..networks.perceptual import perceptual_distance
 from ..options import function, number
-from .clip_guidance import ask, choose, clip_loss, guided_steps, looked_at
 
 # arguments.py:36-59, the copies as in the paper; from pure noise
 FALLBACK = {"scale": 1000.0, "augmentations": 16, "steps": 100, "skip": 0.0, "eta": 1.0}

@@ -193,7 +193,7 @@ def _admit(pipe, image, mask, reference, region, counts):
     request = door.placed(pipe, image, mask, "", pipe.unet.device, **counts)
     several = reference if isinstance(reference, (list, tuple)) else [reference]
     if not len(several):
-        raise Refused("reference is an empty list: give a picture of a thing, or n of them")
+        raise Refused("reference is an empty list: give a picture of an object, or n of them")
     shown = torch.cat([see(one, pipe.size, region) for one in several])  # (1 or n,3,S,S)
     one_or_n(request.n, {"reference": len(shown)})
     return request, shown.to(request.image.device)
@@ -209,7 +209,7 @@ def see(reference, size: int, region=None) -> Tensor:
         width, height = reference.size
         if not width * height:
             raise Refused(
-                f"reference is {width}x{height}, which holds no pixel: give a picture of a thing"
+                f"reference is {width}x{height}, which holds no pixel: give a picture of an object"
             )
         if width * height > LARGEST:
             fix = "reference.thumbnail((1024, 1024))"
@@ -236,7 +236,7 @@ def see(reference, size: int, region=None) -> Tensor:
         picture = picture[..., y0:y1, x0:x1]
     if ((picture.amax((2, 3)) - picture.amin((2, 3))).amax(1) < 0.02).any():  # two grey levels
         raise Refused(
-            "reference is of one colour, so it shows nothing to paint: give a picture of a thing"
+            "reference is of one colour, so it shows nothing to paint: give a picture of an object"
         )
     if picture.shape[-2:] != (size, size):
         picture = F.interpolate(picture, (size, size), mode="bicubic", antialias=True).clamp(-1, 1)

@@ -1,10 +1,10 @@
-"""Layout (initial image editing, 2305.03382, section 4.2): noise that a word looks at takes its
-thing along.
+"""Layout (initial image editing, 2305.03382, section 4.2): blocks of noise that a word looks
+at take its object along.
 
-The noise that a picture starts from decides what appears where: the same noise puts things at the
+The noise that a picture starts from decides what appears where: the same noise puts objects at the
 same places whatever the words (tendency.py), fresh noise in a region paints that region anew
-(repaint.py), and blocks of noise that a word looks at, carried into a box, take the thing along.
-Next: ../attention.py, which sees where the words look.
+(repaint.py), and blocks of noise that a word looks at, carried into a box, take the object along.
+Next: ../reader.py, which sees where the words look.
 """
 
 from collections.abc import Iterable
@@ -20,18 +20,13 @@ from .. import attention, masks
 from ..edit import Edit
 from ..errors import Refused
 from ..latents import decode
-from ..noise import Noise
+from ..reader import Reader, Reading
 from ..twins import twin
-from ..walk import Drawing, Walk, admit, settled
-
-NOISES = 32  # whose mean a relative map is compared with
-MOST = (
-    1024  # blocks: to share these out takes a third of a second, four times as many twenty seconds
-)
+from ..walk import Walk, admit, settled
 
 
 @dataclass(frozen=True)
-class Arranging(Drawing):
+class Arranging(Reading):
     """How blocks of noise are carried into boxes. The defaults are the published code's smaller
     edit.
     """
@@ -56,9 +51,6 @@ class Arranging(Drawing):
     widen: bool = False  # every box by one cell of each layer that is guided, as published
     block: int | None = (
         None  # side of a block in latent cells; None: one cell of the attention, 4 for the paper's
-    )
-    layers: str | tuple | None = (
-        None  # whose attention decides; None: the encoder's last, as published
     )
     # before which steps blocks are carried; the published code: the first alone
     at: tuple[int, ...] = (0,)
@@ -95,8 +87,8 @@ def layout(
     negative="",
     **options,
 ) -> Edit:
-    """Make a picture with each thing in its box, by carrying noise to where it is wanted; return an
-    `Edit`.
+    """Make a picture with each object in its box, by carrying noise to where it is wanted; return
+    an `Edit`.
 
     boxes:  [("cat", (x0, y0, x1, y1)), ...] in fractions; a word or phrase of the prompt each, as
             in "red cat". Where boxes overlap, the smallest one gets the cells
@@ -290,70 +282,6 @@ def move_blocks(z: Tensor, origin: Tensor, block: int) -> Tensor:
 # Where the words look
 
 
-@dataclass(frozen=True)
-class Reader:
-    """Which words' attention is read, in which layers, on which cells."""
-
-    unet: object
-    places: list[list[int]]  # of each word among the tokens
-    layers: list[str]
-    block: int  # side of a cell in cells of the latent
-    cells: tuple[int, int]  # (h, w)
-
-    @classmethod
-    def of(cls, pipe, prompt, words, shape, layers=None, block=None):
-        """layers: as in attention.capture; None: the encoder's last. block: None: the finest of
-        these layers' cells.
-        """
-        names = list(attention.cross_attention(pipe.unet, layers))
-        if layers is None:  # input_blocks.8 of Stable Diffusion 1 (utils.py:188)
-            names = [name for name in names if name.startswith("down")][-1:] or names
-        places = [attention.tokens(pipe, prompt, word) for word in words]
-
-        # Each level of a UNet halves the sides: a cell of level l stands for 2^l cells of the
-        # latent.
-        deepest = len(pipe.unet.config.down_block_types) - 1
-        level = {
-            "down": lambda i: int(i),
-            "up": lambda i: deepest - int(i),
-            "mid": lambda i: deepest,
-        }
-        parts = [name.replace("_", ".").split(".") for name in names]  # "down", "blocks", "1", ...
-        block = block or 2 ** min(level[kind](i) for kind, _, i, *_ in parts)
-        h, w = shape[-2:]
-        if h % block or w % block:
-            raise Refused(
-                f"blocks of {block} do not tile latents of {w}x{h}: pass "
-                f"block={_divisor(h, w, block)}"
-            )
-        if h * w > MOST * block**2:
-            fix = f"pass block={_divisor(h, w, block)}"
-            raise Refused(
-                f"block={block} makes {h * w // block**2} blocks, more than {MOST} to share "
-                f"out: {fix}"
-            )
-        return cls(pipe.unet, places, names, block, (h // block, w // block))
-
-    def looks(self, walk, x, t) -> Tensor:
-        """(B,words,h,w) on the CPU: how much more than on average each word is looked at, over
-        layers and heads.
-        """
-        with attention.capture(self.unet, self.layers, branch="both") as maps:
-            walk.net(x, t, walk.text)
-        heat = [
-            F.adaptive_avg_pool2d(m.weights.mean(1).permute(0, 3, 1, 2), self.cells) for m in maps
-        ]
-        heat = torch.stack(heat).mean(0)  # (B,tokens,h,w)
-        heat = torch.stack([heat[:, place].mean(1) for place in self.places], dim=1)
-        return heat / heat.mean((2, 3), keepdim=True)
-
-    def usual(self, walk, request) -> Tensor:
-        """(words,h,w): the mean of `looks` at the first step over NOISES noises."""
-        z = Noise("usual", NOISES, "initial", request.device)(request.shape)
-        parts = [self.looks(walk, some, walk.timesteps[0]) for some in z.split(request.at_once)]
-        return torch.cat(parts).mean(0)
-
-
 @torch.no_grad()
 def looks(
     pipe, prompt: str, words, noise: Tensor, *, layers=None, block=None, steps=None, heat="plain"
@@ -437,13 +365,7 @@ def _pairs(boxes):
     words = [word for word, _ in boxes]
     for word in (word for word in words if words.count(word) > 1):
         raise Refused(
-            f"{word!r} has several boxes: tell its things apart by phrases of the prompt, as "
+            f"{word!r} has several boxes: tell its objects apart by phrases of the prompt, as "
             f"'red {word}'"
         )
     return words, [masks.corners(box) for _, box in boxes]
-
-
-def _divisor(h, w, block):
-    """The next block that tiles latents and is not too fine."""
-    fits = [b for b in range(1, min(h, w) + 1) if h % b == w % b == 0 and h * w <= MOST * b**2]
-    return min(fits, key=lambda b: (b < block, abs(b - block)))

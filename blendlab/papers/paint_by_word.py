@@ -12,11 +12,11 @@ import torch
 
 from .. import door, masks
 from ..blend import blend
+from ..clip_guidance import clip_distance
 from ..edit import Edit
 from ..latents import decode, encode, tuned
 from ..options import ADAM, Options, number, settle
 from ..rank import is_clip, read
-from .clip_guidance import clip_distance
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
-"""Tendency (initial image editing, 2305.03382, section 3): the same noise puts things at the same
-places.
+"""Tendency (initial image editing, 2305.03382, section 3): the same noise puts objects at the same
+places, whatever the words are.
 
-Whatever the words are; and the attention of the first step foretells where. Next: layout.py, which
-makes use of it.
+The attention of the first step foretells where. Next: layout.py, which makes use of it.
 """
 
 import re
@@ -13,14 +12,14 @@ from torch import Tensor
 
 from .. import prompts
 from ..errors import Refused
+from ..reader import Reader, Reading
 from ..twins import twin
 from ..walk import Walk, admit, settled
-from .layout import Arranging, Reader
 
 
 @dataclass
 class Landing:
-    """Where the things of one word of a prompt appear, noise by noise, and where the word looked
+    """Where the objects of one word of a prompt appear, noise by noise, and where the word looked
     before.
     """
 
@@ -31,20 +30,20 @@ class Landing:
     attention: Tensor  # (n,h,w) of the first step
 
     def foretold(self) -> Tensor:
-        """(m,) for each noise with such a thing: the share of other noises that look there less.
+        """(m,) for each noise with such an object: the share of other noises that look there less.
         Chance: 0.5.
         """
         there = ~self.place.isnan().any(1)
         maps, side = self.attention[there], torch.tensor(self.attention.shape[:0:-1])  # w, h
         x, y = (self.place[there] * side).long().minimum(side - 1).unbind(1)
-        at = maps[:, y, x].T  # (m,m): at the place of thing i, what the map of noise j says
+        at = maps[:, y, x].T  # (m,m): at the place of object i, the map of noise j
         own = at.diagonal()[:, None]
         return _share_of_others((own > at).float() + 0.5 * (own == at))
 
 
 def agreement(one: Landing, other: Landing) -> Tensor:
-    """(m,) for each noise with both things: the share of other noises whose `other` is further off.
-    Chance: 0.5.
+    """(m,) for each noise with both objects: the share of other noises whose `other` is further
+    off. Chance: 0.5.
     """
     there = ~(one.place + other.place).isnan().any(1)
     gaps = torch.cdist(one.place[there], other.place[there])  # (m,m)
@@ -56,16 +55,16 @@ def agreement(one: Landing, other: Landing) -> Tensor:
 def tendency(
     pipe, judge, said, *, n=16, seed=0, w=None, steps=None, layers=None, batch=None, **options,
 ) -> list[Landing]:  # fmt: skip
-    """Make pictures of several prompts from the same n noises, and see where each thing lands
+    """Make pictures of several prompts from the same n noises, and see where each object lands
     (section 3).
 
     judge: bl.load("tinyworld-judge"), or whatever has its `kinds` and `found`
     said:  prompts; each of their words that the judge knows gives a Landing, in their order
-    layers: whose attention is read, see Arranging. w, steps, options: see walk.Drawing; with
+    layers: whose attention is read, see reader.Reading. w, steps, options: see walk.Drawing; with
             eta above 0 every prompt draws fresh noise of its own, and only the initial noise is
             shared
     """
-    how = settled(Arranging, "layout", pipe, dict(w=w, steps=steps, layers=layers) | options)
+    how = settled(Reading, "tendency", pipe, dict(w=w, steps=steps, layers=layers) | options)
     said = prompts.listed(said)
     request = admit(pipe, said, "", None, None, how, n=n, seed=seed, batch=batch)
     readers, landings = {}, []
@@ -93,9 +92,9 @@ def tendency(
     return landings
 
 
-def middle_of(things, kind):
+def middle_of(objects, kind):
     """(2,) the middle of the first, which is the largest, of a kind; nan without one."""
-    boxes = [thing.box for thing in things if thing.kind == kind]
+    boxes = [one.box for one in objects if one.kind == kind]
     if not boxes:
         return torch.full((2,), torch.nan)
     x0, y0, x1, y1 = boxes[0]

@@ -1,0 +1,99 @@
+"""Where the words of a prompt look, before any step is made (initial image editing, 2305.03382).
+
+The attention of the first step foretells where objects will appear. A `Reader` reads it for some
+words, on cells of one size. Next: papers/layout.py and papers/tendency.py, which use it.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import attention
+from .errors import Refused
+from .noise import Noise
+from .walk import Drawing
+
+NOISES = 32  # whose mean a relative map is compared with
+MOST = (
+    1024  # blocks: to share these out takes a third of a second, four times as many twenty seconds
+)
+
+
+@dataclass(frozen=True)
+class Reading(Drawing):
+    """How a picture is made from noise, and where in the network words are read."""
+
+    # Whose attention decides; None: the encoder's last, as published.
+    layers: str | tuple | None = None
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Which words' attention is read, in which layers, on which cells."""
+
+    unet: object
+    places: list[list[int]]  # of each word among the tokens
+    layers: list[str]
+    block: int  # side of a cell in cells of the latent
+    cells: tuple[int, int]  # (h, w)
+
+    @classmethod
+    def of(cls, pipe, prompt, words, shape, layers=None, block=None):
+        """layers: as in attention.capture; None: the encoder's last. block: None: the finest of
+        these layers' cells.
+        """
+        names = list(attention.cross_attention(pipe.unet, layers))
+        if layers is None:  # input_blocks.8 of Stable Diffusion 1 (utils.py:188)
+            names = [name for name in names if name.startswith("down")][-1:] or names
+        places = [attention.tokens(pipe, prompt, word) for word in words]
+
+        # Each level of a UNet halves the sides: a cell of level l stands for 2^l cells of the
+        # latent.
+        deepest = len(pipe.unet.config.down_block_types) - 1
+        level = {
+            "down": lambda i: int(i),
+            "up": lambda i: deepest - int(i),
+            "mid": lambda i: deepest,
+        }
+        parts = [name.replace("_", ".").split(".") for name in names]  # "down", "blocks", "1", ...
+        block = block or 2 ** min(level[kind](i) for kind, _, i, *_ in parts)
+        h, w = shape[-2:]
+        if h % block or w % block:
+            raise Refused(
+                f"blocks of {block} do not tile latents of {w}x{h}: pass "
+                f"block={_divisor(h, w, block)}"
+            )
+        if h * w > MOST * block**2:
+            fix = f"pass block={_divisor(h, w, block)}"
+            raise Refused(
+                f"block={block} makes {h * w // block**2} blocks, more than {MOST} to share "
+                f"out: {fix}"
+            )
+        return cls(pipe.unet, places, names, block, (h // block, w // block))
+
+    def looks(self, walk, x, t) -> Tensor:
+        """(B,words,h,w) on the CPU: how much more than on average each word is looked at, over
+        layers and heads.
+        """
+        with attention.capture(self.unet, self.layers, branch="both") as maps:
+            walk.net(x, t, walk.text)
+        heat = [
+            F.adaptive_avg_pool2d(m.weights.mean(1).permute(0, 3, 1, 2), self.cells) for m in maps
+        ]
+        heat = torch.stack(heat).mean(0)  # (B,tokens,h,w)
+        heat = torch.stack([heat[:, place].mean(1) for place in self.places], dim=1)
+        return heat / heat.mean((2, 3), keepdim=True)
+
+    def usual(self, walk, request) -> Tensor:
+        """(words,h,w): the mean of `looks` at the first step over NOISES noises."""
+        z = Noise("usual", NOISES, "initial", request.device)(request.shape)
+        parts = [self.looks(walk, some, walk.timesteps[0]) for some in z.split(request.at_once)]
+        return torch.cat(parts).mean(0)
+
+
+def _divisor(h, w, block):
+    """The next block that tiles latents and is not too fine."""
+    fits = [b for b in range(1, min(h, w) + 1) if h % b == w % b == 0 and h * w <= MOST * b**2]
+    return min(fits, key=lambda b: (b < block, abs(b - block)))
