@@ -191,7 +191,7 @@ FIGURES = {
     "guided edits in pixels, best of 4 by CLIP: class / class and colour": (
         "pixel_edits", "guided, best of 4", ["class", "class and colour"], "60% / 45%"),
     "the same, first of 4": ("pixel_edits", "guided", ["class", "class and colour"], ""),
-    "pixel model, samples with a recognisable thing": ("pixel", "samples", ["recognisable"], "80%"),
+    "pixel model, samples with a recognisable object": ("pixel", "samples", ["recognisable"], "80%"),
     "edits by exemplar: class / class and colour": (
         "exemplars", "class token", ["class", "class and colour"], ""),
     "CLIP, the right one of 100 captions: whole scenes": ("clip", "scenes", ["right of 100"], "90%"),

@@ -42,8 +42,8 @@ def test_found_lists_connected_things_with_area_and_box_largest_first():
     judge.paint(slice(0, 16), slice(0, 8), "cat", "red")
     judge.paint(slice(32, 64), slice(32, 64), "cat", "blue")
     judge.paint(slice(20, 21), slice(20, 22), "moon", "red")  # too small to count
-    (things,) = judge.found(IMAGE)
-    assert [(t.kind, t.colour, t.area, t.box) for t in things] == [
+    (objects,) = judge.found(IMAGE)
+    assert [(t.kind, t.colour, t.area, t.box) for t in objects] == [
         ("cat", "blue", 0.25, (0.5, 0.5, 1.0, 1.0)),
         ("cat", "red", 128 / 4096, (0.0, 0.0, 0.125, 0.25)),
     ]

@@ -11,7 +11,7 @@ from blendlab.measuring import exemplars, noise_editing
 
 def test_things_are_different_kinds_in_a_prompt_that_names_them_all():
     for count in (1, 2, 3):
-        for phrases, prompt in noise_editing.things(12, count):
+        for phrases, prompt in noise_editing.naming(12, count):
             kinds = [phrase.split()[-1] for phrase in phrases]
             assert len(set(kinds)) == count and all(phrase in prompt for phrase in phrases)
             assert set(kinds) <= set(world.KINDS)

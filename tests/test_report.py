@@ -74,7 +74,7 @@ def test_a_part_of_the_tasks_keeps_pictures_and_words_together():
     assert torch.equal(part.image, tasks.image[[2, 0]])
 
 
-# Where things land
+# Where objects land
 
 
 def agree(a, b):
@@ -130,7 +130,7 @@ def test_signs_and_things_stand_at_the_same_place():
     sign, other = views["a sign that says it"], views["a sign that says something else"]
     assert (sign != other).flatten(1).any(1).all()  # the words differ
     assert (sign[outside] == other[outside]).all()
-    assert (views["another red thing"] != views["the thing itself"]).flatten(1).any(1).all()
+    assert (views["another red object"] != views["the object itself"]).flatten(1).any(1).all()
     assert words[:2] == ["cat", "dog"]
 
 
@@ -155,7 +155,7 @@ def test_strokes_are_as_wide_as_asked_and_cross_their_object():
 # The page
 
 
-def test_the_page_says_of_each_phenomenon_whether_it_is_there(monkeypatch):
+def test_the_page_says_of_each_phenomenon_whether_it_is_confirmed(monkeypatch):
     section = report.Section(
         "Twos are more", "toy", ("two", "share"), ("one", "share"), "It is {more}, not {less}."
     )
@@ -171,15 +171,15 @@ def test_the_page_says_of_each_phenomenon_whether_it_is_there(monkeypatch):
     monkeypatch.setattr(report, "SECTIONS", (section,))
     monkeypatch.setattr(results, "load", lambda name: made)
     assert (
-        "## 1. Twos are more: there\n\nIt is **50% [40, 60]**, not **20% [10, 30]**."
+        "## 1. Twos are more: confirmed\n\nIt is **50% [40, 60]**, not **20% [10, 30]**."
         in report.page()
     )
     rows[1]["share"] = [0.5, 0.25, 0.6]
-    assert "Twos are more: not there" in report.page() and "There: 0 of 1" in report.page()
+    assert "Twos are more: not confirmed" in report.page() and "Confirmed: 0 of 1" in report.page()
     monkeypatch.setattr(
         report, "SECTIONS", (report.Section("A", "toy", ("one", "share"), 0.05, "{more}, {less}"),)
     )
-    assert "A: there\n\n**20% [10, 30]**, **5%**" in report.page()
+    assert "A: confirmed\n\n**20% [10, 30]**, **5%**" in report.page()
 
 
 def test_the_saved_page_is_that_of_the_saved_tables():

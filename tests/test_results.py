@@ -406,7 +406,7 @@ def test_a_table_shows_itself_everywhere(toy):
 
 def test_the_command_lists_the_tables(toy, run):
     code, out, _ = run()
-    assert code == 0 and "toy (not there yet)" in out and "Numbers that" in out
+    assert code == 0 and "toy (not saved yet)" in out and "Numbers that" in out
     results.run("toy")
     assert "toy (n = 20)" in run()[1]
 

@@ -2,7 +2,7 @@
 tinyworld.
 
 Tasks, seeds and settings are the same in all rows of a table, except for what a row's label says.
-The world renders the truth: the reference's own thing, in the light and at the place of the
+The world renders the truth: the reference's own object, in the light and at the place of the
 picture. Next: ../training/exemplar.py.
 """
 
@@ -40,8 +40,8 @@ RUNGS = {  # label: network, and how it is asked; without guidance they can be c
 
 @measured(200, "tinyworld-exemplar", "tinyworld-clip", "tinyworld-judge")
 def exemplars(n, pipe, clip, judge):
-    """The same thing in another light and tilt as reference: is the result, where the thing is,
-    nearer to that thing cut out and pasted, or to the truth? Do its stripes and spots come along:
+    """The same object in another light and tilt as reference: is the result, where the object is,
+    nearer to that object cut out and pasted, or to the truth? Do its stripes and spots come along:
     of three truths, plain, striped and spotted, is the right one the nearest? CLIP similarity:
     between the reference and what is in the box.
 
@@ -102,8 +102,8 @@ def pattern_of(tasks):
 
 
 def references(n, size, seed=world.HELD_OUT + 9):
-    """Tasks and boxes (n,4); references; sources with their things pasted; the truths (3,n,3,S,S):
-    plain, striped, spotted; and where the thing is, pasted or true, (n,1,S,S).
+    """Tasks and boxes (n,4); references; sources with their objects pasted; the truths (3,n,3,S,S):
+    plain, striped, spotted; and where the object is, pasted or true, (n,1,S,S).
     """
     tasks, each = metrics.tasks(n, seed=seed, size=size), torch.arange(n)
     scenes = world.changed(tasks.scenes, tasks.slot, pattern=each % len(world.PATTERNS))
@@ -125,15 +125,15 @@ def references(n, size, seed=world.HELD_OUT + 9):
     view = world.render(alone, 2 * size)
     reference = warp(view.image, frame(view.boxes[:, 0]))
 
-    # A collage: the reference's thing, cut out and squeezed into the box.
+    # A collage: the reference's object, cut out and squeezed into the box.
     box = truths[0].boxes[each, tasks.slot]
     both = torch.cat([reference, warp(view.masks[:, :1], frame(view.boxes[:, 0]))], dim=1)
-    squeezed, thing = F.interpolate(
+    squeezed, shape = F.interpolate(
         warp(both, frame(box).inverse()), (size, size), mode="area"
     ).split([3, 1], dim=1)
-    pasted = torch.where(thing > 0.5, squeezed, tasks.image)
+    pasted = torch.where(shape > 0.5, squeezed, tasks.image)
     mine = torch.stack([view.masks[each, tasks.slot] for view in truths]).amax(0)[:, None]
-    where = (torch.maximum(thing, mine) > 0.5).float()
+    where = (torch.maximum(shape, mine) > 0.5).float()
     return (
         replace(tasks, truth=images[each % 3, each], scenes=scenes),
         box,
@@ -337,7 +337,7 @@ def ladder(n, shipped, clip, judge):
         folder = Path(f"runs/exemplar-{rung}/export")
         if not folder.is_dir():
             raise FileNotFoundError(
-                f"{folder} is not there: the rungs do not ship; train them as {__name__} says"
+                f"{folder} is missing: the rungs do not ship; train them as {__name__} says"
             )
         network = networks.load(str(folder), device=shipped.unet.device)
         made[label] = painted(network, tasks, reference, label, **how)

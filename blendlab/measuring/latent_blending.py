@@ -40,7 +40,7 @@ from .tables import (
 def spaces(n, pipe, model, clip, judge):
     """The same tasks in latents, where words guide, and in pixels, where CLIP does: precision,
     background, seconds an edit (16 at once), and adversarial examples: edits that please CLIP as
-    much as the truth does, and of these the ones in which the judge does not see the thing.
+    much as the truth does, and of these the ones in which the judge does not see the object.
     """
     methods = {
         "latents": lambda tasks, k: edited(pipe, tasks, k).tensor.cpu(),
@@ -242,7 +242,7 @@ THIN = ("lamp", "fence", "lightning")
 
 @measured(144, "tinyworld", "tinyworld-judge")
 def thin_masks(n, pipe, judge):
-    """Edits whose mask is the outline of a thin thing, in many places narrower than a latent cell.
+    """Edits whose mask is the outline of a thin object, in many places narrower than a latent cell.
     Plain: cells count whose middle is masked. Every cell: those that are touched at all. Dilated:
     those and one more on each side, for the first half of the steps. "survives" is the share of the
     mask in cells that count; where none counts, the picture stays as it was.
@@ -355,7 +355,7 @@ SCHEDULES = {
 @measured(36, "tinyworld", "tinyworld-judge")
 def thickness(n, pipe, judge):
     """Edits in masks around lamps, fences and lightning, from their outline to 4 pixels more on
-    every side, and how often the judge sees the prompted thing: with plain blending, and with
+    every side, and how often the judge sees the prompted object: with plain blending, and with
     schedules that start from a wider mask. All cells that a mask touches count, so that none
     vanishes. Thickness: of the mask, on average, in latent cells.
     """
@@ -427,19 +427,19 @@ def fine(images, mask):
 
 @measured(100, "tinyworld", "tinyworld-judge")
 def light(n, pipe, judge):
-    """A thing from a sunny day in a scene at sunset or at night: cut out and pasted, against a
-    blended edit of the same words that the judge accepts. How far the mean colour of the thing is
+    """An object from a sunny day in a scene at sunset or at night: cut out and pasted, against a
+    blended edit of the same words that the judge accepts. How far the mean colour of the object is
     from the truth's, as a share of the range.
     """
     rows, figure = {"pasted": [], "blended": []}, []
     for k, tasks in _dark(n, pipe):
         each = torch.arange(len(tasks))
         noon = world.render(world.elsewhere(tasks.scenes, time="day"), side(pipe))
-        thing = (noon.masks[each, tasks.slot] > 0.5).float()[:, None]  # (n,1,S,S)
-        pasted = torch.where(thing > 0, noon.image, tasks.image)
+        where = (noon.masks[each, tasks.slot] > 0.5).float()[:, None]  # (n,1,S,S)
+        pasted = torch.where(where > 0, noon.image, tasks.image)
         edit = edited(pipe, tasks, k).tensor.cpu()
-        wanted = _colour(tasks.truth, thing)
-        rows["pasted"].append((_colour(pasted, thing) - wanted).abs().mean(1) / 2)
+        wanted = _colour(tasks.truth, where)
+        rows["pasted"].append((_colour(pasted, where) - wanted).abs().mean(1) / 2)
         kinds = judge(edit).kinds().cpu()
         names = torch.tensor([1 + world.KINDS.index(kind) for kind in tasks.kind])
         there = ((kinds == names[:, None, None]) & (tasks.mask[:, 0] > 0)).float()[:, None]

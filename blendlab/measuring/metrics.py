@@ -158,15 +158,15 @@ def light_error(result: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
     return mean.abs().mean(1) / 2
 
 
-def stayed_behind(result: Tensor, source: Tensor, truth: Tensor, thing: Tensor) -> Tensor:
+def stayed_behind(result: Tensor, source: Tensor, truth: Tensor, mine: Tensor) -> Tensor:
     """(B,) how much of a removed object's shadow or reflection is left: 1 is all, 0 is none.
 
-    truth: the same scene without the object; thing (1 or B,1,H,W): the object itself, which does
+    truth: the same scene without the object; mine (1 or B,1,H,W): the object itself, which does
     not count. What the object did to the picture beside itself (more than four grey levels) is
     looked for in the result, as a projection. NaN where it did nothing, as in the sky.
     """
     did = source - truth
-    where = (did.abs().amax(1, keepdim=True) > 8 / 255) & (thing == 0)  # (1 or B,1,H,W)
+    where = (did.abs().amax(1, keepdim=True) > 8 / 255) & (mine == 0)  # (1 or B,1,H,W)
     return ((result - truth) * did * where).sum((1, 2, 3)) / (did * did * where).sum((1, 2, 3))
 
 
@@ -218,7 +218,7 @@ def tasks(
     Task i depends on (seed, i) alone; size only says how finely it is drawn. The usual seed is for
     reporting: choose settings on another one (world.HELD_OUT + 1), or the report flatters them. The
                scenes to edit hold
-    up to two objects. simple: only things of the simple world, see world.simple.
+    up to two objects. simple: only objects of the simple world, see world.simple.
     """
     if n < 1 or start < 0:
         raise Refused(

@@ -24,16 +24,17 @@ from ..walk import Drawing, Walk, settled
 from . import metrics
 from .tables import SHOWN, blocks, edited, joined, measured, progress, seen_inside, seen_outside
 
-# Of all layers this one foretells the place best, see which_layer. A weight of 2 leaves the noise a
-# say: at 4, which edits recommend, things hardly leave where the network likes them best.
+# Of all layers this one foretells the place best, see which_layer. At weight 2 the initial noise
+# still affects the layout; at 4, which edits recommend, objects hardly leave where the network
+# likes them best.
 HOW, BEST = {"w": 2.0, "steps": 25}, {"layers": "up_blocks.0.attentions.1"}
 LAYER = BEST | {"heat": "plain"}  # as published; relative_maps has the other map
 KINDS = ("cat", "bus", "car", "dog", "house", "tree", "fish", "boat")
 COLOURS = ("red", "blue", "yellow", "green")
 
 
-def things(n, count):
-    """n prompts that name so many things each, all different: (["red cat", ...], "a red cat and
+def naming(n, count):
+    """n prompts that name so many objects each, all different: (["red cat", ...], "a red cat and
     ...").
     """
     asked = []
@@ -58,10 +59,10 @@ FIRST = (0, 2, 5)  # steps whose attention is asked
 
 @measured(64, "tinyworld", "tinyworld-judge")
 def tendency(n, pipe, judge):
-    """Does the same initial noise put different things at the same place? "as the noise says": how
-    often the things of two prompts are nearer to each other with one noise than with two, and how
-    often the noun's attention at some step is higher at the place where its thing ends than another
-    noise's there. Chance is 50%. DDIM, 25 steps.
+    """Does the same initial noise put different objects at the same place? "as the noise says": how
+    often two prompts place their objects closer when they share a noise than when they do not, and
+    how often the noun's attention at the object's final position exceeds that of another noise.
+    Chance is 50%. DDIM, 25 steps.
     """
     said = sorted({prompt for pair in SHARED.values() for prompt in pair})
     landed, foretold, film = {}, {step: [] for step in FIRST}, {}
@@ -69,7 +70,7 @@ def tendency(n, pipe, judge):
         images, maps = _from_noise(n, pipe, prompt)
         noun = prompt.split()[-1]
         place = torch.stack(
-            [middle_of(things, noun) for things in judge.found(images)]
+            [middle_of(objects, noun) for objects in judge.found(images)]
         )  # (n,2), nan where none is
         film[prompt] = images[:SHOWN]
         for step in FIRST:
@@ -130,8 +131,8 @@ def tendency_eta(n, pipe, judge):
 
 @measured(48, "tinyworld", "tinyworld-judge")
 def word_order(n, pipe, judge):
-    """Two prompts with the same two things in another order, from the same noises: does each thing
-    stay where it was? How often it is nearer to its own place under the other order than under
+    """Two prompts with the same two objects in another order, from the same noises: does each of
+    them stay where it was? How often it is nearer to its own place under the other order than under
     other noises (by chance: 50%); and how often the cat is left of the bus.
     """
     said = ["a red cat and a blue bus", "a blue bus and a red cat"]
@@ -152,7 +153,7 @@ def word_order(n, pipe, judge):
 @measured(48, "tinyworld", "tinyworld-judge")
 def which_layer(n, pipe, judge):
     """Which layers' attention foretells the place? How often the noun's attention at the first step
-    is higher where its thing ends than another noise's there (by chance: 50%), for each
+    exceeds that of another noise at the object's final position (by chance: 50%), for each
     cross-attention layer.
     """
     landings = landings_of(pipe, judge, ["a red cat", "a red bus"], n=n, **HOW, batch=metrics.BLOCK)
@@ -190,7 +191,7 @@ LAYOUTS = {
 
 
 def placed(judge, images, phrases, boxes):
-    """(n,) bool: is the middle of every thing in its box?"""
+    """(n,) bool: is the middle of every object in its box?"""
     right = []
     for found in judge.found(images):
         at = [middle_of(found, phrase.split()[-1]) for phrase in phrases]
@@ -224,13 +225,13 @@ def laid_out(pipe, judge, asked, seeds=4, **how):
 
 @measured(10, "tinyworld", "tinyworld-judge")
 def layouts(n, pipe, judge):
-    """Things in boxes: how often the middle of every named thing is in its box, for one, two and
-    three things; n prompts, four noises each. The rules carry blocks of the initial noise; the
+    """Objects in boxes: how often the middle of every named object is in its box, for one, two and
+    three objects; n prompts, four noises each. The rules carry blocks of the initial noise; the
     peers add attention.
     """
     rows = {label: {} for label in LAYOUTS}
-    for count, column in enumerate(("one thing", "two things", "three things"), 1):
-        asked = things(n, count)
+    for count, column in enumerate(("one object", "two objects", "three objects"), 1):
+        asked = naming(n, count)
         with progress(len(LAYOUTS), column, "rule") as bar:
             for label, how in LAYOUTS.items():
                 rows[label][column] = laid_out(pipe, judge, asked, **how)
@@ -248,10 +249,10 @@ MAPS = {
 @measured(12, "tinyworld", "tinyworld-judge")
 def relative_maps(n, pipe, judge):
     """Which cells are carried: those that the word looks at the most, as published, or those that
-    it looks at more than with other noises. How often the one thing is in its box; n prompts, four
+    it looks at more than with other noises. How often the one object is in its box; n prompts, four
     noises each.
     """
-    asked = things(n, 1)
+    asked = naming(n, 1)
     return {
         label: {"in its box": laid_out(pipe, judge, asked, **how)} for label, how in MAPS.items()
     }
@@ -270,9 +271,9 @@ MOMENTS = {
 @measured(16, "tinyworld", "tinyworld-judge")
 def exchange_steps(n, pipe, judge):
     """When blocks are carried: once before the first step, as published, again before later ones,
-    or only later. How often the one thing is in its box; n prompts, four noises each.
+    or only later. How often the one object is in its box; n prompts, four noises each.
     """
-    asked = things(n, 1)
+    asked = naming(n, 1)
     return {
         label: {
             "in its box": laid_out(pipe, judge, asked, rule="swap" if at else "none", at=at or (0,))
@@ -283,15 +284,15 @@ def exchange_steps(n, pipe, judge):
 
 @measured(16, "tinyworld", "tinyworld-judge")
 def value_or_place(n, pipe, judge):
-    """Is it the values of a block that make a thing, or its place? Into the box are carried the
+    """Is it the values of a block that make an object, or its place? Into the box are carried the
     blocks that the word looks at the most, the ones it looks at the least, or fresh noise; or
-    nothing is. How often the thing is in the box; n prompts, four noises each.
+    nothing is. How often the object is in the box; n prompts, four noises each.
     """
     rows = {
         label: []
         for label in ("looked at the most", "looked at the least", "fresh noise", "nothing")
     }
-    for i, (phrases, prompt) in enumerate(things(n, 1)):
+    for i, (phrases, prompt) in enumerate(naming(n, 1)):
         box = BOXES[i % 2]
         same = dict(n=4, seed=i, **HOW)
         most = layout(pipe, prompt, [(phrases[0], box)], rule="swap", **LAYER, **same)
@@ -316,38 +317,38 @@ def value_or_place(n, pipe, judge):
 
 
 TUNING, NOISY = 200, 600  # steps of 16 pictures; the level from which on a step counts as noisy
-REMEDIES = {  # the weight of the attention that falls beside its thing; None: no step more
+REMEDIES = {  # the weight of the attention that falls beside its object; None: no step more
     "as shipped": None,
     "200 steps more": 0.0,
-    "200 steps more, attention on its thing": 0.3,
+    "200 steps more, attention on its object": 0.3,
 }
 
 
 @measured(16, "tinyworld", "tinyworld-judge")
 def remedy(n, pipe, judge):
     """The remedy that a reader of the paper proposed: 200 more steps of training in which a noun's
-    attention at noisy levels has to fall on its thing. As shipped, after 200 plain steps, and after
-    those: how often both of two things are there, how often swap brings one thing into its box, and
-           how often the attention of the first step foretells
-    the place. n prompts, four noises each, new noise for the last.
+    attention at noisy levels has to fall on its object. As shipped, after 200 plain steps, and
+    after those: how often both of two objects appear, how often swap brings one object into its
+    box, and how often the attention of the first step foretells the place. n prompts, four noises
+    each, new noise for the last.
     """
     rows = {}
     for label, weight in REMEDIES.items():
         tuned, both = copy.copy(pipe), []
         if weight is not None:
             tuned.unet = fine_tuned(weight)
-        for i, (phrases, prompt) in enumerate(things(n, 2)):
+        for i, (phrases, prompt) in enumerate(naming(n, 2)):
             made = layout(
                 tuned, prompt, [(phrases[0], BOXES[0])], rule="none", n=4, seed=i, **LAYER, **HOW
             )
-            there = [{thing.kind for thing in found} for found in judge.found(made.tensor)]
-            both += [all(phrase.split()[-1] in kinds for phrase in phrases) for kinds in there]
+            seen = [{one.kind for one in found} for found in judge.found(made.tensor)]
+            both += [all(phrase.split()[-1] in kinds for phrase in phrases) for kinds in seen]
         told = landings_of(
             tuned, judge, ["a red cat", "a red bus"], n=4 * n, **BEST, **HOW, batch=metrics.BLOCK
         )
         rows[label] = {
-            "both things are there": torch.tensor(both),
-            "swap: in its box": laid_out(tuned, judge, things(n, 1), rule="swap"),
+            "both objects appear": torch.tensor(both),
+            "swap: in its box": laid_out(tuned, judge, naming(n, 1), rule="swap"),
             "attention foretells": metrics.mean(torch.cat([one.foretold() for one in told])),
         }
     return rows
@@ -355,7 +356,7 @@ def remedy(n, pipe, judge):
 
 def fine_tuned(weight):
     """The shipped UNet after TUNING more steps of its own training, in which attention beside the
-    thing costs `weight` times the negative logarithm of what falls on it.
+    object costs `weight` times the negative logarithm of what falls on it.
     """
     from ..training import shipped
     from ..training.latent import Latent
@@ -382,7 +383,7 @@ def fine_tuned(weight):
 
 
 def beside(heat, batch, nouns):
-    """How much of the attention (B,h,w,tokens) of each noun falls beside its thing, at noisy
+    """How much of the attention (B,h,w,tokens) of each noun falls beside its object, at noisy
     levels: -log(share on it).
 
     Mean over all nouns (ids of world.KINDS) that a caption names and that stand in at least one
@@ -403,7 +404,7 @@ def beside(heat, batch, nouns):
 def injection(n, pipe, judge):
     """Prompt-to-Prompt's remark: the same noise does not keep a picture when a word changes; its
     attention has to be kept. "A red cat" becomes "a red dog" with the cat's attention for a share
-    of the steps: how often the dog is there, how far from the cat's place, and how much changed in
+    of the steps: how often the dog appears, how far from the cat's place, and how much changed in
     all.
     """
     rows = {}
@@ -414,7 +415,7 @@ def injection(n, pipe, judge):
         dogs = torch.stack([middle_of(found, "dog") for found in judge.found(after)])
         gap = (cats - dogs).norm(dim=1)
         rows[f"attention kept for {keep:.0%} of the steps"] = {
-            "a dog is there": ~dogs.isnan().any(1),
+            "a dog appears": ~dogs.isnan().any(1),
             "from the cat's place (share of the side)": gap[~gap.isnan()],
             "change (share of range)": metrics.rms(
                 (after - before) / 2, torch.ones_like(after[:, :1])
@@ -425,24 +426,24 @@ def injection(n, pipe, judge):
 
 @measured(24, "tinyworld", "tinyworld-judge")
 def repainting(n, pipe, judge):
-    """Fresh noise in a box until the judge sees the prompted thing there, at most 12 tries: tries,
+    """Fresh noise in a box until the judge sees the prompted object there, at most 12 tries: tries,
     successes, and how much the rest of the picture moved. One picture for each prompt, in which the
-    thing was not in the box before.
+    object was not in the box before.
     """
     tries, met, outside, inside = [], [], [], []
     with progress(n, "repainting", "picture") as bar:
-        for i, (phrases, prompt) in enumerate(things(n, 1)):
+        for i, (phrases, prompt) in enumerate(naming(n, 1)):
             box = BOXES[i % 2]
-            there = lambda images, box=box, phrases=phrases: placed(judge, images, phrases, [box])  # noqa: E731
-            edit = repaint(pipe, prompt, box, n=1, seed=i, until=there, tries=12, **HOW)
-            if not there(edit.settings["before"])[0]:
+            met = lambda images, box=box, phrases=phrases: placed(judge, images, phrases, [box])  # noqa: E731
+            edit = repaint(pipe, prompt, box, n=1, seed=i, until=met, tries=12, **HOW)
+            if not met(edit.settings["before"])[0]:
                 tries += edit.settings["tries"]
                 met += edit.settings["met"]
                 outside.append(edit.settings["moved"]["outside"])
                 inside.append(edit.settings["moved"]["inside"])
             bar.update(1)
     return {"repaint": {
-        "the thing came": torch.tensor(met),
+        "the object came": torch.tensor(met),
         "tries (of at most 12)": torch.tensor(tries).float(),
         "the rest moved (share of range)": torch.cat(outside).cpu(),
         "the box changed (share of range)": torch.cat(inside).cpu(),

@@ -11,12 +11,12 @@ import torch
 
 from .. import cards, world
 from ..blend import blend
+from ..clip_guidance import Guiding, clip_distance
 from ..course import viz
 from ..guidance import from_pipe
 from ..joins import poisson, pyramid
 from ..noise import Noise
 from ..papers.blended import blended
-from ..papers.clip_guidance import Guiding, clip_distance
 from ..papers.clip_guided import clip_guided
 from ..papers.paint_by_word import paint_by_word
 from ..rank import rank, read
@@ -68,9 +68,9 @@ SURE = 0.85  # of held-out scenes that are not empty, 97% are surer (28 of 29 tr
 @measured(500, "tinyworld-pixel", "tinyworld-judge")
 def pixel(n, model, judge):
     """What the pixel model makes of noise alone, without words: how sure the judge is of the
-    clearest thing of at least 1% of the picture, and how often it is so sure that the thing counts
-    as recognisable: a mean probability of 0.85 of one class. Held-out scenes, of which one in 17 is
-    empty, beside it.
+    clearest object of at least 1% of the picture, and how often it is so sure that this object
+    counts as recognisable: a mean probability of 0.85 of one class. Held-out scenes, of which one
+    in 17 is empty, beside it.
     """
     how = cards.settings(model, "blended")
     schedule, timesteps, net = from_pipe(model, how["steps"])
@@ -93,7 +93,7 @@ def pixel(n, model, judge):
             shown += list(pictures[: 2 * SHOWN + 2 - len(shown)])
             bar.update(count)
     sure = {label: torch.cat(parts) for label, parts in rows.items()}
-    outcomes = lambda each: {"recognisable": each > SURE, "the clearest thing (probability)": each}  # noqa: E731
+    outcomes = lambda each: {"recognisable": each > SURE, "the clearest object (probability)": each}  # noqa: E731
     return {label: outcomes(each) for label, each in sure.items()}, viz.show(shown)
 
 
@@ -338,7 +338,7 @@ RANKINGS = {
 def rankings(n, model, clip, judge):
     """What ranking is worth: 10 edits of each task, ranked by CLIP in four ways. How often the
     judge accepts the first one, the best fifth, the worst fifth; and how much of the mask the first
-    one's thing fills, as a share of what the truth's fills.
+    one's object fills, as a share of what the truth's fills.
     """
     rows = {label: [] for label in (*RANKINGS, "by chance")}
     for k, tasks in blocks(n, model, "rankings"):
@@ -368,7 +368,7 @@ def _ranked(right, full, order):
 
 
 def complete(judge, images, tasks):
-    """(n,) how much of the mask the prompted thing fills, as a share of what the truth's fills; at
+    """(n,) how much of the mask the prompted object fills, as a share of what the truth's fills; at
     most 1.
     """
     names = torch.tensor([1 + world.KINDS.index(kind) for kind in tasks.kind])[:, None, None]
@@ -390,8 +390,8 @@ SILENT = tuple(word for word in world.SIGN_WORDS if word not in world.KINDS)
 @measured(200, "tinyworld-clip")
 def signs(n, clip):
     """Red signs that say "cat" in CLIP's ranking for "cat", and for "a red cat": how often is such
-    a sign ranked before a sign that says something else, before another red thing, before the thing
-    itself? All at the same place of the same scene, cut out as ranking sees them.
+    a sign ranked before a sign that says something else, before another red object, before the
+    object itself? All at the same place of the same scene, cut out as ranking sees them.
     """
     words, box, views = _signs(n, clip.size)
     mask, shown, titles = metrics.box_mask(box, clip.size), range(min(4, n)), []
@@ -423,16 +423,16 @@ def _signs(n, size, seed=world.HELD_OUT + 11):
     kinds = torch.tensor([world.KINDS.index(word) for word in SAYS])
     says = torch.tensor([world.SIGN_WORDS.index(word) for word in SAYS])
     silent = torch.tensor([world.SIGN_WORDS.index(word) for word in SILENT])[each % len(SILENT)]
-    things = {
+    objects = {
         SAID: dict(kind="sign", word=says[kind]),
         "a sign that says something else": dict(kind="sign", word=silent),
-        "another red thing": dict(kind=kinds[other]),
-        "the thing itself": dict(kind=kinds[kind]),
+        "another red object": dict(kind=kinds[other]),
+        "the object itself": dict(kind=kinds[kind]),
     }
     place = dict(colour="red", accent="white", x=0.5, y=0.6, size=0.28)
     views = {
-        label: world.render(world.added(empty, **place, **thing), size).image
-        for label, thing in things.items()
+        label: world.render(world.added(empty, **place, **drawn), size).image
+        for label, drawn in objects.items()
     }
     box = torch.tensor([0.5 - 0.28, 0.6 - 0.28, 0.5 + 0.28, 0.6 + 0.28]).expand(n, 4)
     return [SAYS[k] for k in kind.tolist()], box, views

@@ -2,7 +2,7 @@
 sentence.
 
 `blendlab results phenomena` makes the tables that are missing or were made with other weights, then
-the page. A thing counts as there when the intervals of its comparison do not overlap. Read next:
+the page. A phenomenon is confirmed when the intervals of its comparison do not overlap. Read next:
 pixel_blending.py, which measures some.
 """
 
@@ -28,7 +28,7 @@ class Section:
 
 SECTIONS = (
     Section(
-        "CLIP's gradient makes the thing that was asked for",
+        "CLIP's gradient makes the object that was asked for",
         "pixel_edits", ("guided, best of 4", "class"), ("unguided", "class"),
         "Of pixel edits guided by CLIP, best of four, the judge sees the prompted class in {more}; of the same noise "
         "unguided in {less}."),
@@ -43,25 +43,25 @@ SECTIONS = (
         "From the same seeds, the judge sees the class in {more} of edits whose gradient was averaged over warped "
         "copies, and in {less} of those without, though CLIP finds the latter at least as close to the words."),
     Section(
-        "A mask thinner than a latent cell loses its thing, dilation brings it back",
+        "A mask thinner than a latent cell loses its object, dilation brings it back",
         "thin_masks", ("every cell, dilated", "class"), ("plain", "class"),
         "Inside the outline of a lamp, a fence or a flash, the judge sees it in {more} of edits that begin with a "
         "dilated latent mask, and in {less} with the plain one."),
     Section(
-        "The initial noise already says where things will be",
+        "The initial noise already decides where objects will be",
         "tendency", ("cat and bus: two families", "as the noise says"), 0.5,
         "A cat and a bus from one noise are nearer to each other than from two in {more} of comparisons (by chance: "
         "{less})."),
     Section(
         "So does the attention of the first steps",
         "tendency", ("attention, step 1", "as the noise says"), 0.5,
-        "Where the thing ends, the noun's attention at the first step is higher than another noise's there in {more} "
+        "At the object's final position, the noun's attention at the first step exceeds that of another noise in {more} "
         "of comparisons (by chance: {less})."),
     Section(
         "All tokens copy the reference, the class token paints it anew",
         "exemplars", ("all tokens, w = 1", "nearer to the pasted thing"),
         ("class token, w = 1", "nearer to the pasted thing"),
-        "With all tokens {more} of results are nearer to the thing cut out and pasted than to the truth, with the "
+        "With all tokens {more} of results are nearer to the object cut out and pasted than to the truth, with the "
         "class token {less}."),
     Section(
         "A second colour, which words leave out, comes along with a reference",
@@ -72,21 +72,21 @@ SECTIONS = (
         "Stripes and spots come along, too",
         "exemplars", ("class token", "stripes and spots right"), 1 / 3,
         "Of three truths, plain, striped and spotted, the right one is nearest in {more} of striped and spotted "
-        "things (by chance: {less})."),
+        "objects (by chance: {less})."),
     Section(
         "A written word fools CLIP's ranking",
         "signs", ("a sign that says something else", 'the sign is first for "cat"'), 0.5,
         "For \"cat\" CLIP ranks a sign that says cat before a sign that says something else in {more} of scenes (by "
-        "chance: {less}): it reads. How often it prefers the sign to the thing itself is in the table."),
+        "chance: {less}): it reads. How often it prefers the sign to the object itself is in the table."),
     Section(
         "The autoencoder loses faces",
         "losses", ("balls", "detail kept"), ("faces", "detail kept"),
         "Of the fine detail of faces the autoencoder brings back {less}, of plain balls {more}; stars and words are "
         "in the table."),
     Section(
-        "Pasted things keep their old light, blended ones do not",
+        "Pasted objects keep their old light, blended ones do not",
         "light", ("pasted", "off the truth's colour"), ("blended", "off the truth's colour"),
-        "A thing from a sunny day pasted into a darker scene is off the truth's mean colour by {more} of the range, "
+        "An object from a sunny day pasted into a darker scene is off the truth's mean colour by {more} of the range, "
         "one that was blended in by {less}."),
 )  # fmt: skip
 
@@ -116,19 +116,19 @@ def _made(table, n, save):
 def page(tables: dict | None = None) -> str:
     """The page, from these tables or from the saved ones."""
     tables = tables or {section.table: results.load(section.table) for section in SECTIONS}
-    there = [_is_there(section, tables[section.table]["rows"]) for section in SECTIONS]
+    confirmed = [_confirmed(section, tables[section.table]["rows"]) for section in SECTIONS]
     lines = [
         "# What the notebooks rest on",
         "",
         "Each phenomenon of the papers that a notebook teaches, measured on tinyworld before anything is built on it.",
-        f"There: {sum(there)} of {len(there)}. A phenomenon counts as there when the two intervals (95%) are apart.",
+        f"Confirmed: {sum(confirmed)} of {len(confirmed)}. A phenomenon is confirmed when the two intervals (95%) are apart.",
         "Written by `blendlab results phenomena`; each figure shows the first tasks of its table, not chosen ones.",
     ]
     drawn = set()
-    for i, (section, yes) in enumerate(zip(SECTIONS, there, strict=True), 1):
+    for i, (section, yes) in enumerate(zip(SECTIONS, confirmed, strict=True), 1):
         table = tables[section.table]
         more, less = (_words(at, table["rows"]) for at in (section.more, section.less))
-        lines += ["", f"## {i}. {section.title}: {'there' if yes else 'not there'}", ""]
+        lines += ["", f"## {i}. {section.title}: {'confirmed' if yes else 'not confirmed'}", ""]
         lines += [section.says.format(more=f"**{more}**", less=f"**{less}**")]
         lines += [f"n = {table['n']}, `{table['command']}`."]
         if section.table not in drawn:
@@ -139,7 +139,7 @@ def page(tables: dict | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _is_there(section, rows):
+def _confirmed(section, rows):
     low, high = _interval(section.more, rows)[1], _interval(section.less, rows)[2]
     return None not in (low, high) and low > high  # None: too few tasks for an interval
 

@@ -103,7 +103,7 @@ def save(result: dict, path):
 
 
 def saved(name: str) -> bool:
-    """Whether a table is there, made with whatever weights."""
+    """Whether a table is saved, made with whatever weights."""
     _recipe(name)
     return _path(name).is_file()
 
@@ -112,15 +112,13 @@ def load(name: str) -> dict:
     """Return the saved table; FileNotFoundError says how to make it."""
     if not saved(name):
         raise FileNotFoundError(
-            f"table {name!r} is not there yet; make it with `blendlab results {name}`"
+            f"table {name!r} is not saved yet; make it with `blendlab results {name}`"
         )
     return json.loads(_path(name).read_text(encoding="utf-8"))
 
 
 def listing() -> str:
-    """Name every table, what it says, and whether it is there and made with the weights that
-    are.
-    """
+    """Name every table, what it says, and whether it is saved and matches the current weights."""
     return "\n".join(f"{name} ({_state(name)})\n  {recipe.what}" for name, recipe in TABLES.items())
 
 
@@ -171,9 +169,7 @@ def _same(was, now):
 
 
 def current(name: str) -> bool:
-    """Whether a table is saved whole, with its figure, and was made with the weights that are there
-    now.
-    """
+    """Whether a table is saved whole, with its figure, and matches the current weights."""
     return saved(name) and not _stale(name, load(name))
 
 
@@ -192,7 +188,7 @@ def _stale(name, table):
 
 def _state(name):
     if not saved(name):
-        return "not there yet"
+        return "not saved yet"
     table = load(name)
     stale = _stale(name, table)
     return f"n = {table['n']}" + f", but {stale}" * bool(stale)

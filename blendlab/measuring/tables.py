@@ -58,7 +58,7 @@ def measured(n: int, *needs: str):
 
 @measured(200, "tinyworld", "tinyworld-judge")
 def edits(n, pipe, judge):
-    """Latent edits with the recommended settings: does the judge see the prompted thing in the
+    """Latent edits with the recommended settings: does the judge see the prompted object in the
     mask, and what changed outside it? Ceiling and floor are the truth and the source behind the
     same autoencoder.
 
@@ -168,8 +168,8 @@ def text_to_image(n, pipe, judge):
         right = []
         with progress(n, label, "picture") as bar:
             for k, scenes in enumerate(_scenes(n, objects)):
-                things = judge.found(_from_words(pipe, world.captions(scenes, setting=0.0), seed=k))
-                right += [_shows(seen, scenes, i) for i, seen in enumerate(things)]
+                made = _from_words(pipe, world.captions(scenes, setting=0.0), seed=k)
+                right += [_shows(seen, scenes, i) for i, seen in enumerate(judge.found(made))]
                 bar.update(len(scenes))
         rows[label] = dict(
             zip(("class", "class and colour"), torch.tensor(right).unbind(1), strict=True)
@@ -178,15 +178,15 @@ def text_to_image(n, pipe, judge):
 
 
 def _shows(seen, scenes, i):
-    """Are all objects of scene i among the things that were found: their classes, and in their
+    """Are all objects of scene i among the objects that were found: their classes, and in their
     colours too?
     """
     kinds = [world.KINDS[k] for k in scenes.kind[i].tolist() if k >= 0]
     wanted = Counter(
         (kind, world.COLOURS[c]) for kind, c in zip(kinds, scenes.colour[i].tolist(), strict=False)
     )
-    pairs = Counter((thing.kind, thing.colour) for thing in seen)
-    return not Counter(kinds) - Counter(thing.kind for thing in seen), not wanted - pairs
+    pairs = Counter((one.kind, one.colour) for one in seen)
+    return not Counter(kinds) - Counter(one.kind for one in seen), not wanted - pairs
 
 
 @measured(1000, "tinyworld-clip")

@@ -44,7 +44,7 @@ class Verdict:
 
 @dataclass
 class Found:
-    """One connected thing: its names, share of the picture's area, and box (x0,y0,x1,y1) in
+    """One connected object: its names, share of the picture's area, and box (x0,y0,x1,y1) in
     fractions.
     """
 
@@ -85,9 +85,9 @@ class Judge(nn.Module):
     def found(
         self, images: Tensor, mask: Tensor | None = None, smallest: float = 0.004
     ) -> list[list[Found]]:
-        """List the things in each picture, largest first.
+        """List the objects in each picture, largest first.
 
-        A thing is a connected patch (8 neighbours) of pixels of one class, of at least `smallest`
+        An object is a connected patch (8 neighbours) of pixels of one class, of at least `smallest`
         of the picture's area; its colour is the most frequent one among those pixels. With a mask
         (B or 1,1,H,W) only pixels in it count.
         """
@@ -98,7 +98,7 @@ class Judge(nn.Module):
         if mask is not None:
             kinds = kinds * to_size(mask)
         kinds, colours = kinds.cpu().numpy(), colours.cpu().numpy()
-        things: list[list[Found]] = [[] for _ in kinds]
+        objects: list[list[Found]] = [[] for _ in kinds]
         for i, k in [(i, k) for i, each in enumerate(kinds) for k in set(each.ravel()) - {0}]:
             patches, _ = ndimage.label(kinds[i] == k, structure=[[1] * 3] * 3)
             for n, (rows, columns) in enumerate(ndimage.find_objects(patches), 1):
@@ -112,20 +112,20 @@ class Judge(nn.Module):
                     box = tuple(
                         edge / SIZE for edge in (columns.start, rows.start, columns.stop, rows.stop)
                     )
-                    thing = Found(
+                    found = Found(
                         self.kinds[k - 1], self.colours[colour], float(inside.mean()), box
                     )
-                    things[i].append(thing)
-        return [sorted(each, key=lambda thing: -thing.area) for each in things]
+                    objects[i].append(found)
+        return [sorted(each, key=lambda one: -one.area) for each in objects]
 
     @torch.no_grad()
     def sure(self, images: Tensor, smallest: float = 0.01) -> Tensor:
-        """How sure the judge is of its clearest thing in each picture, (B,) in [0,1]; 0 where it
+        """How sure the judge is of its clearest object in each picture, (B,) in [0,1]; 0 where it
         sees nothing.
 
         A patch that touches itself (8 neighbours), whatever the classes in it, of at least
         `smallest` of the picture's area, is as clear as the mean probability over it of the class
-        that is most probable on the whole. Of `found` a medley passes as many things; here it does
+        that is most probable on the whole. Of `found` a medley passes as many objects; here it does
         not.
         """
         from scipy import ndimage
@@ -148,7 +148,7 @@ class Judge(nn.Module):
         colour: str | None = None,
         share: float = 0.05,
     ) -> Tensor:
-        """(B,) bool: is the thing inside the mask (B or 1,1,H,W; 1 = edit) the prompted one?
+        """(B,) bool: is the object inside the mask (B or 1,1,H,W; 1 = edit) the prompted one?
 
         The rule: among the masked pixels that are not nothing, the most frequent class is `kind`,
         and it fills at least `share` of the mask; if a colour is given, the most frequent colour

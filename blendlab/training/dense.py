@@ -1,4 +1,4 @@
-"""A second task for networks that are to learn what things look like: say what stands in each cell.
+"""A second task, so that networks learn what objects look like: predict what stands in each cell.
 
 The world knows what every pixel shows, so a linear layer on a network's features can be asked for
 class and colour, cell by cell, as representation alignment does with another network's features

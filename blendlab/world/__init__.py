@@ -4,7 +4,7 @@
     view = world.render(scenes, size=64)     # pictures, masks, boxes
     world.captions(scenes)                   # words
 
-A counterfactual is the same scene with one thing changed: added, without, changed, elsewhere.
+A counterfactual is the same scene with one change: added, without, changed, elsewhere.
 """
 
 from .captions import captions, describe, words

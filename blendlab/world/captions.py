@@ -52,10 +52,10 @@ def _caption(objects, ground: str, time: str, u: list[float], rich: float, setti
             if u[2] < 0.7
             else [["nothing", *where[:1]], ["nothing", *where]][u[3] < 0.5]
         )
-    things = names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+    listed = names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
     if u[2] >= setting:
-        return things
-    return " ".join([things, *(where if u[3] < 0.8 else where[:1] if u[3] < 0.9 else where[1:])])
+        return listed
+    return " ".join([listed, *(where if u[3] < 0.8 else where[:1] if u[3] < 0.9 else where[1:])])
 
 
 def _name(o: list[int], rich: bool) -> str:

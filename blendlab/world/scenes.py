@@ -333,7 +333,7 @@ def changed(scenes: Scenes, slot: Tensor | int, **values) -> Scenes:
 
 
 def simple(scenes: Scenes) -> Scenes:
-    """The same scenes with things of the kinds in SIMPLE only, and none of them striped or spotted.
+    """The same scenes with objects of the kinds in SIMPLE only, none of them striped or spotted.
 
     What flies is replaced by what flies, what stands by what stands. A world with less to learn,
     for small networks.
