@@ -27,6 +27,7 @@ def packages(out: Path) -> Path:
     if not (out / "node_modules").is_dir() or not here.exists() or here.read_text() != wanted:
         out.mkdir(parents=True, exist_ok=True)
         quiet = ["--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts", "--silent"]
+        quiet += ["--prefer-offline", "--fetch-retries=1"]
         (out / "package.json").write_text(wanted)
         try:
             subprocess.run(["npm", "install", *quiet], cwd=out, check=True)
