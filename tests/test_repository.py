@@ -24,23 +24,9 @@ from blendlab.course import runner
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = list(PROJECT["optional-dependencies"])
 PYTHON = sorted((ROOT / "blendlab").rglob("*.py"))
 
-# What Colab ships (its frozen list of June 2026), as far as we ask for it. A floor above one of
-# these would make pip replace that package, and mixed builds of PyTorch and torchvision do not
-# load.
-COLAB = {
-    "torch": "2.11.0",
-    "torchvision": "0.26.0",
-    "diffusers": "0.37.1",
-    "transformers": "5.9.0",
-    "accelerate": "1.13.0",
-    "numpy": "2.0.2",
-    "pillow": "11.3.0",
-    "matplotlib": "3.10.0",
-    "scipy": "1.16.3",
-    "ipywidgets": "7.7.1",
-}
 CONDA = {"pytorch": "torch", "open-clip-torch": "open_clip_torch"}  # conda-forge's name: ours
 MODULES = {
     "PIL": "pillow",
@@ -65,13 +51,9 @@ def requirements(*extras: str) -> list[Requirement]:
     return [Requirement(text) for texts in lists for text in texts]
 
 
-def pins() -> dict:
-    """The pins of constraints.txt by canonical name."""
-    lines = [
-        line
-        for line in (ROOT / "constraints.txt").read_text().splitlines()
-        if not line.startswith("#")
-    ]
+def pins(file: str = "constraints.txt") -> dict:
+    """The pins of a file of constraints by canonical name."""
+    lines = [line for line in (ROOT / file).read_text().splitlines() if not line.startswith("#")]
     return {
         canonicalize_name(name): version for name, version in (line.split("==") for line in lines)
     }
@@ -108,22 +90,24 @@ def imports(path: Path) -> set[str]:
 # -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("extra", ["lab", "test", "site"])
+@pytest.mark.parametrize("extra", EXTRAS)
 def test_dependencies_have_floors_and_no_upper_bounds(extra):
     for requirement in requirements(extra):
         assert [spec.operator for spec in requirement.specifier] == [">="], requirement
 
 
 def test_colab_keeps_its_own_packages():
+    colab = pins("constraints-colab.txt")
+    assert {"torch", "torchvision", "diffusers", "numpy", "ipywidgets"} <= colab.keys()
     for requirement in requirements():
-        shipped = COLAB.get(requirement.name)
+        shipped = colab.get(canonicalize_name(requirement.name))
         assert shipped is None or shipped in requirement.specifier, (
             f"{requirement}, and Colab has {shipped}"
         )
 
 
 def test_constraints_pin_every_dependency_plainly():
-    for requirement in requirements("lab", "test"):
+    for requirement in requirements(*EXTRAS):
         version = pins().get(canonicalize_name(requirement.name))
         assert version and version in requirement.specifier, f"{requirement} is pinned to {version}"
     for name, version in pins().items():
@@ -268,6 +252,12 @@ def test_make_reads_its_file_and_explains_every_target():
     shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
     explained = re.findall(r"^make (\w+) ", shown.stdout, re.M)
     assert sorted([*explained, "help"]) == sorted(targets)
+
+
+def test_make_test_installs_every_extra():
+    """So that no test is skipped for a package that pip can bring."""
+    recipes = re.findall(r"pip install.* -e '\.\[(.*?)\]'", (ROOT / "Makefile").read_text())
+    assert sorted(",".join(recipes).split(",")) == sorted(EXTRAS)
 
 
 def test_no_file_is_larger_than_16_megabytes():
