@@ -71,6 +71,16 @@ def film(share):
 
 runs = panel(film, {"share": widgets.FloatSlider(0.5, min=0, max=1, step=0.25)}, start=False)
 runs""",
+    """\
+def behind(cell):
+    method, colour = cell
+    return Image.new("RGB", (64, 64), colour)
+
+table = panel(behind, {"cell": TablePicker({
+    "blended": {"red": "83% [77, 88]", "blue": "41% [35, 48]"},
+    "guided": {"blue": "12% [8, 17]"},
+})}, label="The picture behind the cell")
+table""",
 ]  # fmt: skip
 
 
@@ -177,7 +187,7 @@ class Notebook:
         self.widget(number).screenshot(path=SHOTS / f"{self.app}_{name}.png")
 
 
-MASK, SCRIBBLES, CELLS, BOXES, UPLOAD, PLAY, FILM = range(7)  # the cells
+MASK, SCRIBBLES, CELLS, BOXES, UPLOAD, PLAY, FILM, TABLE = range(8)  # the cells
 COVER = "painter.mask.tobytes().hex()"
 
 
@@ -515,6 +525,24 @@ def test_save_writes_files_whose_python_remakes_the_picture(notebook, server):
     assert again == saved.tobytes().hex(), "with a model of its own, from the files alone"
 
 
+def test_a_cell_of_a_table_opens_the_picture_behind_it(notebook):
+    output = notebook.widget(TABLE)
+    notebook.press(output, "blended, blue: 41%")
+    notebook.until("table.values['cell']", ("blended", "blue"))
+    assert picture(output).getpixel((0, 0)) == (0, 0, 255)
+    pressed = output.locator("[aria-pressed=true]")
+    assert pressed.all_inner_texts() == ["41% [35, 48]"]
+    notebook.page.keyboard.press("ArrowDown")
+    notebook.page.keyboard.press("ArrowLeft")  # an empty cell and the edge: it stays
+    notebook.page.keyboard.press("Enter")
+    notebook.until("table.values['cell']", ("guided", "blue"))
+    notebook.page.keyboard.press("ArrowUp")
+    notebook.page.keyboard.press("ArrowLeft")
+    notebook.page.keyboard.press(" ")
+    notebook.until("table.values['cell']", ("blended", "red"))
+    assert picture(output).getpixel((0, 0)) == (255, 0, 0)
+
+
 @pytest.mark.parametrize("theme", ["Light", "Dark"])
 def test_texts_are_legible_in_both_themes(notebook, canvas, theme):
     """Screenshots to look at, and the contrast of every text with what it stands on: 4.5 to 1 (WCAG
@@ -528,7 +556,9 @@ def test_texts_are_legible_in_both_themes(notebook, canvas, theme):
     notebook.widget(MASK).get_by_text("Keyboard").click()
     canvas.focus()
     notebook.page.mouse.move(0, 0)
-    for i, name in enumerate(["mask", "scribbles", "cells", "boxes", "upload", "panel", "film"]):
+    for i, name in enumerate(
+        ["mask", "scribbles", "cells", "boxes", "upload", "panel", "film", "table"]
+    ):
         notebook.widget(i)
         notebook.shot(f"{name}_{theme.lower()}", i)
     poor = notebook.page.evaluate(CONTRAST)
