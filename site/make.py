@@ -67,6 +67,8 @@ def pages(out: Path):
     from pages import write
 
     write(out / "source", out / "node_modules")
+    for folder in ("doctrees", "html"):  # what an interrupted build left would be a warning
+        shutil.rmtree(out / folder, ignore_errors=True)
     command = [sys.executable, "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-q"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
     subprocess.run(
@@ -74,7 +76,6 @@ def pages(out: Path):
         check=True,
         env=environment,
     )
-    shutil.rmtree(out / "html" / "live", ignore_errors=True)
     shutil.copytree(out / "live", out / "html" / "live")
     # At the root, as a service worker serves only the folders below its own.
     shutil.move(out / "html" / "live" / "isolate.js", out / "html" / "isolate.js")

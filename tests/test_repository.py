@@ -17,6 +17,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+from PIL import Image
 
 import blendlab
 from blendlab import cards
@@ -24,6 +25,7 @@ from blendlab.course import runner
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+README = (ROOT / "README.md").read_text()
 EXTRAS = list(PROJECT["optional-dependencies"])
 PYTHON = sorted((ROOT / "blendlab").rglob("*.py"))
 
@@ -282,12 +284,35 @@ def test_citation_names_the_four_papers():
 
 
 def test_the_readme_names_the_commands_and_every_notebook():
-    readme = (ROOT / "README.md").read_text()
     names = [path.name for path in (ROOT / "notebooks").glob("*.ipynb")]
     missing = [
-        wanted for wanted in ["make run", "make test", "make lab", *names] if wanted not in readme
+        wanted for wanted in ["make run", "make test", "make lab", *names] if wanted not in README
     ]
     assert not missing
+
+
+def test_every_picture_in_a_text_says_what_it_shows():
+    for path in [path for path in repository_files() if path.suffix in (".md", ".ipynb")]:
+        for text in texts(path):
+            bare = re.findall(r"!\[\s*\]\([^)]*\)|<img(?![^>]*\balt=\"[^\"])[^>]*>", text)
+            assert not bare, f"{path.relative_to(ROOT)}: {bare[0][:100]}"
+
+
+def texts(path: Path) -> list[str]:
+    """What a file says in Markdown."""
+    if path.suffix == ".md":
+        return [path.read_text()]
+    cells = json.loads(path.read_text())["cells"]
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
+
+
+def test_the_readmes_film_is_short_and_says_what_it_shows():
+    (said,) = re.findall(r"!\[([^\]]*)\]\(data/pictures/film\.webp\)", README)
+    assert len(said.split()) >= 8
+    path = ROOT / "data" / "pictures" / "film.webp"
+    assert path.stat().st_size < 3e6
+    with Image.open(path) as film:
+        assert film.n_frames >= 20 and film.info["loop"] == 0
 
 
 # --- what CI runs
