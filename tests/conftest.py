@@ -61,6 +61,13 @@ def browser():
 
 
 @pytest.fixture(scope="session")
+def tabs(browser):
+    """A window whose tabs share what they have loaded."""
+    with browser.new_context(viewport={"width": 1280, "height": 1200}) as context:
+        yield context
+
+
+@pytest.fixture(scope="session")
 def server(browser, tmp_path_factory):
     """A JupyterLab on a folder of its own: (address, token, folder)."""
     pytest.importorskip("jupyterlab", reason="JupyterLab is missing: pip install 'blendlab[lab]'")

@@ -72,7 +72,9 @@ def serving(home: Path):
 def run_all(page, server, path: str, seconds: float = 600):
     """Open a notebook on the page, in "lab/tree" or in "notebooks", and run all its cells."""
     address, token, _ = server
-    page.goto(f"{address}/{path}?token={token}", wait_until="domcontentloaded", timeout=180_000)
+    page.goto(
+        f"{address}/{path}?reset&token={token}", wait_until="domcontentloaded", timeout=180_000
+    )
     page.wait_for_function(READY, timeout=180_000)
     page.evaluate(RUN_ALL)
     page.wait_for_function("() => window.ended", timeout=1000 * seconds)
@@ -80,7 +82,7 @@ def run_all(page, server, path: str, seconds: float = 600):
     page.wait_for_function(READY, timeout=60_000)
 
 
-def problems(browser, server, path: Path) -> list[str]:
+def problems(tabs, server, path: Path) -> list[str]:
     """Run a notebook of the course in JupyterLab; one text for each error, those in widgets too."""
     import nbformat
 
@@ -88,7 +90,7 @@ def problems(browser, server, path: Path) -> list[str]:
     there = root / path.relative_to(ROOT)
     there.parent.mkdir(parents=True, exist_ok=True)
     there.write_bytes(path.read_bytes())
-    page = browser.new_page(viewport={"width": 1280, "height": 1200})
+    page = tabs.new_page()
     try:
         run_all(page, server, f"lab/tree/{path.relative_to(ROOT).as_posix()}")
         page.wait_for_timeout(500)  # what widgets show lands after the cells are done

@@ -55,7 +55,7 @@ def test_it_runs_top_to_bottom(path, request):
     except pytest.skip.Exception:
         problems = runner.execute(path, OMP_NUM_THREADS="1").problems
     else:
-        problems = lab.problems(request.getfixturevalue("browser"), server, path)
+        problems = lab.problems(request.getfixturevalue("tabs"), server, path)
     assert not problems, "\n".join(map(page.plain, problems))
 
 
