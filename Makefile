@@ -5,15 +5,17 @@ ARGS   ?=
 
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
+TOOLS := $(VENV)/.tools
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help run test security bench lab notebooks site lint clean
+.PHONY: help run test security bench colab lab notebooks site lint clean
 
 help:
 	@echo "make run         execute the whole course on tinyworld; notebooks and pictures go to out/"
 	@echo "make test        run all tests (one file: make test ARGS=tests/test_cli.py)"
 	@echo "make security    run the tests of evil folders on the oldest versions that are allowed"
 	@echo "make bench       time edits beside their bare network calls and beside diffusers, as ratios"
+	@echo "make colab       run notebooks 00 and 03 on the versions that Colab ships, from an empty folder; 7 GB"
 	@echo "make lab         open JupyterLab on notebook 00"
 	@echo "make notebooks   execute all notebooks and save them in place (some: make notebooks ARGS=notebooks/00_start_here.ipynb)"
 	@echo "make site        build the site, with an edit in the browser on its front page; needs Node.js with npm"
@@ -25,7 +27,8 @@ run: $(STAMP)
 	@$(BIN)/python -m blendlab.course --out out $(ARGS)
 
 # Two processes of one thread each: two threads wait for each other as soon as anything else runs.
-test: $(STAMP)
+# Widgets and site are tested where Chromium and Node.js are; elsewhere those tests say that they skip.
+test: $(TOOLS)
 	@mkdir -p out
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --junitxml=out/tests.xml $(ARGS)
 
@@ -44,15 +47,27 @@ out/floors/.installed: Makefile $(STAMP)
 bench: $(STAMP)
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/python bench/bench.py $(ARGS)
 
+# As a reader's Colab has it: the package as a wheel, its data inside, and nothing else of the clone.
+ON_COLAB := notebooks/00_start_here.ipynb notebooks/03_latent_blending.ipynb
+colab: out/colab/.installed
+	out/colab/bin/python -m pip install --quiet --no-deps --force-reinstall .
+	rm -rf out/colab/empty && mkdir out/colab/empty
+	cd out/colab/empty && ../bin/python -m blendlab.course --out . $(abspath $(ON_COLAB))
+
+out/colab/.installed: constraints-colab.txt pyproject.toml
+	rm -rf out/colab
+	$(PYTHON) -m venv out/colab
+	out/colab/bin/python -m pip install --quiet . nbclient nbformat ipykernel -c constraints-colab.txt
+	touch $@
+
 lab: $(STAMP)
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb $(ARGS)
 
 notebooks: $(STAMP)
 	@$(BIN)/python -m blendlab.course --save $(ARGS)
 
-site: $(STAMP)
+site: $(TOOLS)
 	@command -v npm > /dev/null || { echo "make site needs Node.js with npm (Debian and Ubuntu: nodejs npm)"; exit 1; }
-	@$(BIN)/python -m pip install --quiet -e '.[site]' -c constraints.txt
 	@$(BIN)/python site/make.py $(ARGS)
 
 lint: $(STAMP)
@@ -74,3 +89,7 @@ $(STAMP): pyproject.toml constraints.txt
 	{ test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); } && \
 	$(BIN)/python -m pip install -e '.[lab,test]' -c constraints.txt && \
 	touch $@ && echo "Installed in $$(( $$(date +%s) - start )) s"
+
+# What tests and site need beside the course: 0.3 GB.
+$(TOOLS): $(STAMP)
+	@$(BIN)/python -m pip install --quiet -e '.[browser,site]' -c constraints.txt && touch $@

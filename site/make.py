@@ -27,6 +27,7 @@ def packages(out: Path) -> Path:
     if not (out / "node_modules").is_dir() or not here.exists() or here.read_text() != wanted:
         out.mkdir(parents=True, exist_ok=True)
         quiet = ["--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts", "--silent"]
+        quiet += ["--prefer-offline", "--fetch-retries=1"]
         (out / "package.json").write_text(wanted)
         try:
             subprocess.run(["npm", "install", *quiet], cwd=out, check=True)
@@ -66,6 +67,8 @@ def pages(out: Path):
     from pages import write
 
     write(out / "source", out / "node_modules")
+    for folder in ("doctrees", "html"):  # what an interrupted build left would be a warning
+        shutil.rmtree(out / folder, ignore_errors=True)
     command = [sys.executable, "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-q"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
     subprocess.run(
@@ -73,7 +76,6 @@ def pages(out: Path):
         check=True,
         env=environment,
     )
-    shutil.rmtree(out / "html" / "live", ignore_errors=True)
     shutil.copytree(out / "live", out / "html" / "live")
     # At the root, as a service worker serves only the folders below its own.
     shutil.move(out / "html" / "live" / "isolate.js", out / "html" / "isolate.js")

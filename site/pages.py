@@ -13,7 +13,6 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-TABLES = re.compile(r"\(([./]*)data/results/index\.md\)")  # the page "claims" holds them here
 BADGE = re.compile(r"\[!\[Open In Colab\]\([^)]*\)\]\(([^)]*)\)")
 # A table that scrolls is reached by keys, too.
 WIDE = '<div style="overflow-x:auto"'
@@ -37,8 +36,9 @@ def write(source: Path, modules: Path):
     shutil.copy(HERE / "conf.py", source)
     shutil.copytree(ROOT / "data" / "pictures", source / "data" / "pictures")
     (source / "data" / "results").mkdir()
-    for picture in (ROOT / "data" / "results").glob("*.png"):
-        shutil.copy(picture, source / "data" / "results")
+    for pattern in ("index.md", "*.png"):
+        for path in (ROOT / "data" / "results").glob(pattern):
+            shutil.copy(path, source / "data" / "results")
     for name in ("MODEL_CARD.md", "phenomena.md"):
         shutil.copy(ROOT / "data" / name, source / "data")
     (source / "_static" / "mathjax").mkdir(parents=True)
@@ -49,7 +49,7 @@ def write(source: Path, modules: Path):
     for path in sorted((ROOT / "notebooks").glob("**/*.ipynb")):
         notebook(path, source / path.relative_to(ROOT))
     shutil.copy(ROOT / "notebooks" / "paper_and_code.md", source / "notebooks")
-    for name, text in {"lessons": lessons(), "times": times(), "claims": claims()}.items():
+    for name, text in {"lessons": lessons(), "times": times()}.items():
         page = source / f"{name}.md"
         page.write_text(page.read_text().replace("<!-- made -->", text), encoding="utf-8")
     (source / "api").mkdir()
@@ -58,7 +58,7 @@ def write(source: Path, modules: Path):
 
 
 def notebook(path: Path, to: Path):
-    """A notebook as it was saved; its pictures get the heading above them as alternative text."""
+    """A notebook as it was saved; pictures that say nothing get the heading above as their text."""
     book = json.loads(path.read_text(encoding="utf-8"))
     heading = ""
     for cell in book["cells"]:
@@ -66,10 +66,10 @@ def notebook(path: Path, to: Path):
         if cell["cell_type"] == "markdown":
             heading = ([heading] + re.findall(r"(?m)^#+ (.*)", text))[-1]
             # The badge is a picture from elsewhere, so a link says it.
-            text = BADGE.sub(r"[Open this notebook in Colab](\1)", text)
-            cell["source"] = TABLES.sub(r"(\1claims.md)", text)
-        elif any("image/png" in output.get("data", {}) for output in cell["outputs"]):
-            alt = f"Output of the code above, in the section {heading}"
+            cell["source"] = BADGE.sub(r"[Open this notebook in Colab](\1)", text)
+        elif shown := [o for o in cell["outputs"] if "image/png" in o.get("data", {})]:
+            told = [o["metadata"].get("image/png", {}).get("alt", "") for o in shown]
+            alt = "; ".join(filter(None, told)) or f"Output of the code in the section {heading}"
             cell["metadata"] |= {"mystnb": {"image": {"alt": alt}}}
         for output in cell.get("outputs", []):
             if table := output.get("data", {}).get("text/html"):
@@ -108,19 +108,6 @@ def downloads() -> str:
     ]
     heads = "| model | to download, half precision | in single precision | picture's side |"
     return "\n".join(["## Larger models", "", heads, "|---|---|---|---|", *rows])
-
-
-def claims() -> str:
-    """Every saved table, and its figure where it has one."""
-    from blendlab.measuring import results
-
-    parts = []
-    for path in sorted((ROOT / "data" / "results").glob("*.json")):
-        shown = repr(results.table(json.loads(path.read_text())))
-        title = path.stem.replace("_", " ").capitalize()
-        figure = f"![The first tasks of {title}](data/results/{path.stem}.png)\n\n"
-        parts.append(f"## {title}\n\n" + figure * path.with_suffix(".png").exists() + shown)
-    return "\n\n".join(parts)
 
 
 def api(title: str, pattern: str) -> str:

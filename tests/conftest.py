@@ -13,9 +13,8 @@ os.environ.pop("BLENDLAB_MODEL", None)  # tests are about tinyworld
 
 import pytest  # noqa: E402
 
-CHROMIUM = (
-    os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome") or ""
-)
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), "")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"]
 FLAGS += ["--disable-background-networking"]
 
@@ -53,9 +52,29 @@ def browser():
     if not Path(CHROMIUM).is_file():
         pytest.skip("Chromium is missing: apt-get install chromium, or set CHROMIUM to its path")
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
+        try:
+            opened = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
+        except Exception as error:
+            pytest.skip(f"Chromium does not start: {str(error).strip().splitlines()[0]}")
         yield opened
         opened.close()
+
+
+@pytest.fixture(scope="session")
+def tabs(browser):
+    """A window whose tabs share what they have loaded."""
+    with browser.new_context(viewport={"width": 1280, "height": 1200}) as context:
+        yield context
+
+
+@pytest.fixture(scope="session")
+def server(browser, tmp_path_factory):
+    """A JupyterLab on a folder of its own: (address, token, folder)."""
+    pytest.importorskip("jupyterlab", reason="JupyterLab is missing: pip install 'blendlab[lab]'")
+    import lab
+
+    with lab.serving(tmp_path_factory.mktemp("jupyter")) as served:
+        yield served
 
 
 @pytest.fixture(scope="module")

@@ -8,16 +8,12 @@ playwright and Jupyter; the tests are skipped without them. Screenshots go to ou
 import ast
 import io
 import json
-import os
 import re
-import secrets
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
 from pathlib import Path
 
+import lab
+import nbformat
 import pytest
 from PIL import Image
 
@@ -75,86 +71,37 @@ def film(share):
 
 runs = panel(film, {"share": widgets.FloatSlider(0.5, min=0, max=1, step=0.25)}, start=False)
 runs""",
+    """\
+def behind(cell):
+    method, colour = cell
+    return Image.new("RGB", (64, 64), colour)
+
+table = panel(behind, {"cell": TablePicker({
+    "blended": {"red": "83% [77, 88]", "blue": "41% [35, 48]"},
+    "guided": {"blue": "12% [8, 17]"},
+})}, label="The picture behind the cell")
+table""",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="session")
-def server(browser, tmp_path_factory):
-    """A private Jupyter server on a folder of its own: (address, token, folder)."""
-    pytest.importorskip("jupyterlab", reason="JupyterLab is missing: pip install 'blendlab[lab]'")
-    home = tmp_path_factory.mktemp("jupyter")
-    (home / "root").mkdir()
-    settings = home / "settings" / "@jupyterlab" / "apputils-extension"
-    settings.mkdir(parents=True)
-    quiet = {"fetchNews": "false", "checkForUpdates": False}
-    (settings / "notification.jupyterlab-settings").write_text(json.dumps(quiet))
-    cells = [
-        dict(
-            cell_type="code",
-            id=f"c{i}",
-            metadata={},
-            outputs=[],
-            execution_count=None,
-            source=source,
-        )
-        for i, source in enumerate(NOTEBOOK)
-    ]
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    notebook = dict(nbformat=4, nbformat_minor=5, metadata=kernel, cells=cells)
-    (home / "root" / "widgets.ipynb").write_text(json.dumps(notebook))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    token, address = secrets.token_hex(8), f"http://127.0.0.1:{port}"
-    folders = {
-        "JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
-        "JUPYTER_CONFIG_DIR": "config", "JUPYTER_RUNTIME_DIR": "runtime", "IPYTHONDIR": "ipython",
-    }  # fmt: skip
-    env = os.environ | {name: str(home / folder) for name, folder in folders.items()}
-    env |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    options = [
-        "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0",
-        f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={home / 'root'}",
-        "--LabApp.expose_app_in_browser=True", "--JupyterNotebookApp.expose_app_in_browser=True",
-    ]  # fmt: skip
-    with (home / "log").open("w") as log:
-        command = [sys.executable, "-m", "jupyterlab", *options]
-        process = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT)
-    for _ in range(720):
-        try:
-            urllib.request.urlopen(f"{address}/api/status?token={token}", timeout=1)
-            break
-        except OSError:
-            assert process.poll() is None, (home / "log").read_text()
-            time.sleep(0.25)
-    yield address, token, home / "root"
-    process.terminate()
-    try:
-        process.wait(15)
-    except subprocess.TimeoutExpired:
-        process.kill()
 
 
 @pytest.fixture(scope="module", params=["lab", "notebook"])
 def notebook(request, server, browser):
     """The notebook in each of the two applications, with every cell run."""
-    address, token, _ = server
     if request.param == "notebook":
         pytest.importorskip(
             "notebook", reason="Notebook 7 is missing: pip install 'blendlab[browser]'"
         )
-    path = {"lab": "lab/tree/widgets.ipynb", "notebook": "notebooks/widgets.ipynb"}[request.param]
+    cells = [nbformat.v4.new_code_cell(source) for source in NOTEBOOK]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=cells, metadata=kernel), server[2] / "widgets.ipynb"
+    )
     page = browser.new_page(viewport={"width": 1280, "height": 1200})
     page.set_default_timeout(30_000)
-    page.set_default_navigation_timeout(180_000)
     opened = Notebook(page, request.param)
-    page.goto(f"{address}/{path}?token={token}", wait_until="domcontentloaded")
-    page.wait_for_function(
-        """() => { const session = window.jupyterapp?.shell?.currentWidget?.sessionContext;
-                   return session?.isReady && session.session?.kernel?.status === 'idle' }""",
-        timeout=180_000,
+    lab.run_all(
+        page, server, {"lab": "lab/tree", "notebook": "notebooks"}[request.param] + "/widgets.ipynb"
     )
-    page.evaluate("() => jupyterapp.commands.execute('notebook:run-all-cells').then(() => true)")
     errors = page.locator(
         ".jp-RenderedText[data-mime-type='application/vnd.jupyter.error'],"
         "[data-mime-type='application/vnd.jupyter.stderr']"
@@ -240,7 +187,7 @@ class Notebook:
         self.widget(number).screenshot(path=SHOTS / f"{self.app}_{name}.png")
 
 
-MASK, SCRIBBLES, CELLS, BOXES, UPLOAD, PLAY, FILM = range(7)  # the cells
+MASK, SCRIBBLES, CELLS, BOXES, UPLOAD, PLAY, FILM, TABLE = range(8)  # the cells
 COVER = "painter.mask.tobytes().hex()"
 
 
@@ -578,6 +525,24 @@ def test_save_writes_files_whose_python_remakes_the_picture(notebook, server):
     assert again == saved.tobytes().hex(), "with a model of its own, from the files alone"
 
 
+def test_a_cell_of_a_table_opens_the_picture_behind_it(notebook):
+    output = notebook.widget(TABLE)
+    notebook.press(output, "blended, blue: 41%")
+    notebook.until("table.values['cell']", ("blended", "blue"))
+    assert picture(output).getpixel((0, 0)) == (0, 0, 255)
+    pressed = output.locator("[aria-pressed=true]")
+    assert pressed.all_inner_texts() == ["41% [35, 48]"]
+    notebook.page.keyboard.press("ArrowDown")
+    notebook.page.keyboard.press("ArrowLeft")  # an empty cell and the edge: it stays
+    notebook.page.keyboard.press("Enter")
+    notebook.until("table.values['cell']", ("guided", "blue"))
+    notebook.page.keyboard.press("ArrowUp")
+    notebook.page.keyboard.press("ArrowLeft")
+    notebook.page.keyboard.press(" ")
+    notebook.until("table.values['cell']", ("blended", "red"))
+    assert picture(output).getpixel((0, 0)) == (255, 0, 0)
+
+
 @pytest.mark.parametrize("theme", ["Light", "Dark"])
 def test_texts_are_legible_in_both_themes(notebook, canvas, theme):
     """Screenshots to look at, and the contrast of every text with what it stands on: 4.5 to 1 (WCAG
@@ -591,7 +556,9 @@ def test_texts_are_legible_in_both_themes(notebook, canvas, theme):
     notebook.widget(MASK).get_by_text("Keyboard").click()
     canvas.focus()
     notebook.page.mouse.move(0, 0)
-    for i, name in enumerate(["mask", "scribbles", "cells", "boxes", "upload", "panel", "film"]):
+    for i, name in enumerate(
+        ["mask", "scribbles", "cells", "boxes", "upload", "panel", "film", "table"]
+    ):
         notebook.widget(i)
         notebook.shot(f"{name}_{theme.lower()}", i)
     poor = notebook.page.evaluate(CONTRAST)

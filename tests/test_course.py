@@ -19,6 +19,13 @@ out = w.Output()
 with out:
     display(Image.new('RGB', (8, 8), 'blue'))
 w.VBox([w.IntSlider(), out])"""
+PANEL = """import ipywidgets as w
+from PIL import Image
+from blendlab.course.widgets import MaskPainter, panel
+def play(mask, share):
+    return Image.blend(Image.new('RGB', (8, 8), 'red'), Image.new('RGB', (8, 8), 'blue'), share)
+panel(play, {"mask": MaskPainter(Image.new("RGB", (8, 8))), "share": w.FloatSlider(1)},
+      label="A blue square")"""
 HIDDEN = """import ipywidgets as w
 def f(a): 1 / 0
 w.interact(f, a=3);"""
@@ -39,7 +46,7 @@ def executed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("course")
     bar = "import sys; sys.stderr.write('half\\rdone\\n')"
     done = runner.execute(
-        write(folder, "00_good.ipynb", "# A *title*", PICTURE, "## Widget", WIDGET, bar)
+        write(folder, "00_good.ipynb", "# A *title*", PICTURE, "## Widget", WIDGET, bar, PANEL)
     )
     runner.tidy(done.notebook)
     return done
@@ -77,9 +84,11 @@ def test_a_tidy_notebook_shows_pictures_where_widgets_were(executed):
     nb = executed.notebook
     nbformat.validate(nb)
     assert set(nb.metadata) == {"kernelspec", "language_info", "blendlab"}
-    (output,) = nb.cells[3].outputs
-    picture = Image.open(io.BytesIO(base64.b64decode(output["data"]["image/png"])))
-    assert picture.convert("RGB").getpixel((0, 0)) == (0, 0, 255)
+    for cell in (3, 5):  # of a panel its result, not the picture that is painted on
+        (output,) = nb.cells[cell].outputs
+        picture = Image.open(io.BytesIO(base64.b64decode(output["data"]["image/png"])))
+        assert picture.convert("RGB").getpixel((0, 0)) == (0, 0, 255)
+    assert output["metadata"]["image/png"]["alt"] == "A blue square"
     assert nb.cells[4].outputs[0]["text"] == "done\n"
 
 
@@ -95,10 +104,10 @@ def test_the_page_holds_every_picture_under_its_heading(executed):
     sections = page.pictures(executed.notebook)
     assert [(heading, len(images)) for heading, images in sections] == [
         ("A title", 1),
-        ("Widget", 1),
+        ("Widget", 2),
     ]
     text = page.page([executed])
-    assert text.count("<img") == 2 and "http" not in text and "<h2>A title</h2>" in text
+    assert text.count("<img") == 3 and "http" not in text and "<h2>A title</h2>" in text
 
 
 def test_one_command_leaves_notebooks_and_a_page_and_keeps_going(tmp_path, capsys):

@@ -5,6 +5,7 @@ machine.
 import re
 from pathlib import Path
 
+import lab
 import nbformat
 import pytest
 from test_repository import HOSTS, MACHINE
@@ -47,8 +48,14 @@ def test_there_are_notebooks():
 
 
 @every_notebook
-def test_it_runs_top_to_bottom(path):
-    problems = runner.execute(path, OMP_NUM_THREADS="1").problems
+def test_it_runs_top_to_bottom(path, request):
+    """In JupyterLab, where there is a browser to open it in; else headless."""
+    try:
+        server = request.getfixturevalue("server")
+    except pytest.skip.Exception:
+        problems = runner.execute(path, OMP_NUM_THREADS="1").problems
+    else:
+        problems = lab.problems(request.getfixturevalue("tabs"), server, path)
     assert not problems, "\n".join(map(page.plain, problems))
 
 

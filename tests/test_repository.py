@@ -17,6 +17,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+from PIL import Image
 
 import blendlab
 from blendlab import cards
@@ -24,23 +25,10 @@ from blendlab.course import runner
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+README = (ROOT / "README.md").read_text()
+EXTRAS = list(PROJECT["optional-dependencies"])
 PYTHON = sorted((ROOT / "blendlab").rglob("*.py"))
 
-# What Colab ships (its frozen list of June 2026), as far as we ask for it. A floor above one of
-# these would make pip replace that package, and mixed builds of PyTorch and torchvision do not
-# load.
-COLAB = {
-    "torch": "2.11.0",
-    "torchvision": "0.26.0",
-    "diffusers": "0.37.1",
-    "transformers": "5.9.0",
-    "accelerate": "1.13.0",
-    "numpy": "2.0.2",
-    "pillow": "11.3.0",
-    "matplotlib": "3.10.0",
-    "scipy": "1.16.3",
-    "ipywidgets": "7.7.1",
-}
 CONDA = {"pytorch": "torch", "open-clip-torch": "open_clip_torch"}  # conda-forge's name: ours
 MODULES = {
     "PIL": "pillow",
@@ -65,13 +53,9 @@ def requirements(*extras: str) -> list[Requirement]:
     return [Requirement(text) for texts in lists for text in texts]
 
 
-def pins() -> dict:
-    """The pins of constraints.txt by canonical name."""
-    lines = [
-        line
-        for line in (ROOT / "constraints.txt").read_text().splitlines()
-        if not line.startswith("#")
-    ]
+def pins(file: str = "constraints.txt") -> dict:
+    """The pins of a file of constraints by canonical name."""
+    lines = [line for line in (ROOT / file).read_text().splitlines() if not line.startswith("#")]
     return {
         canonicalize_name(name): version for name, version in (line.split("==") for line in lines)
     }
@@ -108,22 +92,24 @@ def imports(path: Path) -> set[str]:
 # -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("extra", ["lab", "test", "site"])
+@pytest.mark.parametrize("extra", EXTRAS)
 def test_dependencies_have_floors_and_no_upper_bounds(extra):
     for requirement in requirements(extra):
         assert [spec.operator for spec in requirement.specifier] == [">="], requirement
 
 
 def test_colab_keeps_its_own_packages():
+    colab = pins("constraints-colab.txt")
+    assert {"torch", "torchvision", "diffusers", "numpy", "ipywidgets"} <= colab.keys()
     for requirement in requirements():
-        shipped = COLAB.get(requirement.name)
+        shipped = colab.get(canonicalize_name(requirement.name))
         assert shipped is None or shipped in requirement.specifier, (
             f"{requirement}, and Colab has {shipped}"
         )
 
 
 def test_constraints_pin_every_dependency_plainly():
-    for requirement in requirements("lab", "test"):
+    for requirement in requirements(*EXTRAS):
         version = pins().get(canonicalize_name(requirement.name))
         assert version and version in requirement.specifier, f"{requirement} is pinned to {version}"
     for name, version in pins().items():
@@ -270,6 +256,12 @@ def test_make_reads_its_file_and_explains_every_target():
     assert sorted([*explained, "help"]) == sorted(targets)
 
 
+def test_make_test_installs_every_extra():
+    """So that no test is skipped for a package that pip can bring."""
+    recipes = re.findall(r"pip install.* -e '\.\[(.*?)\]'", (ROOT / "Makefile").read_text())
+    assert sorted(",".join(recipes).split(",")) == sorted(EXTRAS)
+
+
 def test_no_file_is_larger_than_16_megabytes():
     assert not [path for path in repository_files() if path.stat().st_size > 16 * 2**20]
 
@@ -292,12 +284,35 @@ def test_citation_names_the_four_papers():
 
 
 def test_the_readme_names_the_commands_and_every_notebook():
-    readme = (ROOT / "README.md").read_text()
     names = [path.name for path in (ROOT / "notebooks").glob("*.ipynb")]
     missing = [
-        wanted for wanted in ["make run", "make test", "make lab", *names] if wanted not in readme
+        wanted for wanted in ["make run", "make test", "make lab", *names] if wanted not in README
     ]
     assert not missing
+
+
+def test_every_picture_in_a_text_says_what_it_shows():
+    for path in [path for path in repository_files() if path.suffix in (".md", ".ipynb")]:
+        for text in texts(path):
+            bare = re.findall(r"!\[\s*\]\([^)]*\)|<img(?![^>]*\balt=\"[^\"])[^>]*>", text)
+            assert not bare, f"{path.relative_to(ROOT)}: {bare[0][:100]}"
+
+
+def texts(path: Path) -> list[str]:
+    """What a file says in Markdown."""
+    if path.suffix == ".md":
+        return [path.read_text()]
+    cells = json.loads(path.read_text())["cells"]
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
+
+
+def test_the_readmes_film_is_short_and_says_what_it_shows():
+    (said,) = re.findall(r"!\[([^\]]*)\]\(data/pictures/film\.webp\)", README)
+    assert len(said.split()) >= 8
+    path = ROOT / "data" / "pictures" / "film.webp"
+    assert path.stat().st_size < 3e6
+    with Image.open(path) as film:
+        assert film.n_frames >= 20 and film.info["loop"] == 0
 
 
 # --- what CI runs

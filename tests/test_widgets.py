@@ -16,6 +16,7 @@ import blendlab as bl
 from blendlab.course import widgets
 from blendlab.course.widgets import common
 from blendlab.course.widgets.upload import uploaded
+from blendlab.measuring import results
 
 RNG = np.random.default_rng(0)
 PHOTO = Image.fromarray(RNG.integers(0, 256, (24, 32, 3), dtype=np.uint8))  # 32 wide, 24 high
@@ -131,6 +132,47 @@ def test_boxes_go_in_and_out_and_their_masks_are_those_of_the_package():
     assert torch.equal(bl.images.mask(editor.mask("cat")), mask)
     with pytest.raises(ValueError, match="the box of 'cat' is .*fractions of the picture"):
         editor.boxes = {"cat": (8, 6, 16, 12)}
+
+
+# Tables
+
+
+class Frame:
+    """As much of a DataFrame as is asked for."""
+
+    def to_dict(self, orient):
+        assert orient == "index"
+        return {"ours": {"class": 0.83125, "seconds": float("nan")}, "theirs": {"seconds": 2}}
+
+
+@pytest.mark.parametrize("table", [Frame(), Frame().to_dict("index")], ids=["frame", "dict"])
+def test_the_cell_that_is_pressed_is_the_value_and_a_panel_shows_what_is_behind_it(table):
+    picker = widgets.TablePicker(table)
+    assert picker._cells == [["0.831", ""], ["", "2"]] and picker.value == ("ours", "class")
+    panel = widgets.panel(lambda cell: " of ".join(cell[::-1]), {"cell": picker})
+    assert panel.result == "class of ours"
+    arrives(picker, _at=[1, 1])
+    panel.wait()
+    assert picker.value == ("theirs", "seconds") and panel.result == "seconds of theirs"
+    picker.value = ("ours", "class")
+    assert picker._at == [0, 0]
+
+
+def test_cells_that_are_not_there_or_empty_are_refused_with_the_names_that_are():
+    with pytest.raises(ValueError, match="no cell .'ours', 'colour'.: it has rows ours, theirs"):
+        widgets.TablePicker(Frame(), ("ours", "colour"))
+    with pytest.raises(ValueError, match="the cell .'ours', 'seconds'. is empty"):
+        widgets.TablePicker(Frame(), ("ours", "seconds"))
+    with pytest.raises(ValueError, match="no cell with a value"):
+        widgets.TablePicker({})
+
+
+def test_a_measured_table_can_be_pressed():
+    table = results.table("edits")
+    picker = widgets.TablePicker(table)
+    assert [[row, *cells] for row, cells in zip(picker._rows, picker._cells, strict=True)] == (
+        table.cells()
+    )
 
 
 # Runs
@@ -571,7 +613,7 @@ def test_an_upload_leads_a_painter_and_a_panel():
 
 def test_nothing_comes_from_the_network_and_every_file_can_be_read_whole():
     scripts = sorted(common.HERE.glob("*.js"))
-    assert len(scripts) == 5
+    assert len(scripts) == 6
     for path in [*scripts, common.HERE / "widgets.css"]:
         text = path.read_text()
         assert not re.search(r"https?:|//cdn|@import|\bimport\b.*from|url\(", text), path.name

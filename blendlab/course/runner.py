@@ -35,6 +35,7 @@ STATE, VIEW = (
     "application/vnd.jupyter.widget-state+json",
     "application/vnd.jupyter.widget-view+json",
 )
+HELD = {"ImageModel": ["value"], "AnyModel": ["picture"]}  # where a widget holds what it shows
 
 
 @dataclass
@@ -228,10 +229,16 @@ def shown(model_id: str, state) -> list:
 
     model = state.get(model_id, {"state": {}})
     inner = model["state"]
-    pictures = [
-        b["data"] for b in model.get("buffers", []) if inner.get("_model_name") == "ImageModel"
+    path = HELD.get(inner.get("_model_name"))
+    buffers = [b["data"] for b in model.get("buffers", []) if b["path"] == path]
+    said = {"image/png": {"alt": inner["label"]}} if inner.get("label") else {}
+    own = [
+        nbformat.v4.new_output("display_data", {"image/png": squeezed(data)}, metadata=said)
+        for data in buffers
+        if data
     ]
-    own = [nbformat.v4.new_output("display_data", {"image/png": data}) for data in pictures]
+    if inner.get("table"):
+        own += [nbformat.v4.new_output("display_data", {"text/html": inner["table"]})]
     for output in inner.get("outputs", []):
         own += settled(nbformat.from_dict(output), state)
     for child in inner.get("children", []):

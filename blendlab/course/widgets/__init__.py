@@ -1,4 +1,4 @@
-"""The course's widgets: painters, boxes, an upload, and the panel behind every Play section.
+"""The course's widgets: painters, boxes, tables, an upload, and the panel of Play sections.
 
 Each has its JavaScript beside it; nothing comes from the network. Read next: panel.py.
 """
@@ -7,9 +7,10 @@ from .boxes import BoxEditor
 from .painter import CellPicker, MaskPainter, ScribblePainter
 from .panel import Panel, panel
 from .runs import Stopped, result
+from .table import TablePicker
 from .upload import PictureUpload, fit
 
 __all__ = [
     "BoxEditor", "CellPicker", "MaskPainter", "Panel", "PictureUpload", "ScribblePainter",
-    "Stopped", "fit", "panel", "result",
+    "Stopped", "TablePicker", "fit", "panel", "result",
 ]  # fmt: skip
