@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from blendlab import cards, cli, world
-from blendlab.measuring import leaderboard, methods, metrics, pages, precision
+from blendlab.measuring import leaderboard, methods, metrics, pages, precision, results
 from blendlab.measuring.methods import METHODS, Ask, Method, method
 from blendlab.networks.judge import Judge
 
@@ -338,7 +338,9 @@ def test_two_processes_give_the_table_of_one(few, tmp_path):
     two = json.loads((tmp_path / "two" / "precision.json").read_text())
     for mine, theirs in zip(untimed(one), untimed(two), strict=True):
         assert mine.keys() == theirs.keys()
-        for column in mine.keys() - {"label"}:
+        for column, values in mine["first"].items():
+            assert theirs["first"][column] == pytest.approx(values, rel=1e-4)
+        for column in mine.keys() - {"label", "first"}:
             both = [[math.nan if x is None else x for x in row[column]] for row in (mine, theirs)]
             torch.testing.assert_close(*map(torch.tensor, both), equal_nan=True)
 
@@ -456,3 +458,21 @@ def test_networks_of_methods_are_the_shipped_ones():
     assert needs <= {*cards.SHIPPED, methods.INPAINT}
     with pytest.raises(ValueError, match="not '../../etc'"):
         precision.weights_of("../../etc")
+
+
+# The saved table
+
+
+def test_the_saved_table_is_of_the_weights_and_tasks_that_are_here():
+    saved = results.load("precision")
+    assert saved["weights"] == {name: results.fingerprint(name) for name in saved["weights"]}
+    assert saved["seed"] == precision.SEED and f"{saved['n']} scenes x" in saved["what"]
+    assert results.digest((ROOT / "data/results/precision.png").read_bytes()) == saved["figure"]
+    rows = {row["label"]: row["batch precision"][0] for row in saved["rows"]}
+    assert rows["truth"] > 0.5 > rows["source"] and rows.keys() <= METHODS.keys()
+
+
+def test_the_first_scene_of_the_saved_table_comes_out_again(tmp_path):
+    saved = results.load("precision")
+    live = precision.run("blended_latent,clip_alone,source", 1, saved["batch"], out=tmp_path)
+    results.reproduces(saved, live, differ=1)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...blend import blend
-from ...masks import dilate
+from ...masks import dilate, rms
 from .common import advise, close, say, smooth_pictures, tensor, tried, writes
 
 SLIPS = ("pasted first", "columns exchanged", "too few", "whole mask", "fine")
@@ -237,6 +237,25 @@ def _jump(images, mask):
         (x.diff().abs() * (m.diff() != 0)).sum() for x, m in ((images, mask), (images.mT, mask.mT))
     ]
     return sum(steps)
+
+
+def reports(images, image, truth, mask, thing, spread: float, table: dict) -> dict[str, str]:
+    """Five reports of latent blending, of which four have a wrong number: for exercise 3.
+
+    images (n,3,S,S): results of one scene; thing (1,1,S,S): the object in the truth; spread: the
+    diversity of the results; table: the saved one, results.load("precision").
+    """
+    (row,) = (row for row in table["rows"] if row["label"] == "blended_latent")
+    off = lambda x, to, where: rms((x - to) / 2, where).mean().item()  # noqa: E731
+    best, batch = row["best result"][0], row["batch precision"][0]
+    return {
+        "A": f"The background is off by {off(blend(mask, images, image), image, 1 - mask):.1%} of "
+        "the range: it is exact.",
+        "B": "CLIP's choice is right in 100% of scenes (n = 3).",
+        "C": f"The pixels of the object are off the truth's by {off(images, truth, mask):.1%}.",
+        "D": f"Two right results of this scene differ by {spread:.3f} on average.",
+        "E": f"On {table['n']} scenes: batch precision {best:.0%}, best result {batch:.0%}.",
+    }
 
 
 def feathered(mask: Tensor, edit: Tensor, source: Tensor) -> Tensor:
