@@ -12,6 +12,7 @@ import html
 
 import ipywidgets as widgets
 import torch
+from PIL import Image
 
 from ... import images
 from .common import encoded, picture
@@ -20,9 +21,9 @@ ANSWERS = ("left", "right", "no difference")
 
 
 class Rating(widgets.VBox):
-    """Asks for each pair, once: which is better?"""
+    """Asks once for each pair. questions: what to ask, one text for each pair."""
 
-    def __init__(self, first, second, names=("first", "second"), question="", seed=0, panel=256):
+    def __init__(self, first, second, names=("first", "second"), questions=(), seed=0, panel=256):
         first, second = ([picture(x) for x in _each(side)] for side in (first, second))
         if len(first) != len(second) or not first:
             raise ValueError(
@@ -36,7 +37,7 @@ class Rating(widgets.VBox):
         self._sides = [widgets.Image(format="png", width=panel, height=panel) for _ in range(2)]
         for side, image in zip(ANSWERS, self._sides, strict=False):
             image.alt = f"the {side} picture of the pair"
-        self._says, self.question = widgets.HTML(), question
+        self._says, self.questions = widgets.HTML(), list(questions) or [""] * len(first)
         self.buttons = {word: widgets.Button(description=word) for word in ANSWERS}
         for word, button in self.buttons.items():
             button.on_click(lambda _, word=word: self.answer(word))
@@ -64,9 +65,16 @@ class Rating(widgets.VBox):
         i = self.order[done]
         pair = self.pairs[i][::-1] if self.swapped[i] else self.pairs[i]
         for image, shown in zip(self._sides, pair, strict=True):
-            image.value = encoded(shown)
-        text = f"Pair {done + 1} of {len(self.pairs)}. {self.question}"
+            image.value = encoded(_enlarged(shown, int(image.width)))
+        text = f"Pair {done + 1} of {len(self.pairs)}. {self.questions[i]}"
         self._says.value = html.escape(text)
+
+
+def _enlarged(picture, side):
+    """By a whole factor, so that pixels stay squares."""
+    factor = max(1, side // picture.width)
+    size = (factor * picture.width, factor * picture.height)
+    return picture.resize(size, Image.Resampling.NEAREST)
 
 
 def _each(side):
