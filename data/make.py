@@ -164,6 +164,7 @@ COVERS = {
     "05_mask_shrinking": ("Thicker and thicker", 0),
     "06_exemplar_inpainting": ("Look", -1),
     "07_noise_editing": ("By hand", -2),
+    "08_measuring_edits": ("It works", 0),
 }
 
 
