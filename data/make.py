@@ -7,7 +7,8 @@ README's pictures.
     outputs python data/make.py thirty      # thirty edits by exemplar, to look at:
     pictures/exemplars.png python data/make.py card        # the figures of MODEL_CARD.md, from the
     tables in results/ python data/make.py ship tinyworld-pixel runs/pixel/export    # a trained
-    network becomes a shipped one
+    network becomes a shipped one python data/make.py precision runs/precision    # the table of a
+    run, and its pictures, become the saved one
 
 Each truth is the same scene with the object really in it. The masks are the objects' boxes, a
 little wider.
@@ -26,7 +27,7 @@ from safetensors.torch import load_file, save_file
 import blendlab as bl
 from blendlab import cards, latents, prompts, world
 from blendlab.course import page
-from blendlab.measuring import exemplars, results, tables
+from blendlab.measuring import exemplars, index, precision, results, tables
 
 HERE = Path(__file__).parent
 
@@ -163,6 +164,7 @@ COVERS = {
     "05_mask_shrinking": ("Thicker and thicker", 0),
     "06_exemplar_inpainting": ("Look", -1),
     "07_noise_editing": ("By hand", -2),
+    "08_measuring_edits": ("It works", 0),
 }
 
 
@@ -196,6 +198,8 @@ FIGURES = {
         "exemplars", "class token", ["class", "class and colour"], ""),
     "CLIP, the right one of 100 captions: whole scenes": ("clip", "scenes", ["right of 100"], "90%"),
     "CLIP, the right one of 100 captions: objects on grey": ("clip", "objects on grey", ["right of 100"], ""),
+    "random boxes, all results / CLIP's choice of each batch: class": (
+        "precision", "blended_latent", ["batch precision", "best result"], ""),
     "an edit, seconds each: alone / four at once": (
         "edits", "blended_latent", ["an edit, 1 at once (s)", "an edit, 4 at once (s)"], "about 1 s"),
 }  # fmt: skip
@@ -221,6 +225,12 @@ def figures() -> str:
         now = " / ".join(results.text(row[column], column) for column in columns)
         lines.append(f"| {figure} | {now}, n = {result['n']} | {aim} | `{result['command']}` |")
     return "\n".join(lines) + "\n"
+
+
+def keep_precision(folder="runs/precision"):
+    """results/precision.*, from the folder of a run of `blendlab results precision`; the page."""
+    precision.save(folder)
+    index.write()
 
 
 LIMIT = 45e6  # bytes, all shipped networks together
@@ -249,4 +259,5 @@ def ship(name, export):
 if __name__ == "__main__":
     command, *arguments = sys.argv[1:] or ["scenes"]
     parts = (scenes, pictures, thirty, covers, card, ship)
-    {part.__name__: part for part in parts}[command](*arguments)
+    named = {part.__name__: part for part in parts} | {"precision": keep_precision}
+    named[command](*arguments)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 import blendlab as bl
 from blendlab.course import exercises
-from blendlab.course.exercises import nb00, nb01, nb02, nb03, nb04, nb06, nb07
+from blendlab.course.exercises import nb00, nb01, nb02, nb03, nb04, nb06, nb07, nb08
 from blendlab.course.exercises.common import CHECKERS
 from blendlab.masks import dilate, stages
 
@@ -985,6 +985,174 @@ CASES |= {
 }
 
 
+# --- 08
+
+
+def three_numbers(right, liked, far):
+    """Batch precision, best-result precision and diversity, in loops."""
+    batch = sum(map(sum, right.tolist())) / right.numel()
+    best = [scene[i] for scene, i in zip(right.tolist(), liked.argmin(1).tolist(), strict=True)]
+    spread = []
+    for yes, d in zip(right.tolist(), far.tolist(), strict=True):
+        pairs = [d[i][j] for i in range(len(yes)) for j in range(i) if yes[i] and yes[j]]
+        spread += [sum(pairs) / len(pairs)] if pairs else []
+    return batch, sum(best) / len(best), sum(spread) / len(spread)
+
+
+def with_spread(spread):
+    """Right but for the diversity, a formula of right results (n,B) as numbers and far."""
+    return lambda right, liked, far: (
+        *three_numbers(right, liked, far)[:2],
+        spread(right.float(), far),
+    )
+
+
+def with_best(best):
+    """Right but for the best result, a formula of right results (n,B) as numbers and liked."""
+    return lambda right, liked, far: (
+        three_numbers(right, liked, far)[0],
+        best(right.float(), liked),
+        three_numbers(right, liked, far)[2],
+    )
+
+
+def pair_sums(right, far):
+    return (right[:, :, None] * right[:, None] * far).sum((1, 2))
+
+
+def per_scene(right, far):
+    count = right.sum(1)
+    return pair_sums(right, far) / (count * (count - 1))
+
+
+def margin(right):
+    scenes = right.float().mean(1)
+    return 1.96 * scenes.std() / len(scenes) ** 0.5
+
+
+def two_tails(wins, losses):
+    n, most = wins + losses, max(wins, losses)
+    return min(1, 2 * sum(math.comb(n, k) for k in range(most, n + 1)) / 2**n)
+
+
+def by_scipy(wins, losses):
+    from scipy.stats import binomtest
+
+    return binomtest(wins, wins + losses).pvalue
+
+
+def enough(share):
+    from blendlab.measuring import metrics
+
+    n = 1
+    while metrics.proportion(n, n)[1] <= share:
+        n += 1
+    return n
+
+
+FOUND = dict(A="pasted first", B="too few", C="whole mask", D="fine", E="columns exchanged")
+
+
+def faded(mask, edit, source):
+    side = mask.clone()
+    for _ in range(3):
+        side = F.avg_pool2d(side, 3, 1, 1) * mask
+    return bl.blend(side, edit, source)
+
+
+def toned(mask, edit, source):
+    """The border's pixels become the mean of edit and source."""
+    rim = mask - (1 - dilate(1 - mask, 1))
+    return bl.blend(mask - 0.5 * rim, edit, source)
+
+
+CASES |= {
+    "check_08_1": (
+        [three_numbers, lambda *given: torch.tensor(three_numbers(*given)), nb08.protocol],
+        [
+            with_best(lambda right, liked: right.gather(1, liked.argmax(1, keepdim=True)).mean()),
+            with_best(lambda right, liked: right.amax(1).mean()),
+            with_best(lambda right, liked: right[:, liked.mean(0).argmin()].mean()),
+            with_spread(lambda right, far: far.sum((1, 2)).mean() / 20),
+            with_spread(lambda right, far: per_scene(right, far).nan_to_num().sum() / 4),
+            with_spread(lambda right, far: (pair_sums(right, far) / right.sum(1) ** 2)[2:].mean()),
+            with_spread(
+                lambda right, far: (
+                    pair_sums(right, far).sum() / (right.sum(1) * (right.sum(1) - 1)).sum()
+                )
+            ),
+            with_spread(lambda right, far: per_scene(right, far).mean()),
+            lambda *given: three_numbers(*given)[::-1],
+            lambda *given: three_numbers(*given)[:2],
+            lambda right, liked, far: (
+                right.any(1).float().mean(),
+                *three_numbers(right, liked, far)[1:],
+            ),
+        ],
+    ),
+    "check_08_2": (
+        [margin, lambda right: 1.96 * right.float().mean(1).numpy().std() / len(right) ** 0.5],
+        [
+            lambda right: 1.96 * (right.float().var() / right.numel()) ** 0.5,
+            lambda right: 1.96 * right.float().std() / len(right) ** 0.5,
+            lambda right: margin(right) / 1.96,
+            lambda right: 2 * margin(right),
+            lambda right: 1.96 * right.float().mean(1).std(),
+            lambda right: margin(right.T),
+        ],
+    ),
+    "check_08_3": (
+        [lambda: FOUND, lambda: [(k.lower(), v.upper()) for k, v in FOUND.items()]],
+        [
+            lambda: dict.fromkeys("ABCDE", "fine"),
+            lambda: FOUND | {"A": "fine", "D": "pasted first"},
+            lambda: {k: v for k, v in FOUND.items() if k != "E"},
+            lambda: FOUND | {"B": "n of 3"},
+            lambda: dict(zip(FOUND, list(FOUND.values())[::-1], strict=True)),
+            lambda: "ABCDE",
+        ],
+    ),
+    "check_08_4": (
+        [two_tails, by_scipy],
+        [
+            lambda wins, losses: two_tails(wins, losses) / 2,
+            lambda wins, losses: math.comb(wins + losses, wins) / 2 ** (wins + losses),
+            lambda wins, losses: 1 - two_tails(wins, losses),
+            lambda wins, losses: wins / (wins + losses),
+            lambda wins, losses: 2 * sum(
+                math.comb(wins + losses, k) for k in range(max(wins, losses), wins + losses + 1)
+            ) / 2 ** (wins + losses),
+            lambda wins, losses: math.erfc(abs(wins - losses) / (2 * (wins + losses)) ** 0.5),
+        ],
+    ),
+    "check_08_5": (
+        [enough, lambda share: math.floor(1.959964**2 * share / (1 - share)) + 1],
+        [
+            lambda share: 3 / (1 - share),
+            lambda share: enough(share) - 1,
+            lambda share: enough(share) + 1,
+            lambda share: 1,
+            lambda share: math.ceil(math.log(0.025) / math.log(share)),
+            lambda share: enough(share) + 0.5,
+        ],
+    ),
+    "check_08_6": (
+        [nb08.feathered, faded, toned],
+        [
+            bl.blend,
+            lambda mask, edit, source: edit,
+            lambda mask, edit, source: source.expand_as(edit),
+            lambda mask, edit, source: bl.blend(0.3 * mask, edit, source),
+            lambda mask, edit, source: bl.blend(mask, edit, source) / 0,
+            lambda mask, edit, source: 3 * faded(mask, edit, source),
+            lambda mask, edit, source: faded(mask, edit, source)[:1],
+            lambda mask, edit, source: bl.blend(F.avg_pool2d(mask, 5, 1, 2), edit, source),
+            lambda mask, edit, source: bl.blend(mask, (1.2 * edit).clamp(-1, 1), source),
+        ],
+    ),
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("name", sorted(name for name in exercises.__all__ if name != "attempt"))
 def test_every_checker_has_two_right_and_five_wrong_answers_here(name):
     right, wrong = CASES[name]
@@ -1051,12 +1219,13 @@ def test_attempt_takes_your_function_once_it_passes(capsys):
         ("check_05_5", stages),
         ("check_06_5", nb06.nine_guided),
         ("check_07_5", nb07.exchange),
+        ("check_08_1", nb08.protocol),
     ],
 )
 def test_the_packages_own_method_passes_its_checker(checker, package, capsys):
     assert getattr(exercises, checker)(package) is True, capsys.readouterr().out
 
 
-def test_each_notebook_from_00_to_07_has_one_method_to_write():
+def test_each_notebook_has_one_method_to_write():
     numbers = {check.__name__.split("_")[1] for check in CHECKERS.values()}
-    assert numbers == {f"0{i}" for i in range(8)}
+    assert numbers == {f"0{i}" for i in range(9)}

@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +14,10 @@ import torch
 from PIL import Image
 
 from blendlab import cards, cli, world
-from blendlab.measuring import leaderboard, methods, metrics, pages, precision
+from blendlab.measuring import leaderboard, methods, metrics, pages, precision, results
 from blendlab.measuring.methods import METHODS, Ask, Method, method
 from blendlab.networks.judge import Judge
+from blendlab.rank import rank
 
 ROOT = Path(__file__).parent.parent
 
@@ -160,6 +162,16 @@ def test_a_scene_depends_on_its_number_alone_and_the_size_only_refines_it():
     assert (coarse - one.tasks.image).abs().mean() < 0.05
 
 
+def test_a_task_of_your_own_has_its_object_in_the_box_and_a_reference_of_another_place():
+    scene = world.scene("grass", "day", [dict(kind="house", colour="orange", x=0.27, y=0.5)])
+    ball = dict(kind="ball", colour="red", x=0.7, y=0.66, size=0.2)
+    drawn = precision.posed(scene, ball, (0.45, 0.4, 0.95, 0.9), 40)
+    tasks = drawn.tasks
+    assert tasks.prompts == ["a red ball"] and (tasks.kind, tasks.colour) == (["ball"], ["red"])
+    assert tasks.mask.sum() == 400 and (drawn.thing * tasks.mask).sum() > 0.95 * drawn.thing.sum()
+    assert tasks.scenes.count.item() == 2 and drawn.ask(3, 1).reference.shape == (1, 3, 80, 80)
+
+
 def test_a_removed_object_is_in_the_picture_and_not_in_the_truth():
     drawn = precision.draw("remove", 1, 64)
     tasks, did = drawn.tasks, (drawn.tasks.image - drawn.tasks.truth).abs().amax(1)
@@ -263,17 +275,35 @@ NAMES = [
 @pytest.mark.parametrize("name", NAMES)
 def test_every_method_makes_what_is_asked_and_the_same_again(name, few, loaded):
     one = METHODS[name]
-    one = replace(one, how=one.how | {"steps": 4}) if name == "paint_by_word" else one
+    slow = name in ("paint_by_word", "clip_alone")
+    one = replace(one, how=one.how | {"steps": 4}) if slow else one
     nets = [precision.network(need) for need in one.needs]
     ask = precision.draw("add", 3, 64).ask(2, seed=3)
     made = [precision.admitted(one, one(ask, *nets), ask) for _ in range(2)]
     assert torch.equal(*made) and one.what.endswith(".")
     keeps = metrics.background_error(made[0], ask.image, ask.mask).max()
-    assert keeps == 0 or not name.endswith(("paste", "blended", "source"))
+    assert keeps == 0 or not name.endswith(("paste", "blended", "source", "alone"))
     assert isinstance(ask, Ask) and not hasattr(ask, "truth")
 
 
+def test_pixels_that_clip_alone_moved_please_clip_and_keep_the_background(few):
+    ask, clip = precision.draw("add", 3, 64).ask(2, 3), precision.network("tinyworld-clip")
+    made = methods.METHODS["clip_alone"](ask, clip)
+    _, before = rank(ask.image, ask.prompt, clip, ask.mask)
+    _, after = rank(made, ask.prompt, clip, ask.mask)
+    assert max(after) < min(before) - 0.1 and not torch.equal(made[0], made[1])
+    assert metrics.background_error(made, ask.image, ask.mask).max() == 0
+
+
 # Runs
+
+
+def test_time_is_of_this_process_where_a_cpu_works():
+    if torch.cuda.is_available():
+        pytest.skip("the clock on a GPU")
+    before = precision.clock()
+    time.sleep(0.3)
+    assert precision.clock() - before < 0.2  # sleeping is not working
 
 
 def test_a_run_goes_on_where_it_was_killed_and_comes_out_the_same(few, tmp_path):
@@ -295,6 +325,12 @@ def test_a_run_goes_on_where_it_was_killed_and_comes_out_the_same(few, tmp_path)
     assert untimed(fresh) == untimed(first)
     with pytest.raises(ValueError, match="counted was made with another batch: delete it"):
         precision.run("counted", 3, 4, out=tmp_path)
+
+    # A smaller table says so, and its first scenes come out again.
+    assert "Here: 3 scenes x 2, of the paper's 50 x 24." in first["what"]
+    fewer = precision.run("counted,source", 2, 2, out=tmp_path)
+    assert results.reproduces(again, fewer).endswith("of the first 2 tasks are as saved")
+    precision.run("counted,source", 3, 2, out=tmp_path)
 
     # What is written: the same numbers as JSON and CSV, a page whose pictures are there.
     assert json.loads((tmp_path / "precision.json").read_text())["rows"] == again["rows"]
@@ -338,7 +374,9 @@ def test_two_processes_give_the_table_of_one(few, tmp_path):
     two = json.loads((tmp_path / "two" / "precision.json").read_text())
     for mine, theirs in zip(untimed(one), untimed(two), strict=True):
         assert mine.keys() == theirs.keys()
-        for column in mine.keys() - {"label"}:
+        for column, values in mine["first"].items():
+            assert theirs["first"][column] == pytest.approx(values, rel=1e-4)
+        for column in mine.keys() - {"label", "first"}:
             both = [[math.nan if x is None else x for x in row[column]] for row in (mine, theirs)]
             torch.testing.assert_close(*map(torch.tensor, both), equal_nan=True)
 
@@ -456,3 +494,21 @@ def test_networks_of_methods_are_the_shipped_ones():
     assert needs <= {*cards.SHIPPED, methods.INPAINT}
     with pytest.raises(ValueError, match="not '../../etc'"):
         precision.weights_of("../../etc")
+
+
+# The saved table
+
+
+def test_the_saved_table_is_of_the_weights_and_tasks_that_are_here():
+    saved = results.load("precision")
+    assert saved["weights"] == {name: results.fingerprint(name) for name in saved["weights"]}
+    assert saved["seed"] == precision.SEED and f"{saved['n']} scenes x" in saved["what"]
+    assert results.digest((ROOT / "data/results/precision.png").read_bytes()) == saved["figure"]
+    rows = {row["label"]: row["batch precision"][0] for row in saved["rows"]}
+    assert rows["truth"] > 0.5 > rows["source"] and rows.keys() <= METHODS.keys()
+
+
+def test_the_first_scene_of_the_saved_table_comes_out_again(tmp_path):
+    saved = results.load("precision")
+    live = precision.run("blended_latent,clip_alone,source", 1, saved["batch"], out=tmp_path)
+    results.reproduces(saved, live, differ=1)

@@ -10,6 +10,7 @@ import torch
 from blendlab import cards, cli, files, world
 from blendlab.measuring import (
     exemplars,
+    index,
     latent_blending,
     metrics,
     noise_editing,
@@ -23,6 +24,7 @@ from blendlab.networks.clip import load_clip
 from blendlab.networks.judge import Found, Judge
 
 SAVED = sorted(p.stem for p in (files.data() / "results").glob("*.json"))
+SAVED = [name for name in SAVED if name not in results.ELSEWHERE]  # see test_precision.py
 
 
 @pytest.fixture(scope="module")
@@ -424,6 +426,16 @@ def test_the_command_makes_a_table(toy, run):
     assert "50% [15, 85]" in out and not list(toy.iterdir())
     assert run("toy")[0] == 0 and results.load("toy")["n"] == 20
     assert (toy / "results" / "index.md").is_file()
+
+
+def test_the_page_begins_with_all_methods_side_by_side(toy):
+    one = {"label": "mine", "batch precision": [0.5, 0.4, 0.6]}
+    made = {"what": "Known.", "rows": [one], "n": 3, "command": "c", "seconds": 2.0}
+    made |= {"device": "a CPU", "versions": {"torch": "1"}}
+    results.save(made, toy / "results" / "precision.json")
+    assert results.load("precision") == made
+    page = index.page()
+    assert page.index("## All methods side by side") < page.index("| mine | 50% [40, 60]")
 
 
 def test_the_help_has_an_example_and_a_mistake_gets_a_sentence(toy, run):

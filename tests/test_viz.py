@@ -219,6 +219,16 @@ def test_a_column_of_a_table_is_compared_row_by_row():
         viz.compare(table, "class", ["b"])
 
 
+def test_two_columns_are_drawn_against_each_other_in_percent_where_they_are_shares():
+    rows = [
+        {"label": "a", "class": [0.5, 0.4, 0.6], "time (s)": [2, 1, 3]},
+        {"label": "b", "class": [1, None, None], "time (s)": [3, None, None]},
+    ]
+    drawn = viz.against({"n": 9, "rows": rows}, "time (s)", "class", {"a": "ours", "b": "theirs"})
+    assert drawn.alt == "time (s) and class, %: ours: 2 and 50; theirs: 3 and 100"
+    assert drawn.width == 760 and drawn.getpixel((0, 0)) == (255, 255, 255)
+
+
 def test_points_are_drawn_over_their_marks_on_white():
     drawn = viz.points([torch.zeros(5, 2)] * 2, ["one", "two"], torch.eye(2))
     assert drawn.alt == "Clouds of points: one; two" and drawn.getpixel((0, 0)) == (255, 255, 255)

@@ -618,3 +618,36 @@ def test_nothing_comes_from_the_network_and_every_file_can_be_read_whole():
         text = path.read_text()
         assert not re.search(r"https?:|//cdn|@import|\bimport\b.*from|url\(", text), path.name
         assert text.count("\n") < 250 and max(map(len, text.splitlines())) <= 110, path.name
+
+
+# Ratings
+
+
+def pairs(n=6):
+    ours, theirs = (torch.full((n, 3, 8, 8), value) for value in (1.0, -1.0))
+    return widgets.Rating(ours, theirs, ("white", "black"))
+
+
+def test_a_blind_rating_keeps_whose_picture_was_chosen_wherever_it_stood():
+    study, sides = pairs(), []
+    for _ in range(6):
+        shown = Image.open(io.BytesIO(study._sides[0].value))
+        white = shown.getpixel((0, 0)) == (255, 255, 255)
+        sides.append(white)
+        study.buttons["left" if white else "right"].click()
+    assert study.votes == [0] * 6 and 0 < sum(sides) < 6  # white stands on either side
+    assert all(button.disabled for button in study.buttons.values())
+    study.answer("left")
+    assert len(study.votes) == 6 and "6 pairs are rated" in study._says.value
+
+
+def test_a_rating_without_a_difference_is_no_vote_and_names_stay_hidden():
+    study = pairs(2)
+    study.buttons["no difference"].click()
+    assert study.votes == [None] and study.order == pairs(2).order
+    shown = str([child.get_state() for child in study.children])
+    assert "white" not in shown and "black" not in shown
+    with pytest.raises(ValueError, match="'both' is no answer; choose left, right"):
+        study.answer("both")
+    with pytest.raises(ValueError, match="1 and 2 pictures"):
+        widgets.Rating(torch.zeros(1, 3, 8, 8), torch.zeros(2, 3, 8, 8))

@@ -159,6 +159,42 @@ def compare(table: dict, column: str, rows=None, title: str = "", alt: str = "")
     return _drawn(intervals(shown, xlabel, title, digits), alt or f"{column}: {said}")
 
 
+def against(table: dict, x: str, y: str, rows, marked=(), title: str = "", alt: str = ""):
+    """Two columns of a saved table against each other, a cross of intervals for each row.
+
+    rows: {label: what to call it}; marked: labels that get another colour.
+    """
+    found = {row["label"]: [_percent(row[c], c) for c in (x, y)] for row in table["rows"]}
+    names = [_with_unit(c) for c in (x, y)]
+    figure, axes = _axes(7.6, 4.2, f"{names[0]}; n = {table['n']}, bars: 95%", names[1], title)
+    ends = []
+    for label, name in rows.items():
+        (u, *us), (v, *vs) = found[label]
+        colour = COLOURS[int(label in marked)]
+        axes.plot(us, [v, v], color=colour, linewidth=3, alpha=0.25, solid_capstyle="butt")
+        axes.plot([u, u], vs, color=colour, linewidth=3, alpha=0.25, solid_capstyle="butt")
+        axes.plot(u, v, "o", color=colour, markersize=6.5)
+        ends.append((u, v, name, colour))
+    for u, v, name, colour in ends:
+        axes.annotate(name, (u, v), xytext=(6, 5), textcoords="offset points", color=colour,
+                      fontsize=9)  # fmt: skip
+    axes.margins(x=0.18, y=0.08)
+    axes.grid(color=FAINT, linewidth=0.6)
+    said = "; ".join(f"{name}: {u:.3g} and {v:.3g}" for u, v, name, _ in ends)
+    return _drawn(figure, alt or f"{names[0]} and {names[1]}: {said}")
+
+
+def _percent(interval, column):
+    """An interval as it is shown: shares in percent; without ends, its value."""
+    value, *ends = interval
+    scale = 1 if column.endswith(")") else 100
+    return [scale * (value if end is None else end) for end in (value, *ends)]
+
+
+def _with_unit(column):
+    return column if column.endswith(")") else f"{column}, %"
+
+
 def points(clouds, titles, marks, limit: float = 2.4, alt: str = "") -> Image.Image:
     """Clouds of points (n,2), one panel each, with marks (m,2) as rings behind them."""
     from matplotlib import pyplot

@@ -8,12 +8,13 @@ Nothing is measured here. Next: results.py.
 from .. import files
 from . import exemplars, latent_blending, noise_editing, pixel_blending, results, sweeps, tables
 
+METHODS = "All methods side by side, by the protocol of 2206.02779 (notebook 08)"
 SECTIONS = {
     "Blended Diffusion, 2111.14818 (notebooks 01 and 02)": pixel_blending,
     "Blended Latent Diffusion, 2206.02779 (notebooks 03 to 05)": latent_blending,
     "Paint by Example, 2211.13227 (notebook 06)": exemplars,
     "Initial Image Editing, 2305.03382 (notebook 07)": noise_editing,
-    "The networks, and edits in general (notebooks 00 and 08)": tables,
+    "The networks, and edits in general (notebook 00)": tables,
     "How settings were chosen": sweeps,
 }
 
@@ -34,8 +35,9 @@ def page() -> str:
         "Brackets hold 95% intervals.",
         "Written by `blendlab results index`; change a table with its command, not here.",
     ]
-    for title, module in SECTIONS.items():
-        names = [name for name in _made_by(module) if results.saved(name)]
+    sections = {title: _made_by(module) for title, module in SECTIONS.items()}
+    for title, names in ({METHODS: results.ELSEWHERE} | sections).items():
+        names = [name for name in names if results.saved(name)]
         lines += ["", f"## {title}"] if names else []
         for name in names:
             table = results.load(name)

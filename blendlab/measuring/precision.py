@@ -89,21 +89,27 @@ def draw(task: str, i: int, size: int) -> Drawn:
     before = world.without(before, 0) if before.count == world.SLOTS else before
     before = world.simple(before) if _simple() else before
     place = dict(x=x0 + w / 2, y=y0 + h / 2, size=0.46 * min(w, h))
-    after, slot = world.added(before, kind=kind, colour=colour, **place), before.count
+    thing = dict(kind=kind, colour=colour, **place)
+    return posed(before, thing, torch.tensor([[x0, y0, x0 + w, y0 + h]]), size)
+
+
+def posed(before, thing: dict, box, size: int) -> Drawn:
+    """A task of your own: `thing`, as in world.scene, is to appear in the box (x0, y0, x1, y1)."""
+    after, slot = world.added(before, **thing), before.count
     view = world.render(after, size)
     tasks = metrics.Tasks(
         image=world.render(before, size).image,
-        mask=metrics.box_mask(torch.tensor([[x0, y0, x0 + w, y0 + h]]), size),
+        mask=metrics.box_mask(torch.as_tensor(box).view(1, 4), size),
         truth=view.image,
         scenes=after,
         slot=slot,
         prompts=world.describe(after, slot),
-        kind=[kind],
-        colour=[colour],
+        kind=[thing["kind"]],
+        colour=[thing["colour"]],
     )
-    thing = view.masks[torch.arange(1), slot][:, None]
+    mine = view.masks[torch.arange(1), slot][:, None]
     said = [world.captions(scenes, setting=0.0)[0] for scenes in (before, after)]
-    return Drawn(tasks, thing, _reference(after, kind, colour, size), *said)
+    return Drawn(tasks, mine, _reference(after, thing["kind"], thing["colour"], size), *said)
 
 
 def _to_remove(i, size):
@@ -211,6 +217,11 @@ def admitted(method: Method, made, ask: Ask) -> Tensor:
     return images
 
 
+def clock() -> float:
+    """Seconds: of this process where a CPU works, so that what else runs there does not count."""
+    return time.perf_counter() if torch.cuda.is_available() else time.process_time()
+
+
 def parameters(loaded) -> int:
     """How many weights the networks hold that a method is called with."""
     parts = [getattr(one, "components", None) or vars(one) for one in loaded]
@@ -275,14 +286,14 @@ class Run:
         """Make and measure one scene of a method, and keep it."""
         loaded = [self.network(name) for name in method.needs]
         makers = [one for one in loaded if hasattr(one, "unet")] or [self.network("tinyworld")]
-        drawn = draw(self.task, i, side(makers[0]))
-        ask, start = drawn.ask(self.batch, seed=i), time.perf_counter()
+        drawn, start = draw(self.task, i, side(makers[0])), clock()
+        ask = drawn.ask(self.batch, seed=i)
         with torch.no_grad():
             made = drawn.tasks.truth.expand(self.batch, -1, -1, -1)
             if method.name != "truth":
                 made = method(ask, *loaded)
             images = admitted(method, made, ask)
-            seconds = time.perf_counter() - start
+            seconds = clock() - start
             judging = self.network("tinyworld-judge"), self.network("tinyworld-clip")
             found = outcomes(self.task, drawn, images, *judging, *self.distances())
         found |= {"a picture (s)": [seconds / self.batch], "a batch (s)": [seconds]}
@@ -292,6 +303,7 @@ class Run:
             "prompt": drawn.tasks.prompts[0],
             "identity": identity,
             "device": results.machine()["device"],
+            "seconds": clock() - start,
             "outcomes": {column: [_plain(v) for v in values] for column, values in found.items()},
         })  # fmt: skip
 
@@ -368,6 +380,18 @@ def run(methods=None, scenes=SCENES, batch=BATCH, task="add", out="runs/precisio
     return table(run, records, methods, add)
 
 
+def save(out="runs/precision") -> dict:
+    """Keep the table of a run, and its first scene as a figure, in data/results; returns it."""
+    out, to = Path(out), files.data() / "results"
+    made = json.loads((out / "precision.json").read_text())
+    strips = [out / row["label"] / "scene-0000.png" for row in made["rows"]]
+    with files.replacing(to / "precision.png") as part:
+        viz.sheet(strips, columns=1).save(part, "PNG", optimize=True)
+        made["figure"] = results.digest(part.read_bytes())
+    pages.write_table(to / "precision", made)
+    return made
+
+
 def _there(method):
     """Whether the networks of a method are here; the one for inpainting does not ship."""
     try:
@@ -385,20 +409,24 @@ def table(run: Run, records: dict, methods=None, add=None) -> dict:
     usual = {"--task": "add", "--methods": None, "--add": None}
     words = [f"{k} {v}" for k, v in asked.items() if v != usual[k]]
     every = [record for each in records.values() for record in each]
+    less = f" Here: {run.scenes} scenes x {run.batch}, of the paper's {SCENES} x {BATCH}."
     made = {
         "name": "precision",
-        "what": WHAT[run.task],
+        "what": WHAT[run.task] + less * ((run.scenes, run.batch) != (SCENES, BATCH)),
         "command": " ".join(
             ["blendlab results precision", *words, f"--scenes {run.scenes} --batch {run.batch}"]
         ),
-        "seconds": round(sum(r["outcomes"]["a batch (s)"][0] for r in every), 1),
+        "seconds": round(sum(r["seconds"] for r in every), 1),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "n": run.scenes,
         "batch": run.batch,
         "seed": SEED,
     }
     made |= results.machine() | {"weights": every[0]["identity"]["weights"]}
     made["weights"] = {k: v for r in every for k, v in r["identity"]["weights"].items()}
-    made["rows"] = [{"label": name} | intervals(each) for name, each in records.items()]
+    made["rows"] = [
+        {"label": name} | intervals(each) | {"first": first(each)} for name, each in records.items()
+    ]
     for row in made["rows"]:
         one = made | {"rows": [row], "identity": records[row["label"]][0]["identity"]}
         pages.write_row(run.out / row["label"], one)
@@ -411,6 +439,16 @@ def intervals(records: list[dict]) -> dict[str, list]:
     return {
         column: [results._short(x) for x in interval(values, not column.endswith(")"))]
         for column, values in pages.scene_means(records).items()
+    }
+
+
+def first(records: list[dict]) -> dict[str, list]:
+    """{column: the mean of each of the first scenes}, for results.reproduces; no times."""
+    means = pages.scene_means(records[: results.KEPT])
+    return {
+        column: [None if v is None else results._short(v) for v in values]
+        for column, values in means.items()
+        if not column.endswith("(s)")
     }
 
 

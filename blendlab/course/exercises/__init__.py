@@ -13,6 +13,7 @@ from .nb04 import check_04_1, check_04_2, check_04_3, check_04_4
 from .nb05 import check_05_1, check_05_2, check_05_3, check_05_4, check_05_5
 from .nb06 import check_06_1, check_06_2, check_06_3, check_06_4, check_06_5
 from .nb07 import check_07_1, check_07_2, check_07_3, check_07_4, check_07_5
+from .nb08 import check_08_1, check_08_2, check_08_3, check_08_4, check_08_5, check_08_6
 
 __all__ = [
     "attempt",
@@ -24,4 +25,5 @@ __all__ = [
     "check_05_1", "check_05_2", "check_05_3", "check_05_4", "check_05_5",
     "check_06_1", "check_06_2", "check_06_3", "check_06_4", "check_06_5",
     "check_07_1", "check_07_2", "check_07_3", "check_07_4", "check_07_5",
+    "check_08_1", "check_08_2", "check_08_3", "check_08_4", "check_08_5", "check_08_6",
 ]  # fmt: skip

@@ -6,11 +6,12 @@ Each has its JavaScript beside it; nothing comes from the network. Read next: pa
 from .boxes import BoxEditor
 from .painter import CellPicker, MaskPainter, ScribblePainter
 from .panel import Panel, panel
+from .rating import Rating
 from .runs import Stopped, result
 from .table import TablePicker
 from .upload import PictureUpload, fit
 
 __all__ = [
-    "BoxEditor", "CellPicker", "MaskPainter", "Panel", "PictureUpload", "ScribblePainter",
-    "Stopped", "TablePicker", "fit", "panel", "result",
+    "BoxEditor", "CellPicker", "MaskPainter", "Panel", "PictureUpload", "Rating",
+    "ScribblePainter", "Stopped", "TablePicker", "fit", "panel", "result",
 ]  # fmt: skip
