@@ -5,11 +5,12 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from IPython.core.formatters import DisplayFormatter
 
 import blendlab as bl
 from blendlab.course import exercises
 from blendlab.course.exercises import nb00, nb01, nb02, nb03, nb04, nb06, nb07, nb08
-from blendlab.course.exercises.common import CHECKERS
+from blendlab.course.exercises.common import CHECKERS, Verdict
 from blendlab.masks import dilate, stages
 
 PASSES, HINTS = "✓", "✗"
@@ -1165,7 +1166,7 @@ def test_every_checker_has_two_right_and_five_wrong_answers_here(name):
 def test_a_right_answer_of_any_style_is_accepted(name, answer, capsys):
     done = getattr(exercises, name)(answer)
     out = capsys.readouterr().out
-    assert done is True and out.startswith(PASSES) and HINTS not in out, out
+    assert isinstance(done, Verdict) and done and out.startswith(PASSES) and HINTS not in out, out
 
 
 @pytest.mark.parametrize(
@@ -1186,6 +1187,14 @@ def test_an_exercise_that_is_not_done_yet_says_so(name, capsys):
     assert capsys.readouterr().out == "○ Not done yet: write one line here\n"
     assert not getattr(exercises, name)(lambda *given: None)
     assert HINTS in capsys.readouterr().out
+
+
+def test_a_cell_that_ends_with_a_checker_shows_its_sentence_and_nothing_else(capsys):
+    shown = DisplayFormatter().format
+    for answer in (add_noise, lambda *given: 0):
+        assert shown(exercises.check_00_1(answer)) == ({}, {})
+    assert exercises.check_01_4(lambda *given: None) is None
+    assert len(capsys.readouterr().out.splitlines()) == 3
 
 
 def test_attempt_takes_your_function_once_it_passes(capsys):
@@ -1223,7 +1232,8 @@ def test_attempt_takes_your_function_once_it_passes(capsys):
     ],
 )
 def test_the_packages_own_method_passes_its_checker(checker, package, capsys):
-    assert getattr(exercises, checker)(package) is True, capsys.readouterr().out
+    done = getattr(exercises, checker)(package)
+    assert isinstance(done, Verdict) and done, capsys.readouterr().out
 
 
 def test_each_notebook_has_one_method_to_write():

@@ -1,6 +1,7 @@
 """What all checkers share: try your function, compare it, and say in one sentence how it went.
 
-A checker prints its sentence and returns whether the exercise is done.
+A checker prints its sentence and returns whether the exercise is done, true or false; a notebook
+does not echo that below the sentence.
 """
 
 from collections.abc import Callable
@@ -37,12 +38,19 @@ def attempt(mine: Callable, package: Callable) -> Callable:
     return mine if done else package
 
 
-def say(done: bool, well: str, hint: str) -> bool:
+class Verdict(int):
+    """True or false, and nothing to see where a cell ends with it."""
+
+    def _ipython_display_(self):
+        pass
+
+
+def say(done: bool, well: str, hint: str) -> Verdict:
     print(f"✓ {well}" if done else f"✗ Not yet: {hint}")
-    return done
+    return Verdict(bool(done))
 
 
-def advise(wrong: dict[str, bool], well: str) -> bool:
+def advise(wrong: dict[str, bool], well: str) -> Verdict:
     """Say the first hint whose mistake was made, or that all is well."""
     hint = next((hint for hint, made in wrong.items() if made), "")
     return say(not hint, well, hint)
@@ -101,13 +109,13 @@ def smooth_pictures(n: int, seed: int) -> Tensor:
 
 def check_augmentation(
     mine_of: Callable, pictures: Tensor, u: Tensor, also: dict, well: str
-) -> bool:
+) -> Verdict | None:
     """What an augmentation of pictures (B,3,S,S) by u (B,) has to do; also: {hint: test of its
     own}.
     """
     mine = tried(mine_of, pictures, u)
     if mine is None:
-        return False
+        return None
     shaped = isinstance(mine, Tensor) and mine.shape == pictures.shape
     if not shaped:
         return say(False, "", "as many pictures must come out as went in, of the same size.")

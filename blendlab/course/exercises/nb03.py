@@ -183,7 +183,7 @@ def check_03_5(my_latent_loop: Callable) -> bool:
         my_latent_loop, denoise, start.clone(), source, mask, schedule, timesteps, drawing()
     )
     if mine is None:
-        return False
+        return None
     wrong = {
         "the final latent (1,C,h,w) has to come out.": tensor(mine) is None
         or tensor(mine).shape != start.shape,

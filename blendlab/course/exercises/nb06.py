@@ -120,7 +120,7 @@ def check_06_5(my_nine_guided: Callable) -> bool:
 
     mine = tried(my_nine_guided, net, z, 500, token, null, holed, keep, 3.0)
     if mine is None:
-        return False
+        return None
 
     def estimate(order, which):
         return net(torch.cat(order, dim=1), 500, which)

@@ -129,7 +129,7 @@ def check_07_5(my_exchange: Callable) -> bool:
     kept = noise.clone()
     mine = tried(my_exchange, noise, [0, 2], [4, 5], 2)
     if mine is None:
-        return False
+        return None
     right = kept.clone()
     place = lambda i: (slice(i // 3 * 2, i // 3 * 2 + 2), slice(i % 3 * 2, i % 3 * 2 + 2))  # noqa: E731
     copied, other = kept.clone(), kept.clone()
