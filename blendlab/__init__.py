@@ -36,41 +36,11 @@ from .schedule import Schedule
 
 __version__ = "0.1.0"
 __all__ = [
-    "Blending",
-    "Edit",
-    "Noise",
-    "PRESETS",
-    "Prediction",
-    "Schedule",
-    "Step",
-    "blend",
-    "blended",
-    "blended_latent",
-    "cfg",
-    "check",
-    "clip_guided",
-    "data",
-    "denoiser",
-    "exemplar",
-    "fit",
-    "images",
-    "invert",
-    "last",
-    "layout",
-    "load",
-    "loss_guided",
-    "masks",
-    "metrics",
-    "models",
-    "paint_by_word",
-    "rank",
-    "reconstruct",
-    "repaint",
-    "reword",
-    "sample",
-    "viz",
-    "world",
-]
+    "Blending", "Edit", "Noise", "PRESETS", "Prediction", "Schedule", "Step", "blend", "blended",
+    "blended_latent", "cfg", "check", "clip_guided", "data", "denoiser", "exemplar", "fit",
+    "images", "invert", "last", "layout", "load", "loss_guided", "masks", "metrics", "models",
+    "paint_by_word", "rank", "reconstruct", "repaint", "reword", "sample", "viz", "world",
+]  # fmt: skip
 
 
 def __getattr__(name):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from . import prompts
@@ -44,10 +45,8 @@ class Maps(list):
         """
         found = [m for m in self if m.step == step and _named(m.layer, layers)]
         if not found:
-            steps, names = (
-                sorted({m.step for m in self}),
-                ", ".join(dict.fromkeys(m.layer for m in self)),
-            )
+            steps = sorted({m.step for m in self})
+            names = ", ".join(dict.fromkeys(m.layer for m in self))
             raise Refused(
                 f"no map is of step {step} and layers {layers!r}; there are steps {steps} of "
                 f"{names}"
@@ -101,15 +100,11 @@ def capture(unet, layers=None, branch="cond", steps=None, grad=False):
 
     def look(name, attn, args, kwargs):
         if kept:
-            hidden, text, mask = (
-                args[0],
-                kwargs["encoder_hidden_states"],
-                kwargs.get("attention_mask"),
-            )
+            hidden, text = args[0][rows], kwargs["encoder_hidden_states"][rows]
+            mask = kwargs.get("attention_mask")
+            mask = mask if mask is None else mask[rows]
             with torch.set_grad_enabled(grad):
-                weights = attention_weights(
-                    attn, hidden[rows], text[rows], mask if mask is None else mask[rows]
-                )
+                weights = attention_weights(attn, hidden, text, mask)
             size = cells_of(weights.shape[2], *latent)
             maps.append(Map(step, name, size, weights.unflatten(2, size).cpu()))
 
@@ -234,24 +229,16 @@ def centre(heat: Tensor, by="mass") -> Tensor:
         )
     B, h, w = heat.shape
     if by == "peak":
-        heat = (
-            torch.nn.functional.one_hot(heat.reshape(B, -1).argmax(-1), h * w)
-            .float()
-            .reshape(B, h, w)
-        )
-    x, y = (
-        (torch.arange(w, device=heat.device) + 0.5) / w,
-        (torch.arange(h, device=heat.device) + 0.5) / h,
-    )
+        heat = F.one_hot(heat.reshape(B, -1).argmax(-1), h * w).float().reshape(B, h, w)
+    x, y = ((torch.arange(side, device=heat.device) + 0.5) / side for side in (w, h))
     x, y = (heat.sum(1) * x).sum(-1), (heat.sum(2) * y).sum(-1)  # (B,) each
     return torch.stack([x, y], -1) / heat.sum((1, 2))[:, None]
 
 
 def _named(name, layers):
     """Whether a layer's name holds one of the parts asked for."""
-    return layers is None or any(
-        part in name for part in ([layers] if isinstance(layers, str) else layers)
-    )
+    parts = [layers] if isinstance(layers, str) else layers
+    return layers is None or any(part in name for part in parts)
 
 
 def _rows(x, branch):
@@ -283,11 +270,8 @@ def attention_weights(attn, hidden, text, mask):
     """softmax(q k / sqrt(d)) over the tokens, (B, heads, cells, tokens), float32 whatever the
     network's precision.
     """
-    q, k = (
-        attn.head_to_batch_dim(x).float() for x in (attn.to_q(hidden), attn.to_k(text))
-    )  # (B*heads, ., d)
+    q = attn.head_to_batch_dim(attn.to_q(hidden)).float()  # (B*heads,cells,d)
+    k = attn.head_to_batch_dim(attn.to_k(text)).float()  # (B*heads,tokens,d)
     if mask is not None:  # (B,1,tokens): 0, or far below where a token must not be seen
-        mask = attn.prepare_attention_mask(
-            mask, text.shape[1], len(text)
-        ).float()  # (B*heads,1,tokens)
+        mask = attn.prepare_attention_mask(mask, text.shape[1], len(text)).float()
     return attn.get_attention_scores(q, k, mask).unflatten(0, (-1, attn.heads))

@@ -40,9 +40,8 @@ class Entry:
 
 
 BLD_SD2 = {"blended_latent": dict(w=7.5, steps=50, skip=0.25)}  # BLD, text_editing_SD2.py:58-116
-BLD_SDXL = {
-    "blended_latent": dict(w=5.0, steps=50, skip=0.25)
-}  # BLD, text_editing_SDXL.py:71 and :115-119
+# BLD, text_editing_SDXL.py:71 and :115-119
+BLD_SDXL = {"blended_latent": dict(w=5.0, steps=50, skip=0.25)}
 
 KNOWN = {
     "sd15": Entry(  # BLD has no script for 1.5, so these are the numbers of its SD 2 script

@@ -106,7 +106,6 @@ def edit(
     chosen = {name: value for name, value in chosen.items() if value is not None}
     chosen |= {"paste": True} if paste else {}
     chosen |= {"soft": True} if soft else {}
-    device = usable(device)
     pipe = load(METHODS[method] if model is None else model, device=device)
     if not hasattr(pipe, "unet"):
         raise Refused(f"{model} makes no pictures: pass --model {METHODS[method]}")
@@ -140,7 +139,7 @@ def rank(
 
     view = ("mask" if mask else "image") if view is None else view
     pictures = of_one_size(images)
-    model = opened(clip, usable(device))
+    model = opened(clip, device)
     order, distances = ranked(pictures, prompt, model, mask, view)
     for index, distance in zip(order, distances, strict=True):
         print(f"{distance:.3f}  {images[index]}")
@@ -377,21 +376,6 @@ def opened(clip: str, device):
     from .networks.load import load
 
     return (load if clip in SHIPPED else load_clip)(clip, device=device)
-
-
-def usable(device: str | None) -> str | None:
-    """The device as it was asked for, or a sentence where this machine has none like it."""
-    import torch
-
-    if device is None:
-        return None
-    kind, _, number = device.partition(":")
-    counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": torch.backends.mps.is_available()}
-    if kind not in counts or not re.fullmatch(r"\w+(:\d+)?", device):
-        raise Refused(f"--device is {device}; choose cpu, cuda or mps")
-    if int(number or 0) >= counts[kind]:
-        raise Refused(f"there is no {device} here that torch can use: pass --device cpu")
-    return device
 
 
 def of_one_size(files: list[Path]) -> list:

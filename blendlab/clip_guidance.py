@@ -111,9 +111,8 @@ def clip_distance(
     cos = (seen * text[:, None]).sum(-1)  # (B,N)
     # losses.py:4-7: 2 * asin(|x - y| / 2)^2, which is half the angle squared
     if how.distance == "spherical":
-        return (
-            2 * ((2 - 2 * cos).clamp(min=1e-12).sqrt() / 2).clamp(max=1 - 1e-6).asin() ** 2
-        ).mean(1)
+        half = (2 - 2 * cos).clamp(min=1e-12).sqrt() / 2
+        return (2 * half.clamp(max=1 - 1e-6).asin() ** 2).mean(1)
     return (1 - cos).mean(1)
 
 
@@ -206,9 +205,8 @@ def clip_loss(text, mask, clip, how: Guiding, schedule, draw=None):
         u = None if alone else torch.special.ndtr(draw((how.augmentations, numbers)))
         total = how.scale * clip_distance(seen, text, mask, clip, how, u)
         if how.range_scale:  # losses.py:16-17
-            total = total + how.range_scale * (x0_hat - x0_hat.clamp(-1, 1)).square().mean(
-                (1, 2, 3)
-            )
+            beyond = x0_hat - x0_hat.clamp(-1, 1)
+            total = total + how.range_scale * beyond.square().mean((1, 2, 3))
         return total
 
     return loss

@@ -57,13 +57,9 @@ def denoiser(unet, schedule, prediction="epsilon", timesteps=None):
             )
         dtype = getattr(unet, "dtype", x.dtype)
         cond = _rows(cond, len(x), dtype)
-        kwargs = (
-            cond
-            if isinstance(cond, dict)
-            else {}
-            if cond is None
-            else {"encoder_hidden_states": cond}
-        )
+        kwargs = {} if cond is None else cond
+        if not isinstance(kwargs, dict):
+            kwargs = {"encoder_hidden_states": cond}
         classes = getattr(getattr(unet, "config", None), "num_class_embeds", None)
         if classes and "class_labels" not in kwargs:
             raise Refused(
@@ -104,7 +100,7 @@ def cfg(net, text, null, w):
         return lambda x, t: net(x, t, text)
 
     def denoise(x, t):
-        both = net(torch.cat([x, x]), t, _pair(null, text, len(x)))
+        both = net(torch.cat([x, x]), t, stacked(null, text, len(x)))
         u, c = both.x0_hat.chunk(2)  # (B,C,H,W) each
         return Prediction(u + w * (c - u), None if both.var is None else both.var.chunk(2)[1])
 
@@ -180,8 +176,8 @@ def _rows(cond, n, dtype):
     return (cond.to(dtype) if cond.is_floating_point() else cond).expand(n, *cond.shape[1:])
 
 
-def _pair(null, text, n):
-    """n rows without the condition, then n rows with it."""
+def stacked(null, text, n):
+    """n rows with one condition, then n rows with the other; dicts are walked."""
     if isinstance(text, dict):
-        return {key: _pair(null[key], text[key], n) for key in text}
+        return {key: stacked(null[key], text[key], n) for key in text}
     return torch.cat([c.expand(n, *c.shape[1:]) for c in (null, text)])

@@ -348,10 +348,9 @@ def _check_image_tensor(x, name):
     _check_finite(x, name)
     low, high = x.min().item(), x.max().item()
     if low < -1 or high > 1:
-        eight_bits = low >= 0 and 2 < high <= 255
-        fix = (
-            f"{name} / 127.5 - 1" if eight_bits else f"{name}.clamp(-1, 1) if nothing is lost by it"
-        )
+        fix = f"{name}.clamp(-1, 1) if nothing is lost by it"
+        if low >= 0 and 2 < high <= 255:  # eight bits
+            fix = f"{name} / 127.5 - 1"
         raise Refused(f"{name} has values from {low:.4g} to {high:.4g}, not in [-1, 1]: pass {fix}")
     if low >= 0 and high - low > 0.5:  # bright pictures have less contrast than that
         warn(
@@ -444,10 +443,8 @@ def _check_filled(x, allow_full, name):
 def _matched(x, like, name):
     (height, width), (h, w) = like.shape[-2:], x.shape[-2:]
     if (height, width) != (h, w):
-        fix = (
-            f"paint it on this image, or resize it with bl.images.fit_mask({name}, "
-            f"({width}, {height}))"
-        )
+        fix = f"paint it on this image, or resize it with bl.images.fit_mask({name}, "
+        fix += f"({width}, {height}))"
         raise Refused(f"{name} is {w}x{h} and the image {width}x{height} (width x height): {fix}")
     if 1 not in (len(x), len(like)) and len(x) != len(like):
         raise Refused(

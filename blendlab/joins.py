@@ -118,19 +118,13 @@ def _membrane(inside: Tensor, values: Tensor) -> Tensor:
     """
     from scipy.sparse.linalg import splu
 
-    inside, sheet = (
-        inside.flatten().cpu().numpy(),
-        values.flatten(0, 1).flatten(1).T.cpu().double().numpy(),
-    )  # (HW,BC)
+    inside = inside.flatten().cpu().numpy()
+    sheet = values.flatten(0, 1).flatten(1).T.cpu().double().numpy()  # (HW,BC)
     rows = _laplacian(*values.shape[-2:])[inside]
     # Symmetric and positive, as every masked pixel is connected to one that is not.
-    matrix, options = (
-        rows[:, inside].tocsc(),
-        dict(permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0),
-    )
-    solution = splu(matrix, options={"SymmetricMode": True}, **options).solve(
-        -rows[:, ~inside] @ sheet[~inside]
-    )
+    how: dict = dict(permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0)
+    factors = splu(rows[:, inside].tocsc(), options={"SymmetricMode": True}, **how)
+    solution = factors.solve(-rows[:, ~inside] @ sheet[~inside])
     sheet = sheet.copy()
     sheet[inside] = solution
     return torch.from_numpy(sheet.T.copy()).reshape(values.shape).to(values)

@@ -39,9 +39,8 @@ def to_latent(
     if rule == "corner":
         small = F.interpolate(mask, size, mode="nearest")
     elif rule == "centre":
-        small = mask[..., _centres(mask.shape[-2], size[0]), :][
-            ..., _centres(mask.shape[-1], size[1])
-        ]
+        ys, xs = map(_centres, mask.shape[-2:], size)
+        small = mask[..., ys, :][..., xs]
     elif rule == "area":
         small = F.interpolate(mask, size, mode="area")
     elif rule == "any":
@@ -148,9 +147,8 @@ def window(mask: Tensor, around: float) -> tuple[int, int, int, int]:
     number("around", around, whole=False)
     x0, y0, x1, y1 = box(mask)
     height, width = mask.shape[-2:]
-    left, right, top, bottom = (
-        round(v) for v in (x0 * width, x1 * width, y0 * height, y1 * height)
-    )
+    left, right = round(x0 * width), round(x1 * width)
+    top, bottom = round(y0 * height), round(y1 * height)
     longest, room = max(right - left, bottom - top), min(height, width)
     if longest > room:
         raise Refused(

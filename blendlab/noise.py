@@ -48,16 +48,6 @@ class Noise:
         return drawn.to(self.device, non_blocking=on_gpu)  # pinned: the GPU is not waited for
 
 
-class Drawn:
-    """Noise that was drawn once: each call gives the same tensor."""
-
-    def __init__(self, tensor):
-        self.tensor = tensor
-
-    def __call__(self):
-        return self.tensor
-
-
 def _stream(name):
     digest = hashlib.sha256(name.encode()).digest()
     return torch.Generator().manual_seed(

@@ -87,13 +87,10 @@ def _pictures(images) -> Tensor:
     each = [door.image(x, name=f"images[{i}]") for i, x in enumerate(images)]
     sizes = [f"{x.shape[-1]}x{x.shape[-2]}" for x in each]
     if len(set(sizes)) > 1:
-        (width, height), other = (
-            sizes[0].split("x"),
-            sizes.index(next(s for s in sizes if s != sizes[0])),
-        )
+        other = next(i for i, size in enumerate(sizes) if size != sizes[0])
         raise Refused(
             f"images[0] is {sizes[0]} and images[{other}] {sizes[other]} (width x height): resize "
-            f"it with bl.fit(images[{other}], ({width}, {height}))"
+            f"it with bl.fit(images[{other}], ({sizes[0].replace('x', ', ')}))"
         )
     return torch.cat(each)
 
@@ -108,19 +105,23 @@ def fit(clip, pictures: Tensor) -> Tensor:
     if getattr(clip, "words", None):
         return door.at_side(pictures, clip.size)
     size = (clip.size, clip.size)
-    return (
-        pictures
-        if pictures.shape[-2:] == size
-        else F.interpolate(pictures, size, mode="bicubic", antialias=True)
-    )
+    if pictures.shape[-2:] == size:
+        return pictures
+    return F.interpolate(pictures, size, mode="bicubic", antialias=True)
 
 
 def look(clip, pictures: Tensor) -> Tensor:
     """CLIP's unit vectors (n,d) for pictures (n,3,size,size) in [0,1]."""
-    mean, std = (
-        torch.tensor(v, device=pictures.device).view(3, 1, 1) for v in (clip.mean, clip.std)
-    )
-    return F.normalize(clip.model.encode_image((pictures - mean) / std), dim=-1)
+    return F.normalize(clip.model.encode_image(normalised(clip, pictures)), dim=-1)
+
+
+def normalised(clip, pictures: Tensor) -> Tensor:
+    """Pictures (n,3,H,W) in [0,1], minus the mean and over the deviation that a network learned
+    with.
+    """
+    device = pictures.device
+    mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (clip.mean, clip.std))
+    return (pictures - mean) / std
 
 
 @torch.no_grad()

@@ -16,9 +16,7 @@ from .noise import Noise
 from .walk import Drawing
 
 NOISES = 32  # whose mean a relative map is compared with
-MOST = (
-    1024  # blocks: to share these out takes a third of a second, four times as many twenty seconds
-)
+MOST = 1024  # blocks; to share these out takes 0.3 s, four times as many 20 s
 
 
 @dataclass(frozen=True)
@@ -52,13 +50,9 @@ class Reader:
         # Each level of a UNet halves the sides: a cell of level l stands for 2^l cells of the
         # latent.
         deepest = len(pipe.unet.config.down_block_types) - 1
-        level = {
-            "down": lambda i: int(i),
-            "up": lambda i: deepest - int(i),
-            "mid": lambda i: deepest,
-        }
+        levels = {"up": lambda i: deepest - int(i), "mid": lambda i: deepest}
         parts = [name.replace("_", ".").split(".") for name in names]  # "down", "blocks", "1", ...
-        block = block or 2 ** min(level[kind](i) for kind, _, i, *_ in parts)
+        block = block or 2 ** min(levels.get(kind, int)(i) for kind, _, i, *_ in parts)
         h, w = shape[-2:]
         if h % block or w % block:
             raise Refused(
@@ -66,10 +60,9 @@ class Reader:
                 f"block={_divisor(h, w, block)}"
             )
         if h * w > MOST * block**2:
-            fix = f"pass block={_divisor(h, w, block)}"
             raise Refused(
-                f"block={block} makes {h * w // block**2} blocks, more than {MOST} to share "
-                f"out: {fix}"
+                f"block={block} makes {h * w // block**2} blocks, more than {MOST} to share out: "
+                f"pass block={_divisor(h, w, block)}"
             )
         return cls(pipe.unet, places, names, block, (h // block, w // block))
 

@@ -149,21 +149,14 @@ def read_from(scheduler) -> dict:
 
 # Sets of levels other than those of the betas; and the schedulers that step as we do.
 OTHER_LEVELS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas")
-SAME_STEPS: tuple[str, ...] = (
-    "DDIMScheduler",
-    "DDIMParallelScheduler",
-    "DDPMScheduler",
-    "DDPMParallelScheduler",
-)
-SAME_STEPS += ("EulerDiscreteScheduler",)  # without fresh noise it is DDIM, in other units
+SAME_STEPS = {f"{name}Scheduler" for name in ("DDIM", "DDIMParallel", "DDPM", "DDPMParallel")}
+SAME_STEPS |= {"EulerDiscreteScheduler"}  # without fresh noise it is DDIM, in other units
 
 
 def differences(scheduler) -> list[str]:
     """What a diffusers scheduler does otherwise than the loop here, as ends of a sentence."""
     config = scheduler.config
-    unlike = []
-    if type(scheduler).__name__ not in SAME_STEPS:
-        unlike.append("has a solver of its own")
+    unlike = ["has a solver of its own"] * (type(scheduler).__name__ not in SAME_STEPS)
     unlike += [f"has {name}=True" for name in OTHER_LEVELS if config.get(name)]
     if config.get("thresholding"):
         unlike.append("has thresholding=True")

@@ -83,10 +83,8 @@ class Walk:
         unet: to run in the place of the pipeline's, as a twin that hooks can go to.
         """
         schedule, timesteps, net = from_pipe(pipe, how.steps, unet=unet)
-        height, width = (
-            side * pipe.vae_scale_factor for side in size or door.state_shape(pipe)[1:]
-        )
-        text, null = prompts.encode(pipe, prompts.listed(said), negative, (height, width))
+        h, w = (side * pipe.vae_scale_factor for side in size or door.state_shape(pipe)[1:])
+        text, null = prompts.encode(pipe, prompts.listed(said), negative, (h, w))
         return cls(pipe, net, text, null, schedule, timesteps, how)
 
     def start(self, request) -> Tensor:

@@ -509,7 +509,7 @@ def test_half_precision_is_silent(saved, image, caplog, recwarn):
         (dict(name=["tinyworld"]), "name is a list"),
         (dict(name="tinyworld", dtype="float16"), "dtype is 'float16'; give torch.float16"),
         (dict(name="tinyworld", dtype=torch.int8), "dtype is torch.int8; give torch.float16"),
-        (dict(name="tinyworld", device="gpu"), "device is 'gpu'; give 'cpu', 'cuda' or 'mps'"),
+        (dict(name="tinyworld", device="gpu"), "device is 'gpu'; choose cpu, cuda or mps"),
         (dict(name="tinyworld", device="cuda"), "device is 'cuda', which PyTorch does not find"),
     ],
 )
@@ -517,6 +517,9 @@ def test_what_is_no_name_device_or_precision_gets_a_sentence(given, sentence, mo
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises((TypeError, ValueError), match=sentence):
         load(**given)
+    if "device" in given:  # also where a CLIP is asked for, before it is downloaded
+        with pytest.raises(ValueError, match=sentence):
+            load_clip(device=given["device"])
 
 
 # -- CLIP

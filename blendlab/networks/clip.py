@@ -40,6 +40,7 @@ def load_clip(name="ViT-B-16", pretrained="openai", device=None):
     """
     import open_clip
 
+    device = opening.device(device or "cpu")
     folder = Path(str(name).removeprefix("local-dir:")).expanduser()
     if folder.is_dir():
         _check(folder)
@@ -53,9 +54,7 @@ def load_clip(name="ViT-B-16", pretrained="openai", device=None):
             "open_clip.list_pretrained(), or give a "
             "folder with open_clip_config.json"
         )
-    model = (
-        open_clip.create_model(name, device=device or "cpu", **weights).eval().requires_grad_(False)
-    )
+    model = open_clip.create_model(name, device=device, **weights).eval().requires_grad_(False)
     check_finite(model, folder if folder.is_dir() else name)
     size = model.visual.image_size
     words = cards.read(folder).get("words") if folder.is_dir() else None

@@ -44,7 +44,7 @@ def load(name, device=None, dtype=None):
         raise WrongType(
             f"name is a {type(name).__name__}; give the name of a model, a folder or a repository"
         )
-    device = _device(device)
+    device = opening.device(device)
     if dtype not in (None, *FLOATS):
         raise Refused(f"dtype is {dtype!r}; give torch.float16, torch.bfloat16 or torch.float32")
     if name in SHIPPED:
@@ -57,7 +57,6 @@ def load(name, device=None, dtype=None):
 
 
 # -- Names
-# ------------------------------------------------------------
 
 
 def _shipped(name, device, dtype):
@@ -78,19 +77,6 @@ def _shipped(name, device, dtype):
         with opening.quiet():
             return ExemplarPipeline.from_folder(folder, *LENDERS).to(device, dtype)
     return _open(folder, device, dtype)
-
-
-def _device(device):
-    """The device to use; a sentence for one that is missing."""
-    gpus = max(1, torch.cuda.device_count()) if torch.cuda.is_available() else 0
-    try:
-        found = torch.device(("cuda" if gpus else "cpu") if device is None else device)
-    except (RuntimeError, TypeError) as error:
-        raise Refused(f"device is {device!r}; give 'cpu', 'cuda' or 'mps'") from error
-    there = {"cpu": 1, "cuda": gpus, "mps": int(torch.backends.mps.is_available())}
-    if (found.index or 0) >= there.get(found.type, 0):
-        raise Refused(f"device is {device!r}, which PyTorch does not find here; give 'cpu'")
-    return found
 
 
 def _converted(name, device, dtype):
@@ -139,7 +125,6 @@ def _folder(name):
 
 
 # -- Opening a folder, and getting one from the hub
-# ----------------------------------------------------------
 
 
 def _open(folder, device, dtype):

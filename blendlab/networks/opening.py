@@ -17,6 +17,19 @@ from . import folders
 from .weights import brief, check_finite, check_weights, header
 
 
+def device(wanted) -> torch.device:
+    """The device that is asked for; None: the GPU where there is one. A missing one is refused."""
+    gpus = max(1, torch.cuda.device_count()) if torch.cuda.is_available() else 0
+    try:
+        found = torch.device(("cuda" if gpus else "cpu") if wanted is None else wanted)
+    except (RuntimeError, TypeError) as error:
+        raise Refused(f"device is {wanted!r}; choose cpu, cuda or mps") from error
+    there = {"cpu": 1, "cuda": gpus, "mps": int(torch.backends.mps.is_available())}
+    if (found.index or 0) >= there.get(found.type, 0):
+        raise Refused(f"device is {wanted!r}, which PyTorch does not find here: pass device='cpu'")
+    return found
+
+
 def part(folder: Path, kind: str, dtype=torch.float32):
     """Open the part in `folder`, of the class `kind`; networks frozen and in inference mode."""
     import diffusers

@@ -59,7 +59,7 @@ def blended(
     """Edit a picture inside a mask as the prompt says; return an `Edit` with n results, best first.
 
     model:    a pixel model (DDIMPipeline, DDPMPipeline), as bl.load("tinyworld-pixel") gives
-    clip:     a Clip, as bl.load("tinyworld-clip") or blendlab.clip.load_clip("ViT-B-16") gives
+    clip:     a Clip, as bl.load("tinyworld-clip") or networks.clip.load_clip("ViT-B-16") gives
     image:    PIL, a path or (1 or n,3,H,W) in [-1,1]; mask: PIL, a path or (1 or n,1,H,W) in {0,1},
               1 = edit
     prompt:   a text, or a list of n

@@ -16,7 +16,6 @@ from ..blend import blend
 from ..edit import Edit
 from ..guidance import cfg, from_pipe
 from ..latents import decode, encode
-from ..noise import Drawn
 from ..options import Options, settle
 from ..rank import is_clip
 from ..sampler import last, resampled
@@ -269,7 +268,8 @@ def _run(request, rows, denoise, source, masks_small, schedule, timesteps, how):
     initial = request.noise("initial", rows)()  # (B,C,h,w)
     behind = request.noise("background", rows, shared=how.batch_noise == "shared")
     if how.noise != "fresh":
-        behind = Drawn(initial if how.noise == "initial" else behind())
+        once = initial if how.noise == "initial" else behind()
+        behind = lambda: once  # noqa: E731
     z = initial if how.start == "noise" else schedule.add_noise(source, timesteps[0], initial)
     fresh, again = request.noise("step", rows), request.noise("resample", rows)
     return last(

@@ -230,11 +230,10 @@ def _tune_each(vae, z, image, mask, of, together, **numbers):
             deltas.append(delta)
             curves.append(losses.cpu())
     except torch.OutOfMemoryError as error:
-        fix = (
-            "one picture at a time (together=False), fewer blocks (blocks=1), or "
-            "precision='bfloat16'"
-        )
-        raise MemoryError(f"out of memory while tuning: take {fix}") from error
+        raise MemoryError(
+            "out of memory while tuning: take one picture at a time (together=False), fewer "
+            "blocks (blocks=1), or precision='bfloat16'"
+        ) from error
 
     # The mean over the pictures, step by step; the last loss of one that was done earlier counts
     # on.
@@ -284,11 +283,10 @@ def _admit(pipe, edit, image, mask, of):
     image = image.to(device)
     mask = images.mask(mask, like=image)
     if image.shape[-2:] != (height, width):
-        sizes = (
+        raise Refused(
             f"image is {image.shape[-1]}x{image.shape[-2]} and the edit {width}x{height} "
-            "(width x height)"
+            "(width x height): pass the picture that was edited"
         )
-        raise Refused(f"{sizes}: pass the picture that was edited")
     for name, given in {"image": len(image), "mask": len(mask)}.items():
         if given not in (1, n):
             raise Refused(f"{name} holds {given} for {n} edits: pass one that serves all, or {n}")

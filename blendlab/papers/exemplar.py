@@ -21,6 +21,7 @@ from ..errors import Refused
 from ..guidance import cfg, from_pipe
 from ..latents import decode, encode
 from ..options import Options, settle
+from ..rank import normalised
 from ..sampler import sample
 from ..schedule import read_from
 
@@ -127,7 +128,7 @@ def exemplar(
         source = encode(pipe.vae, request.image, drawn)  # (1 or n,4,h,w)
 
         # What the exemplar says, and what the null vector says in its place.
-        tokens = pipe.encoder(_normalised(pipe, shown)).float()  # (1 or n,L,d)
+        tokens = pipe.encoder(normalised(pipe, (shown + 1) / 2)).float()  # (1 or n,L,d)
         nothing = pipe.encoder.uncond_vector.float().expand(1, *tokens.shape[1:])
         text, null = (
             {"encoder_hidden_states": said, "beside": beside} for said in (tokens, nothing)
@@ -145,12 +146,8 @@ def exemplar(
             latents.append(step.x)
             tensors.append(decode(pipe.vae, step.x))
 
-    return request.finish(
-        tensors,
-        latents,
-        dict(region=region) | read_from(pipe.scheduler) | asdict(how),
-        paste=how.paste == "pixels",
-    )
+    used = dict(region=region) | read_from(pipe.scheduler) | asdict(how)
+    return request.finish(tensors, latents, used, paste=how.paste == "pixels")
 
 
 def nine_channels(unet):
@@ -163,13 +160,6 @@ def nine_channels(unet):
 
     net.dtype = unet.dtype
     return net
-
-
-def _normalised(pipe, pictures):
-    mean, std = (
-        torch.tensor(v, device=pictures.device).view(3, 1, 1) for v in (pipe.mean, pipe.std)
-    )
-    return ((pictures + 1) / 2 - mean) / std
 
 
 # Input, and what is wrong with it
@@ -223,15 +213,12 @@ def see(reference, size: int, region=None) -> Tensor:
                     "reference is transparent everywhere, so it shows nothing: check its "
                     "alpha channel"
                 )
-            reference, cover = (
-                Image.merge("RGB", rgba[:3]),
-                images.mask(rgba[3], soft=True, allow_full=True),
-            )
+            reference = Image.merge("RGB", rgba[:3])
+            cover = images.mask(rgba[3], soft=True, allow_full=True)
     picture = images.image(reference, name="reference") * cover  # (B,3,H,W); see-through is grey, 0
     if region is not None:
-        inside = masks.from_box(region, (picture.shape[-2], picture.shape[-1]))[
-            0, 0
-        ].nonzero()  # (pixels,2)
+        size_now = (picture.shape[-2], picture.shape[-1])
+        inside = masks.from_box(region, size_now)[0, 0].nonzero()  # (pixels,2)
         (y0, x0), (y1, x1) = inside[0].tolist(), (inside[-1] + 1).tolist()
         picture = picture[..., y0:y1, x0:x1]
     if ((picture.amax((2, 3)) - picture.amin((2, 3))).amax(1) < 0.02).any():  # two grey levels

@@ -44,14 +44,12 @@ class Arranging(Reading):
     # noise. The table relative_maps cannot tell the two apart, so the published way is the default.
     heat: Literal["plain", "relative"] = "plain"
     # The peers' attention guidance: more attention for a word in its box (paint-with-words,
-    # 2211.01324), or in a
-    # Gaussian shape around its middle (2304.13427).
+    # 2211.01324), or in a Gaussian shape around its middle (2304.13427).
     guide: Literal["mask", "soft", "none"] = "none"
     strength: float | None = None  # of that guidance, as a share of the published one's
     widen: bool = False  # every box by one cell of each layer that is guided, as published
-    block: int | None = (
-        None  # side of a block in latent cells; None: one cell of the attention, 4 for the paper's
-    )
+    # Side of a block in latent cells; None: one cell of the attention, 4 for the paper's.
+    block: int | None = None
     # before which steps blocks are carried; the published code: the first alone
     at: tuple[int, ...] = (0,)
 
@@ -269,11 +267,8 @@ def move_blocks(z: Tensor, origin: Tensor, block: int) -> Tensor:
     origin[:, i].
     """
     B, C, h, w = z.shape
-    blocks = (
-        z.reshape(B, C, h // block, block, w // block, block)
-        .permute(0, 2, 4, 1, 3, 5)
-        .flatten(1, 2)
-    )
+    blocks = z.reshape(B, C, h // block, block, w // block, block)
+    blocks = blocks.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
     blocks = blocks[torch.arange(B, device=z.device)[:, None], origin]  # (B,cells,C,block,block)
     blocks = blocks.unflatten(1, (h // block, w // block)).permute(0, 3, 1, 4, 2, 5)
     return blocks.reshape(B, C, h, w)
@@ -311,10 +306,8 @@ def attend(unet, n, places, shapes, strength, widen=False):
 
     def lean(attn, args, kwargs):
         hidden, text, given = args[0], kwargs["encoder_hidden_states"], kwargs.get("attention_mask")
-        q, k = (
-            attn.head_to_batch_dim(x).float()
-            for x in (attn.to_q(hidden[-n:]), attn.to_k(text[-n:]))
-        )
+        q = attn.head_to_batch_dim(attn.to_q(hidden[-n:])).float()
+        k = attn.head_to_batch_dim(attn.to_k(text[-n:])).float()
         largest = (attn.scale * q @ k.transpose(1, 2)).unflatten(0, (n, -1)).amax((1, 2, 3))  # (n,)
         cells = attention.cells_of(hidden.shape[1], *shapes.shape[-2:])
         on = F.adaptive_avg_pool2d(shapes.to(q), cells)  # (words,h,w)

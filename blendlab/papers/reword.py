@@ -13,6 +13,7 @@ import torch
 from .. import attention, prompts
 from ..edit import Edit
 from ..errors import Refused
+from ..guidance import stacked
 from ..latents import decode
 from ..options import number
 from ..twins import twin
@@ -71,7 +72,7 @@ def reword(
         parts = []
         for rows, part in request.batches(z=z):
             m, pair = len(rows), torch.cat([part.z, part.z])  # (2m,C,h,w)
-            both = replace(walk, text=_stacked(walk.text, other.text, m))
+            both = replace(walk, text=stacked(walk.text, other.text, m))
             within = _while(kept, partial(same_attention, unet, m, mapping, layers))
             pair = both.down(pair, request.noise("step", [*rows, *rows]), within)
             parts.append((*decode(pipe.vae, pair).split(m), pair[m:]))
@@ -148,10 +149,3 @@ def _alike(a, b):
 def _while(levels, context):
     """For Walk.steps: the context at these levels, nothing at others."""
     return lambda t: context() if t in levels else nullcontext()
-
-
-def _stacked(text, other, n):
-    """n rows of one prompt, then n rows of another; dicts are walked."""
-    if isinstance(text, dict):
-        return {key: _stacked(text[key], other[key], n) for key in text}
-    return torch.cat([c.expand(n, *c.shape[1:]) for c in (text, other)])
