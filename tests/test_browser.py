@@ -187,6 +187,24 @@ class Notebook:
         self.widget(number).screenshot(path=SHOTS / f"{self.app}_{name}.png")
 
 
+def test_what_fails_in_jupyterlab_is_found_where_a_cell_or_only_a_widget_fails(
+    tabs, server, tmp_path
+):
+    hidden = "import ipywidgets\nipywidgets.interact(lambda a: 1 / a, a=0);"
+    cells = ["1 + 1", hidden, "raise ValueError('the reason')", "2 + 2"]
+    for name, some in {"good": cells[:1], "bad": cells}.items():
+        nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in some])
+        nbformat.write(nb, tmp_path / f"{name}.ipynb")
+    found = {
+        name: lab.problems(tabs, server, tmp_path / f"{name}.ipynb", f"{name}.ipynb")
+        for name in ("good", "bad")
+    }
+    assert found["good"] == []
+    error, skipped, inside = found["bad"]
+    assert "the reason" in error and "did not run: 2 + 2" in skipped
+    assert "ZeroDivisionError" in inside
+
+
 MASK, SCRIBBLES, CELLS, BOXES, UPLOAD, PLAY, FILM, TABLE = range(8)  # the cells
 COVER = "painter.mask.tobytes().hex()"
 
