@@ -75,11 +75,12 @@ def run_all(page, server, path: str, seconds: float = 600):
     page.goto(
         f"{address}/{path}?reset&token={token}", wait_until="domcontentloaded", timeout=180_000
     )
-    page.wait_for_function(READY, timeout=180_000)
+    page.wait_for_function(READY, timeout=180_000, polling=200)
     page.evaluate(RUN_ALL)
-    page.wait_for_function("() => window.ended", timeout=1000 * seconds)
+    # Not at every frame, as is usual: drawing frames takes the core that the notebook needs.
+    page.wait_for_function("() => window.ended", timeout=1000 * seconds, polling=200)
     assert page.evaluate("() => window.ended") == "all"
-    page.wait_for_function(READY, timeout=60_000)
+    page.wait_for_function(READY, timeout=60_000, polling=200)
 
 
 def problems(tabs, server, path: Path, name: str) -> list[str]:
