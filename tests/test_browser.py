@@ -20,6 +20,7 @@ from PIL import Image
 ROOT = Path(__file__).parent.parent
 SHOTS = ROOT / "out" / "browser"
 
+KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 NOTEBOOK = [
     """\
 import time
@@ -92,9 +93,8 @@ def notebook(request, server, browser):
             "notebook", reason="Notebook 7 is missing: pip install 'blendlab[browser]'"
         )
     cells = [nbformat.v4.new_code_cell(source) for source in NOTEBOOK]
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(
-        nbformat.v4.new_notebook(cells=cells, metadata=kernel), server[2] / "widgets.ipynb"
+        nbformat.v4.new_notebook(cells=cells, metadata=KERNEL), server[2] / "widgets.ipynb"
     )
     page = browser.new_page(viewport={"width": 1280, "height": 1200})
     page.set_default_timeout(30_000)
@@ -185,6 +185,26 @@ class Notebook:
         SHOTS.mkdir(parents=True, exist_ok=True)
         self.box(self.widget(number))
         self.widget(number).screenshot(path=SHOTS / f"{self.app}_{name}.png")
+
+
+def test_what_fails_in_jupyterlab_is_found_where_a_cell_or_only_a_widget_fails(
+    tabs, server, tmp_path
+):
+    hidden = "import ipywidgets\nipywidgets.interact(lambda a: 1 / a, a=0);"
+    cells = ["1 + 1", hidden, "raise ValueError('the reason')", "2 + 2"]
+    for name, some in {"good": cells[:1], "bad": cells}.items():
+        nb = nbformat.v4.new_notebook(
+            cells=[nbformat.v4.new_code_cell(c) for c in some], metadata=KERNEL
+        )
+        nbformat.write(nb, tmp_path / f"{name}.ipynb")
+    found = {
+        name: lab.problems(tabs, server, tmp_path / f"{name}.ipynb", f"{name}.ipynb")
+        for name in ("good", "bad")
+    }
+    assert found["good"] == []
+    error, skipped, inside = found["bad"]
+    assert "the reason" in error and "did not run: 2 + 2" in skipped
+    assert "ZeroDivisionError" in inside
 
 
 MASK, SCRIBBLES, CELLS, BOXES, UPLOAD, PLAY, FILM, TABLE = range(8)  # the cells
