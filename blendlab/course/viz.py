@@ -175,13 +175,28 @@ def against(table: dict, x: str, y: str, rows, marked=(), title: str = "", alt: 
         axes.plot([u, u], vs, color=colour, linewidth=3, alpha=0.25, solid_capstyle="butt")
         axes.plot(u, v, "o", color=colour, markersize=6.5)
         ends.append((u, v, name, colour))
-    for u, v, name, colour in ends:
-        axes.annotate(name, (u, v), xytext=(6, 5), textcoords="offset points", color=colour,
-                      fontsize=9)  # fmt: skip
     axes.margins(x=0.18, y=0.08)
     axes.grid(color=FAINT, linewidth=0.6)
+    _name_points(figure, axes, ends)
     said = "; ".join(f"{name}: {u:.3g} and {v:.3g}" for u, v, name, _ in ends)
     return _drawn(figure, alt or f"{names[0]} and {names[1]}: {said}")
+
+
+def _name_points(figure, axes, ends):
+    """Write each point's name beside it, where no other name stands yet."""
+    figure.draw_without_rendering()  # so that data have places
+    taken = []
+    for u, v, name, colour in ends:
+        x, y = axes.transData.transform((u, v))
+        wide = 6.6 * len(name)
+        spots = [(7, 6), (7, -17), (-7 - wide, 6), (-7 - wide, -17), (7, 22), (7, -33)]
+        free = [(dx, dy) for dx, dy in spots
+                if all(abs(x + dx - a) > max(wide, w) or abs(y + dy - b) > 13
+                       for a, b, w in taken)]  # fmt: skip
+        dx, dy = (free or spots)[0]
+        taken.append((x + dx, y + dy, wide))
+        at = (0.72 * dx, 0.72 * dy)  # points of 1/72 inch, at 100 pixels an inch
+        axes.annotate(name, (u, v), xytext=at, textcoords="offset points", color=colour, fontsize=9)
 
 
 def _percent(interval, column):

@@ -28,13 +28,12 @@ from ..networks import load as networks
 from ..noise import Noise
 from ..papers.blended import blended
 from ..papers.blended_latent import FALLBACK, PRESETS, blended_latent
-from ..papers.clip_guidance import Guiding, clip_distance
 from ..papers.clip_guided import clip_guided
 from ..papers.decoder import reconstruct
 from ..papers.exemplar import exemplar
 from ..papers.paint_by_word import paint_by_word
 from ..papers.repaint import repaint
-from ..rank import read
+from ..rank import fit, look, read
 from ..warps import warp
 from .exemplars import frame
 
@@ -188,7 +187,7 @@ def _paint_by_word(ask, pipe, clip, **how):
 
 
 @method("tinyworld-clip", name="clip_alone")
-def _clip_alone(ask, clip, steps=60):
+def _clip_alone(ask, clip, steps=40):
     """No diffusion: from the source and a little noise, pixels go where CLIP's distance falls."""
     text, noise = read(clip, [ask.prompt]), Noise(ask.seed, ask.n, "initial")(ask.image.shape[1:])
     mask, source = ask.mask.to(text.device), ask.image.to(text.device)
@@ -196,8 +195,8 @@ def _clip_alone(ask, clip, steps=60):
         x = (source + 0.1 * noise.to(text.device)).clamp(-1, 1).requires_grad_()
         adam = torch.optim.Adam([x], lr=0.05)
         for _ in range(steps):
-            far = clip_distance(x, text, mask, clip, Guiding()).sum()
-            (x.grad,) = torch.autograd.grad(far, x)
+            seen = look(clip, fit(clip, (x + 1) / 2 * mask))  # as `rank` shows it
+            (x.grad,) = torch.autograd.grad(-(seen * text).sum(), x)
             adam.step()
             x.data.clamp_(-1, 1)
     return blend(mask, edit=x.detach(), keep=source)
