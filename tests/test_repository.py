@@ -108,7 +108,7 @@ def imports(path: Path) -> set[str]:
 # -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("extra", ["lab", "test", "site"])
+@pytest.mark.parametrize("extra", ["lab", "test", "site", "lectures"])
 def test_dependencies_have_floors_and_no_upper_bounds(extra):
     for requirement in requirements(extra):
         assert [spec.operator for spec in requirement.specifier] == [">="], requirement
@@ -160,9 +160,9 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
     }  # the last two: in the kernel
     packages = {canonicalize_name(MODULES.get(name, name)) for name in imported}
     declared = {canonicalize_name(one.name) for one in requirements()}
-    lab = {
-        canonicalize_name(one.name) for one in requirements("lab")
-    }  # only runner.py runs notebooks
+    lab = {  # only runner.py runs notebooks, and slides.py shows them
+        canonicalize_name(one.name) for one in requirements("lab", "lectures")
+    }
     assert packages - lab <= declared, f"declare {packages - lab - declared} in pyproject.toml"
     assert declared <= packages | UNSEEN, f"nothing imports {declared - packages - UNSEEN}"
 
