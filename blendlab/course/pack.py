@@ -125,9 +125,18 @@ def solved(nb, twin, path: Path):
             continue
         for name, stub in functions(cell.source).items():
             if "raise NotImplementedError" in stub and name in answers:
-                cell.source = cell.source.replace(stub, answers[name])
+                cell.source = cell.source.replace(stub, with_helpers(answers[name], answers))
         cell.outputs, cell.execution_count = [], None
     return nb
+
+
+def with_helpers(answer: str, others: dict[str, str]) -> str:
+    """A function, after those of the solutions that it calls."""
+    nodes = list(ast.walk(ast.parse(answer)))
+    called = {node.id for node in nodes if isinstance(node, ast.Name)}
+    called -= {node.arg for node in nodes if isinstance(node, ast.arg)}
+    helpers = [others[name] for name in others if name in called and others[name] != answer]
+    return "\n\n\n".join([*helpers, answer])
 
 
 def functions(code: str) -> dict[str, str]:
