@@ -1,4 +1,4 @@
-"""The command line: blendlab edit | rank | world | train | results | leaderboard | doctor.
+"""The command line: blendlab edit | rank | world | train | results | leaderboard | course | doctor.
 
 No paper. Read next: papers/blended_latent.py, which `edit` calls.
 """
@@ -17,6 +17,8 @@ from .errors import Refused
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Blended diffusion, from the shell."
 )
+course = typer.Typer(no_args_is_help=True, help="What a lecturer needs of the notebooks.")
+app.add_typer(course, name="course")
 
 # What `edit --method` takes, each a function of this name in papers/, and its usual model. Models
 # of pixels are guided by a CLIP, which those methods take as their second argument.
@@ -313,6 +315,29 @@ def leaderboard(
     print(results.table(table))
     for reason in refused:
         print(f"Refused: {reason}")
+
+
+@course.command()
+def pack(
+    names: Annotated[
+        list[Path] | None, typer.Argument(help="Notebooks; without names, all.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write.")] = Path(
+        "out/pack"
+    ),
+):
+    """Write of each notebook the students' version with points, the solved one, and slides.
+
+    Example: blendlab course pack notebooks/03_latent_blending.ipynb --out lecture
+    """
+    from .course import pack, runner
+
+    found = [path for path in names or runner.notebooks() if path.parent.name != "solutions"]
+    if not found:
+        raise Refused("there is no notebook here: run this in the top folder of the clone")
+    for sentence in pack.pack(found, out):
+        print(sentence)
+    print(f"{len(found)} notebooks: {out}")
 
 
 @app.command()

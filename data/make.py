@@ -25,7 +25,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import blendlab as bl
-from blendlab import cards, latents, prompts, world
+from blendlab import cards, world
 from blendlab.course import page
 from blendlab.measuring import exemplars, index, precision, results, tables
 
@@ -79,7 +79,7 @@ def scenes():
 
 
 def pictures():
-    """pictures/: what the README and notebook 00 open with. First results of seed 0, not chosen."""
+    """pictures/edits.png, with which the README opens: first results of seed 0, not chosen."""
     pipe = bl.load("tinyworld")
     (HERE / "pictures").mkdir(exist_ok=True)
     prompts = {
@@ -94,49 +94,6 @@ def pictures():
     bl.viz.show([*above, *below], [""] * len(said) + said, columns=len(said)).save(
         HERE / "pictures/edits.png"
     )
-
-    image, mask = bl.data("scenes/meadow.png"), bl.data("masks/meadow.png")
-    words = ["a red mushroom", "a blue house", "an orange cat", "a yellow flower"]
-    made = [bl.blended_latent(pipe, image, mask, prompt, seed=0).images[0] for prompt in words]
-    sheet = bl.viz.show([bl.viz.overlay(image, mask), *made], ["scene and mask", *words])
-    sheet.save(HERE / "pictures/00_start_here.png")
-    growing(pipe).save(HERE / "pictures/03_latent_blending.png")
-
-
-def growing(pipe):
-    """The scene of notebook 03, four of the estimates on the way to its edit, and the edit: seed
-    0.
-    """
-    house = dict(kind="house", colour="orange", x=0.28, y=0.5, size=0.24)
-    size = cards.card(pipe)["size"]
-    image = world.render(world.scene("stone", "sunset", [house], seed=9, horizon=0.52), size).image
-    mask, prompt = bl.masks.from_box((0.5, 0.5, 0.99, 0.95), (size, size)), "a blue bus"
-    how, schedule = (
-        cards.settings(pipe, "blended_latent"),
-        bl.Schedule.from_scheduler(pipe.scheduler),
-    )
-    timesteps = schedule.timesteps(how["steps"], how["skip"])
-    source = latents.encode(pipe.vae, image)
-    small = bl.masks.to_latent(mask, source.shape[-2:])
-    draw = {name: bl.Noise(0, 1, name) for name in ("initial", "step", "background")}
-    shape = source.shape[1:]
-
-    text, null = prompts.encode(pipe, [prompt])
-    denoise = bl.cfg(
-        bl.denoiser(pipe.unet, schedule, pipe.scheduler.config.prediction_type),
-        text,
-        null,
-        how["w"],
-    )
-    z, film = schedule.add_noise(source, timesteps[0], draw["initial"](shape)), []
-    for step in bl.sample(denoise, z, schedule, timesteps, how["eta"], lambda: draw["step"](shape)):
-        behind = schedule.add_noise(source, step.t_next, draw["background"](shape))
-        step.x = bl.blend(small, edit=step.x, keep=behind)
-        film.append(step.x0_hat)
-    shown = [film[round(i * (len(film) - 1) / 5)] for i in range(1, 5)]
-    pictures = [latents.decode(pipe.vae, z) for z in (*shown, step.x)]
-    titles = ["picture and mask", "the estimate grows", "", "", "", prompt]
-    return bl.viz.show([bl.viz.overlay(image, mask), *pictures], titles)
 
 
 def thirty():
@@ -156,25 +113,11 @@ def thirty():
     )
 
 
-# notebook: the heading, and which picture below it
-COVERS = {
-    "01_clip_guidance": ("It works", 0),
-    "02_per_step_blending": ("It works", 0),
-    "04_decoder_tuning": ("The cheap ways", 0),
-    "05_mask_shrinking": ("Thicker and thicker", 0),
-    "06_exemplar_inpainting": ("Look", -1),
-    "07_noise_editing": ("By hand", -2),
-    "08_measuring_edits": ("It works", 0),
-}
-
-
 def covers():
-    """pictures/ of the notebooks that open with one of their own, once they were executed."""
-    for name in [name for name in COVERS if (HERE.parent / f"notebooks/{name}.ipynb").is_file()]:
-        heading, i = COVERS[name]
-        nb = nbformat.read(HERE.parent / f"notebooks/{name}.ipynb", as_version=4)
-        picture = dict(page.pictures(nb))[heading][i]
-        (HERE / f"pictures/{name}.png").write_bytes(base64.b64decode(picture.split(",", 1)[1]))
+    """pictures/ that notebooks open with: the first one that each of them makes, as it was saved."""
+    for path in sorted((HERE.parent / "notebooks").glob("*.ipynb")):
+        _, (first, *_) = page.pictures(nbformat.read(path, as_version=4))[0]
+        (HERE / f"pictures/{path.stem}.png").write_bytes(base64.b64decode(first.split(",", 1)[1]))
 
 
 # figure: table, its row and columns, what is aimed at

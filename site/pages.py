@@ -48,7 +48,8 @@ def write(source: Path, modules: Path):
 
     for path in sorted((ROOT / "notebooks").glob("**/*.ipynb")):
         notebook(path, source / path.relative_to(ROOT))
-    shutil.copy(ROOT / "notebooks" / "paper_and_code.md", source / "notebooks")
+    for name in ("paper_and_code.md", "for_lecturers.md"):
+        shutil.copy(ROOT / "notebooks" / name, source / "notebooks")
     for name, text in {"lessons": lessons(), "times": times()}.items():
         page = source / f"{name}.md"
         page.write_text(page.read_text().replace("<!-- made -->", text), encoding="utf-8")

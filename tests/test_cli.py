@@ -53,6 +53,16 @@ def test_the_help_of_every_command_has_an_example(run, command):
     assert code == 0 and f"Example: blendlab {command}" in out
 
 
+def test_the_lecturers_command_has_an_example_and_refuses_where_no_notebooks_are(
+    run, tmp_path, monkeypatch
+):
+    assert "Example: blendlab course pack" in run("course", "pack", "--help")[1]
+    monkeypatch.chdir(tmp_path)
+    code, _, complained = run("course", "pack")
+    assert code == 2 and "run this in the top folder of the clone" in complained
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_commands_are_these(run):
     assert [command.callback.__name__ for command in cli.app.registered_commands] == COMMANDS
     assert run()[1].count("\n") > len(COMMANDS)

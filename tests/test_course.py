@@ -90,6 +90,8 @@ def test_a_tidy_notebook_shows_pictures_where_widgets_were(executed):
         assert picture.convert("RGB").getpixel((0, 0)) == (0, 0, 255)
     assert output["metadata"]["image/png"]["alt"] == "A blue square"
     assert nb.cells[4].outputs[0]["text"] == "done\n"
+    said = [nb.cells[i].outputs[0].metadata["image/png"]["alt"] for i in (1, 3)]
+    assert said == ["A figure of the section A title", "A figure of the section Widget"]
 
 
 def test_outputs_are_stale_when_code_changed_and_fresh_when_text_did(executed):

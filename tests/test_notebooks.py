@@ -2,6 +2,7 @@
 machine.
 """
 
+import base64
 import os
 import re
 from pathlib import Path
@@ -173,10 +174,24 @@ def test_the_method_of_a_lesson_is_the_students_and_its_hints_are_folded(path):
     assert before.count("<summary>Hint") >= 2 and before.count("</details>") >= 2
 
 
-@every_lesson
-def test_each_picture_of_a_lesson_says_what_it_shows(path):
+@every_notebook
+def test_each_picture_says_what_it_shows(path):
     outputs = [output for cell in runner.code(read(path)) for output in cell.outputs]
-    shown = [output for output in outputs if "image/png" in output.get("data", {})]
-    widgets = [output for output in shown if output.output_type == "display_data"]
-    for output in shown:
-        assert output in widgets or output.metadata["image/png"]["alt"]
+    for output in outputs:
+        if "image/png" in output.get("data", {}):
+            assert output.metadata["image/png"]["alt"]
+
+
+@every_lesson
+def test_a_lesson_opens_with_the_first_picture_that_it_makes(path):
+    saved = path.parent.parent / "data" / "pictures" / f"{path.stem}.png"
+    first = page.pictures(read(path))[0][1][0].split(",", 1)[1]
+    assert saved.read_bytes() == base64.b64decode(first), "run: python data/make.py covers"
+    assert f"](../data/pictures/{path.stem}.png)" in read(path).cells[0].source
+
+
+@every_notebook
+def test_no_cell_shows_a_bare_verdict(path):
+    for cell in runner.code(read(path)):
+        ends = cell.source.splitlines()[-1].startswith("exercises.")
+        assert not (ends and [out for out in cell.outputs if out.output_type == "execute_result"])

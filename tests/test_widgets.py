@@ -416,6 +416,17 @@ def test_pictures_of_every_kind_tables_and_texts_are_shown():
     assert shown(Table()) == "<b>7</b>" and shown("a < b") == "<p>a &lt; b</p>"
 
 
+def test_a_result_says_which_values_made_it():
+    def play(words, w, mask):
+        return PHOTO
+
+    given = {"words": ipywidgets.Text("a cat"), "w": ipywidgets.FloatSlider(4.0)}
+    given["mask"] = widgets.MaskPainter(PHOTO)
+    made = widgets.panel(play, given, label="Edit")
+    assert made._viewer.label == "Edit: words a cat, w 4"
+    assert widgets.panel(lambda: PHOTO, {})._viewer.label == "Result"
+
+
 def test_controls_are_named_and_run_once_for_a_drag():
     given = controls() | {
         "words": ipywidgets.Text("x"),

@@ -23,7 +23,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .page import page, place, plain
+from .page import headings, page, place, plain
 
 REPOSITORY, RELEASE = (
     "blendlab/blendlab",
@@ -182,6 +182,7 @@ def tidy(nb):
     if sum(len(data["image/png"]) for data in shown) > LARGEST:
         for data in shown:
             data["image/png"] = squeezed(data["image/png"], colours=256)
+    tell(nb)
     nb.metadata.clear()
     nb.metadata.update(
         kernelspec={"name": "python3", "display_name": "Python 3", "language": "python"},
@@ -189,6 +190,17 @@ def tidy(nb):
         blendlab={"code": code_hash(nb)},
     )
     return nb
+
+
+def tell(nb) -> None:
+    """Give each picture that has no alternative text the name of its section as one."""
+    heading = ""
+    for cell in nb.cells:
+        heading = ([heading] + headings(cell.source) * (cell.cell_type == "markdown"))[-1]
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                about = output.metadata.setdefault("image/png", {})
+                about["alt"] = about.get("alt") or f"A figure of the section {heading}"
 
 
 def settled(output, state) -> list:

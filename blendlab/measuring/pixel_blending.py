@@ -263,9 +263,10 @@ def samplers(n, model, clip, judge):
 @measured(48, *PIXELS)
 def joins(n, model, clip, judge):
     """How an edit and its source become one picture: edits of algorithm 1 (lambda 1000) joined at
-    the end, against blending at every step. The seam measure is 1 where the border of the mask is
-    like what is around it; the source and the truth say what that is worth here. A background of 80
-    dB is the source's, bit for bit.
+    the end, against blending at every step. Border: how visible the mask's border is, against the
+    untouched source, which is 1. Seam: the same against the picture's own surroundings, 1 where
+    nothing is seen. The source and the truth say what both are worth here. A background of 80 dB is
+    the source's, bit for bit.
     """
     rows, figure = (
         {label: [] for label in (*JOINS, "blended at every step", "the truth", "the source")},
@@ -282,6 +283,7 @@ def joins(n, model, clip, judge):
         for label, images in zip(rows, [*made.values(), tasks.truth, tasks.image], strict=True):
             error = metrics.rms((images - tasks.truth) / 2, tasks.mask)
             seen = {
+                "border (1 is none)": metrics.border(images, tasks.image, tasks.mask),
                 "seam (1 is none)": metrics.seam(images, tasks.mask),
                 "error to the truth (share of range)": error,
             }

@@ -40,7 +40,8 @@ class Panel(widgets.VBox):
     """`panel(function, controls)` makes one. Controls are widgets with a `value`, by name.
 
     before: a picture to swipe from, or the name of the control that holds it. label: what a screen
-    reader calls the result. setup: Python that the function needs before it, for `code`.
+    reader calls the result; the values that made it follow. setup: Python that the function needs
+    before it, for `code`.
     auto: run at every change, not only on Run. start: run once now.
 
     result, frames, values: of the latest run that came to its end, which is the one that is shown.
@@ -54,7 +55,7 @@ class Panel(widgets.VBox):
         self.result = self.values = self.error = None
         self.frames, self._latest, self._threads = [], None, []
         self._before, self._auto = before, auto
-        self._viewer = Viewer(label=label)
+        self._label, self._viewer = label, Viewer(label=label)
         self._stop = _button("Stop", self.stop)
         self._buttons = [_button("Run", self.start), self._stop, _button("Save", self._press_save)]
         row = widgets.HBox(self._buttons).add_class("bl-buttons")
@@ -157,6 +158,7 @@ class Panel(widgets.VBox):
             )
         self.result, self.values, self.frames, self._seen = value, values, frames, seen
         with self._viewer.hold_sync():
+            self._viewer.label = _said(self._label, values)
             self._viewer.film = (
                 [encoded(frame, film=True) for frame in frames] if is_picture else []
             )
@@ -259,6 +261,13 @@ def _seen(value):
     raise TypeError(
         f"the result is a {type(value).__name__}: return a picture, a list of pictures or a text"
     )
+
+
+def _said(label, values):
+    """The label, and the values that words can tell: no masks and pictures."""
+    told = [f"{name} {one:g}" if isinstance(one, float) else f"{name} {one}"
+            for name, one in values.items() if isinstance(one, (str, int, float))]  # fmt: skip
+    return f"{label}: {', '.join(told)}" if told else label
 
 
 def _sentence(error):

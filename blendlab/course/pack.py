@@ -1,0 +1,188 @@
+"""What a lecturer gets of a notebook: the students' version with points, the solved one, slides.
+
+`blendlab course pack` writes them from the notebooks as they were saved; nothing is executed.
+Points are in the cells' metadata, as nbgrader reads it. Goals, minutes and questions are in
+notebooks/for_lecturers.md. No paper. Next: slides.py, and exercises/grading.py, which gives points.
+"""
+
+import ast
+import base64
+import re
+import shutil
+from copy import deepcopy
+from pathlib import Path
+
+from ..errors import Refused
+from . import slides
+from .exercises import grading
+from .page import place
+from .runner import RELEASE, REPOSITORY
+
+BADGE = re.compile(r"\[!\[Open In Colab\][^\n]*\n+")
+FOLDED = re.compile(r"<details><summary>([^<]*)</summary>\n*(.*?)\n*</details>\n?", re.S)
+CHECKED = re.compile(r"\bexercises\.(check_\w+)\((\w+)\)")
+WRITTEN = re.compile(r"exercises\.attempt\((\w+), ")
+CONFIG = """c = get_config()
+c.CourseDirectory.course_id = "blendlab"
+# The students' notebooks hold no solutions, so none are to be taken out.
+c.CourseDirectory.source_directory = "student"
+c.GenerateAssignment.preprocessors = [
+    "nbgrader.preprocessors." + name
+    for name in ("LockCells", "ClearOutput", "CheckCellMetadata", "ComputeChecksums", "SaveCells")
+]
+c.Execute.timeout = 600  # seconds a cell
+"""
+
+
+def pack(paths: list[Path], out: Path) -> list[str]:
+    """Write the pack of these notebooks to a folder; what could not be made, and why."""
+    import nbformat
+
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "nbgrader_config.py").write_text(CONFIG)
+    missing = []
+    for path in paths:
+        nb, twin = (
+            nbformat.read(file, as_version=4) if file.exists() else None
+            for file in (path, path.parent / "solutions" / path.name)
+        )
+        page = path.parent / "for_lecturers.md"
+        if page.exists():
+            shutil.copy(page, out)
+        done = solved(nb, twin, path)
+        for made, file in (
+            (student(nb, path), out / "student" / path.stem / path.name),
+            (done, out / "solved" / path.name),
+        ):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            nbformat.write(made, file)
+        notes = slides.notes(page.read_text("utf-8"), path.stem) if page.exists() else {}
+        missing += slides.write(done, notes, out / "slides" / f"{path.stem}.html")
+    return list(dict.fromkeys(missing))
+
+
+def student(nb, path: Path):
+    """The notebook without outputs, answers and the hints that are nearly the code, with points."""
+    nb = plain(nb, path, others="../{0}/{0}.ipynb")
+    cells = []
+    for cell in nb.cells:
+        if cell.cell_type == "markdown":
+            cell.source = FOLDED.sub(open_to_students, cell.source)
+            cell.source = re.sub(r"Solutions: `solutions/[^\n]*\n+", "", cell.source).strip()
+        else:
+            cell.outputs, cell.execution_count = [], None
+        graded = graded_cells(cell) if cell.cell_type == "code" else []
+        if graded:
+            cell.metadata["nbgrader"] = marks(f"answer-{len(cells)}", solution=True)
+        cells += [cell, *graded]
+    nb.cells = cells
+    return nb
+
+
+def open_to_students(found) -> str:
+    summary = found[1]
+    return "" if summary.startswith("Answer") or "nearly the code" in summary else found[0]
+
+
+def graded_cells(cell) -> list:
+    """Cells that give the points for what a cell asks the student to write."""
+    import nbformat
+
+    asked = [(f"exercises.points(exercises.{check}, {mine})", f"{check}-{mine}", grading.CHECKED)
+             for check, mine in CHECKED.findall(cell.source)]  # fmt: skip
+    for mine in WRITTEN.findall(cell.source):
+        check = grading.CHECKERS[mine].__name__
+        call = f"exercises.points(exercises.{check}, {mine})"
+        asked.append((call, f"{check}-{mine}", grading.CHECKED))
+        if mine in grading.GOALS:
+            asked.append((f"exercises.goal({mine})", f"goal-{mine}", grading.MEASURED))
+    made = []
+    for call, name, worth in asked:
+        made.append(nbformat.v4.new_code_cell(call))
+        made[-1].metadata["nbgrader"] = marks(name, grade=True, locked=True, points=worth)
+    return made
+
+
+def marks(grade_id, grade=False, solution=False, locked=False, points=None) -> dict:
+    """What nbgrader wants to know of a cell."""
+    told = dict(grade_id=grade_id, grade=grade, solution=solution, locked=locked, task=False)
+    told |= {"points": points} if grade else {}
+    return told | {"schema_version": 3, "cell_type": "code"}
+
+
+def solved(nb, twin, path: Path):
+    """The notebook with the functions of its solutions in place of those still to write.
+
+    Outputs stay, as they were made with the package's version of the same; cells that have changed
+    lose theirs.
+    """
+    nb = plain(nb, path, others="{0}.ipynb")
+    answers = {}
+    for cell in twin.cells if twin else []:
+        answers |= functions(cell.source) if cell.cell_type == "code" else {}
+    for cell in nb.cells:
+        if cell.cell_type != "code" or "raise NotImplementedError" not in cell.source:
+            continue
+        for name, stub in functions(cell.source).items():
+            if "raise NotImplementedError" in stub and name in answers:
+                cell.source = cell.source.replace(stub, with_helpers(answers[name], answers))
+        cell.outputs, cell.execution_count = [], None
+    return nb
+
+
+def with_helpers(answer: str, others: dict[str, str]) -> str:
+    """A function, after those of the solutions that it calls."""
+    nodes = list(ast.walk(ast.parse(answer)))
+    called = {node.id for node in nodes if isinstance(node, ast.Name)}
+    called -= {node.arg for node in nodes if isinstance(node, ast.arg)}
+    helpers = [others[name] for name in others if name in called and others[name] != answer]
+    return "\n\n\n".join([*helpers, answer])
+
+
+def functions(code: str) -> dict[str, str]:
+    """The source of each function of a cell, by name."""
+    code = re.sub(r"(?m)^(\s*)%", r"\1# %", code)  # a magic command is no Python
+    tree = ast.parse(code).body
+    found = [node for node in tree if isinstance(node, ast.FunctionDef)]
+    return {node.name: ast.get_source_segment(code, node) or "" for node in found}
+
+
+def plain(nb, path: Path, others: str):
+    """A copy that stands alone: its pictures inside, links to where they lead from elsewhere.
+
+    others: where the other notebooks lie, with {0} for a name.
+    """
+    nb = deepcopy(nb)
+    nb.metadata.pop("blendlab", None)  # the hash of code that is no longer this
+    for cell in nb.cells:
+        if cell.cell_type == "markdown":
+            cell.source = BADGE.sub("", cell.source)
+            for name in re.findall(r"!\[[^\]]*\]\(([^):]*)\)", cell.source):
+                attach(cell, name, path.parent / name)
+            cell.source = re.sub(
+                r"\]\(((?!attachment)[^):#]+)\)",
+                lambda found: f"]({leads(found[1], path, others)})",
+                cell.source,
+            )
+    return nb
+
+
+def attach(cell, name: str, file: Path):
+    """Put a picture of the repository into the cell that shows it."""
+    if not file.is_file():
+        raise Refused(f"{file} is missing: run this in the top folder of the clone")
+    data = base64.b64encode(file.read_bytes()).decode()
+    cell.setdefault("attachments", {})[file.name] = {"image/png": data}
+    cell.source = cell.source.replace(f"]({name})", f"](attachment:{file.name})")
+
+
+def leads(link: str, path: Path, others: str) -> str:
+    """Where a link to a file of the repository leads: another notebook of the pack, or the web."""
+    file = Path(link)
+    if file.suffix == ".ipynb" and file.parent == Path("."):
+        return others.format(file.stem)
+    here = Path(place(path)).parent / link
+    parts: list[str] = []
+    for part in here.parts:
+        parts = parts[:-1] if part == ".." else [*parts, part]
+    return f"https://github.com/{REPOSITORY}/blob/{RELEASE}/{'/'.join(parts)}"

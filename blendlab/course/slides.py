@@ -1,0 +1,216 @@
+"""Slides of a notebook: reveal.js in one file, and a PDF of it, with a lecturer's notes.
+
+The text of a notebook is cut into slides; of its code only what is to be written is shown, of the
+rest the pictures. A cell with the tag `skip` is left out, one with `code` shows its code. Equations
+are MathML, and reveal.js travels inside, so a lecture needs no network. No paper. Next: pack.py.
+"""
+
+import os
+import re
+import shutil
+from copy import deepcopy
+from importlib.util import find_spec
+from pathlib import Path
+
+WORDS = 110  # of a slide
+ANSWER = re.compile(r"<details><summary>Answer</summary>\n*(.*?)\n*</details>\n?", re.S)
+HINTS = re.compile(r"<details>.*?</details>\n?|Solutions: `solutions/[^\n]*\n+", re.S)
+MATH = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+?)\$", re.S)
+LEAD = re.compile(r"(?m)^\*\*(?!Predict)([A-Z][^*]+?)[.:]?\*\*")  # what a paragraph is about
+SKIPPED = ("Play",)  # sections that are for the keyboard
+
+TEMPLATE = """{%- extends 'index.html.j2' -%}
+{%- block html_head_js -%}{%- endblock -%}
+{%- block html_head_js_mathjax -%}{%- endblock -%}
+{%- block html_head_css -%}<style>
+.reveal .slides { text-align: left }
+.reveal h1, .reveal h2, .reveal h3 { text-transform: none !important; margin: 0 0 .5em !important }
+.reveal h1, .reveal h2, .reveal h3 { font-size: 1.3em !important }
+.reveal img { width: 100%; max-height: 560px; object-fit: contain; object-position: left }
+.reveal .jp-InputPrompt, .reveal .jp-OutputPrompt { display: none }
+.reveal table { font-size: .8em }
+</style>{%- endblock -%}
+{%- block footer_js -%}<script>
+Reveal.initialize({ controls: true, progress: true, hash: true, slideNumber: "c/t", width: 1100,
+  height: 760, transition: "none", plugins: [RevealNotes], pdfMaxPagesPerSlide: 1 });
+</script>{%- endblock -%}"""
+
+
+def write(nb, notes: dict[str, str], file: Path) -> list[str]:
+    """Write the slides and their PDF; what is missing for them, in sentences."""
+    reveal = find_spec("sphinx_revealjs")
+    needed = {"nbconvert": find_spec("nbconvert"), "latex2mathml": find_spec("latex2mathml")}
+    absent = [name for name, there in (needed | {"sphinx-revealjs": reveal}).items() if not there]
+    if absent:
+        return [f"No slides: {', '.join(absent)} is missing; pip install 'blendlab[lectures]'."]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(html(shown(nb, notes), Path(reveal.origin).parent), encoding="utf-8")
+    return printed(file)
+
+
+def html(nb, revealjs: Path) -> str:
+    """One page with everything inside."""
+    from nbconvert import SlidesExporter
+    from traitlets.config import Config
+
+    nb, formulas = deepcopy(nb), []
+    for cell in nb.cells:
+        if cell.cell_type == "markdown":
+            cell.source = MATH.sub(lambda found: held(found, formulas), cell.source)
+    hide = Config(TagRemovePreprocessor={"enabled": True, "remove_input_tags": {"shown"}})
+    look = dict(raw_template=TEMPLATE, embed_images=True, reveal_theme="white")
+    exporter = SlidesExporter(config=hide, **look)
+    body, _ = exporter.from_notebook_node(nb)
+    body = re.sub("\ue000(\\d+)\ue001", lambda found: formulas[int(found[1])], body)
+    dist = revealjs / "_static" / "revealjs"
+    for name in ("dist/reveal.css", "dist/theme/white.css"):
+        style = (dist / name).read_text("utf-8")
+        style = re.sub(r"@import url\([^)]*\);?", "", style)
+        body = re.sub(
+            rf'<link [^>]*href="[^"]*{name}"[^>]*>',
+            lambda _, style=style: f"<style>{style}</style>",
+            body,
+        )
+    inline = ""
+    for name in ("dist/reveal.js", "plugin/notes/notes.js"):
+        script = (dist / name).read_text("utf-8").replace("</script", "<\\/script")
+        inline += f"<script>{script}</script>"
+    return body.replace("<script>\nReveal.init", f"{inline}<script>\nReveal.init")
+
+
+def held(found, formulas: list[str]) -> str:
+    """A sign that stands for an equation, which Markdown must not read."""
+    from latex2mathml.converter import convert
+
+    kind = "block" if found[1] else "inline"
+    formulas.append(convert(" ".join((found[1] or found[2]).split()), display=kind))
+    return f"\ue000{len(formulas) - 1}\ue001"
+
+
+def printed(file: Path) -> list[str]:
+    """Print slides to a PDF with Chromium."""
+    chromium = (
+        os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    )
+    if not (find_spec("playwright") and chromium):
+        return ["No PDF: it needs playwright (pip install playwright) and Chromium."]
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto(f"{file.resolve().as_uri()}?print-pdf")
+        page.wait_for_selector(".pdf-page")
+        page.pdf(path=file.with_suffix(".pdf"), prefer_css_page_size=True, print_background=True)
+        browser.close()
+    return []
+
+
+# What is on a slide
+
+
+def shown(nb, notes: dict[str, str]):
+    """The notebook as slides: its cells cut, in order, with notes; notes: {section: text}."""
+    cells: list = []
+    section, lead = "", ""
+    for cell in nb.cells:
+        tags = cell.metadata.get("tags", [])
+        if cell.cell_type == "markdown":
+            for title, text in parts(cell.source):
+                section, lead = (title, title) if title else (section, lead)
+                made = [] if section in SKIPPED or "skip" in tags else told(title, lead, text)
+                for one in made:
+                    one["attachments"] = cell.get("attachments", {})
+                cells += made
+                if title in notes:
+                    cells.append(slide("notes", notes[title]))
+            lead = ([lead] + LEAD.findall(cell.source))[-1]
+        elif section not in SKIPPED and "skip" not in tags:
+            cells += drawn(cell, lead, "code" in tags)
+    made = deepcopy(nb)
+    made.cells = cells
+    return made
+
+
+def parts(text: str) -> list[tuple[str, str]]:
+    """(title, text) of each section of a cell; text before the first heading has no title."""
+    pieces = re.split(r"(?m)^#+ (.*)$", text)
+    found = [("", pieces[0]), *zip(pieces[1::2], pieces[2::2], strict=True)]
+    return [(title, body) for title, body in found if title or body.strip()]
+
+
+def told(title: str, lead: str, text: str) -> list:
+    """Slides of a section's text; the answers to its questions are notes."""
+    answers = ANSWER.findall(text)
+    text = re.sub(r":\n\n", ":\n\v\n", HINTS.sub("", ANSWER.sub("", text)))
+    blocks = text.split("\n\n")  # what ends with a colon stays with what follows
+    blocks = [block.strip() for block in blocks if block.strip()]
+    pages, room = [[]], WORDS
+    for block in blocks:
+        words = weight(block)
+        if pages[-1] and words > room:
+            pages.append([])
+            room = WORDS
+        pages[-1].append(block)
+        room -= words
+    cells = []
+    for k, page in enumerate(pages):
+        first = title and k == 0
+        head = f"## {title}" if first else f"### {title or lead}"
+        text = "\n\n".join([head, *page]).replace("\v", "")
+        cells.append(slide("slide" if first else "subslide", text))
+    return cells + [slide("notes", f"*Answer.* {answer}") for answer in answers]
+
+
+def weight(block: str) -> int:
+    """How many words a block takes the room of."""
+    if block.startswith("|"):
+        return 13 * (len(block.splitlines()) - 2)
+    return 25 if block.startswith("$$") else 20 if block.startswith("![") else len(block.split())
+
+
+def drawn(cell, lead: str, code: bool) -> list:
+    """A slide of a cell's pictures, or of its code where that is to be written or asked for."""
+    import nbformat
+
+    outputs = [o for o in cell.outputs if o.output_type != "stream" and not plain(o)]
+    outputs = outputs or [o for o in cell.outputs if o.get("name") == "stdout" and short(o)]
+    code = code or "exercises.attempt(" in cell.source
+    if "import blendlab as bl\n" in cell.source or not (code or outputs):
+        return []
+    made = nbformat.v4.new_code_cell(cell.source, outputs=outputs)
+    made.metadata["tags"] = [] if code else ["shown"]
+    title = f"### {lead}: one solution" if code else f"### {lead}"
+    return [slide("subslide", title), made]
+
+
+def plain(output) -> bool:
+    kinds = output.get("data", {})
+    return not any(kind.startswith("image/") or kind == "text/html" for kind in kinds)
+
+
+def short(output) -> bool:
+    return len(output.text.splitlines()) <= 12
+
+
+def slide(kind: str, text: str):
+    import nbformat
+
+    cell = nbformat.v4.new_markdown_cell(text)
+    cell.metadata["slideshow"] = {"slide_type": kind}
+    return cell
+
+
+# What the page for lecturers says
+
+
+def notes(page: str, name: str) -> dict[str, str]:
+    """{section: what to say} of a notebook, out of the tables of for_lecturers.md."""
+    number = name[:2]
+    about = re.split(r"(?m)^## ", page)
+    rows: list[list[str]] = []
+    for part in about:
+        if part.startswith(number):
+            lines = [line for line in part.splitlines() if line.startswith("| ")]
+            rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[1:]]
+    return {row[0]: f"Minutes: {row[1]}. {row[2]}" for row in rows if len(row) == 3}
