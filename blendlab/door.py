@@ -11,6 +11,7 @@ Edit together.
 Bad input gets a sentence before any network runs. No paper. Next: papers/blended_latent.py.
 """
 
+import math
 import warnings
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -151,12 +152,7 @@ def placed(pipe, image, mask, prompt, device, n, seed, batch, first, unet=None, 
     mask = (grey > 0).float()
     prompt = prompts.listed(prompt)
     one_or_n(n, {"image": len(image), "mask": len(mask), "prompt": len(prompt)})
-    gigabytes = n * image[0].numel() * 4 / 1e9
-    if gigabytes > LARGEST:
-        raise Refused(
-            f"n is {n}: its pictures alone take {gigabytes:.0f} GB: make fewer, then go on with "
-            f"first={n // 2}"
-        )
+    _fits(n, image.shape[-2:])
     shape = tuple(image.shape[1:])
     if pipe is not None:
         shape = (pipe.vae.config.latent_channels, *(side // factor for side in shape[-2:]))
@@ -188,6 +184,7 @@ def words(pipe, texts, image=None, noise=None, *, n=1, seed=0, batch=None, first
     counted(n, seed, batch, first)
     one_or_n(n, counts)
     shape = state_shape(pipe, image, noise)
+    _fits(n, (side * pipe.vae_scale_factor for side in shape[-2:]))
     texts, given = list(texts), noise
     return Request(image, None, None, texts, n, seed, shape, batch or n, device, first, given)
 
@@ -273,11 +270,21 @@ def _resized(picture, size):
 
 def counted(n, seed, batch, first):
     """Refuse numbers of samples, seeds and batches that are none."""
-    number("n", n)
+    number("n", n, span=(1, math.inf, "it counts the edits to make, so take 1 or more"))
     number("seed", seed)
     number("first", first)
     if batch is not None:
         number("batch", batch)
+
+
+def _fits(n, size):
+    """Refuse more pictures than a machine can hold."""
+    gigabytes = n * math.prod(size) * 3 * 4 / 1e9
+    if gigabytes > LARGEST:
+        raise Refused(
+            f"n is {n}, and its pictures alone take {gigabytes:,.0f} GB: make fewer, and go on "
+            "with first="
+        )
 
 
 def has_autoencoder(pipe, unet=True):

@@ -38,6 +38,7 @@ RANGES = {
     "refine": (1, 1000, "the calls of the network for each move up"),
     "resamplings": (1, 100, "the passes at each level, 1 is the plain method"),
     "resample_above": (0, 10**6, "a level; passes are repeated above it only"),
+    "noises": (1, 1000, "how many noises to choose from, 1 is the first and 8 usual"),
     "shrink": (0, 1000, "a number of dilations, 0 is none and 3 the paper's"),
     "offset": (-math.inf, math.inf, "it is added to every level, 1 is usual"),
     "strength": (0, 1000, "the weight of the attention guidance, 0.1 is usual"),

@@ -66,12 +66,14 @@ class Reader:
             )
         return cls(pipe.unet, places, names, block, (h // block, w // block))
 
-    def looks(self, walk, x, t) -> Tensor:
+    def looks(self, net, x, t, text) -> Tensor:
         """(B,words,h,w) on the CPU: how much more than on average each word is looked at, over
         layers and heads.
+
+        net: the `denoiser` of this reader's network.
         """
         with attention.capture(self.unet, self.layers, branch="both") as maps:
-            walk.net(x, t, walk.text)
+            net(x, t, text)
         heat = [
             F.adaptive_avg_pool2d(m.weights.mean(1).permute(0, 3, 1, 2), self.cells) for m in maps
         ]
@@ -82,8 +84,19 @@ class Reader:
     def usual(self, walk, request) -> Tensor:
         """(words,h,w): the mean of `looks` at the first step over NOISES noises."""
         z = Noise("usual", NOISES, "initial", request.device)(request.shape)
-        parts = [self.looks(walk, some, walk.timesteps[0]) for some in z.split(request.at_once)]
+        parts = [
+            self.looks(walk.net, some, walk.timesteps[0], walk.text)
+            for some in z.split(request.at_once)
+        ]
         return torch.cat(parts).mean(0)
+
+    def inside(self, net, x, t, text, mask_small) -> Tensor:
+        """(K,): how much the words are looked at inside a mask (1,1,h,w), for each of K noises
+        (K,C,h,w) on level t; 1 is the mean of these noises.
+        """
+        heat = self.looks(net, x, t, text).mean(1)  # (K,h,w)
+        share = F.adaptive_avg_pool2d(mask_small.cpu().float(), self.cells)[0, 0]
+        return (heat / heat.mean(0) * share).sum((1, 2)) / share.sum().clamp(min=1e-6)
 
 
 def _divisor(h, w, block):

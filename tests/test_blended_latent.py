@@ -7,7 +7,8 @@ from colour_clip import ColourClip, ColourModel
 from diffusers import DDIMScheduler, StableDiffusionInpaintPipeline
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
-from blendlab import cards, door, masks
+from blendlab import attention, cards, door, masks, prompts
+from blendlab.guidance import from_pipe
 from blendlab.latents import encode
 from blendlab.noise import Noise
 from blendlab.options import settle as choose
@@ -31,7 +32,8 @@ def run(denoise, source, masks_small, schedule, timesteps, how, seed, rows):
     """The loop alone, without a picture."""
     one, shape = torch.ones(1, 1, 1, 1), tuple(source.shape[1:])
     request = door.Request(source, one, one, [""], len(rows), seed, shape, len(rows), source.device)
-    return _run(request, rows, denoise, source, masks_small, schedule, timesteps, how)
+    initial = request.noise("initial", rows)()
+    return _run(request, rows, denoise, source, masks_small, schedule, timesteps, how, initial)
 
 
 @pytest.fixture(scope="module")
@@ -472,8 +474,8 @@ def test_bad_input_is_refused_before_any_network_runs(
 
 
 def test_an_unknown_option_is_refused_with_the_options(pipe, image, mask):
-    with pytest.raises(TypeError, match="no option 'noises'; it has when, level, noise"):
-        blended_latent(pipe, image, mask, "a dog", noises="fixed")
+    with pytest.raises(TypeError, match="no option 'nois'; it has when, level, noise"):
+        blended_latent(pipe, image, mask, "a dog", nois="fixed")
 
 
 def test_too_long_a_prompt_names_the_words_that_would_be_dropped(pipe, image, mask):
@@ -557,8 +559,51 @@ def test_a_closer_look_leaves_all_outside_the_mask_bit_for_bit(pipe, monkeypatch
     assert edit.settings["around"] == 1.5 and edit.settings["window"] == (51, 92, 89, 130)
 
 
+@pytest.mark.parametrize("start", ["noised source", "noise"])
+def test_of_several_noises_that_one_is_taken_under_which_the_words_look_inside(
+    pipe, image, mask, start
+):
+    chosen = blended_latent(pipe, image, mask, "a dog", noises=5, start=start, seed=2, **QUICK)
+    schedule, timesteps, net = from_pipe(pipe, QUICK["steps"], chosen.settings["skip"])
+    draw = Noise(2, 1, "initial", shape=(4, 8, 8))
+    draws = torch.cat([draw() for _ in range(5)])
+    t, source = timesteps[0], encode(pipe.vae, image)
+    x = draws if start == "noise" else schedule.add_noise(source, t, draws)
+    text, _ = prompts.encode(pipe, ["a dog"])
+    with attention.capture(pipe.unet, "down_blocks", branch="both") as maps:
+        net(x, t, text)
+    heat = maps[-1].weights.mean(1)[..., 1:3].mean(-1)  # (5,h,w), of "a" and of "dog"
+    heat = heat / heat.mean((1, 2), keepdim=True)
+    where = torch.nn.functional.adaptive_avg_pool2d(mask, heat.shape[1:])[0, 0]
+    best = ((heat / heat.mean(0)) * where).sum((1, 2)).argmax().item()
+    assert best != 0  # else the test would not see a method that takes the first
+    given = {"initial": draws[best : best + 1]}
+    alone = edit_from(pipe, image, mask, given, start=start, seed=2)
+    assert torch.equal(chosen.latents, alone.latents)
+
+
+def edit_from(pipe, image, mask, given, **options):
+    """An edit with the initial noise given."""
+    real = door.Request.noise
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            door.Request,
+            "noise",
+            lambda self, purpose, *args, **how: (
+                (lambda: given[purpose]) if purpose in given else real(self, purpose, *args, **how)
+            ),
+        )
+        return blended_latent(pipe, image, mask, "a dog", **options, **QUICK)
+
+
+def test_choosing_a_noise_costs_a_row_of_the_network_for_each(pipe, image, mask, monkeypatch):
+    unet = Counted(monkeypatch, pipe.unet)
+    blended_latent(pipe, image, mask, "a dog", noises=5, skip=0.0, **QUICK)
+    assert unet.calls == 1 + 4
+
+
 def test_sample_three_can_be_made_alone(pipe, image, mask):
-    options = dict(eta=1.0, seed=3, resamplings=2, **QUICK)
+    options = dict(eta=1.0, seed=3, resamplings=2, noises=3, **QUICK)
     four = blended_latent(pipe, image, mask, "a dog", n=4, **options)
     alone = blended_latent(pipe, image, mask, "a dog", first=3, **options)
     torch.testing.assert_close(alone.latents[0], four.latents[3], rtol=0, atol=1e-4)

@@ -16,9 +16,7 @@ from blendlab.attention import capture, tokens
 from blendlab.latents import decode
 from blendlab.papers.inversion import invert
 from blendlab.papers.layout import (
-    NOISES,
     RULES,
-    Reader,
     attend,
     claimed,
     layout,
@@ -30,6 +28,7 @@ from blendlab.papers.layout import (
 from blendlab.papers.layout import _shapes as shapes_of
 from blendlab.papers.repaint import repaint
 from blendlab.papers.tendency import Landing, agreement, tendency
+from blendlab.reader import NOISES, Reader
 from blendlab.walk import Drawing, Walk
 
 QUICK = dict(steps=4, w=3.0)
@@ -360,9 +359,9 @@ def test_a_word_draws_attention_where_it_should(tiny):
     walk = Walk.of(tiny, prompt, Drawing(w=4.0, steps=4, eta=0.0), size=(16, 16))
     reader = Reader.of(tiny, prompt, ["cat"], z.shape, "up")
     shapes = shapes_of([BOX], (16, 16), "mask")
-    free = reader.looks(walk, z, 999)
+    free = reader.looks(walk.net, z, 999, walk.text)
     with attend(tiny.unet, 2, reader.places, shapes, 0.5):
-        led = reader.looks(walk, z, 999)
+        led = reader.looks(walk.net, z, 999, walk.text)
     assert (led[..., :4].mean((1, 2, 3)) > free[..., :4].mean((1, 2, 3)) + 0.1).all()
 
 

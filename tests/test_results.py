@@ -190,6 +190,10 @@ def test_saved_tables_come_out_again(name, monkeypatch):
     for sweep in ("PIXEL", "EXEMPLAR", "DECODER"):
         monkeypatch.setattr(sweeps, sweep, dict(list(getattr(sweeps, sweep).items())[:1]))
     monkeypatch.setattr(tables, "BLENDINGS", dict(list(tables.BLENDINGS.items())[:2]))
+    few = ("plain", "noises=8", "around=1.5")
+    monkeypatch.setattr(
+        latent_blending, "SAMPLING", {name: latent_blending.SAMPLING[name] for name in few}
+    )
     monkeypatch.setattr(latent_blending, "TUNING", latent_blending.TUNING[:2])
     monkeypatch.setattr(latent_blending, "WIDER", latent_blending.WIDER[:1])
     monkeypatch.setattr(exemplars, "LADDER", {})  # its rungs do not ship

@@ -469,3 +469,51 @@ def _dark(n, pipe, seed=world.HELD_OUT + 15):
 def _colour(images, mask):
     """(n,3) mean colour inside masks (n,1,H,W)."""
     return (images * mask).sum((2, 3)) / mask.sum((2, 3)).clamp(min=1)
+
+
+# Options that help an edit into its mask; passes repeat each step, also above a level only.
+SAMPLING = {
+    "plain": {},
+    "three times the steps": dict(steps=75),
+    "noises=8": dict(noises=8),
+    "resamplings=3": dict(resamplings=3),
+    "resamplings=6 above 400": dict(resamplings=6, resample_above=400),
+    "noises=8, resamplings=6 above 400": dict(noises=8, resamplings=6, resample_above=400),
+    "around=1.5": dict(around=1.5),
+    "around=1.5, noises=8": dict(around=1.5, noises=8),
+    "around=1.5, resamplings=6 above 400": dict(around=1.5, resamplings=6, resample_above=400),
+    "all three": dict(around=1.5, noises=8, resamplings=6, resample_above=400),
+}
+
+
+@measured(64, "tinyworld", "tinyworld-judge")
+def sampling(n, pipe, judge):
+    """More from the same network: a noise chosen for the mask (noises), repeated steps
+    (resamplings) and an enlarged crop around the mask (around), alone and together. Calls are
+    those of the network for one edit, with and without the words. Same tasks and seeds in
+    every row.
+    """
+    rows = {}
+    for label, how in SAMPLING.items():
+        parts = []
+        for k, tasks in blocks(n, pipe, label):
+            seen = []  # how many rows each call of the network has
+            count_rows = pipe.unet.register_forward_pre_hook(
+                lambda _, x, s=seen: s.append(len(x[0]))
+            )
+            try:
+                images = _sampled(pipe, tasks, k, **how)
+            finally:
+                count_rows.remove()
+            calls = torch.full((len(tasks),), sum(seen) / 2 / len(tasks))
+            parts.append(seen_inside(judge, images, tasks) | {"calls (of the network)": calls})
+        rows[label] = joined(parts)
+    return rows
+
+
+def _sampled(pipe, tasks, seed, **how):
+    """Edits of tasks; a crop around the mask is made for one picture at a time."""
+    if "around" not in how:
+        return edited(pipe, tasks, seed, **how).tensor
+    each = (edited(pipe, part(tasks, [i]), seed, first=i, **how) for i in range(len(tasks)))
+    return torch.cat([edit.tensor for edit in each])

@@ -7,17 +7,19 @@ thin masks.
 """
 
 from dataclasses import asdict, dataclass, replace
+from types import SimpleNamespace
 from typing import Literal
 
 import torch
 
 from .. import door, masks, prompts
 from ..blend import blend
-from ..edit import Edit
+from ..edit import Edit, take
 from ..guidance import cfg, from_pipe
 from ..latents import decode, encode
 from ..options import Options, settle
 from ..rank import is_clip
+from ..reader import Reader
 from ..sampler import last, resampled
 from ..schedule import read_from
 
@@ -54,6 +56,9 @@ class Blending(Options):
     # but the first.
     resamplings: int = 1
     resample_above: int | None = None
+    # Initial image editing (2305.03382): the edit starts from that one of so many noises under
+    # which the words are looked at most inside the mask.
+    noises: int = 1
     # Differential Diffusion (2306.00950): greys of the mask say how strongly a place may change.
     soft: bool = False
     # Edit a square of this many sides of the mask's box, enlarged to the model's size; None: all.
@@ -217,7 +222,7 @@ def blended_latent(
               cells
     preset:   a name in PRESETS ("paper", "official-sd2", "diffusers", ...), or a Blending
     options:  any field of Blending, as in mask_rule="any", noise="fixed", paste=True, soft=True,
-              resamplings=3, around=1.5
+              resamplings=3, around=1.5, noises=8
     clip, ranking: who orders the results, best first, and by which view (see rank)
     n, seed, batch, first: how many, from which seed, how many at once, the number of the first.
               Sample i is the same whatever n, batch and first are
@@ -240,6 +245,9 @@ def blended_latent(
     door.readable(pipe, request.prompt, negative, how.w)
 
     # The levels to visit, and the mask for each move.
+    readers = []
+    if how.noises > 1:
+        readers = [Reader.of(pipe, one, [one], request.shape) for one in request.prompt]
     end = None if how.end == "scheduler" else how.end
     schedule, timesteps, net = from_pipe(pipe, how.steps, how.skip, how.offset, end)
     mask_small = masks.to_latent(request.grey, request.size, how.mask_rule)
@@ -253,7 +261,12 @@ def blended_latent(
         given = dict(source=source, text=text, null=null, masks=masks_small)
         for rows, part in request.batches(**given):
             denoise = cfg(net, part.text, part.null, how.w)
-            z = _run(request, rows, denoise, part.source, part.masks, schedule, timesteps, how)
+            initial = request.noise("initial", rows)()  # (B,C,h,w)
+            if readers:
+                initial = _suited(request, rows, part, net, schedule, timesteps[0], how, readers)
+            z = _run(
+                request, rows, denoise, part.source, part.masks, schedule, timesteps, how, initial
+            )
             latents.append(z)
             tensors.append(decode(pipe.vae, z))
 
@@ -263,9 +276,25 @@ def blended_latent(
     return closer.back(edit) if closer else edit
 
 
-def _run(request, rows, denoise, source, masks_small, schedule, timesteps, how):
-    """The final latents of the samples in `rows`, each with its own streams of noise."""
-    initial = request.noise("initial", rows)()  # (B,C,h,w)
+def _suited(request, rows, part, net, schedule, t, how, readers):
+    """For each sample that one of how.noises initial noises under which its words look most inside
+    its mask, at the first level.
+    """
+    draw, best = request.noise("initial", rows), []
+    draws = torch.stack([draw() for _ in range(how.noises)], dim=1)  # (B,K,C,h,w)
+    for i, (row, z) in enumerate(zip(rows, draws, strict=True)):
+        given = dict(source=part.source, text=part.text, mask_small=part.masks[0])
+        one = SimpleNamespace(**take(given, range(i, i + 1)))
+        reader = readers[row if len(readers) > 1 else 0]
+        x = z if how.start == "noise" else schedule.add_noise(one.source, t, z)
+        best.append(z[reader.inside(net, x, t, one.text, one.mask_small).argmax()])
+    return torch.stack(best)
+
+
+def _run(request, rows, denoise, source, masks_small, schedule, timesteps, how, initial):
+    """The final latents of the samples in `rows`, from initial noise (B,C,h,w); each sample draws
+    more noise from streams of its own.
+    """
     behind = request.noise("background", rows, shared=how.batch_noise == "shared")
     if how.noise != "fresh":
         once = initial if how.noise == "initial" else behind()

@@ -130,7 +130,7 @@ def layout(
             """The state with its blocks where the rule wants them, where each comes from, and where
             the words look.
             """
-            maps = reader.looks(walk, x, t) / usual
+            maps = reader.looks(walk.net, x, t, walk.text) / usual
             each = zip(maps.flatten(2), rows, strict=True)
             flat = regions.flatten(1)
             origin = [RULES[how.rule](m, flat, chance[i], how.sharing) for m, i in each]
@@ -291,7 +291,7 @@ def looks(
     reader = replace(reader, unet=twin(pipe.unet))
     walk = Walk.of(pipe, prompt, how, size=request.size, unet=reader.unet)
     usual = reader.usual(walk, request) if how.heat == "relative" else 1.0
-    return reader.looks(walk, request.given, walk.timesteps[0]) / usual
+    return reader.looks(walk.net, request.given, walk.timesteps[0], walk.text) / usual
 
 
 @contextmanager

@@ -83,7 +83,9 @@ def tendency(
             walk, reader = Walk.of(pipe, prompt, how, unet=unet), replace(reader, unet=unet)
             z = walk.start(request)
             t = walk.timesteps[0]
-            maps = [reader.looks(walk, part.z, t) for _, part in request.batches(z=z)]
+            maps = [
+                reader.looks(walk.net, part.z, t, walk.text) for _, part in request.batches(z=z)
+            ]
             _, tensor = walk.pictures(z, replace(request, seed=f"{seed}/{prompt}"))
             found = judge.found(tensor)
             for word, heat in zip(nouns, torch.cat(maps).unbind(1), strict=True):
