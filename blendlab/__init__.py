@@ -45,7 +45,7 @@ __all__ = [
 
 def __getattr__(name):
     """Plots and metrics are imported when they are first used: matplotlib is slow to arrive."""
-    places = {"viz": ".course.viz", "metrics": ".measuring.metrics"}
+    places = {"viz": ".viz", "metrics": ".measuring.metrics"}
     if name in places:
         from importlib import import_module
 

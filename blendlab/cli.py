@@ -158,8 +158,8 @@ def world(
 
     Example: blendlab world --seed 3 -n 24 out.png
     """
+    from . import viz
     from . import world as tinyworld
-    from .course import viz
 
     if n * size**2 > SHEET:
         most = f"at --size {size} a sheet holds 1 to {SHEET // size**2} scenes"

@@ -6,8 +6,7 @@ import checkpoints
 import pytest
 import torch
 
-from blendlab import cards, files, world
-from blendlab.course import viz
+from blendlab import cards, files, viz, world
 from blendlab.measuring import (
     exemplars,
     index,

@@ -9,8 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from blendlab import images
-from blendlab.course import viz
+from blendlab import images, viz
 
 
 def pictures(n, size=64, seed=0):

@@ -12,8 +12,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from .. import world
-from ..course import viz
+from .. import viz, world
 from ..networks import load as networks
 from ..papers.exemplar import exemplar
 from ..rank import fit, look

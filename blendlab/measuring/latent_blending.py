@@ -11,8 +11,7 @@ from itertools import count
 import torch
 import torch.nn.functional as F
 
-from .. import masks, world
-from ..course import viz
+from .. import masks, viz, world
 from ..papers.decoder import METHODS, reconstruct
 from ..rank import rank
 from . import metrics

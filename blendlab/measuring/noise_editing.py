@@ -10,8 +10,7 @@ from dataclasses import replace
 
 import torch
 
-from .. import attention, cards, door, world
-from ..course import viz
+from .. import attention, cards, door, viz, world
 from ..latents import decode
 from ..noise import Noise
 from ..papers.inversion import invert

@@ -11,8 +11,7 @@ import random
 from pathlib import Path
 from urllib.parse import quote
 
-from .. import files
-from ..course import viz
+from .. import files, viz
 from . import results
 
 SHOWN = 4  # scenes on the sheet of a row

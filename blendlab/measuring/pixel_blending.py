@@ -9,10 +9,9 @@ from dataclasses import replace
 
 import torch
 
-from .. import cards, world
+from .. import cards, viz, world
 from ..blend import blend
 from ..clip_guidance import Guiding, clip_distance
-from ..course import viz
 from ..guidance import from_pipe
 from ..joins import poisson, pyramid
 from ..noise import Noise

@@ -20,9 +20,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .. import cards, files, world
+from .. import cards, files, viz, world
 from ..blend import blend
-from ..course import viz
 from ..errors import Refused
 from ..networks.judge import to_size
 from ..networks.perceptual import encoder_distance, encoder_features

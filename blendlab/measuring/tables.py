@@ -16,8 +16,7 @@ from itertools import count
 import torch
 import torch.nn.functional as F
 
-from .. import cards, door, masks, world
-from ..course import viz
+from .. import cards, door, masks, viz, world
 from ..latents import decode, encode
 from ..networks.judge import SIZE, per_object
 from ..noise import Noise

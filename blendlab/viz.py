@@ -17,8 +17,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from .. import images as door
-from ..masks import dilate, window
+from . import images as door
+from .masks import dilate, window
 
 WIDTH = 960  # pixels, about a notebook's column
 INK, FAINT = "#2b2b2b", "#d8d8d8"
