@@ -90,6 +90,6 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -e '.[lab,test]' -c constraints.txt && \
 	touch $@ && echo "Installed in $$(( $$(date +%s) - start )) s"
 
-# What tests and site need beside the course: 0.3 GB.
+# What tests, site and lecturers' packs need beside the course: 0.3 GB.
 $(TOOLS): $(STAMP)
-	@$(BIN)/python -m pip install --quiet -e '.[browser,site]' -c constraints.txt && touch $@
+	@$(BIN)/python -m pip install --quiet -e '.[browser,lectures,site]' -c constraints.txt && touch $@
