@@ -16,9 +16,7 @@ from blendlab.attention import capture, tokens
 from blendlab.latents import decode
 from blendlab.papers.inversion import invert
 from blendlab.papers.layout import (
-    NOISES,
     RULES,
-    Reader,
     attend,
     claimed,
     layout,
@@ -30,6 +28,7 @@ from blendlab.papers.layout import (
 from blendlab.papers.layout import _shapes as shapes_of
 from blendlab.papers.repaint import repaint
 from blendlab.papers.tendency import Landing, agreement, tendency
+from blendlab.reader import NOISES, Reader
 from blendlab.walk import Drawing, Walk
 
 QUICK = dict(steps=4, w=3.0)
