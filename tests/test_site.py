@@ -293,6 +293,8 @@ def test_every_notebook_paper_table_and_module_has_a_page(site):
     claims = (site / "data" / "results" / "index.html").read_text()
     tables = (ROOT / "data" / "results").glob("*.json")
     assert all(json.loads(path.read_text())["command"] in claims for path in tables)
+    times = (site / "times.html").read_text()
+    assert times.count("GB of memory") >= len(list((ROOT / "notebooks").glob("*.ipynb")))
     core = (site / "api" / "core.html").read_text()
     assert 'id="blendlab.sampler.sample"' in core
 
