@@ -74,6 +74,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 def page(browser, address):
     """An empty page; it notes errors, and what it asks of other servers."""
     opened = browser.new_page(viewport={"width": 1400, "height": 1000})
+    opened.set_default_timeout(120_000)
     opened.troubles, opened.asked = [], []
     opened.on("pageerror", lambda error: opened.troubles.append(str(error)))
     opened.on("request", lambda asked: note(opened, asked.url, address))
