@@ -48,6 +48,9 @@ def serving(home: Path):
         "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}",
         f"--ServerApp.root_dir={home / 'root'}", "--LabApp.expose_app_in_browser=True",
         "--JupyterNotebookApp.expose_app_in_browser=True",
+        # On a busy machine a tab answers late and messages come in bursts: neither may be lost.
+        "--ServerApp.tornado_settings={'ws_ping_interval': 0}",
+        "--ZMQChannelsWebsocketConnection.limit_rate=False",
     ]  # fmt: skip
     with (home / "log").open("w") as log:
         command = [sys.executable, "-m", "jupyterlab", *options]

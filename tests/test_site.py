@@ -74,6 +74,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 def page(browser, address):
     """An empty page; it notes errors, and what it asks of other servers."""
     opened = browser.new_page(viewport={"width": 1400, "height": 1000})
+    opened.set_default_timeout(120_000)
     opened.troubles, opened.asked = [], []
     opened.on("pageerror", lambda error: opened.troubles.append(str(error)))
     opened.on("request", lambda asked: note(opened, asked.url, address))
@@ -293,6 +294,8 @@ def test_every_notebook_paper_table_and_module_has_a_page(site):
     claims = (site / "data" / "results" / "index.html").read_text()
     tables = (ROOT / "data" / "results").glob("*.json")
     assert all(json.loads(path.read_text())["command"] in claims for path in tables)
+    times = (site / "times.html").read_text()
+    assert times.count("GB of memory") >= len(list((ROOT / "notebooks").glob("*.ipynb")))
     core = (site / "api" / "core.html").read_text()
     assert 'id="blendlab.sampler.sample"' in core
 
