@@ -12,7 +12,7 @@ from copy import deepcopy
 from importlib.util import find_spec
 from pathlib import Path
 
-WORDS = 110  # of a slide
+WORDS, BESIDE = 110, 45  # of a slide, and of one that also has a picture
 ANSWER = re.compile(r"<details><summary>Answer</summary>\n*(.*?)\n*</details>\n?", re.S)
 HINTS = re.compile(r"<details>.*?</details>\n?|Solutions: `solutions/[^\n]*\n+", re.S)
 MATH = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+?)\$", re.S)
@@ -26,7 +26,8 @@ TEMPLATE = """{%- extends 'index.html.j2' -%}
 .reveal .slides { text-align: left }
 .reveal h1, .reveal h2, .reveal h3 { text-transform: none !important; margin: 0 0 .5em !important }
 .reveal h1, .reveal h2, .reveal h3 { font-size: 1.3em !important }
-.reveal img { width: 100%; max-height: 560px; object-fit: contain; object-position: left }
+.reveal .slides img { width: 100% !important; height: auto !important; max-height: 500px !important;
+  object-fit: contain; object-position: left }
 .reveal .jp-InputPrompt, .reveal .jp-OutputPrompt { display: none }
 .reveal table { font-size: .8em }
 </style>{%- endblock -%}
@@ -126,7 +127,7 @@ def shown(nb, notes: dict[str, str]):
                     cells.append(slide("notes", notes[title]))
             lead = ([lead] + LEAD.findall(cell.source))[-1]
         elif section not in SKIPPED and "skip" not in tags:
-            cells += drawn(cell, lead, "code" in tags)
+            cells += drawn(cell, lead, "code" in tags, has_room(cells))
     made = deepcopy(nb)
     made.cells = cells
     return made
@@ -169,7 +170,17 @@ def weight(block: str) -> int:
     return 25 if block.startswith("$$") else 20 if block.startswith("![") else len(block.split())
 
 
-def drawn(cell, lead: str, code: bool) -> list:
+def has_room(cells: list) -> bool:
+    """Whether the slide that ends here has little text, and no question, so that a picture fits."""
+    last = next((cell for cell in reversed(cells) if kind(cell) != "notes"), None)
+    if last is None or last.cell_type == "code":
+        return False
+    return weight(last.source) <= BESIDE and not re.search(
+        r"\*\*Predict|!\[|\$\$|\n\|", last.source
+    )
+
+
+def drawn(cell, lead: str, code: bool, room: bool) -> list:
     """A slide of a cell's pictures, or of its code where that is to be written or asked for."""
     import nbformat
 
@@ -181,7 +192,7 @@ def drawn(cell, lead: str, code: bool) -> list:
     made = nbformat.v4.new_code_cell(cell.source, outputs=outputs)
     made.metadata["tags"] = [] if code else ["shown"]
     title = f"### {lead}: one solution" if code else f"### {lead}"
-    return [slide("subslide", title), made]
+    return [made] if room and not code else [slide("subslide", title), made]
 
 
 def plain(output) -> bool:
@@ -190,7 +201,7 @@ def plain(output) -> bool:
 
 
 def short(output) -> bool:
-    return len(output.text.splitlines()) <= 12
+    return 1 < len(output.text.splitlines()) <= 12
 
 
 def slide(kind: str, text: str):
@@ -199,6 +210,10 @@ def slide(kind: str, text: str):
     cell = nbformat.v4.new_markdown_cell(text)
     cell.metadata["slideshow"] = {"slide_type": kind}
     return cell
+
+
+def kind(cell) -> str:
+    return cell.metadata.get("slideshow", {}).get("slide_type", "-")
 
 
 # What the page for lecturers says
