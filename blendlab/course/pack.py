@@ -37,7 +37,7 @@ c.Execute.timeout = 600  # seconds a cell
 """
 
 
-def pack(paths: list[Path], out: Path, goals: dict[str, float]) -> list[str]:
+def pack(paths: list[Path], out: Path, goals: dict[str, int]) -> list[str]:
     """Write the pack of these notebooks to a folder; what could not be made, and why.
 
     goals: what it is worth to reach the goal of a function, by its name; see measuring/goals.py.
@@ -67,10 +67,10 @@ def pack(paths: list[Path], out: Path, goals: dict[str, float]) -> list[str]:
     return list(dict.fromkeys(missing))
 
 
-def student(nb, path: Path, goals: dict[str, float]):
+def student(nb, path: Path, goals: dict[str, int]):
     """The notebook without outputs, answers and the hints that are nearly the code, with points."""
     nb = plain(nb, path, others="../{0}/{0}.ipynb")
-    cells = []
+    cells: list = []
     for cell in nb.cells:
         if cell.cell_type == "markdown":
             cell.source = FOLDED.sub(open_to_students, cell.source)
@@ -90,7 +90,7 @@ def open_to_students(found) -> str:
     return "" if summary.startswith("Answer") or "nearly the code" in summary else found[0]
 
 
-def graded_cells(cell, goals: dict[str, float]) -> list:
+def graded_cells(cell, goals: dict[str, int]) -> list:
     """Cells that give the points for what a cell asks the student to write."""
     import nbformat
 
@@ -122,7 +122,7 @@ def solved(nb, twin, path: Path):
     lose theirs.
     """
     nb = plain(nb, path, others="{0}.ipynb")
-    answers = {}
+    answers: dict[str, str] = {}
     for cell in twin.cells if twin else []:
         answers |= functions(cell.source) if cell.cell_type == "code" else {}
     for cell in nb.cells:

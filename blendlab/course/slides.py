@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 from copy import deepcopy
+from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -39,22 +40,22 @@ Reveal.initialize({ controls: true, progress: true, hash: true, slideNumber: "c/
 
 def write(nb, notes: dict[str, str], file: Path) -> list[str]:
     """Write the slides and their PDF; what is missing for them, in sentences."""
-    reveal = find_spec("sphinx_revealjs")
-    needed = {"nbconvert": find_spec("nbconvert"), "latex2mathml": find_spec("latex2mathml")}
-    absent = [name for name, there in (needed | {"sphinx-revealjs": reveal}).items() if not there]
+    needed = ("nbconvert", "latex2mathml", "sphinx-revealjs")
+    absent = [name for name in needed if find_spec(name.replace("-", "_")) is None]
     if absent:
         return [f"No slides: {', '.join(absent)} is missing; pip install 'blendlab[lectures]'."]
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(html(shown(nb, notes), Path(reveal.origin).parent), encoding="utf-8")
+    file.write_text(html(shown(nb, notes)), encoding="utf-8")
     return printed(file)
 
 
-def html(nb, revealjs: Path) -> str:
+def html(nb) -> str:
     """One page with everything inside."""
     from nbconvert import SlidesExporter
     from traitlets.config import Config
 
-    nb, formulas = deepcopy(nb), []
+    nb = deepcopy(nb)
+    formulas: list[str] = []
     for cell in nb.cells:
         if cell.cell_type == "markdown":
             cell.source = MATH.sub(lambda found: held(found, formulas), cell.source)
@@ -63,20 +64,20 @@ def html(nb, revealjs: Path) -> str:
     exporter = SlidesExporter(config=hide, **look)
     body, _ = exporter.from_notebook_node(nb)
     body = re.sub("\ue000(\\d+)\ue001", lambda found: formulas[int(found[1])], body)
-    dist = revealjs / "_static" / "revealjs"
     for name in ("dist/reveal.css", "dist/theme/white.css"):
-        style = (dist / name).read_text("utf-8")
-        style = re.sub(r"@import url\([^)]*\);?", "", style)
-        body = re.sub(
-            rf'<link [^>]*href="[^"]*{name}"[^>]*>',
-            lambda _, style=style: f"<style>{style}</style>",
-            body,
-        )
+        style = re.sub(r"@import url\([^)]*\);?", "", revealjs(name))
+        (link,) = re.findall(rf'<link [^>]*href="[^"]*{name}"[^>]*>', body)
+        body = body.replace(link, f"<style>{style}</style>")
     inline = ""
     for name in ("dist/reveal.js", "plugin/notes/notes.js"):
-        script = (dist / name).read_text("utf-8").replace("</script", "<\\/script")
+        script = revealjs(name).replace("</script", "<\\/script")
         inline += f"<script>{script}</script>"
     return body.replace("<script>\nReveal.init", f"{inline}<script>\nReveal.init")
+
+
+def revealjs(name: str) -> str:
+    """A file of reveal.js, as it comes with sphinx-revealjs."""
+    return (files("sphinx_revealjs") / "_static" / "revealjs" / name).read_text("utf-8")
 
 
 def held(found, formulas: list[str]) -> str:
@@ -146,7 +147,8 @@ def told(title: str, lead: str, text: str) -> list:
     text = re.sub(r":\n\n", ":\n\v\n", HINTS.sub("", ANSWER.sub("", text)))
     blocks = text.split("\n\n")  # what ends with a colon stays with what follows
     blocks = [block.strip() for block in blocks if block.strip()]
-    pages, room = [[]], WORDS
+    pages: list[list[str]] = [[]]
+    room = WORDS
     for block in blocks:
         words = weight(block)
         if pages[-1] and words > room:

@@ -25,7 +25,6 @@ from ..papers.layout import layout
 from ..sampler import Prediction, last, sample
 from ..schedule import Schedule
 from . import metrics
-from .exemplars import references
 from .latent_blending import upright
 from .noise_editing import BEST, BOXES, HOW, placed, things
 from .pixel_blending import distance
@@ -183,39 +182,6 @@ def _strokes(my_mask_schedule, n=12):
     made = _latent_edits(pipe, tasks, loop, rule="any", eta=0.0)
     before = decode(pipe.vae, encode(pipe.vae, tasks.image))
     return metrics.appeared(made, before, tasks.mask).float().mean()
-
-
-@aims("my_nine_guided", 0.0, 0.5, "share of 8 references whose kind the judge sees in the hole: {}")
-def _exemplars(my_nine_guided, n=8):
-    pipe, judge = load("tinyworld-exemplar"), load("tinyworld-judge")
-    tasks, _, reference, *_ = references(
-        n, pipe.unet.config.sample_size * pipe.vae_scale_factor, SEED
-    )
-    how = {"w": 5.0, "steps": 50} | cards.settings(pipe, "exemplar")
-
-    def beside(x, t, encoder_hidden_states, more):
-        return pipe.unet(torch.cat([x, more], 1), t, encoder_hidden_states)
-
-    beside.dtype = pipe.unet.dtype
-    schedule, timesteps, from_unet = from_pipe(pipe, how["steps"], unet=beside)
-
-    def net(nine, t, token):
-        given = {"encoder_hidden_states": token.expand(n, -1, -1), "more": nine[:, 4:]}
-        return from_unet(nine[:, :4], t, given).x0_hat
-
-    holed = encode(pipe.vae, tasks.image * (1 - tasks.mask))
-    keep = torch.nn.functional.interpolate(1 - tasks.mask, holed.shape[-2:])
-    pieces = torch.nn.functional.interpolate(reference, (pipe.size, pipe.size), mode="area")
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (pipe.mean, pipe.std))
-    with torch.no_grad():
-        token = pipe.encoder(((pieces + 1) / 2 - mean) / std).float()
-        null = pipe.encoder.uncond_vector.float()
-        denoise = lambda z, t: Prediction(  # noqa: E731
-            my_nine_guided(net, z, t, token, null, holed, keep, how["w"])
-        )
-        z = Noise(SEED, n, "initial")(holed.shape[1:])
-        made = decode(pipe.vae, last(sample(denoise, z, schedule, timesteps)))
-    return metrics.precision(judge, made, tasks)[0].float().mean()
 
 
 @aims("my_exchange", 0.4, 0.6, "share of 12 noises whose object stands in its box: {}")
