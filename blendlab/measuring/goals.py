@@ -22,7 +22,7 @@ from ..networks.load import load
 from ..noise import Noise
 from ..papers.blended_latent import FALLBACK
 from ..papers.layout import layout
-from ..sampler import Prediction, last, sample
+from ..sampler import Prediction, sample
 from ..schedule import Schedule
 from . import metrics
 from .latent_blending import upright
