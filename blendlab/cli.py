@@ -331,13 +331,15 @@ def pack(
     Example: blendlab course pack notebooks/03_latent_blending.ipynb --out lecture
     """
     from .course import pack, runner
+    from .measuring import goals
 
     found = [path for path in names or runner.notebooks() if path.parent.name != "solutions"]
     if not found:
         raise Refused("there is no notebook here: run this in the top folder of the clone")
-    for sentence in pack.pack(found, out):
+    worth = dict.fromkeys(goals.GOALS, goals.WORTH)
+    for sentence in pack.pack(found, out, worth):
         print(sentence)
-    print(f"{len(found)} notebooks: {out}")
+    print(f"Written to {out}: {', '.join(path.stem for path in found)}")
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 `blendlab course pack` writes them from the notebooks as they were saved; nothing is executed.
 Points are in the cells' metadata, as nbgrader reads it. Goals, minutes and questions are in
-notebooks/for_lecturers.md. No paper. Next: slides.py, and exercises/grading.py, which gives points.
+notebooks/for_lecturers.md. No paper. Next: slides.py, and ../measuring/goals.py.
 """
 
 import ast
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..errors import Refused
 from . import slides
-from .exercises import grading
+from .exercises.common import CHECKERS
 from .page import place
 from .runner import RELEASE, REPOSITORY
 
@@ -22,6 +22,9 @@ BADGE = re.compile(r"\[!\[Open In Colab\][^\n]*\n+")
 FOLDED = re.compile(r"<details><summary>([^<]*)</summary>\n*(.*?)\n*</details>\n?", re.S)
 CHECKED = re.compile(r"\bexercises\.(check_\w+)\((\w+)\)")
 WRITTEN = re.compile(r"exercises\.attempt\((\w+), ")
+REACHED = (
+    "from blendlab.measuring import goals\n\ngoals.reached({1}) if exercises.{0}({1}) else 0.0"
+)
 CONFIG = """c = get_config()
 c.CourseDirectory.course_id = "blendlab"
 # The students' notebooks hold no solutions, so none are to be taken out.
@@ -34,8 +37,11 @@ c.Execute.timeout = 600  # seconds a cell
 """
 
 
-def pack(paths: list[Path], out: Path) -> list[str]:
-    """Write the pack of these notebooks to a folder; what could not be made, and why."""
+def pack(paths: list[Path], out: Path, goals: dict[str, int]) -> list[str]:
+    """Write the pack of these notebooks to a folder; what could not be made, and why.
+
+    goals: what it is worth to reach the goal of a function, by its name; see measuring/goals.py.
+    """
     import nbformat
 
     out.mkdir(parents=True, exist_ok=True)
@@ -51,7 +57,7 @@ def pack(paths: list[Path], out: Path) -> list[str]:
             shutil.copy(page, out)
         done = solved(nb, twin, path)
         for made, file in (
-            (student(nb, path), out / "student" / path.stem / path.name),
+            (student(nb, path, goals), out / "student" / path.stem / path.name),
             (done, out / "solved" / path.name),
         ):
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -61,17 +67,17 @@ def pack(paths: list[Path], out: Path) -> list[str]:
     return list(dict.fromkeys(missing))
 
 
-def student(nb, path: Path):
+def student(nb, path: Path, goals: dict[str, int]):
     """The notebook without outputs, answers and the hints that are nearly the code, with points."""
     nb = plain(nb, path, others="../{0}/{0}.ipynb")
-    cells = []
+    cells: list = []
     for cell in nb.cells:
         if cell.cell_type == "markdown":
             cell.source = FOLDED.sub(open_to_students, cell.source)
             cell.source = re.sub(r"Solutions: `solutions/[^\n]*\n+", "", cell.source).strip()
         else:
             cell.outputs, cell.execution_count = [], None
-        graded = graded_cells(cell) if cell.cell_type == "code" else []
+        graded = graded_cells(cell, goals) if cell.cell_type == "code" else []
         if graded:
             cell.metadata["nbgrader"] = marks(f"answer-{len(cells)}", solution=True)
         cells += [cell, *graded]
@@ -84,18 +90,17 @@ def open_to_students(found) -> str:
     return "" if summary.startswith("Answer") or "nearly the code" in summary else found[0]
 
 
-def graded_cells(cell) -> list:
+def graded_cells(cell, goals: dict[str, int]) -> list:
     """Cells that give the points for what a cell asks the student to write."""
     import nbformat
 
-    asked = [(f"exercises.points(exercises.{check}, {mine})", f"{check}-{mine}", grading.CHECKED)
-             for check, mine in CHECKED.findall(cell.source)]  # fmt: skip
-    for mine in WRITTEN.findall(cell.source):
-        check = grading.CHECKERS[mine].__name__
-        call = f"exercises.points(exercises.{check}, {mine})"
-        asked.append((call, f"{check}-{mine}", grading.CHECKED))
-        if mine in grading.GOALS:
-            asked.append((f"exercises.goal({mine})", f"goal-{mine}", grading.MEASURED))
+    checked = CHECKED.findall(cell.source)
+    written = [(CHECKERS[mine].__name__, mine) for mine in WRITTEN.findall(cell.source)]
+    checked += written
+    asked = [(f"exercises.points(exercises.{check}, {mine})", f"{check}-{mine}", 1)
+             for check, mine in checked]  # fmt: skip
+    asked += [(REACHED.format(check, mine), f"goal-{mine}", goals[mine])
+              for check, mine in written if mine in goals]  # fmt: skip
     made = []
     for call, name, worth in asked:
         made.append(nbformat.v4.new_code_cell(call))
@@ -117,7 +122,7 @@ def solved(nb, twin, path: Path):
     lose theirs.
     """
     nb = plain(nb, path, others="{0}.ipynb")
-    answers = {}
+    answers: dict[str, str] = {}
     for cell in twin.cells if twin else []:
         answers |= functions(cell.source) if cell.cell_type == "code" else {}
     for cell in nb.cells:

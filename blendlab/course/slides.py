@@ -9,10 +9,11 @@ import os
 import re
 import shutil
 from copy import deepcopy
+from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
-WORDS = 110  # of a slide
+WORDS, BESIDE = 110, 45  # of a slide, and of one that also has a picture
 ANSWER = re.compile(r"<details><summary>Answer</summary>\n*(.*?)\n*</details>\n?", re.S)
 HINTS = re.compile(r"<details>.*?</details>\n?|Solutions: `solutions/[^\n]*\n+", re.S)
 MATH = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+?)\$", re.S)
@@ -26,7 +27,8 @@ TEMPLATE = """{%- extends 'index.html.j2' -%}
 .reveal .slides { text-align: left }
 .reveal h1, .reveal h2, .reveal h3 { text-transform: none !important; margin: 0 0 .5em !important }
 .reveal h1, .reveal h2, .reveal h3 { font-size: 1.3em !important }
-.reveal img { width: 100%; max-height: 560px; object-fit: contain; object-position: left }
+.reveal .slides img { width: 100% !important; height: auto !important; max-height: 500px !important;
+  object-fit: contain; object-position: left }
 .reveal .jp-InputPrompt, .reveal .jp-OutputPrompt { display: none }
 .reveal table { font-size: .8em }
 </style>{%- endblock -%}
@@ -38,22 +40,22 @@ Reveal.initialize({ controls: true, progress: true, hash: true, slideNumber: "c/
 
 def write(nb, notes: dict[str, str], file: Path) -> list[str]:
     """Write the slides and their PDF; what is missing for them, in sentences."""
-    reveal = find_spec("sphinx_revealjs")
-    needed = {"nbconvert": find_spec("nbconvert"), "latex2mathml": find_spec("latex2mathml")}
-    absent = [name for name, there in (needed | {"sphinx-revealjs": reveal}).items() if not there]
+    needed = ("nbconvert", "latex2mathml", "sphinx-revealjs")
+    absent = [name for name in needed if find_spec(name.replace("-", "_")) is None]
     if absent:
         return [f"No slides: {', '.join(absent)} is missing; pip install 'blendlab[lectures]'."]
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(html(shown(nb, notes), Path(reveal.origin).parent), encoding="utf-8")
+    file.write_text(html(shown(nb, notes)), encoding="utf-8")
     return printed(file)
 
 
-def html(nb, revealjs: Path) -> str:
+def html(nb) -> str:
     """One page with everything inside."""
     from nbconvert import SlidesExporter
     from traitlets.config import Config
 
-    nb, formulas = deepcopy(nb), []
+    nb = deepcopy(nb)
+    formulas: list[str] = []
     for cell in nb.cells:
         if cell.cell_type == "markdown":
             cell.source = MATH.sub(lambda found: held(found, formulas), cell.source)
@@ -62,20 +64,20 @@ def html(nb, revealjs: Path) -> str:
     exporter = SlidesExporter(config=hide, **look)
     body, _ = exporter.from_notebook_node(nb)
     body = re.sub("\ue000(\\d+)\ue001", lambda found: formulas[int(found[1])], body)
-    dist = revealjs / "_static" / "revealjs"
     for name in ("dist/reveal.css", "dist/theme/white.css"):
-        style = (dist / name).read_text("utf-8")
-        style = re.sub(r"@import url\([^)]*\);?", "", style)
-        body = re.sub(
-            rf'<link [^>]*href="[^"]*{name}"[^>]*>',
-            lambda _, style=style: f"<style>{style}</style>",
-            body,
-        )
+        style = re.sub(r"@import url\([^)]*\);?", "", revealjs(name))
+        (link,) = re.findall(rf'<link [^>]*href="[^"]*{name}"[^>]*>', body)
+        body = body.replace(link, f"<style>{style}</style>")
     inline = ""
     for name in ("dist/reveal.js", "plugin/notes/notes.js"):
-        script = (dist / name).read_text("utf-8").replace("</script", "<\\/script")
+        script = revealjs(name).replace("</script", "<\\/script")
         inline += f"<script>{script}</script>"
     return body.replace("<script>\nReveal.init", f"{inline}<script>\nReveal.init")
+
+
+def revealjs(name: str) -> str:
+    """A file of reveal.js, as it comes with sphinx-revealjs."""
+    return (files("sphinx_revealjs") / "_static" / "revealjs" / name).read_text("utf-8")
 
 
 def held(found, formulas: list[str]) -> str:
@@ -126,7 +128,7 @@ def shown(nb, notes: dict[str, str]):
                     cells.append(slide("notes", notes[title]))
             lead = ([lead] + LEAD.findall(cell.source))[-1]
         elif section not in SKIPPED and "skip" not in tags:
-            cells += drawn(cell, lead, "code" in tags)
+            cells += drawn(cell, lead, "code" in tags, has_room(cells))
     made = deepcopy(nb)
     made.cells = cells
     return made
@@ -145,7 +147,8 @@ def told(title: str, lead: str, text: str) -> list:
     text = re.sub(r":\n\n", ":\n\v\n", HINTS.sub("", ANSWER.sub("", text)))
     blocks = text.split("\n\n")  # what ends with a colon stays with what follows
     blocks = [block.strip() for block in blocks if block.strip()]
-    pages, room = [[]], WORDS
+    pages: list[list[str]] = [[]]
+    room = WORDS
     for block in blocks:
         words = weight(block)
         if pages[-1] and words > room:
@@ -169,7 +172,17 @@ def weight(block: str) -> int:
     return 25 if block.startswith("$$") else 20 if block.startswith("![") else len(block.split())
 
 
-def drawn(cell, lead: str, code: bool) -> list:
+def has_room(cells: list) -> bool:
+    """Whether the slide that ends here has little text, and no question, so that a picture fits."""
+    last = next((cell for cell in reversed(cells) if kind(cell) != "notes"), None)
+    if last is None or last.cell_type == "code":
+        return False
+    return weight(last.source) <= BESIDE and not re.search(
+        r"\*\*Predict|!\[|\$\$|\n\|", last.source
+    )
+
+
+def drawn(cell, lead: str, code: bool, room: bool) -> list:
     """A slide of a cell's pictures, or of its code where that is to be written or asked for."""
     import nbformat
 
@@ -181,7 +194,7 @@ def drawn(cell, lead: str, code: bool) -> list:
     made = nbformat.v4.new_code_cell(cell.source, outputs=outputs)
     made.metadata["tags"] = [] if code else ["shown"]
     title = f"### {lead}: one solution" if code else f"### {lead}"
-    return [slide("subslide", title), made]
+    return [made] if room and not code else [slide("subslide", title), made]
 
 
 def plain(output) -> bool:
@@ -190,7 +203,7 @@ def plain(output) -> bool:
 
 
 def short(output) -> bool:
-    return len(output.text.splitlines()) <= 12
+    return 1 < len(output.text.splitlines()) <= 12
 
 
 def slide(kind: str, text: str):
@@ -199,6 +212,10 @@ def slide(kind: str, text: str):
     cell = nbformat.v4.new_markdown_cell(text)
     cell.metadata["slideshow"] = {"slide_type": kind}
     return cell
+
+
+def kind(cell) -> str:
+    return cell.metadata.get("slideshow", {}).get("slide_type", "-")
 
 
 # What the page for lecturers says

@@ -4,8 +4,7 @@ how it went.
 Solutions are in notebooks/solutions/. Next: notebooks/00_start_here.ipynb.
 """
 
-from .common import attempt
-from .grading import goal, points
+from .common import attempt, points
 from .nb00 import check_00_1, check_00_2, check_00_3, check_00_4, check_00_5
 from .nb01 import check_01_1, check_01_2, check_01_3, check_01_4, check_01_5
 from .nb02 import check_02_1, check_02_2, check_02_3, check_02_4, check_02_5
@@ -17,7 +16,7 @@ from .nb07 import check_07_1, check_07_2, check_07_3, check_07_4, check_07_5
 from .nb08 import check_08_1, check_08_2, check_08_3, check_08_4, check_08_5, check_08_6
 
 __all__ = [
-    "attempt", "goal", "points",
+    "attempt", "points",
     "check_00_1", "check_00_2", "check_00_3", "check_00_4", "check_00_5",
     "check_01_1", "check_01_2", "check_01_3", "check_01_4", "check_01_5",
     "check_02_1", "check_02_2", "check_02_3", "check_02_4", "check_02_5",

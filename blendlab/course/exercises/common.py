@@ -38,6 +38,11 @@ def attempt(mine: Callable, package: Callable) -> Callable:
     return mine if done else package
 
 
+def points(check: Callable, mine: Callable, worth: float = 1) -> float:
+    """All points if the checker passes, else none; nbgrader takes the number that a cell shows."""
+    return float(worth) if check(mine) else 0.0
+
+
 class Verdict(int):
     """True or false, and nothing to see where a cell ends with it."""
 
