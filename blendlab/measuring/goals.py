@@ -26,7 +26,7 @@ from ..sampler import Prediction, sample
 from ..schedule import Schedule
 from . import metrics
 from .latent_blending import upright
-from .noise_editing import BEST, BOXES, HOW, placed, things
+from .noise_editing import BEST, BOXES, HOW, naming, placed
 from .pixel_blending import distance
 from .tables import is_simple, side
 
@@ -188,7 +188,7 @@ def _strokes(my_mask_schedule, n=12):
 def _carries(my_exchange, n=4):
     pipe, judge = load("tinyworld"), load("tinyworld-judge")
     right, how = [], BEST | HOW | {"n": n, "rule": "none"}
-    for i, (phrases, prompt) in enumerate(things(3, 1)):
+    for i, (phrases, prompt) in enumerate(naming(3, 1)):
         asked = [(phrases[0], BOXES[i % 2])]
         seen = layout(pipe, prompt, asked, seed=SEED + i, heat="plain", **how).settings
         inside = seen["cells"][0].flatten() > 0
