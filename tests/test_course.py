@@ -88,7 +88,7 @@ def test_a_tidy_notebook_shows_pictures_where_widgets_were(executed):
         (output,) = nb.cells[cell].outputs
         picture = Image.open(io.BytesIO(base64.b64decode(output["data"]["image/png"])))
         assert picture.convert("RGB").getpixel((0, 0)) == (0, 0, 255)
-    assert output["metadata"]["image/png"]["alt"] == "A blue square"
+    assert output["metadata"]["image/png"]["alt"] == "A blue square: share 1"
     assert nb.cells[4].outputs[0]["text"] == "done\n"
     said = [nb.cells[i].outputs[0].metadata["image/png"]["alt"] for i in (1, 3)]
     assert said == ["A figure of the section A title", "A figure of the section Widget"]

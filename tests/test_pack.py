@@ -67,6 +67,8 @@ def test_the_solved_version_passes_all_checkers(path):
     kept = {"torch": torch, "bl": bl, "MODEL": "tinyworld"}
     cells = [cell for cell in pack.student(nb, path, WORTH).cells if cell.cell_type == "code"]
     written = [cell.source for cell in cells if "nbgrader" in cell.metadata]
+    for line in {line for cell in cells for line in pack.imported(cell.source).values()}:
+        exec(line, kept)
     with redirect_stdout(told):
         for source in written:
             check = re.sub(r"^goals\.reached\(\w+\) if (.*) else 0.0", r"\1", source, flags=re.M)

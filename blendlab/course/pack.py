@@ -122,9 +122,13 @@ def solved(nb, twin, path: Path):
     lose theirs.
     """
     nb = plain(nb, path, others="{0}.ipynb")
-    answers: dict[str, str] = {}
+    answers: dict[str, str] = {}  # and what they import that the notebook does not
     for cell in twin.cells if twin else []:
-        answers |= functions(cell.source) if cell.cell_type == "code" else {}
+        if cell.cell_type == "code":
+            answers |= functions(cell.source) | imported(cell.source)
+    for cell in nb.cells:
+        for name in imported(cell.source) if cell.cell_type == "code" else ():
+            answers.pop(name, None)
     for cell in nb.cells:
         if cell.cell_type != "code" or "raise NotImplementedError" not in cell.source:
             continue
@@ -136,12 +140,19 @@ def solved(nb, twin, path: Path):
 
 
 def with_helpers(answer: str, others: dict[str, str]) -> str:
-    """A function, after those of the solutions that it calls."""
+    """A function, after the imports and the functions of the solutions that it uses."""
     nodes = list(ast.walk(ast.parse(answer)))
     called = {node.id for node in nodes if isinstance(node, ast.Name)}
     called -= {node.arg for node in nodes if isinstance(node, ast.arg)}
     helpers = [others[name] for name in others if name in called and others[name] != answer]
     return "\n\n\n".join([*helpers, answer])
+
+
+def imported(code: str) -> dict[str, str]:
+    """The line of each import of a cell, by the name that it gives."""
+    tree = ast.parse(re.sub(r"(?m)^(\s*)%", r"\1# %", code)).body
+    lines = [node for node in tree if isinstance(node, ast.Import | ast.ImportFrom)]
+    return {alias.asname or alias.name: ast.unparse(line) for line in lines for alias in line.names}
 
 
 def functions(code: str) -> dict[str, str]:
