@@ -98,6 +98,7 @@ def edit(
     """
     from tqdm import tqdm
 
+    from .networks import opening
     from .networks.load import load
 
     if method not in METHODS:
@@ -108,6 +109,7 @@ def edit(
     chosen = {name: value for name, value in chosen.items() if value is not None}
     chosen |= {"paste": True} if paste else {}
     chosen |= {"soft": True} if soft else {}
+    opening.device(device)
     pipe = load(METHODS[method] if model is None else model, device=device)
     if not hasattr(pipe, "unet"):
         raise Refused(f"{model} makes no pictures: pass --model {METHODS[method]}")
@@ -399,9 +401,11 @@ def save(picture, file: Path):
 def opened(clip: str, device):
     """A CLIP by its name: shipped, of open_clip, or a folder."""
     from .cards import SHIPPED
+    from .networks import opening
     from .networks.clip import load_clip
     from .networks.load import load
 
+    opening.device(device)
     return (load if clip in SHIPPED else load_clip)(clip, device=device)
 
 

@@ -35,3 +35,4 @@ html_theme_options = {
     "pygments_light_style": "a11y-light",
     "pygments_dark_style": "a11y-dark",
 }
+smartquotes_action = "qe"  # commands keep their two dashes

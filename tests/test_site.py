@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 import blendlab as bl
 from blendlab import images
@@ -29,7 +30,7 @@ BUDGET = 15e6  # bytes of an edit's page, loaded for the first time
 
 
 @pytest.fixture(scope="session")
-def site():
+def site(tmp_path_factory):
     """The built site's folder; BLENDLAB_SITE names one that is built already."""
     if os.environ.get("BLENDLAB_SITE"):
         return Path(os.environ["BLENDLAB_SITE"])
@@ -39,12 +40,21 @@ def site():
         pytest.skip(f"{', '.join(missing)} is missing: pip install 'blendlab[site]'")
     if not (shutil.which("node") and shutil.which("npm")):
         pytest.skip("Node.js is missing: apt-get install nodejs npm")
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+    built = tmp_path_factory.getbasetemp().parent / f"site-{run}"  # of all workers of this run
+    with FileLock(f"{built}.lock"):
+        if not built.exists():
+            build()
+            built.touch()
+    return OUT / "html"
+
+
+def build():
     command = [sys.executable, "-W", "ignore", "site/make.py", "--out", OUT]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode and "npm" in done.stderr and not (OUT / "node_modules").is_dir():
         pytest.skip("npm cannot fetch the site's packages: connect, or run make site before")
     assert done.returncode == 0, done.stdout + done.stderr
-    return OUT / "html"
 
 
 @pytest.fixture(scope="session")

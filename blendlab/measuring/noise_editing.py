@@ -433,9 +433,9 @@ def repainting(n, pipe, judge):
     with progress(n, "repainting", "picture") as bar:
         for i, (phrases, prompt) in enumerate(naming(n, 1)):
             box = BOXES[i % 2]
-            met = lambda images, box=box, phrases=phrases: placed(judge, images, phrases, [box])  # noqa: E731
-            edit = repaint(pipe, prompt, box, n=1, seed=i, until=met, tries=12, **HOW)
-            if not met(edit.settings["before"])[0]:
+            seen = lambda images, box=box, phrases=phrases: placed(judge, images, phrases, [box])  # noqa: E731
+            edit = repaint(pipe, prompt, box, n=1, seed=i, until=seen, tries=12, **HOW)
+            if not seen(edit.settings["before"])[0]:
                 tries += edit.settings["tries"]
                 met += edit.settings["met"]
                 outside.append(edit.settings["moved"]["outside"])
