@@ -76,6 +76,10 @@ def pages(out: Path):
         check=True,
         env=environment,
     )
+    for page in (out / "html").rglob("*.html"):  # a table that scrolls is reached by keys, too
+        text = page.read_text(encoding="utf-8")
+        page.write_text(text.replace('<table class="table">', '<table class="table" tabindex="0">'),
+                        encoding="utf-8")  # fmt: skip
     shutil.copytree(out / "live", out / "html" / "live")
     # At the root, as a service worker serves only the folders below its own.
     shutil.move(out / "html" / "live" / "isolate.js", out / "html" / "isolate.js")
