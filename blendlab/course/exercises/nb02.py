@@ -5,9 +5,9 @@ from collections.abc import Callable
 import torch
 
 from ...blend import blend
+from ...clip_guidance import Guiding
 from ...noise import Noise
 from ...papers.blended import blended_steps
-from ...papers.clip_guidance import Guiding
 from ...sampler import Step
 from ...schedule import Schedule
 from .common import advise, close, say, sized, tensor, tried, writes
