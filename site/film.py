@@ -6,18 +6,15 @@ It is the front page itself in headless Chromium, with the first result of seed 
 """
 
 import argparse
-import functools
-import http.server
 import io
 import os
 import shutil
 import sys
-import threading
-from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
 from playwright.sync_api import sync_playwright
+from serve import served
 
 ROOT = Path(__file__).parent.parent
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -83,20 +80,6 @@ def edit(page, film):
         page.locator(".bl-swipe").fill(str(share))
         film.shoot(110)
     film.shoot(2500)
-
-
-@contextmanager
-def served(folder):
-    handler = functools.partial(Quiet, directory=folder)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *given):
-        pass
 
 
 def main():

@@ -64,7 +64,7 @@ def live(out: Path, modules: Path, model: str) -> Path:
 
 def pages(out: Path):
     """The source of the pages, then the pages."""
-    from pages import write
+    from pages import reachable, write
 
     write(out / "source", out / "node_modules")
     for folder in ("doctrees", "html"):  # what an interrupted build left would be a warning
@@ -76,10 +76,7 @@ def pages(out: Path):
         check=True,
         env=environment,
     )
-    for page in (out / "html").rglob("*.html"):  # a table that scrolls is reached by keys, too
-        text = page.read_text(encoding="utf-8")
-        page.write_text(text.replace('<table class="table">', '<table class="table" tabindex="0">'),
-                        encoding="utf-8")  # fmt: skip
+    reachable(out / "html")
     shutil.copytree(out / "live", out / "html" / "live")
     # At the root, as a service worker serves only the folders below its own.
     shutil.move(out / "html" / "live" / "isolate.js", out / "html" / "isolate.js")

@@ -14,9 +14,9 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 BADGE = re.compile(r"\[!\[Open In Colab\]\([^)]*\)\]\(([^)]*)\)")
-# A table that scrolls is reached by keys, too.
-WIDE = '<div style="overflow-x:auto"'
-REACHED = WIDE, WIDE + ' tabindex="0" role="region" aria-label="Table of measurements"'
+# What scrolls, and what makes keys reach it: tables of notebooks, and those of Markdown.
+REGION = ' tabindex="0" role="region" aria-label="Table of measurements"'
+SCROLLS = {'<div style="overflow-x:auto"': REGION, '<table class="table"': ' tabindex="0"'}
 # The pages of the API: the title, and the modules in the order of their names below each place.
 WINGS = {
     "core": ("The core: the loop and what it is made of", "*.py"),
@@ -72,11 +72,17 @@ def notebook(path: Path, to: Path):
             told = [o["metadata"].get("image/png", {}).get("alt", "") for o in shown]
             alt = "; ".join(filter(None, told)) or f"Output of the code in the section {heading}"
             cell["metadata"] |= {"mystnb": {"image": {"alt": alt}}}
-        for output in cell.get("outputs", []):
-            if table := output.get("data", {}).get("text/html"):
-                output["data"]["text/html"] = "".join(table).replace(*REACHED)
     to.parent.mkdir(parents=True, exist_ok=True)
     to.write_text(json.dumps(book), encoding="utf-8")
+
+
+def reachable(html: Path):
+    """Let keys reach what scrolls on the built pages."""
+    for page in html.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        for start, more in SCROLLS.items():
+            text = text.replace(start + ">", start + more + ">")
+        page.write_text(text, encoding="utf-8")
 
 
 def lessons() -> str:

@@ -4,8 +4,6 @@ It is built once into out/site. Needs the extra `site`, Node.js with npm, and fo
 page Chromium and playwright; what cannot run is skipped. Screenshots go to out/site/shots/.
 """
 
-import functools
-import http.server
 import importlib.util
 import json
 import os
@@ -13,7 +11,6 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -60,23 +57,28 @@ def build():
 @pytest.fixture(scope="session")
 def address(site):
     """Where a plain file server gives out the site."""
-    serve = functools.partial(Quiet, directory=site)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with serve.served(site, Counting) as found:
+        yield found
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    """A plain file server that counts the bytes it sends."""
+def script(name):
+    """A module of the folder site/."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "site" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+serve = script("serve")
+
+
+class Counting(serve.Quiet):
+    """It counts the bytes that it sends."""
 
     sent = 0
 
-    def log_message(self, *given):
-        pass
-
     def copyfile(self, source, output):
-        Quiet.sent += os.fstat(source.fileno()).st_size if hasattr(source, "fileno") else 0
+        Counting.sent += os.fstat(source.fileno()).st_size if hasattr(source, "fileno") else 0
         super().copyfile(source, output)
 
 
@@ -105,10 +107,7 @@ def note(page, url, address):
 
 def rounded():
     """tinyworld as the browser gets it."""
-    spec = importlib.util.spec_from_file_location("export", ROOT / "site" / "export.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.rounded(bl.load("tinyworld"))
+    return script("export").rounded(bl.load("tinyworld"))
 
 
 def in_node(site, **asked):
@@ -203,7 +202,7 @@ def shot(page, name):
 
 
 def test_a_person_paints_and_edits_and_only_the_painted_part_changes(page, address):
-    start = Quiet.sent
+    start = Counting.sent
     panel(page, address)
     networks = [url for url in page.asked if url.endswith((".onnx", "runtime.bin"))]
     assert not networks, "the model loads at the first touch, not before"
@@ -236,7 +235,7 @@ def test_a_person_paints_and_edits_and_only_the_painted_part_changes(page, addre
     change = (before[painted] - after[painted]).abs().float().mean()
     assert change > 8, "the edit shows"
     assert sorted(page.evaluate("window.gaps"))[-3] < 1000, "the page answers while it edits"
-    assert 8e6 < Quiet.sent - start < BUDGET
+    assert 8e6 < Counting.sent - start < BUDGET
     frames = page.locator(".bl-frame").get_attribute("max")
     page.locator(".bl-frame").fill("1")
     first = pixels(page, ".bl-viewer .bl-after")[:, :3]
