@@ -261,9 +261,11 @@ def blended_latent(
         given = dict(source=source, text=text, null=null, masks=masks_small)
         for rows, part in request.batches(**given):
             denoise = cfg(net, part.text, part.null, how.w)
-            initial = request.noise("initial", rows)()  # (B,C,h,w)
+            draw = request.noise("initial", rows)
+            draws = torch.stack([draw() for _ in range(how.noises)], dim=1)  # (B,K,C,h,w)
+            initial = draws[:, 0]
             if readers:
-                initial = _suited(request, rows, part, net, schedule, timesteps[0], how, readers)
+                initial = _suited(draws, rows, part, net, schedule, timesteps[0], how, readers)
             z = _run(
                 request, rows, denoise, part.source, part.masks, schedule, timesteps, how, initial
             )
@@ -276,12 +278,11 @@ def blended_latent(
     return closer.back(edit) if closer else edit
 
 
-def _suited(request, rows, part, net, schedule, t, how, readers):
-    """For each sample that one of how.noises initial noises under which its words look most inside
-    its mask, at the first level.
+def _suited(draws, rows, part, net, schedule, t, how, readers):
+    """The noise (B,C,h,w) of draws (B,K,C,h,w) under which each sample's words look most inside its
+    mask, at the first level.
     """
-    draw, best = request.noise("initial", rows), []
-    draws = torch.stack([draw() for _ in range(how.noises)], dim=1)  # (B,K,C,h,w)
+    best = []
     for i, (row, z) in enumerate(zip(rows, draws, strict=True)):
         given = dict(source=part.source, text=part.text, mask_small=part.masks[0])
         one = SimpleNamespace(**take(given, range(i, i + 1)))
