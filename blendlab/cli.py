@@ -5,7 +5,6 @@ No paper. Read next: papers/blended_latent.py, which `edit` calls.
 
 import re
 import sys
-from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated
@@ -98,7 +97,6 @@ def edit(
     """
     from tqdm import tqdm
 
-    from .networks import opening
     from .networks.load import load
 
     if method not in METHODS:
@@ -109,7 +107,6 @@ def edit(
     chosen = {name: value for name, value in chosen.items() if value is not None}
     chosen |= {"paste": True} if paste else {}
     chosen |= {"soft": True} if soft else {}
-    opening.device(device)
     pipe = load(METHODS[method] if model is None else model, device=device)
     if not hasattr(pipe, "unet"):
         raise Refused(f"{model} makes no pictures: pass --model {METHODS[method]}")
@@ -355,18 +352,14 @@ def doctor():
     doctor.check()
 
 
-@contextmanager
 def watched(network, update):
-    """Call update() after each forward pass of a network."""
+    """A `with` that calls update() after each forward pass of a network."""
+    from .attention import hooked
 
     def count(*_):  # what a hook returns would replace the network's output
         update()
 
-    hook = network.register_forward_hook(count)
-    try:
-        yield
-    finally:
-        hook.remove()
+    return hooked({network: count}, after=True)
 
 
 def numbered(out: Path, n: int) -> list[Path]:
@@ -401,11 +394,9 @@ def save(picture, file: Path):
 def opened(clip: str, device):
     """A CLIP by its name: shipped, of open_clip, or a folder."""
     from .cards import SHIPPED
-    from .networks import opening
     from .networks.clip import load_clip
     from .networks.load import load
 
-    opening.device(device)
     return (load if clip in SHIPPED else load_clip)(clip, device=device)
 
 

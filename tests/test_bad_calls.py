@@ -30,6 +30,7 @@ from PIL import Image
 import blendlab as bl
 from blendlab import attention, cli, guidance, joins, latents, masks, prompts
 from blendlab.clip_guidance import Guiding
+from blendlab.networks import opening
 from blendlab.networks.load import load
 from blendlab.noise import Noise
 from blendlab.papers.blended_latent import Blending
@@ -512,7 +513,10 @@ def shell(words):
 
 def at_hand(name, **how):
     """`load`, but that the small model is there already."""
-    return latent_model() if name == "ready" else load(name, **how)
+    if name != "ready":
+        return load(name, **how)
+    opening.device(how["device"])
+    return latent_model()
 
 
 # All of it

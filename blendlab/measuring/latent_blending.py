@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from .. import masks, viz, world
+from ..attention import hooked
 from ..papers.decoder import METHODS, reconstruct
 from ..rank import rank
 from . import metrics
@@ -497,13 +498,8 @@ def sampling(n, pipe, judge):
         parts = []
         for k, tasks in blocks(n, pipe, label):
             seen = []  # how many rows each call of the network has
-            count_rows = pipe.unet.register_forward_pre_hook(
-                lambda _, x, s=seen: s.append(len(x[0]))
-            )
-            try:
+            with hooked({pipe.unet: lambda unet, x, _, seen=seen: seen.append(len(x[0]))}):
                 images = _sampled(pipe, tasks, k, **how)
-            finally:
-                count_rows.remove()
             calls = torch.full((len(tasks),), sum(seen) / 2 / len(tasks))
             parts.append(seen_inside(judge, images, tasks) | {"calls (of the network)": calls})
         rows[label] = joined(parts)
