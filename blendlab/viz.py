@@ -50,7 +50,7 @@ def show(
     small = min((picture.width for picture in pictures), default=side)
     side = side // small * small or side  # all as wide as the smallest can be, by a whole factor
     side = max(side, ceil(panel / small) * small)
-    pictures = [_enlarged(picture, side) for picture in pictures]
+    pictures = [enlarged(picture, side) for picture in pictures]
     if mask is not None:
         masks = _pictures(mask)
         if len(masks) not in (1, len(pictures)):
@@ -75,7 +75,7 @@ def strip(frames, titles=None, most: int = 7, alt: str = "") -> Image.Image:
         frames, titles = [frames[i] for i in kept], [titles[i] for i in kept] if titles else []
     side = min(256, (WIDTH - 3 * (len(frames) - 1)) // len(frames))
     rows = zip(*frames, strict=True)
-    grid = _grid([_enlarged(p, side) for row in rows for p in row], titles, len(frames), gap=3)
+    grid = _grid([enlarged(p, side) for row in rows for p in row], titles, len(frames), gap=3)
     return _told(grid, alt, titles)
 
 
@@ -90,7 +90,7 @@ def overlay(image, mask, width: int = 256) -> Image.Image:
     cells.
     """
     (picture,), (m,) = _pictures(image), _pictures(mask)
-    picture = _enlarged(picture, width)
+    picture = enlarged(picture, width)
     tinted = Image.blend(picture, Image.new("RGB", picture.size, TINT), 0.45)
     m = m.convert("L").resize(picture.size, Image.Resampling.NEAREST)
     return _outlined(Image.composite(tinted, picture, m), m)
@@ -260,7 +260,7 @@ def _columns(n):
     return ceil(n / ceil(n / 6))  # as even as rows of at most six can be
 
 
-def _enlarged(picture, side):
+def enlarged(picture, side):
     """The picture, `side` wide at most: by a whole factor if it is small, so that pixels stay
     squares.
     """
@@ -366,7 +366,7 @@ def _name_lines(axes, x, ends):
 
 def attention(images, heat: Tensor, most: float = 2.0, width: int = 256) -> list[Image.Image]:
     """Pictures with a map (B,h,w) drawn over them: tinted where it is above 1, fully at `most`."""
-    pictures = [_enlarged(picture, width) for picture in _pictures(images)]
+    pictures = [enlarged(picture, width) for picture in _pictures(images)]
     alphas = ((heat.float().cpu() - 1) / (most - 1)).clamp(0, 1)[:, None] * 0.85
     shown = []
     for picture, alpha in zip(pictures, door.to_pil(alphas), strict=True):

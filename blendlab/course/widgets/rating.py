@@ -12,9 +12,8 @@ import html
 
 import ipywidgets as widgets
 import torch
-from PIL import Image
 
-from ... import images
+from ... import images, viz
 from .common import encoded, picture
 
 ANSWERS = ("left", "right", "no difference")
@@ -65,16 +64,9 @@ class Rating(widgets.VBox):
         i = self.order[done]
         pair = self.pairs[i][::-1] if self.swapped[i] else self.pairs[i]
         for image, shown in zip(self._sides, pair, strict=True):
-            image.value = encoded(_enlarged(shown, int(image.width)))
+            image.value = encoded(viz.enlarged(shown, int(image.width)))
         text = f"Pair {done + 1} of {len(self.pairs)}. {self.questions[i]}"
         self._says.value = html.escape(text)
-
-
-def _enlarged(picture, side):
-    """By a whole factor, so that pixels stay squares."""
-    factor = max(1, side // picture.width)
-    size = (factor * picture.width, factor * picture.height)
-    return picture.resize(size, Image.Resampling.NEAREST)
 
 
 def _each(side):
