@@ -114,7 +114,7 @@ def thirty():
 
 
 def covers():
-    """pictures/ that notebooks open with: the first one that each of them makes, as it was saved."""
+    """pictures/ that notebooks open with: the first one that each makes, as it was saved."""
     for path in sorted((HERE.parent / "notebooks").glob("*.ipynb")):
         _, (first, *_) = page.pictures(nbformat.read(path, as_version=4))[0]
         (HERE / f"pictures/{path.stem}.png").write_bytes(base64.b64decode(first.split(",", 1)[1]))

@@ -148,18 +148,25 @@ def with_helpers(answer: str, others: dict[str, str]) -> str:
     return "\n\n\n".join([*helpers, answer])
 
 
+def without_magic(code: str) -> str:
+    """A cell as Python: lines that begin with % become comments."""
+    return re.sub(r"(?m)^(\s*)%", r"\1# %", code)
+
+
 def imported(code: str) -> dict[str, str]:
     """The line of each import of a cell, by the name that it gives."""
-    tree = ast.parse(re.sub(r"(?m)^(\s*)%", r"\1# %", code)).body
-    lines = [node for node in tree if isinstance(node, ast.Import | ast.ImportFrom)]
+    lines = [
+        node
+        for node in ast.parse(without_magic(code)).body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
     return {alias.asname or alias.name: ast.unparse(line) for line in lines for alias in line.names}
 
 
 def functions(code: str) -> dict[str, str]:
     """The source of each function of a cell, by name."""
-    code = re.sub(r"(?m)^(\s*)%", r"\1# %", code)  # a magic command is no Python
-    tree = ast.parse(code).body
-    found = [node for node in tree if isinstance(node, ast.FunctionDef)]
+    code = without_magic(code)
+    found = [node for node in ast.parse(code).body if isinstance(node, ast.FunctionDef)]
     return {node.name: ast.get_source_segment(code, node) or "" for node in found}
 
 

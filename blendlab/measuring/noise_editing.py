@@ -433,7 +433,10 @@ def repainting(n, pipe, judge):
     with progress(n, "repainting", "picture") as bar:
         for i, (phrases, prompt) in enumerate(naming(n, 1)):
             box = BOXES[i % 2]
-            seen = lambda images, box=box, phrases=phrases: placed(judge, images, phrases, [box])  # noqa: E731
+
+            def seen(images, box=box, phrases=phrases):
+                return placed(judge, images, phrases, [box])
+
             edit = repaint(pipe, prompt, box, n=1, seed=i, until=seen, tries=12, **HOW)
             if not seen(edit.settings["before"])[0]:
                 tries += edit.settings["tries"]

@@ -92,8 +92,11 @@ def pixel(n, model, judge):
             shown += list(pictures[: 2 * SHOWN + 2 - len(shown)])
             bar.update(count)
     sure = {label: torch.cat(parts) for label, parts in rows.items()}
-    outcomes = lambda each: {"recognisable": each > SURE, "the clearest object (probability)": each}  # noqa: E731
-    return {label: outcomes(each) for label, each in sure.items()}, viz.show(shown)
+    made = {
+        label: {"recognisable": each > SURE, "the clearest object (probability)": each}
+        for label, each in sure.items()
+    }
+    return made, viz.show(shown)
 
 
 @measured(100, *PIXELS)

@@ -15,12 +15,14 @@ function render({ model, el }) {
       onclick: () => send(model, { _at: [i, j] }), onkeydown: (event) => walk(event, i, j),
     }, text) : null));
     body.replaceChildren(...buttons.map((row, i) => make("tr", {},
-      make("th", { scope: "row" }, rows[i]), ...row.map((button) => make("td", {}, button ?? "")))));
+      make("th", { scope: "row" }, rows[i]),
+      ...row.map((button) => make("td", {}, button ?? "")))));
   }
 
-  /** Arrows go to the next button that way, past empty cells; so Tab passes the table in one step. */
+  /** Arrows go to the next button that way, past empty cells; Tab passes the table in one step. */
   function walk(event, i, j) {
-    const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
+    const steps = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+    const step = steps[event.key];
     if (!step) return;
     event.preventDefault();
     do [i, j] = [i + step[0], j + step[1]];
