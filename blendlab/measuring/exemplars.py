@@ -247,7 +247,7 @@ def exemplar_sizes(n, pipe, judge):
 # What it says
 
 
-@measured(200, "tinyworld-exemplar", "tinyworld", "tinyworld-judge")
+@measured(200, "tinyworld-exemplar", "tinyworld-64", "tinyworld-judge")
 def exemplar_attributes(n, pipe, words, judge):
     """What a reference says that words do not: of three truths (plain, striped, spotted) and of
     eight (one for each accent colour), is the right one the nearest to the result? By reference,

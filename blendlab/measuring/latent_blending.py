@@ -36,7 +36,7 @@ from .tables import (
 # Latents against pixels
 
 
-@measured(48, "tinyworld", "tinyworld-pixel", "tinyworld-clip", "tinyworld-judge")
+@measured(48, "tinyworld-64", "tinyworld-pixel", "tinyworld-clip", "tinyworld-judge")
 def spaces(n, pipe, model, clip, judge):
     """The same tasks in latents, where words guide, and in pixels, where CLIP does: precision,
     background, seconds an edit (16 at once), and adversarial examples: edits that please CLIP as
@@ -68,7 +68,7 @@ def spaces(n, pipe, model, clip, judge):
     }, figure
 
 
-@measured(64, "tinyworld")
+@measured(64, "tinyworld-64")
 def sensitivity(n, pipe):
     """How much an edit changes inside the mask when its input changes a little: from the same noise
     another colour word, a mask wider by one pixel, a picture brighter by two grey levels; and from
@@ -95,7 +95,7 @@ def sensitivity(n, pipe):
     return {label: joined(parts) for label, parts in rows.items()}
 
 
-@measured(32, "tinyworld", "tinyworld-clip", "tinyworld-judge")
+@measured(32, "tinyworld-64", "tinyworld-clip", "tinyworld-judge")
 def latent_ranking(n, pipe, clip, judge, results=8):
     """What ranking is worth for latent edits: 8 results of each task, and of these the one that
     CLIP likes best (in the mask, or in the whole picture too), the one that it likes least, and one
@@ -126,7 +126,7 @@ def latent_ranking(n, pipe, clip, judge, results=8):
 # The background
 
 
-@measured(24, "tinyworld", "tinyworld-judge")
+@measured(24, "tinyworld-64", "tinyworld-judge")
 def reconstructions(n, pipe, judge):
     """Six ways to bring the source back outside the mask, in scenes with a face or a word beside
     it: how near the background is to the source, how near the edit to what was decoded, how much
@@ -214,7 +214,7 @@ TUNING = [dict(lam=lam) for lam in (0.0, 1.0, 10.0, 100.0, 1000.0)] + [
 ]
 
 
-@measured(12, "tinyworld")
+@measured(12, "tinyworld-64")
 def decoder_tuning(n, pipe):
     """Tuning the decoder: what the weight lambda of the background does (the paper: 100), and how
     many steps it takes (the recommended number where none is given).
@@ -240,7 +240,7 @@ def decoder_tuning(n, pipe):
 THIN = ("lamp", "fence", "lightning")
 
 
-@measured(144, "tinyworld", "tinyworld-judge")
+@measured(144, "tinyworld-64", "tinyworld-judge")
 def thin_masks(n, pipe, judge):
     """Edits whose mask is the outline of a thin object, in many places narrower than a latent cell.
     Plain: cells count whose middle is masked. Every cell: those that are touched at all. Dilated:
@@ -308,7 +308,7 @@ UPRIGHT = ("tree", "lamp", "flower")
 STROKES = (0.5, 1.0, 2.0)  # widths in latent cells
 
 
-@measured(24, "tinyworld", "tinyworld-judge")
+@measured(24, "tinyworld-64", "tinyworld-judge")
 def strokes(n, pipe, judge):
     """Edits in straight upright strokes: does anything appear at all? Plain blending against the
     paper's 3 dilations, same noise; all cells that a stroke touches count. Something appeared:
@@ -352,7 +352,7 @@ SCHEDULES = {
 }
 
 
-@measured(36, "tinyworld", "tinyworld-judge")
+@measured(36, "tinyworld-64", "tinyworld-judge")
 def thickness(n, pipe, judge):
     """Edits in masks around lamps, fences and lightning, from their outline to 4 pixels more on
     every side, and how often the judge sees the prompted object: with plain blending, and with
@@ -385,7 +385,7 @@ def _thickness(mask):
 # What the autoencoder loses, and light
 
 
-@measured(100, "tinyworld")
+@measured(100, "tinyworld-64")
 def losses(n, pipe):
     """What the autoencoder loses where: PSNR, and the share of fine detail (the energy of what a
     blur of 5 pixels takes away) that comes back, in night skies full of stars, faces, the words of
@@ -425,7 +425,7 @@ def fine(images, mask):
     return metrics.rms(images - blurred, mask).square()
 
 
-@measured(100, "tinyworld", "tinyworld-judge")
+@measured(100, "tinyworld-64", "tinyworld-judge")
 def light(n, pipe, judge):
     """An object from a sunny day in a scene at sunset or at night: cut out and pasted, against a
     blended edit of the same words that the judge accepts. How far the mean colour of the object is
@@ -486,7 +486,7 @@ SAMPLING = {
 }
 
 
-@measured(64, "tinyworld", "tinyworld-judge")
+@measured(64, "tinyworld-64", "tinyworld-judge")
 def sampling(n, pipe, judge):
     """More from the same network: a noise chosen for the mask (noises), repeated steps
     (resamplings) and an enlarged crop around the mask (around), alone and together. Calls are

@@ -56,7 +56,7 @@ SHARED = {
 FIRST = (0, 2, 5)  # steps whose attention is asked
 
 
-@measured(64, "tinyworld", "tinyworld-judge")
+@measured(64, "tinyworld-64", "tinyworld-judge")
 def tendency(n, pipe, judge):
     """Does the same initial noise put different objects at the same place? "as the noise says": how
     often two prompts place their objects closer when they share a noise than when they do not, and
@@ -113,7 +113,7 @@ def _from_noise(n, pipe, prompt):
 ETAS = (0.0, 0.25, 0.5, 1.0)
 
 
-@measured(48, "tinyworld", "tinyworld-judge")
+@measured(48, "tinyworld-64", "tinyworld-judge")
 def tendency_eta(n, pipe, judge):
     """How far the initial noise decides when the steps add noise of their own: a red cat and a red
     bus from the same initial noise, other noise in the steps. How often the two are nearer to each
@@ -128,7 +128,7 @@ def tendency_eta(n, pipe, judge):
     return rows
 
 
-@measured(48, "tinyworld", "tinyworld-judge")
+@measured(48, "tinyworld-64", "tinyworld-judge")
 def word_order(n, pipe, judge):
     """Two prompts with the same two objects in another order, from the same noises: does each of
     them stay where it was? How often it is nearer to its own place under the other order than under
@@ -149,7 +149,7 @@ def word_order(n, pipe, judge):
     return rows
 
 
-@measured(48, "tinyworld", "tinyworld-judge")
+@measured(48, "tinyworld-64", "tinyworld-judge")
 def which_layer(n, pipe, judge):
     """Which layers' attention foretells the place? How often the noun's attention at the first step
     exceeds that of another noise at the object's final position (by chance: 50%), for each
@@ -222,7 +222,7 @@ def laid_out(pipe, judge, asked, seeds=4, **how):
     return torch.cat(right)
 
 
-@measured(10, "tinyworld", "tinyworld-judge")
+@measured(10, "tinyworld-64", "tinyworld-judge")
 def layouts(n, pipe, judge):
     """Objects in boxes: how often the middle of every named object is in its box, for one, two and
     three objects; n prompts, four noises each. The rules carry blocks of the initial noise; the
@@ -245,7 +245,7 @@ MAPS = {
 }
 
 
-@measured(12, "tinyworld", "tinyworld-judge")
+@measured(12, "tinyworld-64", "tinyworld-judge")
 def relative_maps(n, pipe, judge):
     """Which cells are carried: those that the word looks at the most, as published, or those that
     it looks at more than with other noises. How often the one object is in its box; n prompts, four
@@ -267,7 +267,7 @@ MOMENTS = {
 }
 
 
-@measured(16, "tinyworld", "tinyworld-judge")
+@measured(16, "tinyworld-64", "tinyworld-judge")
 def exchange_steps(n, pipe, judge):
     """When blocks are carried: once before the first step, as published, again before later ones,
     or only later. How often the one object is in its box; n prompts, four noises each.
@@ -281,7 +281,7 @@ def exchange_steps(n, pipe, judge):
     }
 
 
-@measured(16, "tinyworld", "tinyworld-judge")
+@measured(16, "tinyworld-64", "tinyworld-judge")
 def value_or_place(n, pipe, judge):
     """Is it the values of a block that make an object, or its place? Into the box are carried the
     blocks that the word looks at the most, the ones it looks at the least, or fresh noise; or
@@ -323,7 +323,7 @@ REMEDIES = {  # the weight of the attention that falls beside its object; None: 
 }
 
 
-@measured(16, "tinyworld", "tinyworld-judge")
+@measured(16, "tinyworld-64", "tinyworld-judge")
 def remedy(n, pipe, judge):
     """The remedy that a reader of the paper proposed: 200 more steps of training in which a noun's
     attention at noisy levels has to fall on its object. As shipped, after 200 plain steps, and
@@ -399,7 +399,7 @@ def beside(heat, batch, nouns):
 # Words, and pictures that are there
 
 
-@measured(48, "tinyworld", "tinyworld-judge")
+@measured(48, "tinyworld-64", "tinyworld-judge")
 def injection(n, pipe, judge):
     """Prompt-to-Prompt's remark: the same noise does not keep a picture when a word changes; its
     attention has to be kept. "A red cat" becomes "a red dog" with the cat's attention for a share
@@ -423,7 +423,7 @@ def injection(n, pipe, judge):
     return rows
 
 
-@measured(24, "tinyworld", "tinyworld-judge")
+@measured(24, "tinyworld-64", "tinyworld-judge")
 def repainting(n, pipe, judge):
     """Fresh noise in a box until the judge sees the prompted object there, at most 12 tries: tries,
     successes, and how much the rest of the picture moved. One picture for each prompt, in which the
@@ -452,7 +452,7 @@ def repainting(n, pipe, judge):
     }}  # fmt: skip
 
 
-@measured(32, "tinyworld", "tinyworld-judge")
+@measured(32, "tinyworld-64", "tinyworld-judge")
 def inverted(n, pipe, judge):
     """Re-painting of pictures that were not generated, as a way of inpainting: their noise is found
     by DDIM inversion, drawn anew in the box, and everything is made again with the truth's caption;
@@ -487,7 +487,7 @@ ROUND_TRIPS = {
 }
 
 
-@measured(16, "tinyworld")
+@measured(16, "tinyworld-64")
 def inversions(n, pipe):
     """The way to the noise and back: pictures that the autoencoder decoded, inverted and made again
     by DDIM of 25 steps with the caption, without guidance unless said. PSNR to the picture.

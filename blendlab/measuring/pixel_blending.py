@@ -293,7 +293,7 @@ def joins(n, model, clip, judge):
     return {label: joined(parts) for label, parts in rows.items()}, figure
 
 
-@measured(48, *PIXELS, "tinyworld")
+@measured(48, *PIXELS, "tinyworld-64")
 def pixel_methods(n, model, clip, judge, pipe):
     """Three methods with words and a mask, on the same tasks: algorithm 1 (lambda 1000), algorithm
     2, and PaintByWord++, which optimises an autoencoder's latents under CLIP (150 steps of the

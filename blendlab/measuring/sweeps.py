@@ -45,7 +45,7 @@ EXEMPLAR = around(
 DECODER = around({"steps": 75, "lr": 3e-4}, steps=(25, 150), lr=(1e-4, 1e-3))
 
 
-@measured(64, "tinyworld", "tinyworld-judge")
+@measured(64, "tinyworld-64", "tinyworld-judge")
 def settings(n, pipe, judge):
     """Which settings make the best latent edits: each row changes one number of a middle choice. On
     tasks that no other table reports, so that choosing here flatters none of them.
@@ -96,7 +96,7 @@ def exemplar_settings(n, pipe, judge):
     return rows
 
 
-@measured(6, "tinyworld")
+@measured(6, "tinyworld-64")
 def decoder_settings(n, pipe):
     """Steps and rate of decoder tuning: the background of latent edits before it, and after it. On
     tasks that no other table reports.
