@@ -55,4 +55,4 @@ def _made_by(module):
 def _when(table):
     versions = ", ".join(f"{package} {number}" for package, number in table["versions"].items())
     day = f"On {table['date']}" if "date" in table else "The date was not kept"
-    return f"{day}, with {versions}."
+    return f"{day}, with {versions}. Networks: {', '.join(table['weights'])}."
