@@ -59,7 +59,7 @@ def exemplars(n, pipe, clip, judge):
             metrics.rms((images - other) / 2, where) for other in (pasted, tasks.truth)
         )
         rows[label] = {
-            "nearer to the pasted thing": to_pasted < to_truth,
+            "nearer to the pasted object": to_pasted < to_truth,
             "error to the truth (share of range)": to_truth,
             "stripes and spots right": (nearest(images, truths, tasks.mask) == pattern)[
                 pattern > 0
@@ -348,7 +348,7 @@ def ladder(n, shipped, clip, judge):
         copies = (
             {}
             if label in ("cut out and pasted", "the truth")
-            else {"nearer to the pasted thing": near < far}
+            else {"nearer to the pasted object": near < far}
         )
         alike = {"CLIP similarity (cos)": similarity(clip, images, box, reference)}
         rows[label] = rows.get(label, {}) | copies | alike | common(judge, images, tasks)

@@ -47,7 +47,7 @@ class Ask:
     image: Tensor  # (1,3,S,S) in [-1,1]
     mask: Tensor  # (1,1,S,S) in {0,1}, 1 = edit
     prompt: str  # what is to be inside: "a red mushroom"
-    reference: Tensor  # (1,3,2S,2S) such a thing in another place and light
+    reference: Tensor  # (1,3,2S,2S) such an object in another place and light
     caption: str  # of the picture as it is
     whole: str  # of the picture to come
     n: int
@@ -249,7 +249,7 @@ def _repaint(ask, pipe):
 
 @method("tinyworld-exemplar", name="exemplar")
 def _exemplar(ask, pipe):
-    """Paint by Example: a picture of such a thing in place of words."""
+    """Paint by Example: a picture of such an object in place of words."""
     return exemplar(pipe, ask.image, ask.mask, ask.reference, **ask.how)
 
 
@@ -268,7 +268,7 @@ def _inpaint(ask, pipe):
 
 @method(name="naive_paste")
 def _naive_paste(ask):
-    """The picture of such a thing, squeezed into the mask's box: what precision alone likes."""
+    """The picture of such an object, squeezed into the mask's box: what precision alone likes."""
     box = torch.tensor([masks.box(ask.mask)])
     squeezed = F.interpolate(
         warp(ask.reference, frame(box).inverse()), ask.image.shape[-2:], mode="area"

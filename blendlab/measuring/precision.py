@@ -50,7 +50,7 @@ WHAT = {
     f"Diversity: mean distance, by the features of {DISTANCE}, of all pairs of right results of a "
     "scene. Truth: one of the right answers, the object in the middle of the box.",
     "remove": "An object taken out of a held-out scene, with words for what is behind it. Gone: "
-    "the judge sees no more things in the box than in the truth. Shadow left: of what the object "
+    "the judge sees no more objects in the box than in the truth. Shadow left: of what the object "
     "did to the picture beside itself, its shadow or reflection, the share that is still there.",
 }
 

@@ -59,8 +59,8 @@ SECTIONS = (
         "of comparisons (by chance: {less})."),
     Section(
         "All tokens copy the reference, the class token paints it anew",
-        "exemplars", ("all tokens, w = 1", "nearer to the pasted thing"),
-        ("class token, w = 1", "nearer to the pasted thing"),
+        "exemplars", ("all tokens, w = 1", "nearer to the pasted object"),
+        ("class token, w = 1", "nearer to the pasted object"),
         "With all tokens {more} of results are nearer to the object cut out and pasted than to the truth, with the "
         "class token {less}."),
     Section(
