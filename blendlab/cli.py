@@ -236,7 +236,10 @@ def train(
 @app.command()
 def results(
     name: Annotated[
-        str | None, typer.Argument(help="A table; phenomena or index for a page; none: list them.")
+        str | None,
+        typer.Argument(
+            help="A table; all that weights changed; phenomena or index for a page; none: list them."
+        ),
     ] = None,
     n: Annotated[int | None, typer.Option("-n", min=1, help="Its first n tasks only.")] = None,
     save: Annotated[
@@ -276,6 +279,10 @@ def results(
         print(results.listing())
         print("precision (--methods, --scenes, --batch, --task add or remove, --add FILE)")
         print("  Editing methods side by side: precision, diversity, background, light, time.")
+    elif name == "all":
+        if n is not None or out or not save:
+            raise Refused("all takes no other option; make one table with -n or -o")
+        remake()
     elif name == "index":
         print(index.write() if save else index.page())
     elif name == "phenomena":
@@ -290,6 +297,18 @@ def results(
         print(results.table(results.measure(name, n)))
         if save:
             print(f"Not saved: n is {n}, the table has {results.TABLES[name].n}; -o FILE saves it.")
+
+
+def remake():
+    """Make every table that is missing or was made with other weights; again called, go on."""
+    from .measuring import index, results
+
+    tables = results.outdated()
+    print(f"{len(tables)} tables; last time they took {sum(tables.values()) / 60:.0f} minutes")
+    for name, seconds in tables.items():
+        print(f"{name}, {seconds / 60:.1f} minutes last time", flush=True)
+        results.run(name)
+        index.write()
 
 
 def compare(*asked):

@@ -262,6 +262,16 @@ def test_a_figure_counts_only_beside_its_own_table(drawn):
     assert not results.current("toy")
 
 
+def test_all_makes_what_is_missing_or_stale_and_leaves_the_rest(drawn, run):
+    assert "1 tables; last time they took 0 minutes" in run("all")[1]
+    made = drawn.with_suffix(".json").read_bytes()
+    assert run("all")[1].startswith("0 tables;")
+    assert drawn.with_suffix(".json").read_bytes() == made
+    drawn.unlink()
+    assert run("all")[1].startswith("1 tables;") and results.current("toy")
+    assert run("all", "-n", 3)[0] == 2
+
+
 def test_a_process_killed_while_it_draws_leaves_no_torn_figure(drawn, monkeypatch):
     results.run("toy")
     before = drawn.read_bytes(), drawn.with_suffix(".json").read_bytes()

@@ -176,6 +176,14 @@ def current(name: str) -> bool:
     return saved(name) and not _stale(name, load(name))
 
 
+def outdated() -> dict[str, float]:
+    """The tables that are not saved or do not match the current weights, and the seconds that each
+    took last time (0 if it never ran).
+    """
+    names = [name for name in TABLES if not current(name)]
+    return {name: load(name)["seconds"] if saved(name) else 0.0 for name in names}
+
+
 def _stale(name, table):
     """What is wrong with a saved table, as the end of a sentence; "" if nothing is."""
     recipe = _recipe(name)
