@@ -238,7 +238,7 @@ def results(
     name: Annotated[
         str | None,
         typer.Argument(
-            help="A table; all that weights changed; phenomena or index for a page; none: list them."
+            help="A table; all (outdated ones); phenomena or index for a page; none: list them."
         ),
     ] = None,
     n: Annotated[int | None, typer.Option("-n", min=1, help="Its first n tasks only.")] = None,
