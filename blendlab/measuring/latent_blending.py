@@ -308,7 +308,7 @@ UPRIGHT = ("tree", "lamp", "flower")
 STROKES = (0.5, 1.0, 2.0)  # widths in latent cells
 
 
-@measured(24, "tinyworld-64", "tinyworld-judge")
+@measured(24, "tinyworld", "tinyworld-judge")
 def strokes(n, pipe, judge):
     """Edits in straight upright strokes: does anything appear at all? Plain blending against the
     paper's 3 dilations, same noise; all cells that a stroke touches count. Something appeared:
@@ -385,7 +385,7 @@ def _thickness(mask):
 # What the autoencoder loses, and light
 
 
-@measured(100, "tinyworld-64")
+@measured(100, "tinyworld")
 def losses(n, pipe):
     """What the autoencoder loses where: PSNR, and the share of fine detail (the energy of what a
     blur of 5 pixels takes away) that comes back, in night skies full of stars, faces, the words of

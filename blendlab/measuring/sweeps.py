@@ -22,8 +22,8 @@ def around(middle: dict, **tried) -> dict[str, dict]:
 
 
 LATENT = around(
-    {"w": 4.0, "steps": 25, "skip": 0.1, "eta": 1.0},
-    w=(2.0, 3.0, 6.0, 8.0),
+    {"w": 6.0, "steps": 25, "skip": 0.1, "eta": 1.0},
+    w=(2.0, 4.0, 8.0, 10.0),
     eta=(0.0, 0.5),
     skip=(0.0, 0.25),
     steps=(15, 50),
@@ -45,7 +45,7 @@ EXEMPLAR = around(
 DECODER = around({"steps": 75, "lr": 3e-4}, steps=(25, 150), lr=(1e-4, 1e-3))
 
 
-@measured(64, "tinyworld-64", "tinyworld-judge")
+@measured(64, "tinyworld", "tinyworld-judge")
 def settings(n, pipe, judge):
     """Which settings make the best latent edits: each row changes one number of a middle choice. On
     tasks that no other table reports, so that choosing here flatters none of them.

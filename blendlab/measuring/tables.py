@@ -55,7 +55,7 @@ def measured(n: int, *needs: str):
 # The tables
 
 
-@measured(200, "tinyworld-64", "tinyworld-judge")
+@measured(200, "tinyworld", "tinyworld-judge")
 def edits(n, pipe, judge):
     """Latent edits with the recommended settings: does the judge see the prompted object in the
     mask, and what changed outside it? Ceiling and floor are the truth and the source behind the
@@ -89,7 +89,7 @@ BLENDINGS = {
 }
 
 
-@measured(200, "tinyworld-64", "tinyworld-judge")
+@measured(200, "tinyworld", "tinyworld-judge")
 def blending(n, pipe, judge):
     """What implementations of blending disagree on: how far the final latent ends from the source's
     outside the mask, and what that does to the picture. Same tasks, noise, w and steps in every
@@ -108,7 +108,7 @@ def blending(n, pipe, judge):
     return rows
 
 
-@measured(2000, "tinyworld-64", "tinyworld-judge")
+@measured(2000, "tinyworld", "tinyworld-judge")
 def judge(n, pipe, judge):
     """How often the judge is right about an object: in renders, and in what the autoencoder makes
     of them, which is the ceiling of every precision that it measures. At least n objects of
@@ -136,7 +136,7 @@ def judge(n, pipe, judge):
     }
 
 
-@measured(500, "tinyworld-64")
+@measured(500, "tinyworld")
 def autoencoder(n, pipe):
     """What the autoencoder alone loses: the PSNR of held-out scenes that it encoded and decoded, of
     each picture, then the mean; and the same of the pixels that show objects, where there are any.
@@ -157,7 +157,7 @@ def autoencoder(n, pipe):
     return {"tinyworld": {"PSNR (dB)": torch.cat(whole), "objects (dB)": torch.cat(objects)}}
 
 
-@measured(500, "tinyworld-64", "tinyworld-judge")
+@measured(500, "tinyworld", "tinyworld-judge")
 def text_to_image(n, pipe, judge):
     """Pictures from words alone, with the recommended settings: how often the judge finds every
     object that the caption of a held-out scene names, wherever it stands.

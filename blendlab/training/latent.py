@@ -30,7 +30,7 @@ VARIANTS = 4  # captions kept for each scene
 # Recommended values: the middle of the sweep in data/results/settings.json, from which no other
 # choice stands out; the rate of decoder tuning is the best of three on this autoencoder.
 SETTINGS = {
-    "blended_latent": {"w": 4.0, "steps": 25, "skip": 0.1, "eta": 1.0},
+    "blended_latent": {"w": 6.0, "steps": 25, "skip": 0.1, "eta": 1.0},
     "reconstruct": {"weights": {"steps": 75, "lr": 3e-4}},
 }
 
