@@ -6,7 +6,10 @@ afterwards.
 """
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -17,6 +20,7 @@ from .errors import Refused
 from .options import function, number
 
 DENOISER = "a function (x, t) that gives a Prediction"
+FILM: ContextVar[list | deque] = ContextVar("film", default=deque(maxlen=0))  # which keeps nothing
 
 
 @dataclass
@@ -40,6 +44,21 @@ class Step:
     eps: Tensor  # (B,C,H,W) the noise that x0_hat leaves in the state, from level t
     var: float | Tensor  # variance of the fresh noise of this move
     grad: Tensor | None  # (B,C,H,W) the guidance gradient, if the denoiser gave one
+
+
+@contextmanager
+def filmed():
+    """In a `with`, a list of all steps that this thread makes, as the body of their loop left them.
+
+        with filmed() as film:
+            bl.blended_latent(pipe, image, mask, "a red mushroom")
+    """
+    film: list[Step] = []
+    token = FILM.set(film)
+    try:
+        yield film
+    finally:
+        FILM.reset(token)
 
 
 @torch.no_grad()  # a decorator, not a `with`: gradients stay enabled in the reader's loop body
@@ -88,6 +107,7 @@ def sample(
             x = x + var**0.5 * noise()
 
         step = Step(i, t, t_next, x, x0_hat, eps, var, seen.grad)
+        FILM.get().append(step)
         yield step
         x = step.x  # whatever the reader left there
 

@@ -3,7 +3,9 @@
 Each has its JavaScript beside it; nothing comes from the network. Read next: panel.py.
 """
 
+from ...sampler import filmed
 from .boxes import BoxEditor
+from .film import scrub
 from .painter import CellPicker, MaskPainter, ScribblePainter
 from .panel import Panel, panel
 from .rating import Rating
@@ -13,5 +15,5 @@ from .upload import PictureUpload, fit
 
 __all__ = [
     "BoxEditor", "CellPicker", "MaskPainter", "Panel", "PictureUpload", "Rating",
-    "ScribblePainter", "Stopped", "TablePicker", "fit", "panel", "result",
+    "ScribblePainter", "Stopped", "TablePicker", "filmed", "fit", "panel", "result", "scrub",
 ]  # fmt: skip

@@ -8,8 +8,8 @@
 
 The function gets the `value` of each control by name. It is plain and returns its result, or it is
 a generator that yields (done, picture) after each step, done from 0 to 1, and returns the result
-(if it returns none, its last picture is the result). Pictures: PIL, tensors, figures, lists of
-pictures. A result may also be a text, or an object that shows itself as HTML.
+(if it returns none, its last picture is the result), see film.py. Pictures: PIL, tensors, figures,
+lists of pictures. A result may also be a text, or an object that shows itself as HTML.
 
 It runs once when the panel is made, in the cell, so that a notebook without a browser has the same
 picture; then at every change, in a thread. There is one run at a time, in all panels together, and
@@ -41,7 +41,7 @@ class Panel(widgets.VBox):
 
     before: a picture to swipe from, or the name of the control that holds it. label: what a screen
     reader calls the result; the values that made it follow. setup: Python that the function needs
-    before it, for `code`.
+    before it, for `code`; in a notebook, its own lines that made what the function uses.
     auto: run at every change, not only on Run. start: run once now.
 
     result, frames, values: of the latest run that came to its end, which is the one that is shown.
@@ -195,7 +195,8 @@ class Panel(widgets.VBox):
 
     def code(self, folder=".") -> str:
         """Python that remakes the result; pictures among the values are read from folder."""
-        return remake.code(self.function, self._made_with(), self.setup, folder)
+        made_with, steps = self._made_with(), bool(self.frames)
+        return remake.code(self.function, made_with, self.setup, folder, steps)
 
     def save(self, folder=None) -> Path:
         """Write result, values and remake.py to a folder, by default a new one in out/edits."""

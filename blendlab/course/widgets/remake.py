@@ -1,6 +1,6 @@
 """What a panel's Save writes: the result, what it was made from, and Python that makes it again.
 
-No paper. Next: back to panel.py.
+No paper. Next: needs.py, the lines of a notebook that it needs; back to panel.py.
 """
 
 import inspect
@@ -10,20 +10,26 @@ from pathlib import Path
 
 from PIL import Image
 
+from . import needs
 
-def code(function, values: dict, setup: str, folder) -> str:
-    """Python that calls function(**values) again; pictures among the values come from folder."""
+
+def code(function, values: dict, setup: str, folder, steps: bool = False) -> str:
+    """Python that calls function(**values) again; pictures among the values come from folder.
+
+    setup: what the function needs before it; empty: the lines of the notebook that it needs. steps:
+    what it returns is a film.
+    """
     words = ", ".join(f"{name}={_written(name, value, folder)}" for name, value in values.items())
     call = f"{function.__name__}({words})"
     imports = []
     if any(isinstance(value, Image.Image) for value in values.values()):
         imports += ["from PIL import Image"]
-    if inspect.isgeneratorfunction(function):
+    if steps or inspect.isgeneratorfunction(function):
         imports += ["from blendlab.course.widgets import result"]
         call = f"result({call})"
     parts = [
         "\n".join(imports),
-        textwrap.dedent(setup).strip(),
+        textwrap.dedent(setup).strip() or needs.of(function),
         _source(function),
         f"picture = {call}",
     ]

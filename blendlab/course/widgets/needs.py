@@ -1,0 +1,96 @@
+"""Which lines of a notebook a function needs, so that a saved picture can be made again without it.
+
+The lines of the executed cells are gone through from the last to the first: a line stays if it
+makes or changes a name that is needed, and then the names that it reads are needed too. What a
+function changes outside itself is not seen. No paper. Read next: remake.py, which saves them.
+"""
+
+import ast
+import symtable
+from itertools import chain
+from textwrap import dedent
+
+BINDS = (ast.Assign, ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)  # whatever happens
+INSIDE = (ast.FunctionDef, ast.ClassDef, ast.Lambda)  # what stands there is not executed
+
+
+def of(function) -> str:
+    """The lines that a function of this notebook needs; nothing where there is no notebook."""
+    from inspect import getsource
+
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    if shell is None or function.__module__ != "__main__":
+        return ""
+    return lines(dedent(getsource(function)), shell.user_ns["In"])
+
+
+def lines(code: str, cells) -> str:
+    """The statements of cells, in their order, that code of Python depends on."""
+    needed, kept = set(), []
+    for source, _ in _statements(code):
+        needed |= _names(source)[1]
+    statements = list(chain.from_iterable(map(_statements, cells)))
+    imported = {
+        (alias.asname or alias.name).partition(".")[0]
+        for _, tree in statements
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for alias in node.names
+    }
+    for source, tree in reversed(statements):
+        made, read = _names(source)
+        if not (made | _changed(tree) - imported) & needed:
+            continue
+        if isinstance(tree, BINDS):
+            needed -= made
+        needed |= read
+        kept.append(source)
+    return "\n".join(reversed(kept))
+
+
+def _statements(cell):
+    """(source, tree) of each; none of a cell that is no Python."""
+    try:
+        trees = ast.parse(cell).body
+    except SyntaxError:
+        return []
+    text = cell.splitlines()
+    starts = [min([t.lineno, *(d.lineno for d in getattr(t, "decorator_list", []))]) for t in trees]
+    return [("\n".join(text[a - 1 : t.end_lineno]), t) for a, t in zip(starts, trees, strict=True)]
+
+
+def _names(source):
+    """The names that a statement makes, and those of the notebook that it reads, now or later."""
+    table = symtable.symtable(source, "cell", "exec")
+    symbols = table.get_symbols()
+    made = {s.get_name() for s in symbols if s.is_assigned() or s.is_imported()}
+    read = {s.get_name() for s in symbols if s.is_referenced()}
+    inner = list(table.get_children())
+    while inner:
+        scope = inner.pop()
+        read |= {s.get_name() for s in scope.get_symbols() if s.is_global()}
+        inner += scope.get_children()
+    if isinstance(ast.parse(source).body[0], ast.AugAssign):
+        read |= made
+    return made, read
+
+
+def _changed(tree):
+    """Names whose value a statement changes: x[i] = 1, x.y = 1, x.append(1)."""
+    found, inner = set(), [tree]
+    while inner:
+        node = inner.pop()
+        if isinstance(node, INSIDE):
+            continue
+        inner += ast.iter_child_nodes(node)
+        parts = getattr(node, "targets", None) or [getattr(node, "target", None)]
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+            parts = [node.value.func]
+        for part in parts:
+            while isinstance(part, (ast.Attribute, ast.Subscript)):
+                part = part.value
+                if isinstance(part, ast.Name):
+                    found.add(part.id)
+    return found
