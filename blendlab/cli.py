@@ -5,27 +5,20 @@ No paper. Read next: papers/blended_latent.py, which `edit` calls.
 
 import re
 import sys
-from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from .errors import Refused
+from .papers import methods
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Blended diffusion, from the shell."
 )
 course = typer.Typer(no_args_is_help=True, help="What a lecturer needs of the notebooks.")
 app.add_typer(course, name="course")
-
-# What `edit --method` takes, each a function of this name in papers/, and its usual model. Models
-# of pixels are guided by a CLIP, which those methods take as their second argument.
-METHODS = {
-    "blended_latent": "tinyworld",
-    "blended": "tinyworld-pixel",
-    "clip_guided": "tinyworld-pixel",
-}
 
 # The endings that can be written, and how: nothing is lost that the format can hold.
 ENDINGS: dict[str, dict] = {
@@ -56,14 +49,15 @@ def edit(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="The picture to write; several get numbers.")
     ],
-    method: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = "blended_latent",
+    method: Annotated[str, typer.Option(help=f"One of {', '.join(methods())}.")] = "blended_latent",
     model: Annotated[
         str | None,
         typer.Option(help="A known network, a diffusers repository or a folder; see the method."),
     ] = None,
     clip: Annotated[
-        str, typer.Option(help="Guides methods of pixels: shipped, of open_clip, or a folder.")
-    ] = "tinyworld-clip",
+        str | None,
+        typer.Option(help="Guides the edit or orders results: shipped, of open_clip, or a folder."),
+    ] = None,
     n: Annotated[int, typer.Option("-n", min=1, help="How many results.")] = 1,
     batch: Annotated[int | None, typer.Option(min=1, help="How many at once.")] = None,
     seed: Seed = 0,
@@ -84,13 +78,16 @@ def edit(
     around: Annotated[
         float | None, typer.Option(help="Edit a square of so many sides of the mask's box.")
     ] = None,
+    own: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="NAME=VALUE of the method, as in noises=8; can be repeated."),
+    ] = None,
     device: Device = None,
 ):
     """Change what is under the mask into what the words say.
 
-    The methods are blended_latent (blended latent diffusion, on tinyworld), blended and clip_guided
-    (blended diffusion, algorithms 2 and 1, on tinyworld-pixel). The model recommends the settings
-    that you leave out.
+    The model recommends the settings that you leave out. Options of a method
+    without a flag here go to --set, which lists them when a name is wrong.
 
     Example: blendlab edit --image scene.png --mask mask.png --prompt "a red mushroom" -o out.png -n
     4
@@ -98,22 +95,26 @@ def edit(
     from tqdm import tqdm
 
     from .networks.load import load
+    from .options import pairs
 
-    if method not in METHODS:
-        raise Refused(f"there is no method {method!r}; choose {', '.join(METHODS)}")
-    files = numbered(out, n)
-    chosen = {"steps": steps, "w": w, "skip": skip, "preset": preset, "batch": batch}
-    chosen |= {"around": around}
-    chosen = {name: value for name, value in chosen.items() if value is not None}
-    chosen |= {"paste": True} if paste else {}
-    chosen |= {"soft": True} if soft else {}
-    pipe = load(METHODS[method] if model is None else model, device=device)
+    known = methods()
+    if method not in known:
+        raise Refused(f"there is no method {method!r}; choose {', '.join(known)}")
+    how, files = known[method], numbered(out, n)
+    chosen = pairs(own or [], "noises=8", signature(edit).parameters)
+    flags = dict(steps=steps, w=w, skip=skip, preset=preset, batch=batch, around=around)
+    flags |= dict(paste=paste or None, soft=soft or None, clip=None if how.guided else clip)
+    chosen |= {name: value for name, value in flags.items() if value is not None}
+    how.check(chosen)
+    pipe = load(how.model if model is None else model, device=device)
     if not hasattr(pipe, "unet"):
-        raise Refused(f"{model} makes no pictures: pass --model {METHODS[method]}")
-    networks = (pipe,) if method == "blended_latent" else (pipe, opened(clip, device))
-    change = getattr(import_module(f".papers.{method}", __package__), method)
-    with tqdm(desc=prompt, unit="move") as bar, watched(pipe.unet, bar.update):
-        result = change(*networks, image, mask, prompt, n=n, seed=seed, **chosen)
+        raise Refused(f"{model} makes no pictures: pass --model {how.model}")
+    networks = (pipe, opened(clip or "tinyworld-clip", device)) if how.guided else (pipe,)
+    if "clip" in chosen:
+        chosen["clip"] = opened(clip, device)
+    # delay: a method without diffusion makes no moves, so it shows no bar
+    with tqdm(desc=prompt, unit="move", delay=0.01) as bar, watched(pipe.unet, bar.update):
+        result = how.change(*networks, image, mask, prompt, n=n, seed=seed, **chosen)
     for file, picture in zip(files, result.images, strict=True):
         save(picture, file)
         print(file)

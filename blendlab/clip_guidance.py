@@ -169,12 +169,11 @@ def _noise_held(denoise, schedule):
     return held
 
 
-def choose(model, method: str, fallback: dict, preset, asked: dict) -> Guiding:
+def choose(model, method, fallback: dict, preset, asked: dict) -> Guiding:
     """The Guiding to use, see options.settle; how the gradient shifts follows eta, unless it was
     chosen.
     """
-    also = "preset ranking n seed batch first"
-    how = settle(Guiding, method, model, PRESETS, fallback, preset, asked, also)
+    how = settle(Guiding, method, model, PRESETS, fallback, preset, asked)
     if how.shift == "mean" and not how.eta:
         raise Refused(
             "shift='mean' moves by the variance, which is 0 with eta=0: take shift='epsilon', "

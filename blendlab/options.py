@@ -5,13 +5,16 @@ Each method has a frozen dataclass of options. Types come from its fields, range
 name, because a name means the same everywhere. Next: door.py, then the methods in papers/.
 """
 
+import ast
 import math
 import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
+from inspect import signature
 from numbers import Integral, Real
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from torch import Tensor
 
@@ -90,8 +93,7 @@ class Options:
 
 def check(name: str, value, kind) -> None:
     """Refuse a value that is not of its kind (a type, a Literal or a union), or out of RANGES."""
-    union = get_origin(kind) is UnionType or NoneType in get_args(kind)
-    kinds = get_args(kind) if union else (kind,)
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     if value is None and NoneType in kinds:
         return
     words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
@@ -149,42 +151,108 @@ def function(name: str, value, what: str, needed=False) -> None:
         raise Refused(f"{name} is {value!r}, which cannot be called: pass {what}")
 
 
+@dataclass(frozen=True)
+class Method:
+    """What the command line has to know of an editing method.
+
+    change: its function, (model, image, mask, prompt, *, n, seed, ...), or with a Clip after the
+            model. model: the name of the usual one. kind: the dataclass of its options.
+    """
+
+    change: Callable
+    model: str
+    kind: type[Options]
+
+    @property
+    def guided(self) -> bool:
+        """Whether a CLIP guides it: its function takes one after the model."""
+        return "clip" in list(signature(self.change).parameters)[:2]
+
+    def check(self, asked: dict) -> None:
+        """Refuse options that the method does not have, and values that a field does not take."""
+        known(self.kind, self.change, asked)
+        own = asked.keys() & {f.name for f in fields(self.kind)}
+        self.kind(**{name: asked[name] for name in own})
+
+
+METHODS: dict[str, Method] = {}
+
+
+def registered(model: str, kind: type[Options]):
+    """Register the decorated function: `blendlab edit --method` finds it by its name."""
+
+    def register(function):
+        METHODS[function.__name__] = Method(function, model, kind)
+        return function
+
+    return register
+
+
+def known(kind, method, asked: Iterable[str]) -> None:
+    """Refuse names that are neither fields of `kind` nor taken by the method's function."""
+    taken = signature(method).parameters.values()
+    names = [f.name for f in fields(kind)]
+    names += [p.name for p in taken if p.kind is p.KEYWORD_ONLY and p.name not in names]
+    for name in asked:
+        if name not in names:
+            raise WrongType(_unknown(method.__name__, name, names))
+
+
+def pairs(texts: Iterable[str], example: str, flags: Iterable[str]) -> dict:
+    """["noises=8", "mask_rule=any"] as {name: value}: what Python reads as a value, else text.
+
+    flags: names that have an option of their own, and are refused here.
+    """
+    for text in texts:
+        name, equals, _ = text.partition("=")
+        if not name or not equals:
+            raise Refused(f"{text!r} is no setting; write NAME=VALUE, as in {example}")
+        if name in flags:
+            raise Refused(f"{name} is no setting: it is an option of its own")
+    return {name: _value(text) for name, _, text in (text.partition("=") for text in texts)}
+
+
+def _value(text: str):
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return text
+
+
 def settle(
     kind: type[Chosen],
-    method: str,
+    method: Callable,
     model,
     presets: dict,
     fallback: dict,
     preset,
     asked: dict,
-    also="",
-    known=False,
+    quiet=False,
     recommended=None,
 ) -> Chosen:
-    """The options (of class `kind`) to use for a method with a model.
+    """The options (of class `kind`) to use for a method, by its function, with a model.
 
     preset: a name in `presets`, or options, or None. asked: {name: value}, None for what was left
-            out. also: further names that the method takes, for the sentence about an unknown one.
-    known: the fallback is the model's own, so nobody is warned of it. recommended: what the model
+            out.
+    quiet: the fallback is the model's own, so nobody is warned of it. recommended: what the model
            recommends; None: what its card says for the method.
     """
     if preset not in (None, *presets) and not isinstance(preset, kind):
         raise Refused(
             f"there is no preset {preset!r}; choose {', '.join(presets)}, or pass a {kind.__name__}"
         )
-    names = [f.name for f in fields(kind)]
-    for name in asked.keys() - names:
-        raise WrongType(_unknown(method, name, names + also.split()))
+    known(kind, method, asked)
     how = presets[preset] if isinstance(preset, str) else preset or kind()
     how = replace(how, **{name: value for name, value in asked.items() if value is not None})
-    recommended = cards.settings(model, method) if recommended is None else recommended
+    if recommended is None:
+        recommended = cards.settings(model, method.__name__)
     left = {name: v for name, v in (fallback | recommended).items() if getattr(how, name) is None}
     how = replace(how, **left)
-    if not known and not recommended and {"w", "scale"} & left.keys():
+    if not quiet and not recommended and {"w", "scale"} & left.keys():
         used = ", ".join(f"{name}={value:g}" for name, value in left.items())
         warnings.warn(
-            f"this model recommends no settings for {method}, so it runs with {used}: pass them to "
-            "choose",
+            f"this model recommends no settings for {method.__name__}, so it runs with {used}: "
+            "pass them to choose",
             stacklevel=3,
         )
     return how

@@ -60,12 +60,14 @@ def rank(images, prompt: str, clip, mask=None, view: str = "mask", normalised: b
     return order.tolist(), scores.tolist()
 
 
-def is_clip(clip, ranking=None):
+def is_clip(clip, ranking=None, optional=False):
     """Refuse what cannot compare pictures with words, and views of it that there are not, before
-    anything runs.
+    anything runs. optional: clip may be None.
     """
     if ranking not in (None, *VIEWS):
         raise Refused(f"ranking is {ranking!r}; choose {', '.join(VIEWS)}, or None")
+    if clip is None and optional:
+        return
     if isinstance(clip, str):
         raise Refused(
             f"clip is the name {clip!r}: pass bl.load('tinyworld-clip'), or "

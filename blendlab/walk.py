@@ -46,7 +46,7 @@ def settled(kind, method, pipe, asked, presets=None, preset=None, **fallback):
     """
     editing = cards.settings(pipe, "blended_latent")
     fallback |= FALLBACK | {name: editing[name] for name in ("w", "steps") if name in editing}
-    return settle(kind, method, pipe, presets or {}, fallback, preset, asked, known=bool(editing))
+    return settle(kind, method, pipe, presets or {}, fallback, preset, asked, quiet=bool(editing))
 
 
 def admit(pipe, texts, negative, image, noise, how, **counts) -> door.Request:

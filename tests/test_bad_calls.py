@@ -204,7 +204,7 @@ def calls():
     pixel |= dict(steps=1, scale=1.0, augmentations=1, skip=0.0, eta=1.0)
     return [
         ("blended_latent", bl.blended_latent, latent | place | dict(prompt="a cat", skip=0.0),
-         options(Blending) | EDITING | WORDS
+         options(Blending) | EDITING | WORDS | dict(ranking=CHOICES)
          | dict(pipe=[*models(), pixel_model()], clip=clips(), shrink=["3", -1, 1.5, NAN, [NAN],
                 ["a"], *ANYTHING])),
         ("blended", bl.blended, pixel, options(Guiding) | GUIDED),
@@ -451,9 +451,15 @@ def commands():
          {"--image": NO_PICTURE, "--mask": NO_MASK, "--prompt": ["cat " * 100], "-o": NO_FILE,
           "-n": NO_COUNT, "--batch": NO_COUNT, "--seed": NO_SEED, "--steps": [*NO_COUNT, "1001"],
           "--w": NO_NUMBER, "--skip": ["1", "-1", *NO_NUMBER], "--around": ["0", *NO_NUMBER],
-          "--preset": ["magic", ""], "--method": ["magic", ""], "--device": NO_DEVICE,
+          "--preset": ["magic", ""], "--method": ["magic", "", "paint_by_word"],
+          "--device": NO_DEVICE,
           "--model": ["magic", "no/such", ".", "text.png", "", "tinyworld-judge",
-                      "tinyworld-clip", "tinyworld-pixel"], "--banana": ["1"]}),
+                      "tinyworld-clip", "tinyworld-pixel"], "--banana": ["1"],
+          "--clip": ["magic", "no/such", "folder", "text.png", "", "tinyworld"],
+          "--set": ["x", "", "=", "=3", "noises=0", "noises=x", "noises=", "banana=1", "w=3", "n=2",
+                    "strength=0.5", "mask_rule=magic", "mask_rule=3", "negative=3", "shrink=-1",
+                    "shrink=a", "ranking=magic", "first=-1", "first=x", "eta=nan", "soft=1",
+                    "when=[[]]", "clip=x", "own=x"]}),
         ("rank --prompt red image.png",
          {"": [*NO_PICTURE, "small.png"], "--prompt": ["dragon " * 9], "--device": NO_DEVICE,
           "--clip": ["magic", "no/such", "folder", "text.png", "", "tinyworld"],

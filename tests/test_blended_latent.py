@@ -25,7 +25,7 @@ from blendlab.schedule import Schedule
 
 
 def settle(pipe, preset, options):
-    return choose(Blending, "blended_latent", pipe, PRESETS, FALLBACK, preset, options)
+    return choose(Blending, blended_latent, pipe, PRESETS, FALLBACK, preset, options)
 
 
 def run(denoise, source, masks_small, schedule, timesteps, how, seed, rows):

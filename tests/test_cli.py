@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from blendlab import cli
+from blendlab import cli, options, papers
 from blendlab.errors import Refused, WrongType
+from blendlab.networks.load import load
+from blendlab.papers.blended_latent import blended_latent
 
 COMMANDS = ["edit", "rank", "world", "train", "results", "leaderboard", "doctor"]
 
@@ -203,8 +205,8 @@ def test_greys_need_soft_and_around_edits_a_crop(run, sd1, scene, tmp_path):
     assert code == 0 and (after == before)[kept == 0].all(), err
 
 
-@pytest.mark.parametrize("method", ["blended", "clip_guided"])
-def test_methods_of_pixels_are_reached_by_their_name(run, scene, tmp_path, method):
+@pytest.mark.parametrize("method", ["blended", "clip_guided", "paint_by_word"])
+def test_methods_that_a_clip_guides_are_reached_by_their_name(run, scene, tmp_path, method):
     words = ["edit", *scene, "--prompt", "a red house", "--method", method, "--steps", 3]
     code, _, err = run(*words, "--paste", "-o", tmp_path / "out.png")
     assert code == 0, err
@@ -213,6 +215,99 @@ def test_methods_of_pixels_are_reached_by_their_name(run, scene, tmp_path, metho
     assert changed[kept > 0].mean() > 0.5 and not changed[kept == 0].any()
     code, _, err = run(*words, "--w", 3, "-o", tmp_path / "out.png")
     assert code == 2 and f"{method} has no option 'w'" in err
+
+
+TOY = '''
+"""Each result is the source, lighter inside the mask."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from blendlab import door
+from blendlab.options import Options, registered, settle
+
+
+@dataclass(frozen=True)
+class Lightening(Options):
+    where: Literal["inside", "outside"] = "inside"
+    strength: float | None = None
+
+
+@registered("tinyworld", Lightening)
+def toy(pipe, image, mask, prompt, *, n=1, seed=0, batch=None, first=0, preset=None, **options):
+    how = settle(Lightening, toy, pipe, {}, {"strength": 0.1}, preset, options)
+    request = door.latent(pipe, image, mask, prompt, n=n, seed=seed, batch=batch, first=first)
+    where = request.mask if how.where == "inside" else 1 - request.mask
+    tensors = [request.image + how.strength * where for _ in range(n)]
+    return request.finish(tensors, None, {}, paste=False)
+'''
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """A method in a file of its own in papers/, and nowhere else."""
+    (tmp_path / "papers").mkdir()
+    (tmp_path / "papers" / "toy.py").write_text(TOY)
+    monkeypatch.setattr(papers, "__path__", [*papers.__path__, str(tmp_path / "papers")])
+    monkeypatch.setattr(options, "METHODS", found := dict(options.METHODS))
+    monkeypatch.setattr(papers, "METHODS", found)
+    yield "toy"
+    sys.modules.pop("blendlab.papers.toy")
+
+
+def test_a_method_is_reached_from_its_own_file_alone(run, sd1, scene, tmp_path, toy):
+    words = ["edit", *scene, "--prompt", "a cat", "--model", sd1, "--method", toy]
+    words += ["-o", tmp_path / "out.png", "--set", "strength=2"]
+    before, kept = (np.asarray(Image.open(scene[i])) for i in (1, 3))
+    for more, white in ([], kept > 0), (["--set", "where=outside"], kept == 0):
+        code, _, err = run(*words, *more)
+        assert code == 0, err
+        after = np.asarray(Image.open(tmp_path / "out.png"))
+        assert (after[white] == 255).all() and (after[~white] == before[~white]).all()
+
+
+@pytest.mark.parametrize(
+    "method, words, says",
+    [
+        ("toy", ["--set", "colour=red"], "toy has no option 'colour'; it has where, strength, n"),
+        ("toy", ["--set", "where=above"], "where is 'above'; choose 'inside' or 'outside'"),
+        ("toy", ["--set", "strength=much"], "strength is 'much', not a number"),
+        ("toy", ["--w", 3], "toy has no option 'w'"),
+        ("toy", ["--set", "seed=3"], "seed is no setting: it is an option of its own"),
+        ("toy", ["--set", "where"], "'where' is no setting; write NAME=VALUE"),
+        ("blended_latent", ["--set", "resampling=3"], "you may mean 'resamplings'"),
+        ("blended_latent", ["--set", "guidance_scale=3"], "you may mean 'w'"),
+        ("blended_latent", ["--set", "noises=0"], "noises is 0; how many noises"),
+    ],
+)
+def test_settings_are_checked_before_a_network_is_loaded(
+    run, scene, tmp_path, monkeypatch, toy, method, words, says
+):
+    monkeypatch.setattr("blendlab.networks.load.load", lambda *_, **__: pytest.fail("loaded"))
+    good = ["edit", *scene, "--prompt", "a cat", "--method", method, "-o", tmp_path / "out.png"]
+    code, _, err = run(*good, *words)
+    assert code == 2 and says in err and not (tmp_path / "out.png").exists()
+
+
+def test_settings_without_a_flag_reach_the_method(run, sd1, scene, tmp_path):
+    words = ["edit", *scene, "--prompt", "a cat", "--model", sd1, "--steps", 3, "--w", 2]
+    words += ["--set", "noise=fixed", "--set", "resamplings=2", "--set", "shrink=2,1"]
+    code, _, err = run(*words, "-o", tmp_path / "out.png")
+    assert code == 0, err
+    same = dict(steps=3, w=2.0, noise="fixed", resamplings=2, shrink=(2, 1))
+    wanted = blended_latent(load(sd1, device="cpu"), scene[1], scene[3], "a cat", **same)
+    assert (np.asarray(wanted.images[0]) == np.asarray(Image.open(tmp_path / "out.png"))).all()
+
+
+def test_a_clip_orders_the_results_of_a_method_without_one(run, sd1, scene, tmp_path):
+    words = ["edit", *scene, "--prompt", "a red house", "--model", sd1, "--steps", 2, "--w", 2]
+    words += ["-n", 3, "-o", tmp_path / "out.png", "--clip", "tinyworld-clip"]
+    code, out, err = run(*words)
+    assert code == 0, err
+    same = dict(steps=2, w=2.0, n=3, clip=load("tinyworld-clip", device="cpu"))
+    wanted = blended_latent(load(sd1, device="cpu"), scene[1], scene[3], "a red house", **same)
+    for file, picture in zip(out.split(), wanted.images, strict=True):
+        assert (np.asarray(Image.open(file)) == np.asarray(picture)).all()
 
 
 def test_rank_refuses_pictures_of_two_sizes(run, scene, tmp_path):

@@ -770,7 +770,7 @@ def test_what_only_one_job_knows_is_set_by_name():
         "kl": 1e-5,
         "widths": (8, 16),
     }
-    with pytest.raises(ValueError, match="steps is no setting of a network; it is an option"):
+    with pytest.raises(ValueError, match="steps is no setting: it is an option"):
         training.settings(["steps=3"])
     with pytest.raises(ValueError, match="'rung' is no setting; write NAME=VALUE"):
         training.settings(["rung"])

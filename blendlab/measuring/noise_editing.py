@@ -498,7 +498,7 @@ def inversions(n, pipe):
             said = world.captions(tasks.scenes[i])[0]
             for label, how in ROUND_TRIPS.items():
                 noise = invert(pipe, tasks.truth[i : i + 1], said, steps=25, **how)
-                down = settled(Drawing, "invert", pipe, dict(steps=25, w=how.get("w", 1.0)))
+                down = settled(Drawing, invert, pipe, dict(steps=25, w=how.get("w", 1.0)))
                 again = decode(pipe.vae, Walk.of(pipe, said, down).down(noise))
                 rows[label].append({"PSNR (dB)": metrics.psnr(again.cpu(), tasks.truth[i : i + 1])})
     return {label: joined(parts) for label, parts in rows.items()}

@@ -1,3 +1,15 @@
 """One module for each method, each after its paper; none imports another paper's. Next:
 blended_latent.py.
 """
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+from ..options import METHODS, Method
+
+
+def methods() -> dict[str, Method]:
+    """The editing methods by name: what the files in this folder have `registered`."""
+    for module in iter_modules(__path__, f"{__name__}."):
+        import_module(module.name)
+    return METHODS

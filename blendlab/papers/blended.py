@@ -12,9 +12,10 @@ import torch
 
 from .. import masks
 from ..blend import blend
-from ..clip_guidance import ask, choose, clip_loss, guided_steps
+from ..clip_guidance import Guiding, ask, choose, clip_loss, guided_steps
 from ..edit import Edit
 from ..guidance import from_pipe
+from ..options import registered
 
 # arguments.py:17-59, the copies as in the paper
 FALLBACK = {"scale": 1000.0, "augmentations": 16, "steps": 100, "skip": 0.25, "eta": 1.0}
@@ -35,6 +36,7 @@ def blended_steps(steps, source, mask, schedule, how, background):
         yield step
 
 
+@registered("tinyworld-pixel", Guiding)
 @torch.no_grad()
 def blended(
     model,
@@ -76,7 +78,7 @@ def blended(
     ValueError with the fix before any network runs.
     """
     chosen = dict(scale=scale, augmentations=augmentations, steps=steps, skip=skip, eta=eta)
-    how = choose(model, "blended", FALLBACK, preset, chosen | options)
+    how = choose(model, blended, FALLBACK, preset, chosen | options)
     counts = dict(n=n, seed=seed, batch=batch, first=first)
     request, text = ask(model, clip, image, mask, prompt, how, ranking, **counts)
     schedule, timesteps, denoise = from_pipe(model, how.steps, how.skip)

@@ -17,7 +17,7 @@ from ..blend import blend
 from ..edit import Edit, take
 from ..guidance import cfg, from_pipe
 from ..latents import decode, encode
-from ..options import Options, settle
+from ..options import Options, registered, settle
 from ..rank import is_clip
 from ..reader import Reader
 from ..sampler import last, resampled
@@ -127,7 +127,6 @@ PRESETS = {
 
 # For pipelines that nobody recommends numbers for: BLD, text_editing_SD2.py:28-75.
 FALLBACK = {"w": 7.5, "steps": 50, "skip": 0.25, "eta": 0.0}
-METHOD, ALSO = "blended_latent", "shrink preset clip ranking n seed batch first negative"
 
 
 def blended_steps(
@@ -187,6 +186,7 @@ def _clean_outside(denoise, source, masks_small, timesteps):
     return kept
 
 
+@registered("tinyworld", Blending)
 @torch.no_grad()
 def blended_latent(
     pipe,
@@ -232,15 +232,15 @@ def blended_latent(
     network runs.
     """
     asked = {"w": w, "steps": steps, "skip": skip} | options
-    how = settle(Blending, METHOD, pipe, PRESETS, FALLBACK, preset, asked, ALSO)
+    how = settle(Blending, blended_latent, pipe, PRESETS, FALLBACK, preset, asked)
     closer = door.closer(pipe, image, mask, how.around, how.soft) if how.around else None
     if closer:
         image, mask = closer.image, closer.mask
     request = door.latent(
         pipe, image, mask, prompt, n=n, seed=seed, batch=batch, first=first, soft=how.soft
     )
+    is_clip(clip, ranking, optional=True)
     if clip is not None:
-        is_clip(clip, ranking)
         request.one_of_each("clip=")
     door.readable(pipe, request.prompt, negative, how.w)
 

@@ -11,12 +11,12 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
-from ..clip_guidance import ask, choose, clip_loss, guided_steps, looked_at
+from ..clip_guidance import Guiding, ask, choose, clip_loss, guided_steps, looked_at
 from ..edit import Edit
 from ..errors import Refused
 from ..guidance import from_pipe
 from ..networks.perceptual import perceptual_distance
-from ..options import function, number
+from ..options import function, number, registered
 
 # arguments.py:36-59, the copies as in the paper; from pure noise
 FALLBACK = {"scale": 1000.0, "augmentations": 16, "steps": 100, "skip": 0.0, "eta": 1.0}
@@ -44,6 +44,7 @@ def official_distance(pictures: Tensor, image: Tensor, mask: Tensor, perceptual)
     return perceptual(a, image.expand_as(a)) + 10 * (a - image).square().mean((1, 2, 3))
 
 
+@registered("tinyworld-pixel", Guiding)
 @torch.no_grad()
 def clip_guided(
     model,
@@ -80,7 +81,7 @@ def clip_guided(
     raises ValueError with the fix before any network runs.
     """
     chosen = dict(scale=scale, augmentations=augmentations, steps=steps, skip=skip, eta=eta)
-    how = choose(model, "clip_guided", FALLBACK, preset, {"paste": False} | chosen | options)
+    how = choose(model, clip_guided, FALLBACK, preset, {"paste": False} | chosen | options)
     number("background", background, whole=False)
     function("perceptual", perceptual, "a function of two batches of pictures")
     if how.soft:

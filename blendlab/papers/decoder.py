@@ -21,7 +21,6 @@ from ..joins import poisson
 from ..latents import decode, tuned
 from ..options import ADAM, Options, number, settle
 
-ALSO = "method preset"
 METHODS = ("none", "paste", "poisson", "latents", "weights", "weights and paste")
 
 
@@ -310,7 +309,7 @@ def _settle(pipe, of, preset, asked):
     """The numbers of a Tuning to use for what is tuned, as options.settle chooses them."""
     presets = {name: each[of] for name, each in PRESETS.items()}
     own = cards.settings(pipe, "reconstruct").get(of, {})
-    how = settle(Tuning, "reconstruct", pipe, presets, FALLBACK[of], preset, asked, ALSO, True, own)
+    how = settle(Tuning, reconstruct, pipe, presets, FALLBACK[of], preset, asked, True, own)
     numbers = asdict(how)
     if of == "latents":
         del numbers["blocks"], numbers["reuse"]

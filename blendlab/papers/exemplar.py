@@ -52,7 +52,6 @@ class Painting(Options):
 
 
 # Weight 5 and 50 steps: the authors' test.sh, and diffusers' pipeline_paint_by_example.py:405-406.
-ALSO = "region preset n seed batch first"
 FALLBACK: dict[str, Any] = {"w": 5.0, "steps": 50, "skip": 0.0, "eta": 0.0}
 PRESETS = {
     "official": Painting(mask_channel="bilinear", posterior="sample", **FALLBACK),
@@ -105,7 +104,7 @@ def exemplar(
     Bad input raises ValueError (TypeError, OSError) with the fix before any network runs.
     """
     asked = {"w": w, "steps": steps, "skip": skip, "paste": paste} | options
-    how = settle(Painting, "exemplar", pipe, PRESETS, FALLBACK, preset, asked, ALSO)
+    how = settle(Painting, exemplar, pipe, PRESETS, FALLBACK, preset, asked)
     counts = dict(n=n, seed=seed, batch=batch, first=first)
     request, shown = _admit(pipe, image, mask, reference, region, counts)
     unet = nine_channels(pipe.unet)

@@ -26,7 +26,7 @@ def invert(
             level below the one that is right; each further call asks again from where the last one
             led
     """
-    how = settled(Drawing, "invert", pipe, dict(steps=steps, w=w, invert_w=w, refine=refine))
+    how = settled(Drawing, invert, pipe, dict(steps=steps, w=w, invert_w=w, refine=refine))
     request = admit(pipe, [prompt], negative, image, None, how, n=None, batch=batch)
     with request.memory():
         walk = Walk.of(pipe, prompt, how, negative, request.size)

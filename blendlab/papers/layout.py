@@ -105,7 +105,7 @@ def layout(
     """
     asked = dict(rule=rule, guide=guide, w=w, steps=steps, layers=layers)
     asked |= options
-    how = settled(Arranging, "layout", pipe, asked, PRESETS, preset, strength=STRENGTH)
+    how = settled(Arranging, layout, pipe, asked, PRESETS, preset, strength=STRENGTH)
     caption = caption or prompt
     counts = dict(n=n, seed=seed, batch=batch, first=first)
     request = admit(pipe, [prompt, caption], negative, image, noise, how, **counts)
@@ -285,7 +285,7 @@ def looks(
     the average, over the cells, or with heat="relative" over noises.
     """
     asked = dict(steps=steps, layers=layers, block=block, heat=heat)
-    how = settled(Arranging, "layout", pipe, asked)
+    how = settled(Arranging, layout, pipe, asked)
     request = admit(pipe, [prompt], "", None, noise, how, n=None)
     reader = Reader.of(pipe, prompt, words, request.shape, how.layers, how.block)
     reader = replace(reader, unet=twin(pipe.unet))

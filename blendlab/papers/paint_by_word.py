@@ -15,7 +15,7 @@ from ..blend import blend
 from ..clip_guidance import clip_distance
 from ..edit import Edit
 from ..latents import decode, encode, tuned
-from ..options import ADAM, Options, number, settle
+from ..options import ADAM, Options, number, registered, settle
 from ..rank import is_clip, read
 
 
@@ -47,10 +47,10 @@ class Optimising(Options):
 
 # The paper's, for VQGAN's latents; here they are the pipeline's, scaled.
 FALLBACK: dict[str, Any] = {"steps": 500, "lr": 0.1}
-ALSO = "preset ranking n seed batch first"
 PRESETS = {"paper": Optimising(**FALLBACK)}
 
 
+@registered("tinyworld", Optimising)
 @torch.no_grad()
 def paint_by_word(
     pipe,
@@ -92,9 +92,7 @@ def paint_by_word(
     back bit for bit. Bad input raises ValueError with the fix before any network runs.
     """
     asked = dict(steps=steps, lr=lr, augmentations=augmentations, noise=noise, paste=paste)
-    how = settle(
-        Optimising, "paint_by_word", pipe, PRESETS, FALLBACK, preset, asked | options, ALSO
-    )
+    how = settle(Optimising, paint_by_word, pipe, PRESETS, FALLBACK, preset, asked | options)
     door.has_autoencoder(pipe, unet=False)
     is_clip(clip, ranking)
     device, counts = pipe._execution_device, dict(n=n, seed=seed, batch=batch, first=first)

@@ -66,7 +66,7 @@ def repaint(
     "inside" the region (root mean square, as a share of the range) and in looks outside ("looks"),
     (n,) each. "noise": the edited noise.
     """
-    how = settled(Drawing, "repaint", pipe, dict(w=w, steps=steps) | options)
+    how = settled(Drawing, repaint, pipe, dict(w=w, steps=steps) | options)
     number("tries", tries)
     number("new_seed", new_seed)
     function("until", until, "a function of pictures that gives a bool for each")

@@ -56,7 +56,7 @@ def reword(
 
     settings["before"]: the pictures (n,3,H,W) of the prompt itself.
     """
-    how = settled(Drawing, "reword", pipe, dict(w=w, steps=steps) | options)
+    how = settled(Drawing, reword, pipe, dict(w=w, steps=steps) | options)
     number("keep", keep, whole=False)
     counts = dict(n=n, seed=seed, batch=batch, first=first)
     request = admit(pipe, [prompt, changed], negative, image, noise, how, **counts)

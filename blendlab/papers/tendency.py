@@ -64,7 +64,7 @@ def tendency(
             eta above 0 every prompt draws fresh noise of its own, and only the initial noise is
             shared
     """
-    how = settled(Reading, "tendency", pipe, dict(w=w, steps=steps, layers=layers) | options)
+    how = settled(Reading, tendency, pipe, dict(w=w, steps=steps, layers=layers) | options)
     said = prompts.listed(said)
     request = admit(pipe, said, "", None, None, how, n=n, seed=seed, batch=batch)
     readers, landings = {}, []

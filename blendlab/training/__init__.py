@@ -9,6 +9,7 @@ from inspect import signature
 from pathlib import Path
 
 from ..errors import Refused
+from ..options import pairs
 
 JOBS = {
     "autoencoder": "autoencoder:Autoencoder",
@@ -56,23 +57,9 @@ def shipped(name: str) -> Path:
     return WEIGHTS / SHIPPED[name]
 
 
-def settings(pairs: list[str]) -> dict:
+def settings(texts: list[str]) -> dict:
     """["rung=tokens", "widths=8,16"] as arguments of a job; numbers become numbers."""
-    for pair in pairs:
-        if "=" not in pair:
-            raise Refused(f"'{pair}' is no setting; write NAME=VALUE, as in rung=tokens")
-        if (name := pair.split("=")[0]) in signature(main).parameters:
-            raise Refused(f"{name} is no setting of a network; it is an option of its own")
-    return {name: _value(text) for name, text in (pair.split("=", 1) for pair in pairs)}
-
-
-def _value(text):
-    for kind in (int, float, lambda text: tuple(map(int, text.split(",")))):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+    return pairs(texts, "rung=tokens", signature(main).parameters)
 
 
 def check_sizes(kind, sizes: dict) -> None:
