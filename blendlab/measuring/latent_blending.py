@@ -308,7 +308,7 @@ UPRIGHT = ("tree", "lamp", "flower")
 STROKES = (0.5, 1.0, 2.0)  # widths in latent cells
 
 
-@measured(24, "tinyworld", "tinyworld-judge")
+@measured(24, "tinyworld-64", "tinyworld-judge")
 def strokes(n, pipe, judge):
     """Edits in straight upright strokes: does anything appear at all? Plain blending against the
     paper's 3 dilations, same noise; all cells that a stroke touches count. Something appeared:
