@@ -440,9 +440,9 @@ def light(n, pipe, judge):
         edit = edited(pipe, tasks, k).tensor.cpu()
         wanted = _colour(tasks.truth, where)
         rows["pasted"].append((_colour(pasted, where) - wanted).abs().mean(1) / 2)
-        kinds = judge(edit).kinds().cpu()
         names = torch.tensor([1 + world.KINDS.index(kind) for kind in tasks.kind])
-        there = ((kinds == names[:, None, None]) & (tasks.mask[:, 0] > 0)).float()[:, None]
+        found = judge(edit).kinds().cpu() == names[:, None, None]  # (n,64,64)
+        there = F.interpolate(found[:, None].float(), edit.shape[-2:]) * tasks.mask
         right = torch.stack(metrics.precision(judge, edit, tasks)).all(0)
         rows["blended"].append(((_colour(edit, there) - wanted).abs().mean(1) / 2)[right])
         shown = {"cut out and pasted": pasted, "blended": edit}

@@ -14,6 +14,7 @@ from ..blend import blend
 from ..clip_guidance import Guiding, clip_distance
 from ..guidance import from_pipe
 from ..joins import poisson, pyramid
+from ..networks.judge import to_size
 from ..noise import Noise
 from ..papers.blended import blended
 from ..papers.clip_guided import clip_guided
@@ -376,9 +377,9 @@ def complete(judge, images, tasks):
     most 1.
     """
     names = torch.tensor([1 + world.KINDS.index(kind) for kind in tasks.kind])[:, None, None]
+    inside = to_size(tasks.mask)  # (n,64,64), as the judge sees
     shares = [
-        ((judge(x).kinds().cpu() == names) * tasks.mask[:, 0]).sum((1, 2))
-        for x in (images, tasks.truth)
+        ((judge(x).kinds().cpu() == names) & inside).sum((1, 2)) for x in (images, tasks.truth)
     ]
     return (shares[0] / shares[1].clamp(min=1)).clamp(max=1)
 
