@@ -6,7 +6,6 @@ afterwards.
 """
 
 import math
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -20,7 +19,7 @@ from .errors import Refused
 from .options import function, number
 
 DENOISER = "a function (x, t) that gives a Prediction"
-FILM: ContextVar[list | deque] = ContextVar("film", default=deque(maxlen=0))  # which keeps nothing
+FILM: ContextVar[list | None] = ContextVar("film", default=None)
 
 
 @dataclass
@@ -50,8 +49,8 @@ class Step:
 def filmed():
     """In a `with`, a list of all steps that this thread makes, as the body of their loop left them.
 
-        with filmed() as film:
-            bl.blended_latent(pipe, image, mask, "a red mushroom")
+    with filmed() as film:
+        bl.blended_latent(pipe, image, mask, "a red mushroom")
     """
     film: list[Step] = []
     token = FILM.set(film)
@@ -107,7 +106,8 @@ def sample(
             x = x + var**0.5 * noise()
 
         step = Step(i, t, t_next, x, x0_hat, eps, var, seen.grad)
-        FILM.get().append(step)
+        if (film := FILM.get()) is not None:
+            film.append(step)
         yield step
         x = step.x  # whatever the reader left there
 

@@ -1,8 +1,9 @@
 """Which lines of a notebook a function needs, so that a saved picture can be made again without it.
 
 The lines of the executed cells are gone through from the last to the first: a line stays if it
-makes or changes a name that is needed, and then the names that it reads are needed too. What a
-function changes outside itself is not seen. No paper. Read next: remake.py, which saves them.
+makes or changes a name that is needed, and then the names that it reads are needed too. Of a name
+that a function reads when it is called, all lines stay. What a function changes outside itself is
+not seen. No paper. Read next: remake.py, which saves them.
 """
 
 import ast
@@ -11,6 +12,7 @@ from itertools import chain
 from textwrap import dedent
 
 BINDS = (ast.Assign, ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)  # whatever happens
+AT_ONCE = ("listcomp", "setcomp", "dictcomp", "genexpr")  # functions to symtable, but read at once
 INSIDE = (ast.FunctionDef, ast.ClassDef, ast.Lambda)  # what stands there is not executed
 
 
@@ -28,9 +30,6 @@ def of(function) -> str:
 
 def lines(code: str, cells) -> str:
     """The statements of cells, in their order, that code of Python depends on."""
-    needed, kept = set(), []
-    for source, _ in _statements(code):
-        needed |= _names(source)[1]
     statements = list(chain.from_iterable(map(_statements, cells)))
     imported = {
         (alias.asname or alias.name).partition(".")[0]
@@ -39,15 +38,27 @@ def lines(code: str, cells) -> str:
         if isinstance(node, (ast.Import, ast.ImportFrom))
         for alias in node.names
     }
+    wanted = {name for source, _ in _statements(code) for name in set.union(*_names(source)[1:])}
+    known, late = None, set()  # late: what kept functions read, at a time that nobody knows
+    while late != known:
+        known = late
+        kept, late = _back(statements, wanted, imported, known)
+    return "\n".join(kept)
+
+
+def _back(statements, wanted, imported, late):
+    """The sources to keep, and `late` with what their functions read: all values of it are kept."""
+    needed, kept = wanted | late, []
     for source, tree in reversed(statements):
-        made, read = _names(source)
+        made, now, later = _names(source)
         if not (made | _changed(tree) - imported) & needed:
             continue
+        late = late | later
         if isinstance(tree, BINDS):
-            needed -= made
-        needed |= read
+            needed -= made - late
+        needed |= now | later
         kept.append(source)
-    return "\n".join(reversed(kept))
+    return kept[::-1], late
 
 
 def _statements(cell):
@@ -62,19 +73,20 @@ def _statements(cell):
 
 
 def _names(source):
-    """The names that a statement makes, and those of the notebook that it reads, now or later."""
+    """The names that a statement makes, those that it reads now, and in functions, when called."""
     table = symtable.symtable(source, "cell", "exec")
     symbols = table.get_symbols()
     made = {s.get_name() for s in symbols if s.is_assigned() or s.is_imported()}
-    read = {s.get_name() for s in symbols if s.is_referenced()}
-    inner = list(table.get_children())
+    read = {False: {s.get_name() for s in symbols if s.is_referenced()}, True: set()}
+    inner = [(scope, False) for scope in table.get_children()]
     while inner:
-        scope = inner.pop()
-        read |= {s.get_name() for s in scope.get_symbols() if s.is_global()}
-        inner += scope.get_children()
+        scope, later = inner.pop()
+        later = later or scope.get_type() == "function" and scope.get_name() not in AT_ONCE
+        read[later] |= {s.get_name() for s in scope.get_symbols() if s.is_global()}
+        inner += [(child, later) for child in scope.get_children()]
     if isinstance(ast.parse(source).body[0], ast.AugAssign):
-        read |= made
-    return made, read
+        read[False] |= made
+    return made, read[False], read[True]
 
 
 def _changed(tree):
