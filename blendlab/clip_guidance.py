@@ -62,6 +62,9 @@ class Guiding(Options):
     resamplings: int = 1
     resample_above: int | None = None
     soft: bool = False
+    # What a network with classes is told: the number of one, or as the authors' code does, another
+    # for each sample and step; None: that, where there are classes.
+    classes: int | Literal["random"] | None = None
     eta: float | None = None
     steps: int | None = None
     skip: float | None = None
@@ -170,8 +173,8 @@ def _noise_held(denoise, schedule):
 
 
 def choose(model, method, fallback: dict, preset, asked: dict) -> Guiding:
-    """The Guiding to use, see options.settle; how the gradient shifts follows eta, unless it was
-    chosen.
+    """The Guiding to use, see options.settle; how the gradient shifts follows eta, and classes the
+    network, unless they were chosen.
     """
     how = settle(Guiding, method, model, PRESETS, fallback, preset, asked)
     if how.shift == "mean" and not how.eta:
@@ -179,7 +182,13 @@ def choose(model, method, fallback: dict, preset, asked: dict) -> Guiding:
             "shift='mean' moves by the variance, which is 0 with eta=0: take shift='epsilon', "
             "or eta=1"
         )
-    return replace(how, shift=how.shift or ("mean" if how.eta else "epsilon"))
+    many = getattr(getattr(getattr(model, "unet", None), "config", None), "num_class_embeds", None)
+    if how.classes is not None and not many:
+        raise Refused(f"classes is {how.classes!r}, and this network has none: leave it out")
+    if many and how.classes not in (None, "random", *range(many)):
+        raise Refused(f"classes is {how.classes}; this network has the classes 0 to {many - 1}")
+    classes = "random" if many and how.classes is None else how.classes
+    return replace(how, shift=how.shift or ("mean" if how.eta else "epsilon"), classes=classes)
 
 
 def ask(model, clip, image, mask, prompt, how: Guiding, ranking, **counts):
@@ -187,6 +196,32 @@ def ask(model, clip, image, mask, prompt, how: Guiding, ranking, **counts):
     is_clip(clip, ranking)
     request = door.pixel(model, image, mask, prompt, soft=how.soft, **counts)
     return request, read(clip, request.prompt).to(request.image.device)
+
+
+def streams(request, rows) -> dict:
+    """The noise of the samples in rows, by what it is for."""
+    purposes = ("initial", "step", "augment", "resample", "class")
+    return {purpose: request.noise(purpose, rows) for purpose in purposes}
+
+
+def told(net, unet, how: Guiding, draw):
+    """`denoise(x, t)` of a network: one with classes is told them at each call.
+
+    The authors draw another class for each step (gaussian_diffusion.py:504-510, randomize_class).
+    draw: a function that draws normal noise of a shape for each sample.
+    """
+    if how.classes is None:
+        return net
+    many = unet.config.num_class_embeds
+
+    def denoise(x, t):
+        labels = torch.full((len(x),), 0 if how.classes == "random" else how.classes)
+        if how.classes == "random":
+            share = torch.special.ndtr(draw((1,)).squeeze(1).double())  # (B,) in [0,1]
+            labels = (share * many).long().clamp(max=many - 1)
+        return net(x, t, {"class_labels": labels.to(x.device)})
+
+    return denoise
 
 
 def clip_loss(text, mask, clip, how: Guiding, schedule, draw=None):

@@ -46,6 +46,7 @@ RANGES = {
     "offset": (-math.inf, math.inf, "it is added to every level, 1 is usual"),
     "strength": (0, 1000, "the weight of the attention guidance, 0.1 is usual"),
     "block": (1, 10**4, "the side of a block in cells of the latent, so take 1 or more"),
+    "classes": (0, 10**6, "it is the number of a class, or 'random'"),
     "keep": (0, 1, "it is a share of the steps, 0.8 keeps the attention for four in five"),
     "tries": (1, 10**6, "it is the budget for each picture, so take 1 or more"),
     "radius": (0, 10**4, "the pixels to grow by on each side, 0 is none"),

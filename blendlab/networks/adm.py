@@ -11,8 +11,6 @@ from itertools import count
 from pathlib import Path
 
 import torch
-from diffusers.configuration_utils import FrozenDict
-from torch import nn
 
 from ..errors import Refused
 from .weights import FLOATS, check_weights, read_pickle
@@ -120,8 +118,7 @@ def convert(state, size=None, head_channels=64, heads=None, legacy=True, dtype=t
     legacy: qkv holds q, k, v of head 0, then of head 1, ...; False: all q, all k, all v
             (use_new_attention_order).
     Classes are given as `unet(x, t, class_labels=labels)`, to a denoiser as cond={"class_labels":
-    labels}; `OneClass` tells a network the same one for good. ValueError names the keys that are
-    unknown or missing.
+    labels}. ValueError names the keys that are unknown or missing.
     """
     blocks, attends, plain, names = _layout(state)
     unet = _empty(state, blocks, attends, plain, size, head_channels, heads)
@@ -296,31 +293,6 @@ def _empty(state, blocks, attends, plain, size, head_channels, heads):
     if special:
         unet.save_pretrained = _no_folder
     return unet
-
-
-class OneClass(nn.Module):
-    """A network with classes that is always told the same one, so that every method can run it.
-
-    pipe.unet = OneClass(pipe.unet, 207). The authors of Blended Diffusion draw a class for each
-    step instead. label: a number below unet.config.num_class_embeds.
-    """
-
-    def __init__(self, unet, label: int):
-        super().__init__()
-        classes = unet.config.num_class_embeds
-        if not classes:
-            raise Refused("this network has no classes: use it as it is")
-        if isinstance(label, bool) or label not in range(classes):
-            raise Refused(f"label is {label!r}; this network has the classes 0 to {classes - 1}")
-        self.unet, self.label = unet, label
-        self.config = FrozenDict({**unet.config, "num_class_embeds": None})
-
-    dtype = property(lambda self: self.unet.dtype)
-    device = property(lambda self: self.unet.device)
-
-    def forward(self, sample, timestep, **kwargs):
-        labels = torch.full((len(sample),), self.label, device=sample.device)
-        return self.unet(sample, timestep, class_labels=labels, **kwargs)
 
 
 def _no_folder(*args, **kwargs):

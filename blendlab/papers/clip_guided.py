@@ -11,7 +11,7 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
-from ..clip_guidance import Guiding, ask, choose, clip_loss, guided_steps, looked_at
+from ..clip_guidance import Guiding, ask, choose, clip_loss, guided_steps, looked_at, streams, told
 from ..edit import Edit
 from ..errors import Refused
 from ..guidance import from_pipe
@@ -89,13 +89,13 @@ def clip_guided(
     counts = dict(n=n, seed=seed, batch=batch, first=first)
     request, text = ask(model, clip, image, mask, prompt, how, ranking, **counts)
     perceptual = perceptual or perceptual_distance(model)
-    schedule, timesteps, denoise = from_pipe(model, how.steps, how.skip)
+    schedule, timesteps, net = from_pipe(model, how.steps, how.skip)
     tensors = []
 
     with request.memory():
         for rows, part in request.batches(text=text):
-            purposes = ("initial", "step", "augment", "resample")
-            noise = {purpose: request.noise(purpose, rows) for purpose in purposes}
+            noise = streams(request, rows)
+            denoise = told(net, model.unet, how, noise["class"])
             towards = clip_loss(part.text, part.mask, clip, how, schedule, noise["augment"])
             loss = _with_background(towards, background, part, perceptual, schedule, how)
             x = noise["initial"]()  # (B,3,H,W)
