@@ -75,9 +75,8 @@ def fetch(url, sha256):
             Exception
         ) as error:  # no connection, a full disk, half a file: each raises something else
             raise OSError(
-                f"{url} could not be downloaded ({error}); connect to the internet, or get "
-                "that file "
-                "elsewhere and give its path as the name"
+                f"{url} could not be downloaded ({error}); connect to the internet, or get that "
+                "file elsewhere and give its path as the name"
             ) from error
     return file
 
@@ -167,9 +166,8 @@ def _layout(state):
     total = next(k for k in count() if f"output_blocks.{k}.0.in_layers" not in words)
     if not total:
         raise Refused(
-            "there is no output_blocks.0.0 in this state dict; give that of a "
-            "guided-diffusion UNet "
-            "(a classifier of theirs has no way up)"
+            "there is no output_blocks.0.0 in this state dict; give that of a guided-diffusion "
+            "UNet (a classifier of theirs has no way up)"
         )
     # A level upwards ends by doubling the picture, the last one excepted. It has as many parts as a
     # level downwards, where the last is what halves the picture.
@@ -237,9 +235,8 @@ def _empty(state, blocks, attends, plain, size, head_channels, heads):
     odd = [width for width in attending if width % (heads or head_channels)]
     if odd:
         raise Refused(
-            f"{f'{heads} heads' if heads else f'heads of {head_channels} channels'} do not "
-            "fit into "
-            f"attention {odd[0]} channels wide; give head_channels= or heads= as it was "
+            f"{f'{heads} heads' if heads else f'heads of {head_channels} channels'} do not fit "
+            f"into attention {odd[0]} channels wide; give head_channels= or heads= as it was "
             "trained with"
         )
     head_widths = {width // heads for width in attending} if heads else {head_channels}
@@ -307,7 +304,6 @@ def _refuse(what, keys):
         first = sorted(keys)[:8]
         more = f" and {len(keys) - 8} more" if len(keys) > 8 else ""
         raise Refused(
-            f"{what} in this state dict: {', '.join(first)}{more}; give an unchanged "
-            "checkpoint of a "
-            "guided-diffusion UNet"
+            f"{what} in this state dict: {', '.join(first)}{more}; give an unchanged checkpoint of "
+            "a guided-diffusion UNet"
         )

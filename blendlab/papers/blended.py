@@ -22,8 +22,7 @@ FALLBACK = {"scale": 1000.0, "augmentations": 16, "steps": 100, "skip": 0.25, "e
 
 
 def blended_steps(steps, source, mask, schedule, how, background):
-    """Yield guided steps, each blended with the source at its level; assign to step.x to steer
-    further.
+    """Yield guided steps, blended with the source at their level; assign to step.x to steer on.
 
     steps: from clip_guidance.guided_steps. source: (1 or B,3,H,W). mask: (1 or B,1,H,W), 1 = edit,
     or a list of one for each move.

@@ -23,8 +23,7 @@ FALLBACK = {"scale": 1000.0, "augmentations": 16, "steps": 100, "skip": 0.0, "et
 
 
 def background_distance(pictures: Tensor, image: Tensor, mask: Tensor, perceptual) -> Tensor:
-    """D_bg of each picture, (B,): half mean square, half perceptual distance, of what is outside
-    the mask.
+    """D_bg of each picture, (B,): half mean square, half perceptual distance, outside the mask.
 
     pictures, image (B or 1,3,H,W) in [-1,1]; inside the mask (B or 1,1,H,W) both are grey.
     perceptual: a function of two batches of pictures, (B,).
@@ -68,8 +67,7 @@ def clip_guided(
     first=0,
     **options,
 ) -> Edit:
-    """Make a picture that shows the prompt inside the mask and resembles `image` outside; an `Edit`
-    with n results.
+    """Make a picture that shows the prompt in the mask and `image` outside; return an `Edit`.
 
     background: lambda, the weight of D_bg (the paper compares 100, 1000 and 10000); 0 forgets the
                 picture
