@@ -37,8 +37,7 @@ class Maps(list):
     """A list of `Map`, in the order in which the layers ran, that can be asked for one tensor."""
 
     def at(self, step=0, layers=None, size=None, heads="mean") -> Tensor:
-        """One step's attention, (B,h,w,tokens): the mean over its layers of one size, and over
-        their heads.
+        """One step's attention, (B,h,w,tokens): the mean over heads and over layers of one size.
 
         layers: as in `capture`. size: (h, w); needed where layers differ in it. heads: "mean", or
                 one head's number.
@@ -65,8 +64,7 @@ class Maps(list):
 
 @contextmanager
 def capture(unet, layers=None, branch="cond", steps=None, grad=False):
-    """Collect the cross-attention maps of a UNet2DConditionModel for the length of a `with`, as
-    `Maps`.
+    """Collect the cross-attention maps of a UNet2DConditionModel within a `with`, as `Maps`.
 
     layers: part of a layer's name, or several: "up", ["mid", "up_blocks.0"]; None: all.
     branch: of cfg's pair of branches the one with the prompt, "uncond" the other, "both" every row
@@ -114,8 +112,7 @@ def capture(unet, layers=None, branch="cond", steps=None, grad=False):
 
 @contextmanager
 def hooked(hooks, after=False):
-    """Hooks {module: hook} for the length of a `with`; only this thread's calls run
-    them.
+    """Hooks {module: hook} for the length of a `with`; only this thread's calls run them.
 
     after: run them on what a module gave, not on what it gets. They are called with keyword
            arguments, as torch's hooks are with `with_kwargs=True`.
@@ -161,9 +158,7 @@ class _Hooks:
 
 
 def cross_attention(unet, layers=None) -> dict:
-    """The cross-attention layers by name, or those whose name holds one of the parts asked for, as
-    in `capture`.
-    """
+    """The cross-attention layers by name: all, or those that `capture` takes for `layers`."""
     if not isinstance(unet, torch.nn.Module):
         raise Refused(f"unet is a {type(unet).__name__}: pass a network, as pipe.unet")
     parts = (layers,) if layers is None or isinstance(layers, str) else layers
@@ -187,8 +182,7 @@ def cross_attention(unet, layers=None) -> dict:
 
 
 def tokens(pipe, prompt: str, word: str) -> list[int]:
-    """Where a word, or a phrase, stands among the tokens of a prompt, counted from the start token,
-    which is 0.
+    """Where a word or phrase stands among the tokens of a prompt; the start token is 0.
 
     A word of several pieces has several places; so has one that occurs several times.
     """
@@ -207,8 +201,7 @@ def tokens(pipe, prompt: str, word: str) -> list[int]:
 
 
 def centre(heat: Tensor, by="mass") -> Tensor:
-    """Where maps (B,h,w) point: x and y (B,2) in fractions of the picture, from its top left
-    corner.
+    """Where maps (B,h,w) point: x and y (B,2) in fractions of the picture, from the top left.
 
     by: "mass", the centre of mass, which an even background draws to the middle; "peak", of the
         largest cell.
@@ -242,9 +235,7 @@ def _named(name, layers):
 
 
 def _rows(x, branch):
-    """The rows of a batch that belong to a branch: cfg stacks [x, x], the first without the
-    prompt.
-    """
+    """The rows of a batch that belong to a branch: cfg stacks [x, x], without the prompt first."""
     half = len(x) // 2
     pair = torch.equal(x[:half], x[half:])
     if branch == "uncond" and not pair:
@@ -258,18 +249,14 @@ def _rows(x, branch):
 
 
 def cells_of(cells, h, w):
-    """(h, w) of a layer with that many cells: each level of a UNet halves both sides of its input,
-    rounding up.
-    """
+    """(h, w) of a layer with that many cells: each level halves both sides, rounding up."""
     while h * w > cells:
         h, w = (h + 1) // 2, (w + 1) // 2
     return h, w
 
 
 def attention_weights(attn, hidden, text, mask):
-    """softmax(q k / sqrt(d)) over the tokens, (B, heads, cells, tokens), float32 whatever the
-    network's precision.
-    """
+    """softmax(q k / sqrt(d)) over the tokens, (B,heads,cells,tokens), always in float32."""
     q = attn.head_to_batch_dim(attn.to_q(hidden)).float()  # (B*heads,cells,d)
     k = attn.head_to_batch_dim(attn.to_k(text)).float()  # (B*heads,tokens,d)
     if mask is not None:  # (B,1,tokens): 0, or far below where a token must not be seen

@@ -11,8 +11,7 @@ from .errors import Refused
 
 
 def blend(mask: Tensor, edit: Tensor, keep: Tensor) -> Tensor:
-    """`edit` where the mask is 1, `keep` where it is 0, both bit for bit; a mix where the mask is
-    soft.
+    """`edit` where the mask is 1, `keep` where it is 0, bit for bit; a mix where it is soft.
 
     mask: (1 or B,1,H,W) in [0,1], 1 = edit. edit, keep: (1 or B,C,H,W).
     """
@@ -22,9 +21,7 @@ def blend(mask: Tensor, edit: Tensor, keep: Tensor) -> Tensor:
 
 
 def alike(mask: Tensor, edit: Tensor, keep: Tensor) -> None:
-    """Refuse what does not lie over each other; values are not looked at, and dimensions need not
-    be those of pictures.
-    """
+    """Refuse shapes that do not lie over each other; values are not looked at."""
     given = {"mask": mask, "edit": edit, "keep": keep}
     for name, x in given.items():
         if not isinstance(x, Tensor) or x.is_complex():

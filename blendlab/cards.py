@@ -91,8 +91,7 @@ KNOWN = {
     ),
 }
 
-# Published in a format of its own and converted when it is opened (networks/adm.py); a mirror is
-# (address, SHA-256).
+# In a format of their own, converted when opened (networks/adm.py); mirrors: (address, SHA-256).
 CONVERTED = {
     # unconditional ImageNet, the model of Blended Diffusion (2111.14818); float32 is all there is
     "adm-256": Entry(
@@ -136,8 +135,7 @@ def remember(pipe, card: dict) -> None:
 
 
 def card(pipe) -> dict:
-    """Return what a model says about itself: its blendlab.json, or its registry entry, or {} for a
-    stranger.
+    """What a model says about itself: its blendlab.json, else its registry entry, else {}.
 
     A model that `load` opened carries its card, wherever the process stands and whatever becomes of
     the folder. For a pipeline that you opened yourself it is looked up where that came from.
@@ -186,9 +184,7 @@ def _checked(card, file):
 
 
 def lent():
-    """The start of the SHA-256 of what LENDERS lend: {file: digits}. An exemplar model's card keeps
-    it.
-    """
+    """{file: start of its SHA-256} of what LENDERS lend, which an exemplar model's card keeps."""
     files = (next(folder.glob("*.safetensors")) for folder in LENDERS)
     return {
         str(file.relative_to(WEIGHTS)): hashlib.sha256(file.read_bytes()).hexdigest()[:12]
@@ -197,7 +193,5 @@ def lent():
 
 
 def settings(pipe, method):
-    """Return the values that a model recommends for a method ("blended_latent", ...); {} if it has
-    none.
-    """
+    """The values that a model recommends for a method ("blended_latent", ...), or {}."""
     return dict(card(pipe).get("settings", {}).get(method, {}))

@@ -102,7 +102,7 @@ def edit(
         raise Refused(f"there is no method {method!r}; choose {', '.join(known)}")
     how, files = known[method], numbered(out, n)
     chosen = pairs(own or [], "noises=8", signature(edit).parameters)
-    flags = dict(steps=steps, w=w, skip=skip, preset=preset, batch=batch, around=around)
+    flags: dict = dict(steps=steps, w=w, skip=skip, preset=preset, batch=batch, around=around)
     flags |= dict(paste=paste or None, soft=soft or None, clip=None if how.guided else clip)
     chosen |= {name: value for name, value in flags.items() if value is not None}
     how.check(chosen)
@@ -111,7 +111,7 @@ def edit(
         raise Refused(f"{model} makes no pictures: pass --model {how.model}")
     networks = (pipe, opened(clip or "tinyworld-clip", device)) if how.guided else (pipe,)
     if "clip" in chosen:
-        chosen["clip"] = opened(clip, device)
+        chosen["clip"] = opened(chosen["clip"], device)
     # delay: a method without diffusion makes no moves, so it shows no bar
     with tqdm(desc=prompt, unit="move", delay=0.01) as bar, watched(pipe.unet, bar.update):
         result = how.change(*networks, image, mask, prompt, n=n, seed=seed, **chosen)

@@ -28,40 +28,36 @@ class Guiding(Options):
 
     # Weight of the CLIP distance; None: what the model recommends.
     scale: float | None = None
-    # Extending augmentations: how many copies of the estimate CLIP sees (None as above), how many
-    # of them unwarped.
+    # Extending augmentations: copies of the estimate that CLIP sees, and how many are unwarped.
     augmentations: int | None = None
     unwarped: int = 0
-    # How they are made: bicubic to CLIP's size and warped once, on grey; or as augmentations.py
-    # does.
+    # How they are made: bicubic, warped once, on grey; or as augmentations.py does.
     copies: Literal["paper", "official"] = "paper"
     # Distance of unit vectors: 1 - cos, or half the square of the angle.
     distance: Literal["cosine", "spherical"] = "cosine"
-    # What CLIP looks at: the clean estimate, or the official code's mixture of it with the state
-    # itself.
+    # What CLIP looks at: the clean estimate, or the official mixture of it with the state.
     looks_at: Literal["x0_hat", "mixture"] = "x0_hat"
-    # What the gradient moves: the mean by variance times gradient, or the noise estimate (the form
-    # for DDIM).
+    # What the gradient moves: the mean (times the variance), or the noise estimate (for DDIM).
     shift: Literal["mean", "epsilon"] | None = None
-    # Differentiate through the network, or take its noise estimate for a constant (less time, less
-    # quality).
+    # Differentiate through the network, or hold its noise estimate constant (faster, worse).
     through_network: bool = True
     # Weight of what leaves [-1,1]: the estimate is never clipped.
     range_scale: float = 0.0
     # Noise level and noise of the kept part, as in blended_latent.Blending.
     level: Literal["t_next", "t"] = "t_next"
     batch_noise: Literal["independent", "shared"] = "independent"
-    # D_bg of `clip_guided`: the paper's (pictures that both lack what is inside the mask), or the
-    # code's.
+    # D_bg of `clip_guided`: the paper's (both pictures lack what the mask covers), or the code's.
     background_loss: Literal["paper", "official"] = "paper"
-    # What comes out: the last state, or its clean estimate; and whether the source is put back
-    # outside the mask.
+    # What comes out: the last state or its clean estimate; is the source put back outside?
     result: Literal["state", "x0_hat"] = "state"
     paste: bool = True
     # Moves at each level, and greys of the mask, as in blended_latent.Blending.
     resamplings: int = 1
     resample_above: int | None = None
     soft: bool = False
+    # What a network with classes is told: the number of one, or as the authors' code does, another
+    # for each sample and step; None: that, where there are classes.
+    classes: int | Literal["random"] | None = None
     eta: float | None = None
     steps: int | None = None
     skip: float | None = None
@@ -106,7 +102,10 @@ def clip_distance(
     if u is not None:
         copies = u.shape[1]
         shown = shown.repeat_interleave(copies, dim=0)  # (B*N,3,S,S)
-        shown = (warped_twice if official else _warped)(shown, u, how.unwarped)
+        if official:
+            shown = warped_twice(shown, u, how.unwarped)
+        else:
+            shown = warp(shown, warps(u, how.unwarped))
     seen = look(clip, (shown + 1) / 2).unflatten(0, (-1, copies))  # (B,N,d)
     cos = (seen * text[:, None]).sum(-1)  # (B,N)
     # losses.py:4-7: 2 * asin(|x - y| / 2)^2, which is half the angle squared
@@ -114,10 +113,6 @@ def clip_distance(
         half = (2 - 2 * cos).clamp(min=1e-12).sqrt() / 2
         return (2 * half.clamp(max=1 - 1e-6).asin() ** 2).mean(1)
     return (1 - cos).mean(1)
-
-
-def _warped(shown, u, unwarped):
-    return warp(shown, warps(u, unwarped))
 
 
 def looked_at(x0_hat, x, t, schedule, how: Guiding):
@@ -129,8 +124,7 @@ def looked_at(x0_hat, x, t, schedule, how: Guiding):
 
 
 def guided_steps(denoise, loss, x, schedule, timesteps, how: Guiding, fresh=None, again=None):
-    """Yield the steps of guided diffusion, already moved along the gradient; assign to step.x to
-    steer further.
+    """Yield steps of guided diffusion, moved along the gradient; assign to step.x to steer on.
 
     denoise(x, t) -> Prediction; loss(x0_hat, x, t) -> (B,). x: (B,3,H,W) on level timesteps[0].
     fresh, again: functions that draw noise, for the moves (eta > 0) and for the ways up
@@ -155,9 +149,7 @@ def guided_steps(denoise, loss, x, schedule, timesteps, how: Guiding, fresh=None
 
 
 def _noise_held(denoise, schedule):
-    """The denoiser with its noise estimate taken for a constant: a gradient reaches x past the
-    network.
-    """
+    """The denoiser with a constant noise estimate: a gradient reaches x past the network."""
 
     def held(x, t):
         a, s = schedule.levels(t)
@@ -170,16 +162,20 @@ def _noise_held(denoise, schedule):
 
 
 def choose(model, method, fallback: dict, preset, asked: dict) -> Guiding:
-    """The Guiding to use, see options.settle; how the gradient shifts follows eta, unless it was
-    chosen.
-    """
+    """The Guiding to use, see options.settle; the shift follows eta, classes the network."""
     how = settle(Guiding, method, model, PRESETS, fallback, preset, asked)
     if how.shift == "mean" and not how.eta:
         raise Refused(
             "shift='mean' moves by the variance, which is 0 with eta=0: take shift='epsilon', "
             "or eta=1"
         )
-    return replace(how, shift=how.shift or ("mean" if how.eta else "epsilon"))
+    many = getattr(getattr(getattr(model, "unet", None), "config", None), "num_class_embeds", None)
+    if how.classes is not None and not many:
+        raise Refused(f"classes is {how.classes!r}, and this network has none: leave it out")
+    if many and how.classes not in (None, "random", *range(many)):
+        raise Refused(f"classes is {how.classes}; this network has the classes 0 to {many - 1}")
+    classes = "random" if many and how.classes is None else how.classes
+    return replace(how, shift=how.shift or ("mean" if how.eta else "epsilon"), classes=classes)
 
 
 def ask(model, clip, image, mask, prompt, how: Guiding, ranking, **counts):
@@ -189,9 +185,34 @@ def ask(model, clip, image, mask, prompt, how: Guiding, ranking, **counts):
     return request, read(clip, request.prompt).to(request.image.device)
 
 
+def streams(request, rows) -> dict:
+    """The noise of the samples in rows, by what it is for."""
+    purposes = ("initial", "step", "augment", "resample", "class")
+    return {purpose: request.noise(purpose, rows) for purpose in purposes}
+
+
+def told(net, unet, how: Guiding, draw):
+    """`denoise(x, t)` of a network: one with classes is told them at each call.
+
+    The authors draw another class for each step (gaussian_diffusion.py:504-510, randomize_class).
+    draw: a function that draws normal noise of a shape for each sample.
+    """
+    if how.classes is None:
+        return net
+    many = unet.config.num_class_embeds
+
+    def denoise(x, t):
+        labels = torch.full((len(x),), 0 if how.classes == "random" else how.classes)
+        if how.classes == "random":
+            share = torch.special.ndtr(draw((1,)).squeeze(1).double())  # (B,) in [0,1]
+            labels = (share * many).long().clamp(max=many - 1)
+        return net(x, t, {"class_labels": labels.to(x.device)})
+
+    return denoise
+
+
 def clip_loss(text, mask, clip, how: Guiding, schedule, draw=None):
-    """`loss(x0_hat, x, t) -> (B,)`: the weighted CLIP distance, and what the estimate exceeds
-    [-1,1] by.
+    """`loss(x0_hat, x, t) -> (B,)`: the weighted CLIP distance, and what leaves [-1,1].
 
     draw: a function that draws normal noise of a shape for each sample, here the copies'
           parameters.

@@ -200,9 +200,7 @@ def state_shape(pipe, image=None, noise=None) -> tuple[int, ...]:
 
 
 def _mask(mask, image, soft):
-    """The mask; where only its greys are wrong, the sentence names soft=True (soft None: it does
-    not).
-    """
+    """The mask; where greys alone are wrong, the sentence names soft=True (soft None: not)."""
     try:
         return images.mask(mask, like=image, soft=bool(soft), allow_full=True)
     except ValueError as error:

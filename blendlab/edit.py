@@ -47,9 +47,7 @@ def memory_advice(at_once: int):
 
 
 def one_or_n(n: int, counts: dict[str, int]):
-    """Refuse batches that hold neither one that serves all n edits nor one for each; counts: {name:
-    how many}.
-    """
+    """Refuse batches {name: how many} that hold neither one for all n edits nor one for each."""
     for name, given in counts.items():
         if given not in (1, n):
             raise Refused(

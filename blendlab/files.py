@@ -15,9 +15,7 @@ PACKAGE = Path(__file__).parent
 
 
 def data(name: str = "") -> Path:
-    """Path of a file of data/, as in data("scenes/meadow.png"); ValueError names the files there
-    are, and refuses what leads out of data/.
-    """
+    """Path of a file of data/, as in data("scenes/meadow.png"), and of nothing outside it."""
     if not isinstance(name, str) or "\0" in name:
         raise Refused(f'the name in data/ is {name!r}: pass a text, as in "scenes/meadow.png"')
     folder = next(place for place in (PACKAGE / "data", PACKAGE.parent / "data") if place.is_dir())
@@ -62,9 +60,7 @@ def write_text(path, text: str) -> None:
 
 @contextmanager
 def locked(folder):
-    """Hold a folder for one process; a second one gets a ValueError. A killed process holds
-    nothing.
-    """
+    """Hold a folder for one process: a second gets a ValueError. A killed one holds nothing."""
     from filelock import FileLock, Timeout
 
     folder = Path(folder)

@@ -64,8 +64,7 @@ def denoiser(unet, schedule, prediction="epsilon", timesteps=None):
         if classes and "class_labels" not in kwargs:
             raise Refused(
                 f"this network was trained with {classes} classes and is told none: pass "
-                "cond={'class_labels': labels}, or wrap it, pipe.unet = "
-                "blendlab.networks.adm.OneClass(pipe.unet, label)"
+                "cond={'class_labels': labels}, as blended and clip_guided do by their classes="
             )
         levels = torch.full((len(x),), t, device=x.device)
         out = unet(x.to(dtype), levels, **kwargs)

@@ -73,8 +73,7 @@ def mask(x, like: Tensor | None = None, soft=False, allow_full=False, name: str 
 
 
 def to_pil(x: Tensor) -> list[Image.Image]:
-    """Turn pictures (B,3,H,W) in [-1, 1] into RGB, or masks (B,1,H,W) in [0, 1] into greys, of 8
-    bits.
+    """Turn pictures (B,3,H,W) in [-1, 1] or masks (B,1,H,W) in [0, 1] into PIL, of 8 bits.
 
     The way out, for looking and saving: values past the range are clamped, as a decoder overshoots
     a little. Undoes `image` and `mask` exactly. Raises ValueError for NaN and for latents.
@@ -94,8 +93,7 @@ def to_pil(x: Tensor) -> list[Image.Image]:
 
 
 def fit(picture, size: int | tuple[int, int], name: str = "image") -> Image.Image:
-    """Cut the largest centred piece of that shape out of a picture and resize it to `size`, as a
-    PIL picture.
+    """Cut the largest centred piece of that shape and resize it to `size`, as a PIL picture.
 
     picture: PIL, a path, or a tensor with one picture. size: one side, or (width, height) as in
              PIL.
@@ -114,8 +112,7 @@ def fit_mask(picture, size: int | tuple[int, int], name: str = "mask") -> Image.
 
 
 def at_side(pictures: Tensor, side: int) -> Tensor:
-    """Pictures (B,3,H,W) as (B,3,side,side), each pixel the mean of its area; of that size: as they
-    are.
+    """Pictures (B,3,H,W) as (B,3,side,side): each pixel is the mean of its area.
 
     How tinyworld's judge and CLIP see pictures that are larger than they are.
     """
@@ -250,8 +247,7 @@ def _check_pixels(picture, name, how):
 def _upright(picture, name, how):
     """A loaded copy, turned as its EXIF says. XMP may say it too, and viewers ignore that."""
     _check_pixels(picture, name, how)
-    # Pillow halves 16-bit colours as it loads them, and only the tiles that still wait to be loaded
-    # tell.
+    # Pillow halves 16-bit colours when it loads them; only tiles not yet loaded tell.
     if re.search(";16[BLN]", str(getattr(picture, "tile", ""))) and not picture.mode.startswith(
         "I"
     ):

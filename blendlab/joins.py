@@ -20,8 +20,7 @@ from .options import number, tensor
 
 
 def pyramid(mask: Tensor, edit: Tensor, keep: Tensor, levels: int | None = None) -> Tensor:
-    """Join a whole edited picture and its source band by band; coarse bands cross the border
-    slowly, fine ones fast.
+    """Join an edited picture and its source by bands: coarse ones slowly, fine ones fast.
 
     Burt and Adelson, "A multiresolution spline" (1983). mask: (1 or B,1,H,W) in [0,1], 1 = edit;
     edit, keep: (1 or B,3,H,W). levels: how often to halve; None: while the shorter side stays 8
@@ -60,16 +59,12 @@ def _check(mask, edit, keep):
 
 
 def halve(x: Tensor) -> Tensor:
-    """(B,C,H,W) blurred by 1 4 6 4 1, and every second row and column of it:
-    (B,C,ceil(H/2),ceil(W/2)).
-    """
+    """(B,C,H,W) blurred by 1 4 6 4 1, and every second of it: (B,C,ceil(H/2),ceil(W/2))."""
     return _blur(x)[..., ::2, ::2]
 
 
 def double(x: Tensor, size) -> Tensor:
-    """The way back to `size` (H,W): zeros between the pixels, and the same blur, four times as
-    strong.
-    """
+    """The way back to `size` (H,W): zeros between the pixels, and a blur four times as strong."""
     spread = x.new_zeros(*x.shape[:2], *size)
     spread[..., ::2, ::2] = 4 * x
     return _blur(spread)
@@ -87,8 +82,7 @@ def _blur(x):
 
 
 def poisson(mask: Tensor, edit: Tensor, keep: Tensor) -> Tensor:
-    """`keep` outside the mask, bit for bit; inside, the picture whose neighbours differ as the
-    edit's do.
+    """`keep` outside the mask, bit for bit; inside, neighbours differ as the edit's do.
 
     mask: (1 or B,1,H,W) in {0,1}, 1 = edit, of any shape and in any number of parts; a 0 in each.
     edit, keep: (1 or B,C,H,W). Returns (B,C,H,W) in the edit's dtype, solved in float64, not
@@ -113,9 +107,7 @@ def poisson(mask: Tensor, edit: Tensor, keep: Tensor) -> Tensor:
 
 
 def _membrane(inside: Tensor, values: Tensor) -> Tensor:
-    """The values (B,C,H,W) outside, and between them inside (H,W) the smoothest sheet that they
-    hold up.
-    """
+    """The values (B,C,H,W) outside, and inside (H,W) the smoothest sheet between them."""
     from scipy.sparse.linalg import splu
 
     inside = inside.flatten().cpu().numpy()
@@ -131,9 +123,7 @@ def _membrane(inside: Tensor, values: Tensor) -> Tensor:
 
 
 def _laplacian(height: int, width: int):
-    """The matrix (HW,HW) that sums at each pixel how much it exceeds its neighbours in the
-    picture.
-    """
+    """The matrix (HW,HW) that sums how much each pixel exceeds its neighbours."""
     from scipy import sparse
 
     def line(n):

@@ -16,8 +16,7 @@ from .twins import twin
 
 @torch.no_grad()
 def encode(vae, image: Tensor, noise: Tensor | None = None) -> Tensor:
-    """Pictures (B,3,H,W) in [-1,1] to latents (B,C,H/f,W/f): the mode of the posterior, or a sample
-    of it.
+    """Pictures (B,3,H,W) in [-1,1] to latents (B,C,H/f,W/f): the posterior's mode or a sample.
 
     noise: standard normal, of the latents' shape; given, it draws the sample, as BLD's LDM code
            does.
@@ -46,8 +45,7 @@ def precise(vae):
 
 
 def tuned(vae, delta=None):
-    """A copy of an autoencoder in float32, with `delta` added to its weights; the autoencoder
-    itself is left alone.
+    """A copy of an autoencoder in float32, with `delta` added to its weights.
 
     delta: {name: tensor} as decoder.tune_weights returns it, for as many of the weights as it
            names; None: nothing.

@@ -75,16 +75,13 @@ def _warn_of_lost_parts(mask, small, rule):
         where += f", y {rows.start} to {rows.stop - 1}"
         parts = f"{len(lost)} part{'s' * (len(lost) > 1)}"
         images.warn(
-            f"{pixels} pixels of the mask in {parts} ({where}) vanish at latent size by "
-            f"the rule '{rule}', so nothing is edited there: paint them thicker, or pass "
-            "mask_rule='any'"
+            f"{pixels} pixels of the mask in {parts} ({where}) vanish at latent size by the rule "
+            f"'{rule}', so nothing is edited there: paint them thicker, or pass mask_rule='any'"
         )
 
 
 def _centres(full, small):
-    """The pixels that PIL's nearest picks: ask PIL, whose rounding at exact ties follows no short
-    formula.
-    """
+    """The pixels that PIL's nearest picks: its rounding at exact ties follows no short formula."""
     row = Image.fromarray(np.arange(full, dtype=np.int32)[None])
     return torch.from_numpy(np.array(row.resize((small, 1), Image.Resampling.NEAREST))[0]).long()
 
@@ -100,9 +97,7 @@ def survival(mask: Tensor, size: tuple[int, int], rule: str = "centre") -> float
 
 
 def dilate(mask: Tensor, radius: int) -> Tensor:
-    """Grow the white by `radius` pixels on each side: a square of side 2*radius+1, as two 1-D
-    max-pools.
-    """
+    """Grow the white by `radius` pixels on each side, as two 1-D max-pools."""
     tensor("mask", mask, "B,1,H,W")
     number("radius", radius)
     side = 2 * radius + 1
@@ -111,8 +106,7 @@ def dilate(mask: Tensor, radius: int) -> Tensor:
 
 
 def stages(mask_small: Tensor, steps: int, radii: tuple[int, ...] = (3, 2, 1)) -> list[Tensor]:
-    """Progressive mask shrinking (BLD section 4.3): one mask per step, widest first, the mask
-    itself last.
+    """Progressive mask shrinking (BLD section 4.3): a mask for each step, the widest first.
 
     The steps fall into equal parts, one for each radius and one for the mask. The default is the
     paper's squares of 7, 5 and 3 cells. Every stage is reached, which the official schedule does
@@ -176,9 +170,7 @@ def box(mask: Tensor) -> tuple[float, float, float, float]:
 
 
 def from_box(box: tuple[float, float, float, float], size: tuple[int, int]) -> Tensor:
-    """The mask (1,1,H,W) of a box (x0, y0, x1, y1) in fractions: white where a pixel's centre lies
-    inside.
-    """
+    """The mask (1,1,H,W) of a box in fractions: white where a pixel's centre lies inside."""
     x0, y0, x1, y1 = box = corners(box)
     sides(size)
     if max(box) > 1 or min(box) < 0:
@@ -206,8 +198,6 @@ def corners(box) -> tuple:
 
 
 def rms(difference: Tensor, where: Tensor) -> Tensor:
-    """(B,) root mean square of (B,C,H,W) over all channels of the places in `where` (B or
-    1,1,H,W).
-    """
+    """(B,) root mean square of (B,C,H,W) over the places in `where` (B or 1,1,H,W)."""
     squares = difference.square().mean(1, keepdim=True) * where  # (B,1,H,W)
     return (squares.sum((1, 2, 3)) / where.sum((1, 2, 3))).sqrt()

@@ -14,8 +14,7 @@ from .options import number
 
 
 class Noise:
-    """`noise(shape) -> (n, *shape)` float32, standard normal; a further call draws further on in
-    the streams.
+    """`noise(shape) -> (n, *shape)` float32, standard normal; each call draws further on.
 
     seed: int; a method with streams of its own joins it to a text. n: samples, or their numbers.
     purpose: "initial", "step", "background", "augment" or any other word.

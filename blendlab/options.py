@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from inspect import signature
 from numbers import Integral, Real
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
 from torch import Tensor
 
@@ -46,6 +46,7 @@ RANGES = {
     "offset": (-math.inf, math.inf, "it is added to every level, 1 is usual"),
     "strength": (0, 1000, "the weight of the attention guidance, 0.1 is usual"),
     "block": (1, 10**4, "the side of a block in cells of the latent, so take 1 or more"),
+    "classes": (0, 10**6, "it is the number of a class, or 'random'"),
     "keep": (0, 1, "it is a share of the steps, 0.8 keeps the attention for four in five"),
     "tries": (1, 10**6, "it is the budget for each picture, so take 1 or more"),
     "radius": (0, 10**4, "the pixels to grow by on each side, 0 is none"),
@@ -86,13 +87,15 @@ Chosen = TypeVar("Chosen", bound="Options")
 class Options:
     """The base of such a dataclass: it refuses values of another type or out of range."""
 
+    SPANS: ClassVar[dict[str, tuple]] = {}  # in the place of RANGES, where a name means another
+
     def __post_init__(self):
         for f in fields(self):
-            check(f.name, getattr(self, f.name), f.type)
+            check(f.name, getattr(self, f.name), f.type, self.SPANS.get(f.name))
 
 
-def check(name: str, value, kind) -> None:
-    """Refuse a value that is not of its kind (a type, a Literal or a union), or out of RANGES."""
+def check(name: str, value, kind, span=None) -> None:
+    """Refuse a value not of its kind (a type, a Literal or a union), or out of span or RANGES."""
     kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     if value is None and NoneType in kinds:
         return
@@ -105,7 +108,7 @@ def check(name: str, value, kind) -> None:
         if not isinstance(value, bool):
             raise Refused(f"{name} is {value!r}; choose True or False")
     elif numeric:
-        number(name, value, whole=float not in kinds)
+        number(name, value, whole=float not in kinds, span=span)
     elif tuple[int, ...] in kinds:
         if not isinstance(value, list | tuple | range) or not all(type(i) is int for i in value):
             raise Refused(f"{name} is {value!r}; pass whole numbers, as in (0,)")

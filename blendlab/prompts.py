@@ -31,9 +31,7 @@ def listed(prompt, name: str = "prompt") -> list[str]:
 
 
 def check(pipe, prompt: str, name: str = "prompt"):
-    """Refuse a prompt with words that the model never saw, or too long for one of its encoders,
-    naming the words. A negative of None is "".
-    """
+    """Refuse a prompt with words that the model never saw, or too long for an encoder."""
     if prompt is None and name == "negative":
         return
     _check_text(prompt, f"the {name}")
@@ -74,8 +72,7 @@ def _check_text(text, what):
 
 @torch.no_grad()
 def encode(pipe, prompts: list[str], negative: str = "", size: tuple[int, int] | None = None):
-    """(text, null) as `cfg` takes them: tensors (B, L, d), or for SDXL dicts of the UNet's
-    arguments.
+    """(text, null) as `cfg` takes them: (B,L,d), or for SDXL dicts of the UNet's arguments.
 
     negative: what to steer away from, in the null's place. size: (H, W) of the picture, which SDXL
               is told; None: the model's own.
@@ -93,8 +90,7 @@ def encode(pipe, prompts: list[str], negative: str = "", size: tuple[int, int] |
     if not hasattr(pipe, "text_encoder_2"):
         return encoded  # text, null
 
-    # SDXL also hears a pooled embedding, and the sizes: of the original, of the crop's corner, of
-    # the target.
+    # SDXL also hears a pooled embedding and sizes: original, corner of the crop, target.
     text, null, pooled, null_pooled = encoded
     size = size or (pipe.unet.config.sample_size * pipe.vae_scale_factor,) * 2
     time_ids = torch.tensor([[*size, 0, 0, *size]], dtype=torch.float32, device=device)  # (1,6)
@@ -107,9 +103,7 @@ def encode(pipe, prompts: list[str], negative: str = "", size: tuple[int, int] |
 
 
 def known_words(text: str, known, who: str) -> None:
-    """Refuse a text with words or symbols outside `known` (None: all are), naming them and those
-    words that `who` knows.
-    """
+    """Refuse a text with words or symbols outside `known` (None: all are), naming both."""
     parts = dict.fromkeys(re.findall(r"[\w'-]+|[^\w\s]", text.lower()))
     strange = [part for part in parts if known and part not in known]
     if strange:

@@ -61,9 +61,7 @@ def rank(images, prompt: str, clip, mask=None, view: str = "mask", normalised: b
 
 
 def is_clip(clip, ranking=None, optional=False):
-    """Refuse what cannot compare pictures with words, and views of it that there are not, before
-    anything runs. optional: clip may be None.
-    """
+    """Refuse what is no CLIP (optional: None may be), and views that there are not."""
     if ranking not in (None, *VIEWS):
         raise Refused(f"ranking is {ranking!r}; choose {', '.join(VIEWS)}, or None")
     if clip is None and optional:
@@ -98,8 +96,7 @@ def _pictures(images) -> Tensor:
 
 
 def fit(clip, pictures: Tensor) -> Tensor:
-    """Pictures (n,3,H,W) at the size that a CLIP takes, (n,3,size,size); values may overshoot a
-    little.
+    """Pictures (n,3,H,W) at a CLIP's size, (n,3,size,size); values may overshoot a little.
 
     A CLIP whose card lists its words is tinyworld's, which is shown means of areas, as the judge
     is. Published CLIPs are shown bicubic pictures, as they were trained.
@@ -118,9 +115,7 @@ def look(clip, pictures: Tensor) -> Tensor:
 
 
 def normalised(clip, pictures: Tensor) -> Tensor:
-    """Pictures (n,3,H,W) in [0,1], minus the mean and over the deviation that a network learned
-    with.
-    """
+    """Pictures (n,3,H,W) in [0,1], normalised as a network learned with."""
     device = pictures.device
     mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (clip.mean, clip.std))
     return (pictures - mean) / std
@@ -128,9 +123,7 @@ def normalised(clip, pictures: Tensor) -> Tensor:
 
 @torch.no_grad()
 def read(clip, texts: list[str]) -> Tensor:
-    """CLIP's unit vectors (n,d) for texts, on the model's device; words that it never saw are
-    refused, and texts of which it would drop a part.
-    """
+    """CLIP's unit vectors (n,d) for texts, all of whose words it has to know and to read."""
     for text in prompts.listed(texts):
         prompts.known_words(text, getattr(clip, "words", None), "this CLIP")
         _check_length(clip.tokenizer, text)

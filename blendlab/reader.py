@@ -39,16 +39,13 @@ class Reader:
 
     @classmethod
     def of(cls, pipe, prompt, words, shape, layers=None, block=None):
-        """layers: as in attention.capture; None: the encoder's last. block: None: the finest of
-        these layers' cells.
-        """
+        """layers: as in attention.capture, None: the encoder's last; block: None: their finest."""
         names = list(attention.cross_attention(pipe.unet, layers))
         if layers is None:  # input_blocks.8 of Stable Diffusion 1 (utils.py:188)
             names = [name for name in names if name.startswith("down")][-1:] or names
         places = [attention.tokens(pipe, prompt, word) for word in words]
 
-        # Each level of a UNet halves the sides: a cell of level l stands for 2^l cells of the
-        # latent.
+        # Each level of a UNet halves the sides: a cell of level l is 2^l cells of the latent.
         deepest = len(pipe.unet.config.down_block_types) - 1
         levels = {"up": lambda i: deepest - int(i), "mid": lambda i: deepest}
         parts = [name.replace("_", ".").split(".") for name in names]  # "down", "blocks", "1", ...
@@ -67,8 +64,7 @@ class Reader:
         return cls(pipe.unet, places, names, block, (h // block, w // block))
 
     def looks(self, net, x, t, text) -> Tensor:
-        """(B,words,h,w) on the CPU: how much more than on average each word is looked at, over
-        layers and heads.
+        """(B,words,h,w) on the CPU: how much more than on average each word is looked at.
 
         net: the `denoiser` of this reader's network.
         """

@@ -58,9 +58,7 @@ class Schedule:
         return self.levels(0 if t < 0 and self.final == "first" else t)
 
     def add_noise(self, x0, t, noise):
-        """The picture x0 as it looks at level t. At the clean level it is x0 itself, bit for
-        bit.
-        """
+        """The picture x0 as it looks at level t; at the clean level x0 itself, bit for bit."""
         a, s = self.levels(t)
         return a * x0 + s * noise
 
@@ -126,19 +124,20 @@ class Schedule:
     @classmethod
     def linear(cls, T=1000, beta0=1e-4, beta1=0.02):
         """DDPM's schedule (2006.11239, section 4): beta rises linearly."""
-        number("T", T)
-        number("beta0", beta0, whole=False)
-        number("beta1", beta1, whole=False)
-        return cls((1 - torch.linspace(beta0, beta1, T, dtype=torch.float64)).cumprod(0))
+        return cls._rising(T, beta0, beta1)
 
     @classmethod
     def scaled_linear(cls, T=1000, beta0=0.00085, beta1=0.012):
         """Latent diffusion's schedule (2112.10752): sqrt(beta) rises linearly."""
+        return cls._rising(T, beta0, beta1, power=2)
+
+    @classmethod
+    def _rising(cls, T, beta0, beta1, power=1):
         number("T", T)
         number("beta0", beta0, whole=False)
         number("beta1", beta1, whole=False)
-        roots = torch.linspace(beta0**0.5, beta1**0.5, T, dtype=torch.float64)
-        return cls((1 - roots**2).cumprod(0))
+        roots = torch.linspace(beta0 ** (1 / power), beta1 ** (1 / power), T, dtype=torch.float64)
+        return cls((1 - roots**power).cumprod(0))
 
 
 def read_from(scheduler) -> dict:

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 
 def twin(network: nn.Module, convert: Callable[[str, Tensor], Tensor] | None = None) -> nn.Module:
-    """A network with the same modules, modes and hooks, in lists of its own; the weights are
-    shared.
+    """A network with the same modules, modes and hooks, in lists of its own; weights are shared.
 
     convert: gives from the name of a weight or buffer, and from its values, what the twin has in
              its place; the twin then wants no gradients and has none.

@@ -86,9 +86,7 @@ def crop(images: Tensor, mask: Tensor, around: float = 1.5) -> Tensor:
 
 
 def overlay(image, mask, width: int = 256) -> Image.Image:
-    """The picture with the area to edit tinted and outlined; a mask at latent size is drawn as its
-    cells.
-    """
+    """The picture with the area to edit tinted and outlined; a small mask is drawn as cells."""
     (picture,), (m,) = _pictures(image), _pictures(mask)
     picture = enlarged(picture, width)
     tinted = Image.blend(picture, Image.new("RGB", picture.size, TINT), 0.45)
@@ -102,9 +100,7 @@ def sheet(images, columns: int = 8, gap: int = 2) -> Image.Image:
 
 
 def curve(x, lines: dict, xlabel: str = "", ylabel: str = "", title: str = ""):
-    """Lines over x, each named at its end; lines: name -> values, or (values, low, high) with an
-    interval.
-    """
+    """Lines over x, named at their ends: {name: values}, or {name: (values, low, high)}."""
     figure, axes = _axes(6.8, 3.6, xlabel, ylabel, title)
     ends = []
     for i, (name, values) in enumerate(lines.items()):
@@ -120,9 +116,7 @@ def curve(x, lines: dict, xlabel: str = "", ylabel: str = "", title: str = ""):
 
 
 def intervals(rows, xlabel: str = "", title: str = "", digits: int = 2):
-    """Measured values with their intervals, drawn and written out; a row is (label, value, low,
-    high).
-    """
+    """Measured values with their intervals; a row is (label, value, low, high)."""
     figure, axes = _axes(7.6, 0.8 + 0.34 * len(rows), xlabel, "", title)
     for y, (_, value, low, high) in enumerate(rows):
         axes.plot(
@@ -261,9 +255,7 @@ def _columns(n):
 
 
 def enlarged(picture, side):
-    """The picture, `side` wide at most: by a whole factor if it is small, so that pixels stay
-    squares.
-    """
+    """The picture, `side` wide at most: by a whole factor if small, so that pixels stay square."""
     factor = side // picture.width
     if factor >= 2:
         return picture.resize(
@@ -275,9 +267,7 @@ def enlarged(picture, side):
 
 
 def _outlined(picture, mask):
-    """A white line in a dark one around the mask: seen on snow and at night, and the edit stays
-    free.
-    """
+    """A white line in a dark one around the mask: seen on snow and at night."""
     mask = mask.convert("L").resize(picture.size, Image.Resampling.NEAREST)
     inside = (torch.from_numpy(np.array(mask)) > 127).float()[None, None]  # (1,1,H,W)
     white, dark = dilate(inside, 2), dilate(inside, 3)

@@ -24,9 +24,7 @@ from .schedule import Schedule
 
 @dataclass(frozen=True)
 class Drawing(Options):
-    """How a picture is made from noise. None: what the model recommends, else Stable Diffusion's
-    usual numbers.
-    """
+    """How a picture is made from noise; None: as the model recommends, else usual numbers."""
 
     w: float | None = None
     steps: int | None = None
@@ -41,9 +39,7 @@ FALLBACK = {"w": 7.5, "steps": 50, "eta": 0.0}
 
 
 def settled(kind, method, pipe, asked, presets=None, preset=None, **fallback):
-    """The options: what was asked for, else the model's (its w and steps for editing do for this
-    too).
-    """
+    """The options: what was asked for, else the model's (w and steps for editing will do)."""
     editing = cards.settings(pipe, "blended_latent")
     fallback |= FALLBACK | {name: editing[name] for name in ("w", "steps") if name in editing}
     return settle(kind, method, pipe, presets or {}, fallback, preset, asked, quiet=bool(editing))
@@ -115,9 +111,7 @@ class Walk:
         return last(self.steps(z, fresh, within))
 
     def pictures(self, z, request, rows=None) -> tuple[Tensor, Tensor]:
-        """Latents and pictures of the samples of these numbers (None: all), as many at once as
-        asked.
-        """
+        """Latents and pictures of the samples of these numbers (None: all), in batches."""
         rows = list(range(request.n) if rows is None else rows)
         parts = []
         for i in range(0, len(rows), request.at_once):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 import torch.nn.functional as F
+from colour_clip import ColourClip, ColourModel
 
 import blendlab as bl
 from blendlab import cards
@@ -20,6 +21,8 @@ from blendlab.cards import card, settings
 from blendlab.guidance import denoiser
 from blendlab.networks import adm
 from blendlab.networks.load import load
+from blendlab.papers.blended import blended
+from blendlab.papers.clip_guided import clip_guided
 from blendlab.schedule import Schedule
 
 
@@ -472,30 +475,74 @@ def with_classes():
 
 def test_a_network_with_classes_that_is_told_none_gets_a_sentence(with_classes):
     schedule = Schedule.from_scheduler(with_classes.scheduler)
-    fix = "trained with 5 classes and is told none: pass cond=.* or wrap it, pipe.unet = .*OneClass"
+    fix = "trained with 5 classes and is told none: pass cond=.*, as blended"
     with pytest.raises(ValueError, match=fix):
         denoiser(with_classes.unet, schedule)(example()[0], 500)
 
 
-def test_a_network_that_is_told_one_class_for_good_runs_in_any_method(with_classes):
-    one, (x, t) = adm.OneClass(with_classes.unet, 3), example()
-    expected = with_classes.unet(x, t, class_labels=torch.tensor([3, 3])).sample
-    assert torch.equal(one(x, t).sample, expected)
-    schedule = Schedule.from_scheduler(with_classes.scheduler)
-    told = denoiser(with_classes.unet, schedule)(x, 500, {"class_labels": torch.tensor([3])})
-    assert torch.equal(denoiser(one, schedule)(x, 500).x0_hat, told.x0_hat)
-    assert one.dtype == torch.float32 and one.device.type == "cpu"
+@pytest.fixture
+def labels(with_classes):
+    """The classes that the network is told, call after call."""
+    told = []
+    hook = with_classes.unet.register_forward_pre_hook(
+        lambda _, args, kwargs: told.append(kwargs["class_labels"].tolist()), with_kwargs=True
+    )
+    yield told
+    hook.remove()
 
 
-@pytest.mark.parametrize("label", [-1, 5, 2.5, True, "cat", None])
-def test_a_class_that_the_network_does_not_have_is_refused(with_classes, label):
-    with pytest.raises(ValueError, match="this network has the classes 0 to 4"):
-        adm.OneClass(with_classes.unet, label)
+def change(method, model, **options):
+    """An edit of a picture of 16x16; what CLIP and the background say of it weighs nothing."""
+    image, mask = torch.zeros(1, 3, 16, 16), torch.zeros(1, 1, 16, 16)
+    mask[..., 4:12, 4:12] = 1
+    options |= dict(scale=0.0, augmentations=1, unwarped=1, steps=4, skip=0.25, eta=1.0)
+    if method is clip_guided:
+        options |= dict(background=0.0, perceptual=lambda a, b: (a - b).square().mean((1, 2, 3)))
+    clip = ColourClip(ColourModel())
+    return method(model, clip, image, mask, "red", ranking=None, **options)
 
 
-def test_one_class_is_for_networks_with_classes(small):
-    with pytest.raises(ValueError, match="has no classes: use it as it is"):
-        adm.OneClass(adm.convert(small.state, head_channels=16), 0)
+@pytest.mark.parametrize("method", [blended, clip_guided])
+def test_each_sample_is_told_another_class_at_each_step_whatever_its_batch(
+    method, with_classes, labels
+):
+    """As the authors' code draws them (gaussian_diffusion.py:504-510), but by the seed."""
+    state = torch.get_rng_state()
+    together = change(method, with_classes, n=12)
+    assert torch.equal(torch.get_rng_state(), state)
+    told = torch.tensor(labels)  # (steps,12)
+    assert together.settings["classes"] == "random" and told.shape == (3, 12)
+    assert set(told.flatten().tolist()) == set(range(5))
+    assert (told[0] != told[1]).any() and (told[1] != told[2]).any()
+
+    labels.clear()
+    alone = change(method, with_classes, n=3, first=7, batch=2)
+    torch.testing.assert_close(alone.tensor, together.tensor[7:10], rtol=0, atol=1e-3)
+    assert [sum(pair, []) for pair in zip(labels[:3], labels[3:], strict=True)] == (
+        told[:, 7:10].tolist()
+    )
+    labels.clear()
+    change(method, with_classes, n=2, seed=1)
+    assert labels != told[:, :2].tolist()
+
+
+@pytest.mark.parametrize("method", [blended, clip_guided])
+def test_one_class_can_be_chosen(method, with_classes, labels):
+    change(method, with_classes, n=2, classes=3)
+    assert labels == [[3, 3]] * 3
+
+
+@pytest.mark.parametrize("classes", [-1, 5, 2.5, True, "cat"])
+def test_a_class_that_the_network_does_not_have_is_refused(with_classes, labels, classes):
+    with pytest.raises(ValueError, match="classes is .*(a class|0 to 4|choose 'random')"):
+        change(blended, with_classes, classes=classes)
+    assert not labels
+
+
+def test_classes_are_for_networks_with_classes(small):
+    model = adm.pipeline(adm.convert(small.state))
+    with pytest.raises(ValueError, match="classes is 0, and this network has none: leave it out"):
+        change(blended, model, classes=0)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from blendlab.measuring import (
     latent_blending,
     metrics,
     noise_editing,
+    pixel_blending,
     report,
     results,
     sweeps,
@@ -182,23 +183,40 @@ FEW = {
     "which_layer": 12,
 }
 
+# And of tables that compare many settings a few rows: those of the ends, or the quickest.
+FEW_ROWS = [
+    (sweeps, "LATENT", slice(2)),
+    (sweeps, "PIXEL", slice(1)),
+    (sweeps, "EXEMPLAR", slice(1)),
+    (sweeps, "DECODER", slice(1)),
+    (tables, "BLENDINGS", slice(2)),
+    (latent_blending, "TUNING", slice(2)),
+    (latent_blending, "WIDER", slice(1)),
+    (latent_blending, "SCHEDULES", slice(0, None, 2)),
+    (exemplars, "LADDER", slice(0)),  # its rungs do not ship
+    (exemplars, "WEIGHTS", slice(0, None, 3)),
+    (exemplars, "SIZES", slice(0, None, 3)),
+    (noise_editing, "REMEDIES", slice(1)),
+    (noise_editing, "LAYOUTS", slice(0, 4, 3)),
+    (noise_editing, "ETAS", slice(0, None, 3)),
+    (noise_editing, "MOMENTS", slice(0, 4, 3)),
+    (pixel_blending, "LAMBDAS", slice(2, 3)),
+    (pixel_blending, "SHIFTS", slice(0, None, 2)),
+    (pixel_blending, "SAMPLERS", slice(3, None, 4)),  # 10 steps of DDPM and of DDIM
+]
+
 
 @pytest.mark.parametrize("name", SAVED)
 def test_saved_tables_come_out_again(name, monkeypatch):
     saved = results.load(name)
-    monkeypatch.setattr(sweeps, "LATENT", dict(list(sweeps.LATENT.items())[:2]))
-    for sweep in ("PIXEL", "EXEMPLAR", "DECODER"):
-        monkeypatch.setattr(sweeps, sweep, dict(list(getattr(sweeps, sweep).items())[:1]))
-    monkeypatch.setattr(tables, "BLENDINGS", dict(list(tables.BLENDINGS.items())[:2]))
+    for module, rows, some in FEW_ROWS:
+        all_of_them = getattr(module, rows)
+        pairs = all_of_them.items() if isinstance(all_of_them, dict) else all_of_them
+        monkeypatch.setattr(module, rows, type(all_of_them)(list(pairs)[some]))
     few = ("plain", "noises=8", "around=1.5")
     monkeypatch.setattr(
         latent_blending, "SAMPLING", {name: latent_blending.SAMPLING[name] for name in few}
     )
-    monkeypatch.setattr(latent_blending, "TUNING", latent_blending.TUNING[:2])
-    monkeypatch.setattr(latent_blending, "WIDER", latent_blending.WIDER[:1])
-    monkeypatch.setattr(exemplars, "LADDER", {})  # its rungs do not ship
-    monkeypatch.setattr(noise_editing, "REMEDIES", dict(list(noise_editing.REMEDIES.items())[:1]))
-    monkeypatch.setattr(noise_editing, "LAYOUTS", dict(list(noise_editing.LAYOUTS.items())[:4:3]))
     live = results.measure(name, n=FEW.get(name, 1))
     if any("first" in row for row in live["rows"]):
         results.reproduces(saved, live, differ=1)

@@ -11,8 +11,6 @@ from itertools import count
 from pathlib import Path
 
 import torch
-from diffusers.configuration_utils import FrozenDict
-from torch import nn
 
 from ..errors import Refused
 from .weights import FLOATS, check_weights, read_pickle
@@ -77,9 +75,8 @@ def fetch(url, sha256):
             Exception
         ) as error:  # no connection, a full disk, half a file: each raises something else
             raise OSError(
-                f"{url} could not be downloaded ({error}); connect to the internet, or get "
-                "that file "
-                "elsewhere and give its path as the name"
+                f"{url} could not be downloaded ({error}); connect to the internet, or get that "
+                "file elsewhere and give its path as the name"
             ) from error
     return file
 
@@ -120,8 +117,7 @@ def convert(state, size=None, head_channels=64, heads=None, legacy=True, dtype=t
     legacy: qkv holds q, k, v of head 0, then of head 1, ...; False: all q, all k, all v
             (use_new_attention_order).
     Classes are given as `unet(x, t, class_labels=labels)`, to a denoiser as cond={"class_labels":
-    labels}; `OneClass` tells a network the same one for good. ValueError names the keys that are
-    unknown or missing.
+    labels}. ValueError names the keys that are unknown or missing.
     """
     blocks, attends, plain, names = _layout(state)
     unet = _empty(state, blocks, attends, plain, size, head_channels, heads)
@@ -170,9 +166,8 @@ def _layout(state):
     total = next(k for k in count() if f"output_blocks.{k}.0.in_layers" not in words)
     if not total:
         raise Refused(
-            "there is no output_blocks.0.0 in this state dict; give that of a "
-            "guided-diffusion UNet "
-            "(a classifier of theirs has no way up)"
+            "there is no output_blocks.0.0 in this state dict; give that of a guided-diffusion "
+            "UNet (a classifier of theirs has no way up)"
         )
     # A level upwards ends by doubling the picture, the last one excepted. It has as many parts as a
     # level downwards, where the last is what halves the picture.
@@ -240,9 +235,8 @@ def _empty(state, blocks, attends, plain, size, head_channels, heads):
     odd = [width for width in attending if width % (heads or head_channels)]
     if odd:
         raise Refused(
-            f"{f'{heads} heads' if heads else f'heads of {head_channels} channels'} do not "
-            "fit into "
-            f"attention {odd[0]} channels wide; give head_channels= or heads= as it was "
+            f"{f'{heads} heads' if heads else f'heads of {head_channels} channels'} do not fit "
+            f"into attention {odd[0]} channels wide; give head_channels= or heads= as it was "
             "trained with"
         )
     head_widths = {width // heads for width in attending} if heads else {head_channels}
@@ -298,31 +292,6 @@ def _empty(state, blocks, attends, plain, size, head_channels, heads):
     return unet
 
 
-class OneClass(nn.Module):
-    """A network with classes that is always told the same one, so that every method can run it.
-
-    pipe.unet = OneClass(pipe.unet, 207). The authors of Blended Diffusion draw a class for each
-    step instead. label: a number below unet.config.num_class_embeds.
-    """
-
-    def __init__(self, unet, label: int):
-        super().__init__()
-        classes = unet.config.num_class_embeds
-        if not classes:
-            raise Refused("this network has no classes: use it as it is")
-        if isinstance(label, bool) or label not in range(classes):
-            raise Refused(f"label is {label!r}; this network has the classes 0 to {classes - 1}")
-        self.unet, self.label = unet, label
-        self.config = FrozenDict({**unet.config, "num_class_embeds": None})
-
-    dtype = property(lambda self: self.unet.dtype)
-    device = property(lambda self: self.unet.device)
-
-    def forward(self, sample, timestep, **kwargs):
-        labels = torch.full((len(sample),), self.label, device=sample.device)
-        return self.unet(sample, timestep, class_labels=labels, **kwargs)
-
-
 def _no_folder(*args, **kwargs):
     raise Refused(
         "a folder cannot hold this network, because diffusers has no setting for its heads or its "
@@ -335,7 +304,6 @@ def _refuse(what, keys):
         first = sorted(keys)[:8]
         more = f" and {len(keys) - 8} more" if len(keys) > 8 else ""
         raise Refused(
-            f"{what} in this state dict: {', '.join(first)}{more}; give an unchanged "
-            "checkpoint of a "
-            "guided-diffusion UNet"
+            f"{what} in this state dict: {', '.join(first)}{more}; give an unchanged checkpoint of "
+            "a guided-diffusion UNet"
         )

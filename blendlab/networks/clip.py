@@ -51,8 +51,7 @@ def load_clip(name="ViT-B-16", pretrained="openai", device=None):
     else:
         raise Refused(
             f"open_clip has no {name!r} with weights {pretrained!r}; see "
-            "open_clip.list_pretrained(), or give a "
-            "folder with open_clip_config.json"
+            "open_clip.list_pretrained(), or give a folder with open_clip_config.json"
         )
     model = open_clip.create_model(name, device=device, **weights).eval().requires_grad_(False)
     check_finite(model, folder if folder.is_dir() else name)

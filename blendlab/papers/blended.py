@@ -12,7 +12,7 @@ import torch
 
 from .. import masks
 from ..blend import blend
-from ..clip_guidance import Guiding, ask, choose, clip_loss, guided_steps
+from ..clip_guidance import Guiding, ask, choose, clip_loss, guided_steps, streams, told
 from ..edit import Edit
 from ..guidance import from_pipe
 from ..options import registered
@@ -22,8 +22,7 @@ FALLBACK = {"scale": 1000.0, "augmentations": 16, "steps": 100, "skip": 0.25, "e
 
 
 def blended_steps(steps, source, mask, schedule, how, background):
-    """Yield guided steps, each blended with the source at its level; assign to step.x to steer
-    further.
+    """Yield guided steps, blended with the source at their level; assign to step.x to steer on.
 
     steps: from clip_guidance.guided_steps. source: (1 or B,3,H,W). mask: (1 or B,1,H,W), 1 = edit,
     or a list of one for each move.
@@ -81,14 +80,14 @@ def blended(
     how = choose(model, blended, FALLBACK, preset, chosen | options)
     counts = dict(n=n, seed=seed, batch=batch, first=first)
     request, text = ask(model, clip, image, mask, prompt, how, ranking, **counts)
-    schedule, timesteps, denoise = from_pipe(model, how.steps, how.skip)
+    schedule, timesteps, net = from_pipe(model, how.steps, how.skip)
     tensors = []
     per_move = masks.strengths(request.grey, len(timesteps) - 1)
 
     with request.memory():
         for rows, part in request.batches(text=text, masks=per_move):
-            purposes = ("initial", "step", "augment", "resample")
-            noise = {purpose: request.noise(purpose, rows) for purpose in purposes}
+            noise = streams(request, rows)
+            denoise = told(net, model.unet, how, noise["class"])
             behind = request.noise("background", rows, shared=how.batch_noise == "shared")
             loss = clip_loss(part.text, part.mask, clip, how, schedule, noise["augment"])
             x = schedule.add_noise(part.image, timesteps[0], noise["initial"]())  # (B,3,H,W)

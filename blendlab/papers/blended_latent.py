@@ -28,32 +28,26 @@ from ..schedule import read_from
 class Blending(Options):
     """How to blend. The defaults leave the latent outside the mask exactly the source's."""
 
-    # When: after each move, on the state that the network is about to see, or on its clean estimate
-    # x0_hat.
+    # When: after each move, on the state that the network is about to see, or on its estimate.
     when: Literal["after", "before", "x0", "before and x0"] = "after"
     # Noise level of the kept part: the level that the state is on, or the one that it has just
     # left; "ratio": the noise has the ratio to the picture of the one left, as under Euler's units.
     level: Literal["t_next", "t", "ratio"] = "t_next"
-    # Noise of the kept part: drawn at each step, drawn once, or the noise that the edit starts
-    # from.
+    # Noise of the kept part: drawn at each step, drawn once, or the one the edit starts from.
     noise: Literal["fresh", "fixed", "initial"] = "fresh"
     # One draw of it for each sample, or one for all.
     batch_noise: Literal["independent", "shared"] = "independent"
-    # Where the edit starts: the source at the first level, or pure noise (which forgets the
-    # source).
+    # Where the edit starts: the noised source, or pure noise (which forgets the source).
     start: Literal["noised source", "noise"] = "noised source"
-    # The kept part after the last move: the source itself, noised like before, or left to the
-    # network.
+    # The kept part after the last move: the source itself, noised as before, or the network's.
     final: Literal["clean", "noised", "none"] = "clean"
-    # Where the last move of the edited part ends: as the pipeline's scheduler says, clean, or at
-    # abar[0].
+    # Where the edited part's last move ends: as the scheduler says, clean, or at abar[0].
     end: Literal["scheduler", "clean", "first"] = "scheduler"
     # The source's latent: the posterior's mode, or a sample of it.
     posterior: Literal["mode", "sample"] = "mode"
     # How the mask comes to latent size, see masks.to_latent.
     mask_rule: Literal["centre", "corner", "area", "any"] = "centre"
-    # RePaint (2201.09865): moves at each level (above resample_above), with a way up before each
-    # but the first.
+    # RePaint (2201.09865): moves at each level (above resample_above), with ways up between.
     resamplings: int = 1
     resample_above: int | None = None
     # Initial image editing (2305.03382): the edit starts from that one of so many noises under
@@ -71,14 +65,11 @@ class Blending(Options):
     offset: int | None = None  # added to every level; None: what the pipeline's scheduler says
 
 
-# What the implementations do (BLD is the authors' code, by file and line); what is left out is the
-# default.
+# What the implementations do (BLD: the authors' code, by file and line), past the defaults.
 PRESETS = {
-    # BLD, algorithm 1: z_bg = noise(z_init, t) beside z_fg = denoise(z_t, t), which is one level
-    # further on.
+    # BLD, algorithm 1: z_bg = noise(z_init, t) beside z_fg = denoise(z_t, t), one level further.
     "paper": Blending(level="t", final="noised"),
-    # BLD, ldm/models/diffusion/ddim.py:222-245: the background of z_0 is the model's own last
-    # estimate.
+    # BLD, ldm/models/diffusion/ddim.py:222-245: the last background is the model's estimate.
     "official-ldm": Blending(
         when="before",
         batch_noise="shared",
@@ -90,8 +81,7 @@ PRESETS = {
         skip=0.0,
         offset=1,
     ),
-    # BLD, text_editing_SD2.py:106-143: noised to t beside a state on t - 20, and started from pure
-    # noise.
+    # BLD, text_editing_SD2.py:106-143: noised to t beside a state on t - 20, from pure noise.
     "official-sd2": Blending(
         level="t", final="noised", end="first", start="noise", w=7.5, steps=50, skip=0.25, offset=0
     ),
@@ -153,8 +143,7 @@ def blended_steps(
     for step in resampled(denoise, z, schedule, timesteps, how.eta or 0.0, fresh, *passes):
         last_move = step.t_next < 0
 
-        # 2. Bring the source to the level that the state is on now (or to where the preset wants
-        # it).
+        # 2. Bring the source to the level that the state is on (or to where the preset wants it).
         if last_move and how.final == "clean":
             keep = source
         elif how.when == "x0" or last_move and how.final == "none":
@@ -279,9 +268,7 @@ def blended_latent(
 
 
 def _suited(draws, rows, part, net, schedule, t, how, readers):
-    """The noise (B,C,h,w) of draws (B,K,C,h,w) under which each sample's words look most inside its
-    mask, at the first level.
-    """
+    """Of draws (B,K,C,h,w), those (B,C,h,w) under which the words look most inside the mask."""
     best = []
     for i, (row, z) in enumerate(zip(rows, draws, strict=True)):
         given = dict(source=part.source, text=part.text, mask_small=part.masks[0])
@@ -293,9 +280,7 @@ def _suited(draws, rows, part, net, schedule, t, how, readers):
 
 
 def _run(request, rows, denoise, source, masks_small, schedule, timesteps, how, initial):
-    """The final latents of the samples in `rows`, from initial noise (B,C,h,w); each sample draws
-    more noise from streams of its own.
-    """
+    """The final latents of the samples in `rows`, each with streams of noise of its own."""
     behind = request.noise("background", rows, shared=how.batch_noise == "shared")
     if how.noise != "fresh":
         once = initial if how.noise == "initial" else behind()

@@ -11,7 +11,7 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
-from ..clip_guidance import Guiding, ask, choose, clip_loss, guided_steps, looked_at
+from ..clip_guidance import Guiding, ask, choose, clip_loss, guided_steps, looked_at, streams, told
 from ..edit import Edit
 from ..errors import Refused
 from ..guidance import from_pipe
@@ -23,8 +23,7 @@ FALLBACK = {"scale": 1000.0, "augmentations": 16, "steps": 100, "skip": 0.0, "et
 
 
 def background_distance(pictures: Tensor, image: Tensor, mask: Tensor, perceptual) -> Tensor:
-    """D_bg of each picture, (B,): half mean square, half perceptual distance, of what is outside
-    the mask.
+    """D_bg of each picture, (B,): half mean square, half perceptual distance, outside the mask.
 
     pictures, image (B or 1,3,H,W) in [-1,1]; inside the mask (B or 1,1,H,W) both are grey.
     perceptual: a function of two batches of pictures, (B,).
@@ -68,8 +67,7 @@ def clip_guided(
     first=0,
     **options,
 ) -> Edit:
-    """Make a picture that shows the prompt inside the mask and resembles `image` outside; an `Edit`
-    with n results.
+    """Make a picture that shows the prompt in the mask and `image` outside; return an `Edit`.
 
     background: lambda, the weight of D_bg (the paper compares 100, 1000 and 10000); 0 forgets the
                 picture
@@ -89,13 +87,13 @@ def clip_guided(
     counts = dict(n=n, seed=seed, batch=batch, first=first)
     request, text = ask(model, clip, image, mask, prompt, how, ranking, **counts)
     perceptual = perceptual or perceptual_distance(model)
-    schedule, timesteps, denoise = from_pipe(model, how.steps, how.skip)
+    schedule, timesteps, net = from_pipe(model, how.steps, how.skip)
     tensors = []
 
     with request.memory():
         for rows, part in request.batches(text=text):
-            purposes = ("initial", "step", "augment", "resample")
-            noise = {purpose: request.noise(purpose, rows) for purpose in purposes}
+            noise = streams(request, rows)
+            denoise = told(net, model.unet, how, noise["class"])
             towards = clip_loss(part.text, part.mask, clip, how, schedule, noise["augment"])
             loss = _with_background(towards, background, part, perceptual, schedule, how)
             x = noise["initial"]()  # (B,3,H,W)

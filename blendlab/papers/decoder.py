@@ -19,7 +19,7 @@ from ..edit import Edit, take
 from ..errors import Refused, WrongType
 from ..joins import poisson
 from ..latents import decode, tuned
-from ..options import ADAM, Options, number, settle
+from ..options import ADAM, Options, settle
 
 METHODS = ("none", "paste", "poisson", "latents", "weights", "weights and paste")
 
@@ -39,11 +39,7 @@ class Tuning(Options):
     # bfloat16: mixed precision, the weights stay float32. Autoencoders overflow in float16.
     precision: Literal["float32", "bfloat16"] = "float32"
     together: bool = False  # one decoder for all pictures, tuned for their mean loss
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.steps is not None:
-            number("steps", self.steps, span=ADAM)
+    SPANS = {"steps": ADAM}
 
 
 # All of the decoder (post_quant_conv, which comes before it, stays), to the last step. The official
@@ -67,8 +63,7 @@ CHECK = 10  # steps between two looks at the loss for a plateau; nothing else wa
 def reconstruct(
     pipe, edit, image, mask, *, method="weights", steps=None, lr=None, preset=None, **options
 ) -> Edit:
-    """Bring the source back outside the mask of an edit; return a new `Edit` with the same latents
-    and scores.
+    """Bring the source back outside the mask of an edit; return a new `Edit`.
 
     pipe:     the pipeline that made the edit; a copy of its autoencoder is tuned, so other threads
               may use it meanwhile
@@ -125,8 +120,7 @@ def tune_weights(
     reuse=True,
     precision="float32",
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Adapt the decoder to latents z (B,C,h,w), B pictures together; return what to add to its
-    weights, and losses.
+    """Adapt the decoder to latents z (B,C,h,w): return what to add to its weights, and losses.
 
     image (1 or B,3,H,W), mask (1 or B,1,H,W), 1 = edit; the options are those of `reconstruct`. The
     first value is {name: float32 tensor, on the CPU}, of the tuned weights only; the second the
@@ -153,9 +147,7 @@ def tune_weights(
 def tune_latents(
     vae, z, image, mask, *, steps, lr, lam=100.0, plateau=0.0, precision="float32"
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """The same loss, the decoder as it is, other latents: return what to add to z (B,C,h,w), and
-    losses (steps,).
-    """
+    """The same for latents: return what to add to z (B,C,h,w), and losses (steps,)."""
     vae = tuned(vae)
     before, decoder = _halves(vae, "all")
     moving = z.clone().requires_grad_(True)
@@ -169,8 +161,7 @@ def tune_latents(
 def background_loss(
     picture: Tensor, edit: Tensor, image: Tensor, mask: Tensor, lam: float = 100.0
 ) -> Tensor:
-    """Section 4.2: the edit is kept inside the mask, and with weight lam the source comes back
-    outside it.
+    """Section 4.2: the edit is kept inside the mask, the source comes back outside by lam.
 
     Mean squares over the whole picture, the other side of the mask counted as zeros, as in BLD,
     ldm/image_reconstruction.py:210-223; of several pictures (B,3,H,W) in [-1,1] the mean.
@@ -203,9 +194,7 @@ def _descend(free, loss, steps, lr, plateau, precision):
 
 
 def _halves(vae, blocks):
-    """From scaled-back latents to pictures in two halves: what stays as it is, and the decoder's
-    part to tune.
-    """
+    """From scaled-back latents to pictures in two halves: what stays, and the part to tune."""
     decoder = vae.decoder
     end = nn.Sequential(decoder.conv_norm_out, decoder.conv_act, decoder.conv_out)
     stages = [decoder.conv_in, decoder.mid_block, *decoder.up_blocks, end]
@@ -215,9 +204,7 @@ def _halves(vae, blocks):
 
 
 def _tune_each(vae, z, image, mask, of, together, **numbers):
-    """Tune once for all pictures, or once for each: the pictures (n,3,H,W), what was found, the
-    steps taken.
-    """
+    """Tune once for all pictures or for each: pictures (n,3,H,W), what was found, steps taken."""
     n, tune = len(z), tune_weights if of == "weights" else tune_latents
     pictures, deltas, curves = [], [], []
     try:
@@ -234,8 +221,7 @@ def _tune_each(vae, z, image, mask, of, together, **numbers):
             "blocks (blocks=1), or precision='bfloat16'"
         ) from error
 
-    # The mean over the pictures, step by step; the last loss of one that was done earlier counts
-    # on.
+    # The mean over pictures, step by step; of one that ended earlier the last loss counts.
     taken = [len(curve) for curve in curves]
     padded = [torch.cat([curve, curve[-1:].expand(max(taken) - len(curve))]) for curve in curves]
     found = {
@@ -249,9 +235,7 @@ def _tune_each(vae, z, image, mask, of, together, **numbers):
 
 
 def _admit(pipe, edit, image, mask, of):
-    """The Edit, with latents on the device of the pipeline, picture and mask; or a sentence about
-    what is wrong.
-    """
+    """The Edit, its latents on the device, picture and mask; or a sentence on what is wrong."""
     if not isinstance(edit, (Edit, Tensor)):
         raise WrongType(
             f"edit is a {type(edit).__name__}: pass what bl.blended_latent returned, or "

@@ -30,18 +30,13 @@ LARGEST = 2**26  # pixels of a reference: a gigabyte while it is made small
 
 @dataclass(frozen=True)
 class Painting(Options):
-    """How to paint. The defaults are diffusers' port with the posterior's mode, so that runs
-    repeat.
-    """
+    """How to paint. The defaults are diffusers' port, but with the posterior's mode."""
 
-    # The mask's channel at latent size: diffusers' pipeline_paint_by_example.py:318-320, or
-    # ddpm.py:688.
+    # The mask's channel: as pipeline_paint_by_example.py:318-320 of diffusers, or ddpm.py:688.
     mask_channel: Literal["nearest", "bilinear"] = "nearest"
-    # What is put back outside the mask: nothing (as published), the source's latent after each
-    # move, or its pixels.
+    # What is put back outside the mask: nothing (published), the source's latent, or its pixels.
     paste: Literal["none", "latent", "pixels"] = "none"
-    # Which cells paste="latent" leaves to the edit, see masks.to_latent; "any": all that the hole
-    # touches.
+    # Which cells paste="latent" leaves to the edit, see masks.to_latent; "any": all touched.
     mask_rule: Literal["any", "centre", "corner", "area"] = "any"
     # Latents of the picture: the posterior's mode, or a sample of it (both published codes).
     posterior: Literal["mode", "sample"] = "mode"
@@ -78,8 +73,7 @@ def exemplar(
     first=0,
     **options,
 ) -> Edit:
-    """Paint what the reference shows inside the mask, in the light and place of the picture; return
-    an `Edit`.
+    """Paint what the reference shows inside the mask, in the picture's light; return an `Edit`.
 
     pipe:      an ExemplarPipeline, as bl.load("tinyworld-exemplar") or of the published checkpoint
                gives
@@ -150,9 +144,7 @@ def exemplar(
 
 
 def nine_channels(unet):
-    """The network on a noisy latent (B,4,h,w) with what stands beside it (B,5,h,w), in the order of
-    its training.
-    """
+    """The network on a noisy latent (B,4,h,w) and what stands beside it (B,5,h,w)."""
 
     def net(z, t, encoder_hidden_states, beside):
         return unet(torch.cat([z, beside], dim=1), t, encoder_hidden_states)
@@ -165,9 +157,7 @@ def nine_channels(unet):
 
 
 def _admit(pipe, image, mask, reference, region, counts):
-    """The request, and references at CLIP's size (1 or n,3,S,S), or a sentence that says what is
-    wrong.
-    """
+    """The request, and references at CLIP's size (1 or n,3,S,S), checked."""
     if not hasattr(pipe, "encoder"):
         raise Refused(
             f"{door.a(pipe)} has no encoder for exemplars: pass bl.load('tinyworld-exemplar')"
@@ -175,9 +165,8 @@ def _admit(pipe, image, mask, reference, region, counts):
     channels, latent = pipe.unet.config.in_channels, pipe.vae.config.latent_channels
     if channels != 2 * latent + 1:
         raise Refused(
-            f"this UNet takes {channels} channels, not {2 * latent + 1} (noisy latent "
-            f"{latent}, masked latent "
-            f"{latent}, mask 1): pass bl.load('tinyworld-exemplar')"
+            f"this UNet takes {channels} channels, not {2 * latent + 1} (noisy latent {latent}, "
+            f"masked latent {latent}, mask 1): pass bl.load('tinyworld-exemplar')"
         )
     request = door.placed(pipe, image, mask, "", pipe.unet.device, **counts)
     several = reference if isinstance(reference, (list, tuple)) else [reference]
@@ -189,9 +178,7 @@ def _admit(pipe, image, mask, reference, region, counts):
 
 
 def see(reference, size: int, region=None) -> Tensor:
-    """A reference as the encoder gets it, (B,3,size,size) in [-1,1]: its region, on grey, squashed
-    (bicubic).
-    """
+    """A reference as the encoder gets it, (B,3,size,size) in [-1,1]: its region, on grey."""
     cover: Tensor | float = 1.0
     if not isinstance(reference, Tensor):
         reference, _ = images._open(reference, "reference")

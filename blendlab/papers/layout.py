@@ -27,9 +27,7 @@ from ..walk import Walk, admit, settled
 
 @dataclass(frozen=True)
 class Arranging(Reading):
-    """How blocks of noise are carried into boxes. The defaults are the published code's smaller
-    edit.
-    """
+    """How blocks of noise are carried into boxes. The defaults: the published smaller edit."""
 
     # swap: only what is missing in a box comes, what was there goes to its places
     # (utils.py:324-360); arrange: a box is filled in the order of attention and everything else
@@ -85,8 +83,7 @@ def layout(
     negative="",
     **options,
 ) -> Edit:
-    """Make a picture with each object in its box, by carrying noise to where it is wanted; return
-    an `Edit`.
+    """Make a picture with each object in its box, by carrying noise there; return an `Edit`.
 
     boxes:  [("cat", (x0, y0, x1, y1)), ...] in fractions; a word or phrase of the prompt each, as
             in "red cat". Where boxes overlap, the smallest one gets the cells
@@ -127,9 +124,7 @@ def layout(
         usual = reader.usual(walk, request) if how.heat == "relative" else 1.0
 
         def carry(x, t, rows):
-            """The state with its blocks where the rule wants them, where each comes from, and where
-            the words look.
-            """
+            """The state with its blocks where the rule wants them, their origins, and the maps."""
             maps = reader.looks(walk.net, x, t, walk.text) / usual
             each = zip(maps.flatten(2), rows, strict=True)
             flat = regions.flatten(1)
@@ -158,9 +153,7 @@ def layout(
 
 
 def claimed(words, boxes, cells) -> Tensor:
-    """(words,h,w) bool: the cells whose middle is in each box; what several claim, the smallest
-    gets (utils.py:208-224).
-    """
+    """(words,h,w) bool: cells whose middle is in each box; the smallest has precedence."""
     inside = torch.cat([masks.from_box(box, cells)[:, 0] for box in boxes]) > 0
     free, regions = torch.ones(cells, dtype=torch.bool), torch.zeros_like(inside)
     for i in inside.sum((1, 2)).argsort(stable=True).tolist():
@@ -172,13 +165,11 @@ def claimed(words, boxes, cells) -> Tensor:
     return regions
 
 
-# The rules, from maps (words,cells) and regions (words,cells) of one sample to the old place of
-# every block (cells,)
+# The rules: maps and regions (words,cells) of a sample to the old place of each block (cells,)
 
 
 def shared_out(maps, regions, sharing="best") -> list[Tensor]:
-    """For each word as many cells as its region has, so that in all the words look at theirs the
-    most.
+    """For each word as many cells as its region has, where in all the words look the most.
 
     greedy: each cell goes to the word with the most attention, then each word takes its best cells,
     and, where it has too few, the weakest cells of the other word. With one word the result is the
@@ -205,9 +196,7 @@ def _greedy(maps, regions):
 
 
 def swap(maps, regions, stream=None, sharing="best") -> Tensor:
-    """Blocks that are already inside stay; those that come and those that must go exchange their
-    places.
-    """
+    """Blocks already inside stay; those that come and those that go exchange their places."""
     origin, comes, goes = torch.arange(maps.shape[1]), [], []
     for mine, region in zip(shared_out(maps, regions, sharing), regions, strict=True):
         other = region.clone()
@@ -223,9 +212,7 @@ def swap(maps, regions, stream=None, sharing="best") -> Tensor:
 
 
 def arrange(maps, regions, stream=None, sharing="best") -> Tensor:
-    """A region is filled row by row in the order of attention; the others fill the rest in their
-    old order.
-    """
+    """A region is filled row by row by attention; the others fill the rest in their old order."""
     origin, rest = torch.arange(maps.shape[1]), torch.ones(maps.shape[1], dtype=torch.bool)
     for mine, heat, region in zip(shared_out(maps, regions, sharing), maps, regions, strict=True):
         origin[region] = mine[heat[mine].argsort(descending=True)]
@@ -235,8 +222,7 @@ def arrange(maps, regions, stream=None, sharing="best") -> Tensor:
 
 
 def paper(maps, regions, stream, sharing=None) -> Tensor:
-    """Section 4.2: blocks outside that are looked at more than A_min and blocks inside that are so
-    less, at random.
+    """Section 4.2: blocks outside above A_min and blocks inside below it change at random.
 
     A_min is the s-th largest attention, for a region of s cells. Word by word, and what a word has
     got stays its own.
@@ -263,9 +249,7 @@ RULES = {
 
 
 def move_blocks(z: Tensor, origin: Tensor, block: int) -> Tensor:
-    """Latents (B,C,h,w) whose block number i, of block x block cells, is what was block number
-    origin[:, i].
-    """
+    """Latents (B,C,h,w) whose block number i, block x block cells, was number origin[:, i]."""
     B, C, h, w = z.shape
     blocks = z.reshape(B, C, h // block, block, w // block, block)
     blocks = blocks.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
@@ -296,8 +280,7 @@ def looks(
 
 @contextmanager
 def attend(unet, n, places, shapes, strength, widen=False):
-    """In a `with`, words draw more attention in their shapes: strength * the largest logit is added
-    there.
+    """In a `with`, words draw more attention in their shapes: strength * the largest logit.
 
     n: rows with the prompt, the last of a UNet's batch. places: of each word among the tokens.
     shapes: (words,h,w) in [0,1], at latent size; widen: by a cell of each layer on all sides.

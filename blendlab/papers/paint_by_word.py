@@ -15,15 +15,13 @@ from ..blend import blend
 from ..clip_guidance import clip_distance
 from ..edit import Edit
 from ..latents import decode, encode, tuned
-from ..options import ADAM, Options, number, registered, settle
+from ..options import ADAM, Options, registered, settle
 from ..rank import is_clip, read
 
 
 @dataclass(frozen=True)
 class Optimising(Options):
-    """How to optimise. The paper says steps and lr; what CLIP sees is as in its own method, the
-    rest is ours.
-    """
+    """How to optimise: steps and lr as in the paper, CLIP's view as in Blended Diffusion."""
 
     # Of Adam. None: what the model recommends.
     steps: int | None = None
@@ -38,11 +36,7 @@ class Optimising(Options):
     # How the mask comes to latent size, see masks.to_latent.
     mask_rule: Literal["centre", "corner", "area", "any"] = "centre"
     paste: bool = False  # put the source's pixels back outside the mask, bit for bit
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.steps is not None:
-            number("steps", self.steps, span=ADAM)
+    SPANS = {"steps": ADAM}
 
 
 # The paper's, for VQGAN's latents; here they are the pipeline's, scaled.
@@ -72,8 +66,7 @@ def paint_by_word(
     first=0,
     **options,
 ) -> Edit:
-    """Optimise the latents inside the mask until CLIP sees the prompt there; return an `Edit` with
-    n results.
+    """Optimise the latents inside the mask until CLIP sees the prompt; return an `Edit`.
 
     PaintByWord++ of Blended Diffusion's comparison: Paint by Word (2103.10951) for any picture,
     with the latents of an autoencoder. No diffusion model takes part, so nothing asks the result to

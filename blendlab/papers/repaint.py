@@ -42,8 +42,7 @@ def repaint(
     mask_rule="centre",
     **options,
 ) -> Edit:
-    """Draw fresh noise inside a region only, and make the picture again (section 4.1); return an
-    `Edit`.
+    """Draw fresh noise inside a region and make the picture again (section 4.1); an `Edit`.
 
     The rest is not kept: it comes from the noise that it came from, and moves a little.
 
@@ -122,9 +121,7 @@ def _region(region, size):
 
 
 def _moved(pipe, before, after, mask, distance, at_once):
-    """How far pictures moved outside and inside the mask, and how different the rest looks; (n,)
-    each.
-    """
+    """How far pictures moved outside and inside the mask, and how much the rest differs; (n,)."""
     distance = distance or perceptual.encoder_distance(pipe.vae)
     rest = blend(mask, edit=before, keep=after)  # with the old region, so that only the rest counts
     pairs = zip(before.split(at_once), rest.split(at_once), strict=True)

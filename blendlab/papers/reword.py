@@ -7,6 +7,7 @@ repaint.py.
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
+from os.path import commonprefix
 
 import torch
 
@@ -39,8 +40,7 @@ def reword(
     negative="",
     **options,
 ) -> Edit:
-    """Exchange words of a prompt; for a while the new ones look where the old ones looked. Return
-    an `Edit`.
+    """Exchange words of a prompt; new ones first look where the old did. Return an `Edit`.
 
     Both prompts start from the same noise and run beside each other; for the first `keep` of the
     steps (section 3.2's tau) the maps of the prompt stand in the place of those of the changed one.
@@ -110,8 +110,7 @@ def same_attention(unet, n, mapping=None, layers=None):
 
 
 def mapped(pipe, prompt, changed):
-    """Which tokens of one prompt stand for which of another: None, token by token, or a matrix
-    (tokens,tokens).
+    """Which tokens of a prompt stand for which of another: None (each for each), or a matrix.
 
     Where a word gives way to one of more or fewer pieces, what the old pieces got is shared by the
     new ones (section 3.2, word swap), and the tokens after it follow at their new places.
@@ -120,14 +119,13 @@ def mapped(pipe, prompt, changed):
         old, new = (pipe.tokenizer.tokenize(text) for text in (prompt, changed))
     if len(old) == len(new):
         return None
-    head = _alike(old, new)
-    tail = _alike(old[head:][::-1], new[head:][::-1])
+    head = len(commonprefix([old, new]))
+    tail = len(commonprefix([old[head:][::-1], new[head:][::-1]]))
     was, now = (pieces[head : len(pieces) - tail] for pieces in (old, new))
     if any(sum(piece.endswith("</w>") for piece in pieces) != 1 for pieces in (was, now)):
         raise Refused(
-            f"the prompts have {len(old)} and {len(new)} tokens and differ in more than one "
-            "word: replace one word by "
-            "one, or words by as many tokens"
+            f"the prompts have {len(old)} and {len(new)} tokens and differ in more than one word: "
+            "replace one word by one, or words by as many tokens"
         )
     room, first = pipe.tokenizer.model_max_length, head + 1  # the start token is 0
     after, shift = first + len(was), len(now) - len(was)
@@ -137,13 +135,6 @@ def mapped(pipe, prompt, changed):
     following = torch.arange(after, room)
     matrix[following, (following + shift).clamp(max=room - 1)] = 1
     return matrix
-
-
-def _alike(a, b):
-    """How many entries two lists share at their beginning."""
-    return next(
-        (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
-    )
 
 
 def _while(levels, context):

@@ -19,9 +19,7 @@ from ..walk import Walk, admit, settled
 
 @dataclass
 class Landing:
-    """Where the objects of one word of a prompt appear, noise by noise, and where the word looked
-    before.
-    """
+    """Where the objects of one word appear, noise by noise, and where the word looked before."""
 
     prompt: str
     word: str
@@ -30,9 +28,7 @@ class Landing:
     attention: Tensor  # (n,h,w) of the first step
 
     def foretold(self) -> Tensor:
-        """(m,) for each noise with such an object: the share of other noises that look there less.
-        Chance: 0.5.
-        """
+        """(m,) for each noise with one: the share of others that look there less (0.5: chance)."""
         there = ~self.place.isnan().any(1)
         maps, side = self.attention[there], torch.tensor(self.attention.shape[:0:-1])  # w, h
         x, y = (self.place[there] * side).long().minimum(side - 1).unbind(1)
@@ -42,9 +38,7 @@ class Landing:
 
 
 def agreement(one: Landing, other: Landing) -> Tensor:
-    """(m,) for each noise with both objects: the share of other noises whose `other` is further
-    off. Chance: 0.5.
-    """
+    """(m,) for each noise with both: the share of others whose `other` is further (0.5: chance)."""
     there = ~(one.place + other.place).isnan().any(1)
     gaps = torch.cdist(one.place[there], other.place[there])  # (m,m)
     own = gaps.diagonal()[:, None]
@@ -55,8 +49,7 @@ def agreement(one: Landing, other: Landing) -> Tensor:
 def tendency(
     pipe, judge, said, *, n=16, seed=0, w=None, steps=None, layers=None, batch=None, **options,
 ) -> list[Landing]:  # fmt: skip
-    """Make pictures of several prompts from the same n noises, and see where each object lands
-    (section 3).
+    """Make pictures of prompts from the same n noises; see where objects land (section 3).
 
     judge: bl.load("tinyworld-judge"), or whatever has its `kinds` and `found`
     said:  prompts; each of their words that the judge knows gives a Landing, in their order
