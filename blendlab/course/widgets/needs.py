@@ -39,8 +39,8 @@ def lines(code: str, cells) -> str:
         for alias in node.names
     }
     wanted = {name for source, _ in _statements(code) for name in set.union(*_names(source)[1:])}
-    late: set[str] = set()  # what kept functions read, at a time that nobody knows
-    known = None
+    known: set | None = None
+    late: set = set()  # what kept functions read, at a time that nobody knows
     while late != known:
         known = late
         kept, late = _back(statements, wanted, imported, known)
