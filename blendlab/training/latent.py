@@ -27,8 +27,8 @@ DENSE = 0.05  # what it counts that the middle of the UNet says what stands wher
 # Stable Diffusion's noise schedule.
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 VARIANTS = 4  # captions kept for each scene
-# Recommended values: the middle of the sweep in data/results/settings.json, from which no other
-# choice stands out; the rate of decoder tuning is the best of three on this autoencoder.
+# Recommended values: the middle of the sweep in data/results/settings.json, which no other
+# choice beats; the rate of decoder tuning is the best of three on this autoencoder.
 SETTINGS = {
     "blended_latent": {"w": 6.0, "steps": 25, "skip": 0.1, "eta": 1.0},
     "reconstruct": {"weights": {"steps": 75, "lr": 3e-4}},
