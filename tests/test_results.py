@@ -33,7 +33,8 @@ def networks():
     """A latent pipeline and a judge that know nothing."""
     torch.manual_seed(0)
     judge = Judge(world.KINDS, world.COLOURS, widths=(8, 8)).eval().requires_grad_(False)
-    return {"tinyworld-64": checkpoints.sd1(), "tinyworld-judge": judge}
+    latent = dict.fromkeys(("tinyworld", "tinyworld-64"), checkpoints.sd1())
+    return latent | {"tinyworld-judge": judge}
 
 
 @pytest.fixture

@@ -412,6 +412,8 @@ def test_the_latent_model_is_a_stable_diffusion_pipeline(runs):
     pipe.set_progress_bar_config(disable=True)
     image = pipe("a red mushroom", num_inference_steps=2, output_type="pt").images
     assert image.shape == (1, 3, 128, 128)
+    parts = [json.loads(file.read_text()) for file in runs["latent"].glob("*/config.json")]
+    assert len(parts) == 3 and not any("_name_or_path" in part for part in parts)
     config = pipe.scheduler.config
     assert (config.prediction_type, config.set_alpha_to_one, config.clip_sample) == (
         "v_prediction",
