@@ -138,7 +138,7 @@ def test_settings_are_chosen_on_tasks_that_no_other_table_reports(quick, monkeyp
     monkeypatch.setattr(sweeps, "LATENT", dict(list(sweeps.LATENT.items())[:2]))
     monkeypatch.setattr(metrics, "tasks", lambda *args: seeds.append(args[2]) or tasks(*args))
     rows = results.measure("settings", n=1)["rows"]
-    assert [row["label"] for row in rows] == [f"w={w}, steps=25, skip=0.1, eta=1" for w in (4, 2)]
+    assert [row["label"] for row in rows] == [f"w={w}, steps=25, skip=0.1, eta=1" for w in (6, 2)]
     assert set(seeds) == {world.HELD_OUT + 1}
 
 
