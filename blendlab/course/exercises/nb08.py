@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...blend import blend
 from ...masks import dilate, rms
-from .common import advise, close, say, smooth_pictures, tensor, tried, writes
+from .common import Verdict, advise, close, say, smooth_pictures, tensor, tried, writes
 
 SLIPS = ("pasted first", "columns exchanged", "too few", "whole mask", "fine")
 FOUND = dict(zip("ABCDE", ("pasted first", "too few", "whole mask", "fine", "columns exchanged"),
@@ -36,7 +36,7 @@ def _scenes():
 
 
 @writes("my_protocol")
-def check_08_1(my_protocol: Callable) -> bool:
+def check_08_1(my_protocol: Callable) -> Verdict | None:
     """my_protocol(right, liked, far) -> batch precision, best-result precision, diversity.
 
     right (n,B) bool: the judge sees the class; liked (n,B): CLIP's distance; far (n,B,B): the
@@ -45,7 +45,7 @@ def check_08_1(my_protocol: Callable) -> bool:
     right, liked, far = _scenes()
     mine = tried(my_protocol, right, liked, far)
     if mine is None:
-        return False
+        return None
     mine = tensor(mine)
     if mine is None or mine.numel() != 3:
         return say(False, "", "three numbers have to come out: batch, best, diversity.")
@@ -87,14 +87,14 @@ def check_08_1(my_protocol: Callable) -> bool:
     return advise(wrong, "three numbers, and none of them says what the others do.")
 
 
-def check_08_2(my_margin: Callable) -> bool:
+def check_08_2(my_margin: Callable) -> Verdict | None:
     """my_margin(right) -> half the width of the 95% interval of batch precision, over scenes."""
     draw = torch.Generator().manual_seed(9)
     easy = torch.rand(30, 1, generator=draw)  # results of one scene succeed together
     right = torch.rand(30, 8, generator=draw) < easy
     mine = tried(my_margin, right)
     if mine is None:
-        return False
+        return None
     mine = tensor(mine)
     if mine is None or mine.numel() != 1:
         return say(False, "", "one number has to come out.")
@@ -120,11 +120,11 @@ def check_08_2(my_margin: Callable) -> bool:
     return advise(wrong, "wider than that of 240 independent results, and honest.")
 
 
-def check_08_3(my_findings: Callable) -> bool:
+def check_08_3(my_findings: Callable) -> Verdict | None:
     """my_findings() -> {report: slip} for the reports A to E."""
     mine = tried(my_findings)
     if mine is None:
-        return False
+        return None
     try:
         mine = {str(k).strip().upper(): str(v).strip().lower() for k, v in dict(mine).items()}
     except (TypeError, ValueError):
@@ -140,12 +140,12 @@ def check_08_3(my_findings: Callable) -> bool:
     return advise(wrong, "all five. Three of them would have passed most readers.")
 
 
-def check_08_4(my_sign_test: Callable) -> bool:
+def check_08_4(my_sign_test: Callable) -> Verdict | None:
     """my_sign_test(wins, losses) -> the two-sided p-value: as far from half, or further."""
     asked = [(14, 6), (6, 14), (5, 5), (0, 6), (9, 1)]
     mine = tried(lambda: [my_sign_test(*each) for each in asked])
     if mine is None:
-        return False
+        return None
     mine = tensor(mine)
     if mine is None or mine.numel() != len(asked):
         return say(False, "", "one number for each pair of wins and losses.")
@@ -168,14 +168,14 @@ def check_08_4(my_sign_test: Callable) -> bool:
     return advise(wrong, "14 of 20 may well be chance: p is 0.12.")
 
 
-def check_08_5(my_enough: Callable) -> bool:
+def check_08_5(my_enough: Callable) -> Verdict | None:
     """my_enough(share) -> the smallest n for which n right of n says: more than `share`, by
     Wilson's interval.
     """
     shares = (0.5, 0.8, 0.9)
     mine = tried(lambda: [my_enough(share) for share in shares])
     if mine is None:
-        return False
+        return None
     mine = tensor(mine)
     if mine is None or mine.numel() != len(shares):
         return say(False, "", "one whole number for each share.")
@@ -202,7 +202,7 @@ def _least(n):
     return binomtest(n, n).proportion_ci(method="wilson").low
 
 
-def check_08_6(my_join: Callable) -> bool:
+def check_08_6(my_join: Callable) -> Verdict | None:
     """my_join(mask, edit, source) -> pictures that are the source outside the mask, by a rule of
     your own.
     """
@@ -211,7 +211,7 @@ def check_08_6(my_join: Callable) -> bool:
     mask[..., 3:13, 3:13] = 1
     mine = tried(my_join, mask, edit, source)
     if mine is None:
-        return False
+        return None
     if not isinstance(mine, Tensor) or mine.shape != edit.shape:
         return say(False, "", "as many pictures must come out as edits went in, of their size.")
     pasted = blend(mask, edit, source)
