@@ -16,7 +16,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 import blendlab as bl
 from blendlab import cards, latents, masks
-from blendlab.papers import blended_latent as bld
 from blendlab.schedule import Schedule
 from blendlab.world import scenes
 
@@ -84,7 +83,7 @@ def export(pipe, folder) -> dict:
 
 def described(pipe, card, shape) -> dict:
     """What the loop must know of the model: its words, its levels, its numbers, its scenes."""
-    how = card["settings"][bld.METHOD]
+    how = card["settings"]["blended_latent"]
     schedule = Schedule.from_scheduler(pipe.scheduler)
     timesteps = schedule.timesteps(how["steps"], how["skip"])
     size = card["size"]
