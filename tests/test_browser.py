@@ -28,7 +28,8 @@ import blendlab as bl, ipywidgets as widgets
 from PIL import Image
 from blendlab.course.widgets import *
 
-image = Image.open(bl.data("scenes/meadow.png")).convert("RGB")
+image = Image.open(bl.data("scenes/meadow.png")).convert("RGB").resize((64, 64))
+drawn = Image.open(bl.data("masks/meadow.png")).resize((64, 64), Image.NEAREST)
 painter = MaskPainter(image, brush=8)
 painter""",
     """\
@@ -44,7 +45,7 @@ boxes""",
 upload = PictureUpload(64, image, note="Photographs come out as the model sees them.")
 upload""",
     """\
-pipe = bl.load("tinyworld")
+pipe = bl.load("tinyworld-64")
 calls = []
 
 def edit(mask, words, seed):
@@ -55,13 +56,14 @@ def counted(module, given):
 
 pipe.unet.register_forward_pre_hook(counted)
 play = panel(edit, {
-    "mask": MaskPainter(image, bl.data("masks/meadow.png")),
+    "mask": MaskPainter(image, drawn),
     "words": widgets.Text("a red mushroom"),
     "seed": widgets.IntSlider(0, 0, 20),
 }, before=image, setup='''
 import blendlab as bl
 from PIL import Image
-pipe, image = bl.load("tinyworld"), Image.open(bl.data("scenes/meadow.png"))''')
+pipe, image = bl.load("tinyworld-64"), Image.open(bl.data("scenes/meadow.png"))
+image = image.convert("RGB").resize((64, 64))''')
 play""",
     """\
 def film(share):
@@ -281,7 +283,7 @@ def test_clear_invert_grow_and_shrink(notebook, canvas):
 
 
 def test_a_mask_set_in_python_is_shown_and_can_be_painted_on(notebook, canvas):
-    notebook.do("painter.mask = bl.data('masks/meadow.png')")
+    notebook.do("painter.mask = drawn")
     notebook.until("painter.mask.getbbox() is None", False)
     left, top, right, bottom = notebook.ask("painter.mask.getbbox()")
     notebook.drag(canvas, *STROKE)

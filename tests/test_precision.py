@@ -244,8 +244,8 @@ GOOD = dict(
     background=lambda ask: -ask.image.expand(ask.n, -1, -1, -1),
 )
 SAID = dict(
-    shape="not \\(2, 3, 64, 64\\): return an Edit",
-    count="not \\(2, 3, 64, 64\\): return an Edit",
+    shape="not \\(2, 3, 128, 128\\): return an Edit",
+    count="not \\(2, 3, 128, 128\\): return an Edit",
     nothing="returned NoneType, not",
     nan="NaN or infinite",
     bytes="pictures are in \\[-1,1\\]",
@@ -312,7 +312,8 @@ def test_a_run_goes_on_where_it_was_killed_and_comes_out_the_same(few, tmp_path)
     @method(name="counted")
     def counted(ask):
         calls.append(ask.seed)
-        noise = torch.rand(ask.n, 3, 64, 64, generator=torch.Generator().manual_seed(ask.seed))
+        shape, g = (ask.n, *ask.image.shape[1:]), torch.Generator().manual_seed(ask.seed)
+        noise = torch.rand(shape, generator=g)
         return torch.where(ask.mask > 0, noise, ask.image)
 
     first = precision.run("counted,source", 3, 2, out=tmp_path)

@@ -464,7 +464,7 @@ def test_the_command_makes_a_table(toy, run):
 def test_the_page_begins_with_all_methods_side_by_side(toy):
     one = {"label": "mine", "batch precision": [0.5, 0.4, 0.6]}
     made = {"what": "Known.", "rows": [one], "n": 3, "command": "c", "seconds": 2.0}
-    made |= {"device": "a CPU", "versions": {"torch": "1"}}
+    made |= {"device": "a CPU", "versions": {"torch": "1"}, "weights": {"mine": "0"}}
     results.save(made, toy / "results" / "precision.json")
     assert results.load("precision") == made
     page = index.page()
