@@ -155,7 +155,7 @@ def function(name: str, value, what: str, needed=False) -> None:
 
 
 @dataclass(frozen=True)
-class Method:
+class EditMethod:
     """What the command line has to know of an editing method.
 
     change: its function, (model, image, mask, prompt, *, n, seed, ...), or with a Clip after the
@@ -178,14 +178,14 @@ class Method:
         self.kind(**{name: asked[name] for name in own})
 
 
-METHODS: dict[str, Method] = {}
+METHODS: dict[str, EditMethod] = {}
 
 
 def registered(model: str, kind: type[Options]):
     """Register the decorated function: `blendlab edit --method` finds it by its name."""
 
     def register(function):
-        METHODS[function.__name__] = Method(function, model, kind)
+        METHODS[function.__name__] = EditMethod(function, model, kind)
         return function
 
     return register

@@ -5,10 +5,10 @@ blended_latent.py.
 from importlib import import_module
 from pkgutil import iter_modules
 
-from ..options import METHODS, Method
+from ..options import METHODS, EditMethod
 
 
-def methods() -> dict[str, Method]:
+def methods() -> dict[str, EditMethod]:
     """The editing methods by name: what the files in this folder have `registered`."""
     for module in iter_modules(__path__, f"{__name__}."):
         import_module(module.name)
