@@ -262,7 +262,7 @@ def test_keys_alone_paint_edit_and_stop(page, address):
     page.wait_for_selector(".bl-view:not([hidden])", timeout=240_000)
     page.get_by_role("button", name="Stop").focus()
     page.keyboard.press("Enter")
-    assert page.locator(".bl-viewer .bl-status", has_text="Stopped").is_visible()
+    page.locator(".bl-viewer .bl-status", has_text="Stopped").wait_for(timeout=60_000)
     page.wait_for_timeout(1500)
     assert page.locator("#live").get_attribute("data-state") == "idle", "a stopped edit stays so"
 
