@@ -387,6 +387,8 @@ def test_every_network_writes_weights_in_half_precision_with_its_seed_and_config
             and notes["versions"]["torch"] == torch.__version__
         )
         assert (folder.parent / "config.json").exists()
+        configs = [json.loads(file.read_text()) for file in folder.rglob("config.json")]
+        assert not any(config.get("_name_or_path") for config in configs), name
         for file in folder.rglob("*.safetensors"):
             dtype = torch.float32 if file.parent.name == "text_encoder" else torch.float16
             assert all(value.dtype == dtype for value in load_file(file).values())

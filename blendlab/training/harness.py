@@ -512,6 +512,10 @@ def export(job: Job, folder, notes: dict) -> None:
             shutil.copy(folder / "blendlab.json", part)
         job.net.eval()
         job.export(part)
+        for file in part.rglob("config.json"):
+            config = json.loads(file.read_text())
+            if config.pop("_name_or_path", None):  # the folder of this machine it was loaded from
+                write_json(file, config)
         write_json(part / f"training-{job.name}.json", notes)
         for file in [path for path in part.rglob("*") if path.is_file()]:
             place = folder / file.relative_to(part)

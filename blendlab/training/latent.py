@@ -206,10 +206,6 @@ class Latent(Job):
             "vae": copy.deepcopy(self.vae).half(),
         }
         self.pipeline(**half).save_pretrained(folder)
-        for file in folder.glob("*/config.json"):  # the folder of this machine that it came from
-            config = json.loads(file.read_text())
-            config.pop("_name_or_path", None)
-            file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
         # transformers 5 leaves out a prefix, without which version 4 takes random weights; both
         # read it.
         weights = load_file(folder / "text_encoder" / "model.safetensors")
