@@ -1,10 +1,10 @@
 """Train a network of tinyworld so that nothing is lost when the machine goes away.
 
-One loop for every network: `train` draws `job.batch(step)`, steps AdamW on `job.loss`, averages the
-weights, and writes a checkpoint every few minutes that replaces the last one in a single move. All
-data and all noise of a step derive from (seed, step): a run that was killed and resumed ends with
-the weights of a run that was not. Read next: autoencoder.py, the shortest job; __init__.py, which
-starts them.
+One loop for every network: `train` draws `job.batch(step)`, steps AdamW or Muon on `job.loss`,
+averages the weights, and writes a checkpoint every few minutes that replaces the last one in a
+single move. All data and all noise of a step derive from (seed, step): a run that was killed and
+resumed ends with the weights of a run that was not. Read next: muon.py; autoencoder.py, the
+shortest job; __init__.py, which starts them.
 """
 
 import copy
@@ -27,6 +27,7 @@ from tqdm import tqdm
 from .. import files
 from ..errors import Refused
 from ..world import HELD_OUT
+from .muon import Muon
 
 WEIGHTS = Path(__file__).parent.parent / "weights"  # what ships
 PROCESSES = 64  # at most so many train one network together
@@ -57,6 +58,7 @@ class Job:
     batch_size = 32
     lr = 1e-3
     ema = 0.999  # decay of the averaged weights
+    optimizer = "adamw"  # or "muon"
     net: nn.Module
     levels: tuple[int, int] = (1, 8)  # how many widths its network takes, where it has some
     groups = 8  # widths are multiples of it
@@ -257,7 +259,7 @@ def train(job: Job, out, options: Options, accelerator=None) -> Path:
 
 def _train(job, out, options, accelerator, main):
     net = job.net.to(job.device).train()
-    optimizer = make_optimizer(net, options)
+    optimizer = make_optimizer(net, options, job.optimizer)
     ema = EMA(net, job.ema)
     model, optimizer = accelerator.prepare(_Loss(job), optimizer)
     if options.compile:
@@ -321,12 +323,12 @@ class _Loss(nn.Module):
         return self.job[0].loss(batch)
 
 
-def make_optimizer(net: nn.Module, options: Options):
-    """AdamW in one pass over the weights."""
-    decay = options.weight_decay
-    return torch.optim.AdamW(
-        net.parameters(), options.lr, betas=(0.9, 0.99), weight_decay=decay, fused=True
-    )
+def make_optimizer(net: nn.Module, options: Options, name="adamw"):
+    """AdamW in one pass over the weights, or Muon (muon.py) with AdamW for what is no matrix."""
+    how = {"betas": (0.9, 0.99), "weight_decay": options.weight_decay, "fused": True}
+    if name == "muon":
+        return Muon(net, options.lr, **how)
+    return torch.optim.AdamW(net.parameters(), options.lr, **how)
 
 
 def fast_attention(device: torch.device):

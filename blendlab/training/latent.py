@@ -38,7 +38,8 @@ SETTINGS = {
 class Latent(Job):
     name = "latent"
     batch_size = 32
-    lr = 8e-4
+    # Of the same batches 200 lower the loss as far as 280 did with AdamW and 8e-4.
+    optimizer, lr = "muon", 2e-3
     levels = (2, 5)
     groups = 16
     ema = 0.999
