@@ -35,7 +35,8 @@ def before(job, precision):
 
 def now(job, precision):
     """The step of harness.train."""
-    optimizer = harness.make_optimizer(job.net, harness.Options(steps=1, lr=job.lr))
+    options = harness.Options(steps=1, lr=job.lr)
+    optimizer = harness.make_optimizer(job.net, options, job.optimizer)
 
     def step(k):
         with harness.fast_attention(job.device):

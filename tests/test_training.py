@@ -25,11 +25,12 @@ import sys, time, torch
 from blendlab.training import harness
 
 class Toy(harness.Job):
-    name, batch_size, lr = "toy", 4, 1e-2
+    name, batch_size, lr, optimizer = "toy", 4, 1e-2, "muon"
     def __init__(self, pause=0.0):
         super().__init__()
         torch.manual_seed(0)
-        self.net, self.pause = torch.nn.Linear(3, 3), pause
+        layers = [torch.nn.Linear(3, 16), torch.nn.Linear(16, 16), torch.nn.Linear(16, 3)]
+        self.net, self.pause = torch.nn.Sequential(*layers), pause
     def fill(self, step):
         at = lambda start, n: torch.arange(start, start + n)[:, None] / 100
         make = lambda start, n: {"x": (at(start, n) + torch.eye(3)[0]).sin()}
