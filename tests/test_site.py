@@ -260,6 +260,7 @@ CARD = """async () => {
 }"""
 
 
+@pytest.mark.slow  # the CPU imitates the graphics card
 def test_a_graphics_card_is_used_if_it_gets_the_numbers_that_pytorch_got(browser, address):
     """Shown on one that the CPU imitates, which the page itself leaves alone as too slow."""
     flags = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--no-sandbox"]
