@@ -17,7 +17,11 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-RUNTIME = "ort-wasm-simd-threaded"
+# What is copied of onnxruntime-web, and its WebAssembly under our name; see live/networks.js.
+RUNTIMES = {
+    "wasm": ("ort.wasm.min.mjs", "ort-wasm-simd-threaded", "runtime.bin"),
+    "webgpu": ("ort.jspi.min.mjs", "ort-wasm-simd-threaded.jspi", "runtime-gpu.bin"),
+}
 
 
 def packages(out: Path) -> Path:
@@ -51,15 +55,21 @@ def live(out: Path, modules: Path, model: str) -> Path:
     (folder / "viewer.mjs").write_text(common.script("viewer.js"))
     (folder / "widgets.css").write_text(common.CSS)
     (folder / "ort").mkdir()
-    for name in ("ort.wasm.min.mjs", f"{RUNTIME}.mjs"):
-        shutil.copy(modules / "onnxruntime-web" / "dist" / name, folder / "ort")
-    runtime = (modules / "onnxruntime-web" / "dist" / f"{RUNTIME}.wasm").read_bytes()
-    # Not .gz: a server may unpack that on the way.
-    (folder / "runtime.bin").write_bytes(gzip.compress(runtime, 9, mtime=0))
     about = export(rounded(bl.load(model)), folder)
-    about["runtime"] = (folder / "runtime.bin").stat().st_size
+    about["runtimes"] = {on: runtime(on, modules, folder) for on in RUNTIMES}
     (folder / "model.json").write_text(json.dumps(about), encoding="utf-8")
     return folder
+
+
+def runtime(on: str, modules: Path, folder: Path) -> int:
+    """Copy one runtime of the networks; return the bytes of its WebAssembly."""
+    script, name, file = RUNTIMES[on]
+    dist = modules / "onnxruntime-web" / "dist"
+    for copied in (script, f"{name}.mjs"):
+        shutil.copy(dist / copied, folder / "ort")
+    # Not .gz: a server may unpack that on the way.
+    packed = gzip.compress((dist / f"{name}.wasm").read_bytes(), 9, mtime=0)
+    return (folder / file).write_bytes(packed)
 
 
 def pages(out: Path):

@@ -84,6 +84,12 @@ table = panel(behind, {"cell": TablePicker({
     "guided": {"blue": "12% [8, 17]"},
 })}, label="The picture behind the cell")
 table""",
+    """\
+def sheet(cells):
+    return bl.viz.show([image] * 4, columns=4, panel=192)
+
+four = panel(sheet, {"cells": CellPicker(image, (16, 16), shown=256)})
+four""",
 ]  # fmt: skip
 
 
@@ -210,7 +216,7 @@ def test_what_fails_in_jupyterlab_is_found_where_a_cell_or_only_a_widget_fails(
     assert "ZeroDivisionError" in inside
 
 
-MASK, SCRIBBLES, CELLS, BOXES, UPLOAD, PLAY, FILM, TABLE = range(8)  # the cells
+MASK, SCRIBBLES, CELLS, BOXES, UPLOAD, PLAY, FILM, TABLE, SHEET = range(9)  # the cells
 COVER = "painter.mask.tobytes().hex()"
 
 
@@ -573,6 +579,14 @@ def test_a_cell_of_a_table_opens_the_picture_behind_it(notebook):
     assert shown() == (255, 0, 0)
 
 
+def test_a_sheet_of_pictures_has_the_whole_width_and_buttons_stand_in_a_row(notebook):
+    output = notebook.widget(SHEET)
+    width = output.locator(".bl-after").bounding_box()["width"]
+    assert width >= 4 * 192, "each of the four pictures is at least 192 pixels wide"
+    buttons = [output.get_by_role("button", name=name) for name in ("Undo", "Redo", "Clear")]
+    assert len({button.bounding_box()["y"] for button in buttons}) == 1
+
+
 @pytest.mark.parametrize("theme", ["Light", "Dark"])
 def test_texts_are_legible_in_both_themes(notebook, canvas, theme):
     """Screenshots to look at, and the contrast of every text with what it stands on: 4.5 to 1 (WCAG
@@ -587,7 +601,7 @@ def test_texts_are_legible_in_both_themes(notebook, canvas, theme):
     canvas.focus()
     notebook.page.mouse.move(0, 0)
     for i, name in enumerate(
-        ["mask", "scribbles", "cells", "boxes", "upload", "panel", "film", "table"]
+        ["mask", "scribbles", "cells", "boxes", "upload", "panel", "film", "table", "sheet"]
     ):
         notebook.widget(i)
         notebook.shot(f"{name}_{theme.lower()}", i)

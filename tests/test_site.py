@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import CHROMIUM
 from filelock import FileLock
 
 import blendlab as bl
@@ -204,7 +205,7 @@ def shot(page, name):
 def test_a_person_paints_and_edits_and_only_the_painted_part_changes(page, address):
     start = Counting.sent
     panel(page, address)
-    networks = [url for url in page.asked if url.endswith((".onnx", "runtime.bin"))]
+    networks = [url for url in page.asked if url.endswith((".onnx", ".bin"))]
     assert not networks, "the model loads at the first touch, not before"
     page.get_by_role("radio", name="beach").check(force=True)
     page.get_by_role("button", name="Clear").click()
@@ -240,6 +241,41 @@ def test_a_person_paints_and_edits_and_only_the_painted_part_changes(page, addre
     page.locator(".bl-frame").fill("1")
     first = pixels(page, ".bl-viewer .bl-after")[:, :3]
     assert int(frames) > 5 and not torch.equal(first, after), "the film holds the steps"
+
+
+CARD = """async () => {
+  const { RUNTIMES, open } = await import("/live/networks.js"), { module, file } = RUNTIMES.webgpu;
+  const ort = await import("/live/ort/" + module), get = (name) => fetch("/live/" + name);
+  const bytes = async (name) => new Uint8Array(await (await get(name)).arrayBuffer());
+  const unpacked = (await get(file)).body.pipeThrough(new DecompressionStream("gzip"));
+  const wasmBinary = await new Response(unpacked).arrayBuffer();
+  const wasmPaths = location.origin + "/live/ort/";
+  Object.assign(ort.env.wasm, { wasmBinary, numThreads: 1, wasmPaths });
+  const model = await (await get("model.json")).json(), files = {};
+  for (const name in model.networks) files[name] = await bytes(name + ".onnx");
+  const tried = () => open(ort, model, files, "webgpu").then(() => "right", (e) => e.message);
+  const right = await tried();
+  model.probe.values[0] += 1;
+  return [right, await tried()];
+}"""
+
+
+@pytest.mark.slow  # the CPU imitates the graphics card
+def test_a_graphics_card_is_used_if_it_gets_the_numbers_that_pytorch_got(browser, address):
+    """Shown on one that the CPU imitates, which the page itself leaves alone as too slow."""
+    flags = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--no-sandbox"]
+    other = browser.browser_type.launch(executable_path=CHROMIUM, args=flags)
+    try:
+        page = other.new_page()
+        page.goto(f"{address}/live/model.json")
+        adapter = "async () => Boolean(await navigator.gpu?.requestAdapter())"
+        if not page.evaluate(adapter) or not page.evaluate("'Suspending' in WebAssembly"):
+            pytest.skip("this Chromium has no WebGPU, or none with SwiftShader")
+        right, wrong = page.evaluate(CARD)
+    finally:
+        other.close()
+    assert right == "right"
+    assert "other numbers than PyTorch" in wrong
 
 
 def test_keys_alone_paint_edit_and_stop(page, address):

@@ -6,6 +6,7 @@ import re
 import threading
 from contextlib import contextmanager
 
+import comm
 import ipywidgets
 import numpy as np
 import pytest
@@ -342,6 +343,32 @@ def test_a_closed_panel_runs_no_more():
     assert gate.put_back == 1 and not any(thread.is_alive() for thread in panel._threads)
     assert panel.comm is None and panel._viewer.comm is None and slider.comm is not None
     panel.close()
+
+
+def test_a_page_hears_of_a_widget_once_and_completely(monkeypatch):
+    """What is sent later may be lost while the page loads (anywidget's issue 803)."""
+    sent = []
+
+    class Heard(comm.base_comm.BaseComm):
+        def publish_msg(self, kind, data=None, metadata=None, buffers=None, **keys):
+            sent.append((self.comm_id, kind, data))
+
+    monkeypatch.setattr(comm, "create_comm", Heard)
+    box, cell = {"cat": (0.25, 0.5, 0.5, 0.75)}, {"blended": {"red": 0.5}}
+    controls = {
+        "mask": widgets.MaskPainter(PHOTO, MASK),
+        "cells": widgets.CellPicker(PHOTO, (3, 4), np.eye(3, 4)),
+        "boxes": widgets.BoxEditor(PHOTO, box),
+        "table": widgets.TablePicker(cell),
+    }
+    assert not sent
+    panel = widgets.panel(lambda **values: PHOTO, controls, before=PHOTO)
+    panel._repr_mimebundle_()
+    for widget in (*controls.values(), panel._viewer):
+        ((kind, data),) = [message[1:] for message in sent if message[0] == widget.model_id]
+        assert kind == "comm_open"
+        now = {k: v for k, v in widget.get_state().items() if not isinstance(v, bytes)}
+        assert now == {name: data["state"].get(name) for name in now}
 
 
 # What goes wrong, and what is shown

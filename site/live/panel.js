@@ -191,13 +191,14 @@ async function build(place) {
       empty.hidden = true;
       film.put({ preview: frame });
     },
-    done: async ({ of, picture }) => {
+    done: async ({ of, picture, on }) => {
       const number = wanted, seconds = ((performance.now() - began) / 1000).toFixed(1);
       const result = await png(picture, size);
       if (number !== wanted) return;
       empty.hidden = true;
       film.put({ before: source.bytes, film: frames, picture: result });
-      finish({ status: `${of} steps in ${seconds} s` });
+      const where = on === "webgpu" ? " on the graphics card" : "";
+      finish({ status: `${of} steps in ${seconds} s${where}` });
       place.dataset.state = "done";
     },
     error: ({ text }) => finish({ error: text, status: "" }),
@@ -223,9 +224,9 @@ async function build(place) {
   });
   for (const event of ["pointerdown", "keydown"]) place.addEventListener(event, start, { once: true });
 
-  const all = Object.values(world.networks).reduce((sum, bytes) => sum + bytes, world.runtime);
-  note.textContent = `Everything runs in this tab: ${megabytes(all)} MB load at the first touch, and ` +
-    "nothing is sent anywhere. Outside the mask the scene stays as it is, pixel for pixel.";
+  const all = Object.values(world.networks).reduce((sum, bytes) => sum + bytes, world.runtimes.wasm);
+  note.textContent = `Everything runs in this tab: ${Math.round(all / 1e6)} MB load at the first touch, ` +
+    "and nothing is sent anywhere. Outside the mask the scene stays as it is, pixel for pixel.";
   scenes.querySelector("input").checked = true;
   await choose(world.scenes[0]);
   place.dataset.state = "idle";

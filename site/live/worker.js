@@ -1,31 +1,41 @@
 // Loads the networks and runs edits beside the page, which therefore never freezes.
 // Takes {kind: "load"}, {kind: "edit", ...} and {kind: "stop"}; see panel.js for what it answers.
 
-import * as ort from "./ort/ort.wasm.min.mjs";
 import { blendedLatent } from "./edit.js";
-import { open } from "./networks.js";
+import { RUNTIMES, hasGPU, open } from "./networks.js";
 
 const here = new URL(".", import.meta.url);
 let running = 0; // the number of the edit that is wanted
 let opened = null;
 
+/** The model and its networks, on the graphics card where that works, else on the CPU. */
 async function load() {
   const model = await (await fetched("model.json")).json();
-  const sizes = { "runtime.bin": model.runtime };
+  try {
+    if (await hasGPU()) return [model, await loaded(model, "webgpu"), "webgpu"];
+  } catch (error) {
+    console.info(`Not on the graphics card: ${error.message}`);
+  }
+  return [model, await loaded(model, "wasm"), "wasm"];
+}
+
+async function loaded(model, on) {
+  const { module, file } = RUNTIMES[on], sizes = { [file]: model.runtimes[on] };
   for (const name in model.networks) sizes[name + ".onnx"] = model.networks[name];
-  const total = Object.values(sizes).reduce((sum, size) => sum + size);
-  let loaded = 0;
-  const arrived = (bytes) => postMessage({ kind: "loading", loaded: (loaded += bytes), total });
+  const total = Object.values(sizes).reduce((a, b) => a + b);
+  let sum = 0;
+  const arrived = (bytes) => postMessage({ kind: "loading", loaded: (sum += bytes), total });
 
   const get = async (name) => [name, await whole(name, arrived)];
   const files = Object.fromEntries(await Promise.all(Object.keys(sizes).map(get)));
   postMessage({ kind: "starting" });
-  const spare = Math.min(4, navigator.hardwareConcurrency - 1); // one core is the page's
-  const threads = self.crossOriginIsolated ? Math.max(1, spare) : 1;
-  const wasmBinary = await unzipped(files["runtime.bin"]);
+  const ort = await import(`./ort/${module}`);
+  const cores = navigator.hardwareConcurrency, page = cores > 2 ? 1 : 0; // one for the page, of three or more
+  const threads = self.crossOriginIsolated ? Math.min(4, cores - page) : 1;
+  const wasmBinary = await unzipped(files[file]);
   Object.assign(ort.env.wasm, { wasmBinary, numThreads: threads, wasmPaths: `${here}ort/` });
   const parts = Object.keys(model.networks).map((name) => [name, files[name + ".onnx"]]);
-  return [model, await open(ort, model, Object.fromEntries(parts))];
+  return open(ort, model, Object.fromEntries(parts), on);
 }
 
 async function fetched(name) {
@@ -59,13 +69,13 @@ function networks() {
 }
 
 async function edit({ picture, mask, words, seed }, number) {
-  const [model, nets] = await networks();
+  const [model, nets, on] = await networks();
   if (number !== running) return;
   postMessage({ kind: "begun" });
   for await (const { i, of, picture: seen } of blendedLatent(nets, model, picture, mask, words, seed)) {
     await new Promise((resolve) => setTimeout(resolve)); // a stop that has arrived comes first
     if (number !== running) return;
-    postMessage({ kind: i === of ? "done" : "step", i, of, picture: seen });
+    postMessage({ kind: i === of ? "done" : "step", i, of, picture: seen, on });
   }
 }
 

@@ -6,14 +6,13 @@
 No paper. Next: upload.py, whose crop is such a box.
 """
 
-import anywidget
 from PIL import Image
 from traitlets import Any, CBytes, Float, Int, List, Unicode, observe, validate
 
-from .common import CSS, encoded, picture, script
+from .common import CSS, Widget, encoded, picture, script
 
 
-class BoxEditor(anywidget.AnyWidget):
+class BoxEditor(Widget):
     """Named boxes (x0, y0, x1, y1) in fractions of the picture, as bl.layout takes them.
 
     boxes: {name: box} or [(name, box), ...]; `editor.boxes` is the latter, and may be set.

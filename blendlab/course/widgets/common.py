@@ -6,6 +6,7 @@ No paper. Read next: painter.py.
 import io
 from pathlib import Path
 
+import anywidget
 import numpy as np
 import torch
 from PIL import Image
@@ -15,6 +16,29 @@ from ... import images
 
 HERE = Path(__file__).parent
 CSS = (HERE / "widgets.css").read_text(encoding="utf-8")
+
+
+class Widget(anywidget.AnyWidget):
+    """A widget that a page hears of when it is first shown, complete as it is then.
+
+    anywidget loses changes that come before its page has loaded the widget (its issue 803), which
+    a busy machine makes likely: then painters had no picture.
+    """
+
+    _closed = False
+
+    def open(self):
+        """What a page is told at first waits until it asks for the widget by `model_id`."""
+
+    @property
+    def model_id(self):
+        if self.comm is None and not self._closed:
+            super().open()
+        return super().model_id
+
+    def close(self):
+        self._closed = True
+        super().close()
 
 
 def script(*names: str) -> str:

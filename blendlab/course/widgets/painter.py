@@ -8,15 +8,14 @@ What is painted stays at the picture's own resolution, however large it is shown
 `value`, which panels and other widgets observe. No paper. Next: boxes.py, panel.py.
 """
 
-import anywidget
 import numpy as np
 from PIL import Image
 from traitlets import Any, Bool, CBytes, Float, Int, List, Unicode, observe, validate
 
-from .common import CSS, encoded, grey, picture, script
+from .common import CSS, Widget, encoded, grey, picture, script
 
 
-class _Painter(anywidget.AnyWidget):
+class _Painter(Widget):
     """A picture and a layer of bytes over it; subclasses say what the layer means."""
 
     _esm, _css = script("layer.js", "painter.js"), CSS

@@ -58,17 +58,17 @@ class Panel(widgets.VBox):
         self._label, self._viewer = label, Viewer(label=label)
         self._stop = _button("Stop", self.stop)
         self._buttons = [_button("Run", self.start), self._stop, _button("Save", self._press_save)]
+        for name, control in self.controls.items():
+            _dress(name, control)
+        self._idle("")
+        if start:
+            self.run()
         row = widgets.HBox(self._buttons).add_class("bl-buttons")
         left = widgets.VBox([*self.controls.values(), row]).add_class("bl-controls")
         super().__init__([widgets.HBox([left, self._viewer]).add_class("bl-sides")])
         self.add_class("bl-panel")
-        for name, control in self.controls.items():
-            _dress(name, control)
-            if auto:
-                control.observe(self._changed, "value")
-        self._idle("")
-        if start:
-            self.run()
+        for control in self.controls.values() if auto else ():
+            control.observe(self._changed, "value")
 
     # Running
 

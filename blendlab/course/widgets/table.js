@@ -2,7 +2,7 @@
 
 function render({ model, el }) {
   const caption = make("caption"), head = make("thead"), body = make("tbody");
-  const table = make("table", { class: "bl-cells" }, caption, head, body);
+  const table = make("table", { class: "bl-numbers" }, caption, head, body);
   root(el, "table-picker", make("div", { class: "bl-table" }, table));
   let buttons = []; // [row][column], null where a cell is empty
 

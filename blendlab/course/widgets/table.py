@@ -9,13 +9,12 @@
 No paper. Next: panel.py, which shows what the function returns.
 """
 
-import anywidget
 from traitlets import Any, Int, List, Unicode, observe, validate
 
-from .common import CSS, script
+from .common import CSS, Widget, script
 
 
-class TablePicker(anywidget.AnyWidget):
+class TablePicker(Widget):
     """The table of `results.table`, a DataFrame, or {row: {column: value}}.
 
     value: the (row, column) that is pressed, at first the upper left one. Empty cells are none.

@@ -33,6 +33,7 @@ function render({ model, el }) {
     const factor = width && width <= 192 ? Math.floor(model.get("shown") / width) : 1;
     stage.style.width = width * factor + "px";
     stage.classList.toggle("bl-sharp", factor > 1);
+    el.style.flexBasis = width * factor > 600 ? "100%" : ""; // several pictures: below the controls
   }
   after.addEventListener("load", fit);
 

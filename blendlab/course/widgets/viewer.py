@@ -3,13 +3,12 @@
 No paper. Next: panel.py, which fills it.
 """
 
-import anywidget
 from traitlets import Bool, CBytes, Float, Int, List, Unicode
 
-from .common import CSS, script
+from .common import CSS, Widget, script
 
 
-class Viewer(anywidget.AnyWidget):
+class Viewer(Widget):
     """All of it lies in the browser, so that swiping and scrubbing work while Python is busy."""
 
     _esm, _css = script("viewer.js"), CSS
