@@ -101,6 +101,7 @@ def printed(file: Path) -> list[str]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page()
+        page.set_default_timeout(300_000)  # milliseconds; a busy machine opens a deck slowly
         page.goto(f"{file.resolve().as_uri()}?print-pdf")
         page.wait_for_selector(".pdf-page")
         page.pdf(path=file.with_suffix(".pdf"), prefer_css_page_size=True, print_background=True)
