@@ -18,6 +18,7 @@ ANSWER = re.compile(r"<details><summary>Answer</summary>\n*(.*?)\n*</details>\n?
 HINTS = re.compile(r"<details>.*?</details>\n?|Solutions: `solutions/[^\n]*\n+", re.S)
 MATH = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+?)\$", re.S)
 LEAD = re.compile(r"(?m)^\*\*(?!Predict)([A-Z][^*]+?)[.:]?\*\*")  # what a paragraph is about
+PRIME = "<mi>&#x02032;</mi>"  # else too small for the last row
 SKIPPED = ("Play",)  # sections that are for the keyboard
 
 TEMPLATE = """{%- extends 'index.html.j2' -%}
@@ -31,6 +32,7 @@ TEMPLATE = """{%- extends 'index.html.j2' -%}
   object-fit: contain; object-position: left }
 .reveal .jp-InputPrompt, .reveal .jp-OutputPrompt { display: none }
 .reveal table { font-size: .8em }
+.reveal math { font-size: 1.15em }
 </style>{%- endblock -%}
 {%- block footer_js -%}<script>
 Reveal.initialize({ controls: true, progress: true, hash: true, slideNumber: "c/t", width: 1100,
@@ -85,7 +87,8 @@ def held(found, formulas: list[str]) -> str:
     from latex2mathml.converter import convert
 
     kind = "block" if found[1] else "inline"
-    formulas.append(convert(" ".join((found[1] or found[2]).split()), display=kind))
+    formula = convert(" ".join((found[1] or found[2]).split()), display=kind)
+    formulas.append(formula.replace(PRIME, PRIME.replace("mi>", 'mi mathsize="170%">', 1)))
     return f"\ue000{len(formulas) - 1}\ue001"
 
 
@@ -160,7 +163,8 @@ def told(title: str, lead: str, text: str) -> list:
     cells = []
     for k, page in enumerate(pages):
         first = title and k == 0
-        head = f"## {title}" if first else f"### {title or lead}"
+        own = LEAD.match("".join(page[:1]))  # its own subject, not that of the paragraph before
+        head = f"## {title}" if first else f"### {own[1] if own else title or lead}"
         text = "\n\n".join([head, *page]).replace("\v", "")
         cells.append(slide("slide" if first else "subslide", text))
     return cells + [slide("notes", f"*Answer.* {answer}") for answer in answers]
