@@ -18,7 +18,8 @@ ANSWER = re.compile(r"<details><summary>Answer</summary>\n*(.*?)\n*</details>\n?
 HINTS = re.compile(r"<details>.*?</details>\n?|Solutions: `solutions/[^\n]*\n+", re.S)
 MATH = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+?)\$", re.S)
 LEAD = re.compile(r"(?m)^\*\*(?!Predict)([A-Z][^*]+?)[.:]?\*\*")  # what a paragraph is about
-PRIME = "<mi>&#x02032;</mi>"  # else too small for the last row
+# The sign of t' is a raised one: as a power it would be a dot.
+PRIME = re.compile(r"<msup>(<mi>[^<]*</mi>)(<mi>&#x02032;</mi>)</msup>")
 SKIPPED = ("Play",)  # sections that are for the keyboard
 
 TEMPLATE = """{%- extends 'index.html.j2' -%}
@@ -88,7 +89,7 @@ def held(found, formulas: list[str]) -> str:
 
     kind = "block" if found[1] else "inline"
     formula = convert(" ".join((found[1] or found[2]).split()), display=kind)
-    formulas.append(formula.replace(PRIME, PRIME.replace("mi>", 'mi mathsize="170%">', 1)))
+    formulas.append(PRIME.sub(r"<mrow>\1\2</mrow>", formula))
     return f"\ue000{len(formulas) - 1}\ue001"
 
 
