@@ -18,6 +18,8 @@ ANSWER = re.compile(r"<details><summary>Answer</summary>\n*(.*?)\n*</details>\n?
 HINTS = re.compile(r"<details>.*?</details>\n?|Solutions: `solutions/[^\n]*\n+", re.S)
 MATH = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+?)\$", re.S)
 LEAD = re.compile(r"(?m)^\*\*(?!Predict)([A-Z][^*]+?)[.:]?\*\*")  # what a paragraph is about
+# The sign of t' is a raised one: as a power it would be a dot.
+PRIME = re.compile(r"<msup>(<mi>[^<]*</mi>)(<mi>&#x02032;</mi>)</msup>")
 SKIPPED = ("Play",)  # sections that are for the keyboard
 
 TEMPLATE = """{%- extends 'index.html.j2' -%}
@@ -31,6 +33,7 @@ TEMPLATE = """{%- extends 'index.html.j2' -%}
   object-fit: contain; object-position: left }
 .reveal .jp-InputPrompt, .reveal .jp-OutputPrompt { display: none }
 .reveal table { font-size: .8em }
+.reveal math { font-size: 1.15em }
 </style>{%- endblock -%}
 {%- block footer_js -%}<script>
 Reveal.initialize({ controls: true, progress: true, hash: true, slideNumber: "c/t", width: 1100,
@@ -85,7 +88,8 @@ def held(found, formulas: list[str]) -> str:
     from latex2mathml.converter import convert
 
     kind = "block" if found[1] else "inline"
-    formulas.append(convert(" ".join((found[1] or found[2]).split()), display=kind))
+    formula = convert(" ".join((found[1] or found[2]).split()), display=kind)
+    formulas.append(PRIME.sub(r"<mrow>\1\2</mrow>", formula))
     return f"\ue000{len(formulas) - 1}\ue001"
 
 
@@ -101,6 +105,7 @@ def printed(file: Path) -> list[str]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page()
+        page.set_default_timeout(300_000)  # milliseconds; a busy machine opens a deck slowly
         page.goto(f"{file.resolve().as_uri()}?print-pdf")
         page.wait_for_selector(".pdf-page")
         page.pdf(path=file.with_suffix(".pdf"), prefer_css_page_size=True, print_background=True)
@@ -159,7 +164,8 @@ def told(title: str, lead: str, text: str) -> list:
     cells = []
     for k, page in enumerate(pages):
         first = title and k == 0
-        head = f"## {title}" if first else f"### {title or lead}"
+        own = LEAD.match("".join(page[:1]))  # its own subject, not that of the paragraph before
+        head = f"## {title}" if first else f"### {own[1] if own else title or lead}"
         text = "\n\n".join([head, *page]).replace("\v", "")
         cells.append(slide("slide" if first else "subslide", text))
     return cells + [slide("notes", f"*Answer.* {answer}") for answer in answers]
