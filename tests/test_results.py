@@ -205,6 +205,7 @@ FEW_ROWS = [
     (exemplars, "SIZES", slice(0, None, 3)),
     (noise_editing, "REMEDIES", slice(1)),
     (noise_editing, "LAYOUTS", slice(3, 4)),
+    (noise_editing, "SHARED", slice(1)),
     (noise_editing, "ETAS", slice(1)),
     (noise_editing, "MOMENTS", slice(0, 4, 3)),
     (pixel_blending, "LAMBDAS", slice(2, 3)),
