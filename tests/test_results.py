@@ -178,7 +178,7 @@ FEW = {
     "autoencoder": 8,
     "clip": 100,
     "signs": 16,
-    "losses": 8,
+    "losses": 2,
     "tendency": 12,
     "exemplars": 3,
     "pixel": 8,
