@@ -184,7 +184,7 @@ FEW = {
     "pixel": 8,
     "exemplar_masks": 6,
     "exemplar_sizes": 3,
-    "repainting": 6,
+    "repainting": 3,
     "tendency_eta": 12,
     "which_layer": 12,
 }
