@@ -30,7 +30,7 @@ run: $(STAMP)
 # Widgets and site are tested where Chromium and Node.js are; elsewhere those tests say that they skip.
 test: $(TOOLS)
 	@mkdir -p out
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --junitxml=out/tests.xml $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --junitxml=out/tests.xml $(ARGS)
 
 # The oldest versions that pyproject.toml allows of what opens folders, beside the PyTorch that is installed.
 FLOORS := diffusers==0.35.0 transformers==4.56.0 huggingface_hub==0.34.0 tokenizers==0.22.0

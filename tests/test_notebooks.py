@@ -3,6 +3,7 @@ machine.
 """
 
 import base64
+import functools
 import os
 import re
 from pathlib import Path
@@ -23,6 +24,7 @@ LESSONS = [path for path in PATHS if path.parent.name == "notebooks"]
 every_lesson = pytest.mark.parametrize("path", LESSONS, ids=[page.place(path) for path in LESSONS])
 
 
+@functools.cache
 def read(path: Path):
     return nbformat.read(path, as_version=4)
 
