@@ -32,7 +32,8 @@ def page() -> str:
         "# All measured tables",
         "",
         "The notebooks show the tables that a lesson needs. Here are all of them, by paper. "
-        "Brackets hold 95% intervals; n says how many tasks, scenes, prompts or objects were measured.",
+        "Brackets hold 95% intervals; n says how many tasks, scenes, prompts or objects were "
+        "measured.",
         "Class: the judge, a network that only measures, sees the kind of object that was asked "
         "for; class and colour: its colour as well.",
         "Background (dB): how near the picture outside the mask is to the source; 80 or more is "

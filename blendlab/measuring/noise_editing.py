@@ -225,8 +225,8 @@ def laid_out(pipe, judge, asked, seeds=4, **how):
 @measured(10, "tinyworld-64", "tinyworld-judge")
 def layouts(n, pipe, judge):
     """Objects in boxes: how often the middle of every named object is in its box, for one, two and
-    three objects; n prompts, four noises each. The rules carry blocks of the initial noise; the
-    peers add attention.
+    three objects; n prompts, four noises each. The rules carry blocks of the initial noise; other
+    methods add attention.
     """
     rows = {label: {} for label in LAYOUTS}
     for count, column in enumerate(("one object", "two objects", "three objects"), 1):
@@ -354,14 +354,14 @@ def remedy(n, pipe, judge):
 
 
 def fine_tuned(weight):
-    """The shipped UNet after TUNING more steps of its own training, in which attention beside the
-    object costs `weight` times the negative logarithm of what falls on it.
+    """The UNet of tinyworld-64 after TUNING more steps of its own training, in which attention
+    beside the object costs `weight` times the negative logarithm of what falls on it.
     """
-    from ..training import shipped
     from ..training.latent import Latent
 
-    job = Latent(batch_size=16, pool=1024, **Latent.sizes_of(shipped("latent")))
-    job.load(shipped("latent"))
+    folder = cards.WEIGHTS / "tinyworld-64"
+    job = Latent(batch_size=16, pool=1024, **Latent.sizes_of(folder))
+    job.load(folder)
     job.fill(0)
     unet = job.net["unet"]
     optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-4)

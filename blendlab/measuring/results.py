@@ -156,10 +156,8 @@ def reproduces(saved: dict, live: dict, differ: int = 0) -> str:
             "if the weights "
             f"or the method changed on purpose, make the table again with `{saved['command']}`"
         )
-    return (
-        f"{compared - len(wrong)} of {compared} outcomes of the first {live['n']} tasks "
-        "are as saved"
-    )
+    tasks = "task" if live["n"] == 1 else f"{live['n']} tasks"
+    return f"{compared - len(wrong)} of {compared} outcomes of the first {tasks} are as saved"
 
 
 def _same(was, now):
