@@ -1,14 +1,13 @@
-"""Make data/ again: scenes of tinyworld to edit, a mask and a prompt for each, the truth; and the
+"""Make data/ again: scenes of tinyworld to edit, a mask, a prompt and the truth of each, and the
 README's pictures.
 
-    python data/make.py             # scenes, masks, truth, edits.json, at the size of the shipped
-    model python data/make.py pictures    # pictures/, with the shipped model
-    python data/make.py covers      # the picture that each notebook opens with, out of its own
-    outputs python data/make.py thirty      # thirty edits by exemplar, to look at:
-    pictures/exemplars.png python data/make.py card        # the figures of MODEL_CARD.md, from the
-    tables in results/ python data/make.py ship tinyworld-pixel runs/pixel/export    # a trained
-    network becomes a shipped one python data/make.py precision runs/precision    # the table of a
-    run, and its pictures, become the saved one
+- `python data/make.py`: scenes, masks, truth and edits.json, at the size of the shipped model.
+- `... pictures`: pictures/, with the shipped model.
+- `... covers`: the picture that each notebook opens with, out of its own outputs.
+- `... thirty`: thirty edits by exemplar, to look at, in pictures/exemplars.png.
+- `... card`: the figures of MODEL_CARD.md, from the tables in results/.
+- `... ship tinyworld-pixel runs/pixel/export`: a trained network becomes a shipped one.
+- `... precision runs/precision`: the table of a run, and its pictures, become the saved one.
 
 Each truth is the same scene with the object really in it. The masks are the objects' boxes, a
 little wider.
