@@ -2,8 +2,7 @@
 pipeline.
 
     python bench/bench.py            # minutes; a table, and bench/results.json
-    python bench/bench.py --large    # without a GPU too: one step of a network of Stable Diffusion
-    1.5's size
+    python bench/bench.py --large    # without a GPU too: one step of a network as large as SD 1.5
     python bench/bench.py --training # two training steps of the latent model, now and at first
 
 Seconds depend on the machine and on what else it does. The ratio of two runs, one right after the

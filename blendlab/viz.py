@@ -66,8 +66,7 @@ def strip(frames, titles=None, most: int = 7, alt: str = "") -> Image.Image:
     """A filmstrip, for instance of `step.x0_hat`: a column for each frame, a row for each sample.
 
     frames: a list of tensors (B,3,H,W) or of pictures; of more than `most`, that many are shown,
-            evenly
-    spaced from the first to the last. titles: one for each frame. alt: as in `show`.
+            evenly spaced from the first to the last. titles: one for each frame. alt: as in `show`.
     """
     frames, titles = [_pictures(frame) for frame in frames], list(titles or [])
     if len(frames) > most:

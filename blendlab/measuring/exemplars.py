@@ -200,8 +200,7 @@ def exemplar_borders(n, pipe, judge):
 @measured(64, "tinyworld-exemplar", "tinyworld-judge")
 def exemplar_masks(n, pipe, judge):
     """Boxes against masks of any shape (the box's sides bent and trembling, as in training), and by
-    how large the box
-    is: less than an eighth of the picture, or more.
+    how large the box is: less than an eighth of the picture, or more.
     """
     from ..training.exemplar import hole
 

@@ -217,8 +217,8 @@ def tasks(
 
     Task i depends on (seed, i) alone; size only says how finely it is drawn. The usual seed is for
     reporting: choose settings on another one (world.HELD_OUT + 1), or the report flatters them. The
-               scenes to edit hold
-    up to two objects. simple: only objects of the simple world, see world.simple.
+    scenes to edit hold up to two objects. simple: only objects of the simple world, see
+    world.simple.
     """
     if n < 1 or start < 0:
         raise Refused(

@@ -70,8 +70,8 @@ class ExemplarEncoder(TokenHead):
     """CLIP's image tower, then the head; parameters have the published checkpoint's names.
 
     config: a transformers CLIPVisionConfig; config.tokens is "class" (one token, the paper) or
-            "all" (the naive
-    way). The mapper has a block for each five layers of the tower, so that ViT-L has the paper's 5.
+            "all" (the naive way). The mapper has a block for each five layers of the tower, so
+            that ViT-L has the paper's 5.
     """
 
     def __init__(self, config, d=None):

@@ -61,8 +61,8 @@ class Exemplar(Job):
 
         whole: one step of so many has whole pictures, the others have crops around the hole.
         clip: folder of the CLIP whose image tower looks at references (default runs/clip/export,
-              else the shipped
-        one). latent: folder of the text-to-image model to start from (default the shipped one).
+        else the shipped one). latent: folder of the text-to-image model to start from (default
+        the shipped one).
         """
         super().__init__(**kwargs)
         for name, value, choices in (
