@@ -240,7 +240,7 @@ def decoder_tuning(n, pipe):
 THIN = ("lamp", "fence", "lightning")
 
 
-@measured(144, "tinyworld-64", "tinyworld-judge")
+@measured(144, "tinyworld", "tinyworld-judge")
 def thin_masks(n, pipe, judge):
     """Edits whose mask is the outline of a thin object, in many places narrower than a latent cell.
     Plain: cells count whose middle is masked. Every cell: those that are touched at all. Dilated:
@@ -308,7 +308,7 @@ UPRIGHT = ("tree", "lamp", "flower")
 STROKES = (0.5, 1.0, 2.0)  # widths in latent cells
 
 
-@measured(24, "tinyworld-64", "tinyworld-judge")
+@measured(96, "tinyworld", "tinyworld-judge")
 def strokes(n, pipe, judge):
     """Edits in straight upright strokes: does anything appear at all? Plain blending against the
     paper's 3 dilations, same noise; all cells that a stroke touches count. Something appeared:
