@@ -173,7 +173,7 @@ def test_what_is_not_finite_is_neither_saved_nor_exported(toy, tmp_path):
     with pytest.raises(ValueError, match="of toy at step 4 are not finite; the last checkpoint is"):
         harness.train(job, tmp_path, options, accelerator)
     assert all(path.read_bytes() == content for path, content in before)
-    torch.nn.init.constant_(job.net.weight, 1e5)  # finite, but not in half precision
+    torch.nn.init.constant_(job.net[0].weight, 1e5)  # finite, but not in half precision
     with pytest.raises(ValueError, match="in half precision are not finite, so nothing was|; so"):
         harness.export(job, folder, {})
     assert before[1][1] == (folder / "toy.pt").read_bytes()

@@ -53,8 +53,9 @@ class Muon(torch.optim.AdamW):
 
     def _move(self, p, group):
         state = self.state[p]
-        if not state:
-            state["momentum"] = torch.zeros_like(p)
+        if not state:  # AdamW counts steps too, and looks for them in what was saved
+            state |= {"step": torch.zeros(()), "momentum": torch.zeros_like(p)}
+        state["step"] += 1
         average = state["momentum"].lerp_(p.grad, 1 - group["momentum"])
         ahead = p.grad.lerp(average, group["momentum"]).flatten(1)  # Nesterov's
         p.mul_(1 - group["lr"] * group["weight_decay"])
