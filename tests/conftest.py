@@ -21,16 +21,19 @@ FLAGS += ["--disable-background-networking"]
 
 # What takes longest, longest first. Tests that share nothing go one by one to whoever is free.
 ALONE = ("test_it_runs_top_to_bottom", "test_saved_tables_come_out_again")
-# Interrupts come before anything that opens a browser: playwright's greenlets leave CPython 3.11 in
-# a state in which a traced `with` never ends.
-LONG = ("test_interrupts.py", "test_site.py", "test_training.py", "test_browser.py")
-LONG += ("test_precision.py", "test_other_models.py", "test_play.py", "test_course.py")
+LONG = ("test_site.py", "test_training.py", "test_browser.py", "test_precision.py")
+LONG += ("test_other_models.py", "test_play.py", "test_course.py")
+# Interrupts want a fresh process: where cells of lessons have run, CPython 3.11 never comes out
+# of a `with` that is traced.
+FRESH = "test_interrupts.py"
 
 
 def pytest_collection_modifyitems(items):
     """What takes longest comes first, so that workers side by side end together."""
 
     def turn(item):
+        if item.path.name == FRESH:
+            return -1
         if item.originalname in ALONE:
             return ALONE.index(item.originalname)
         return len(ALONE) + [*LONG, item.path.name].index(item.path.name)
