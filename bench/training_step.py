@@ -35,8 +35,7 @@ def before(job, precision):
 
 def now(job, precision):
     """The step of harness.train."""
-    options = harness.Options(steps=1, lr=job.lr)
-    optimizer = harness.make_optimizer(job.net, options, job.optimizer)
+    optimizer = harness.make_optimizer(job, harness.Options(steps=1, lr=job.lr))
 
     def step(k):
         with harness.fast_attention(job.device):

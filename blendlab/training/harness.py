@@ -259,7 +259,7 @@ def train(job: Job, out, options: Options, accelerator=None) -> Path:
 
 def _train(job, out, options, accelerator, main):
     net = job.net.to(job.device).train()
-    optimizer = make_optimizer(net, options, job.optimizer)
+    optimizer = make_optimizer(job, options)
     ema = EMA(net, job.ema)
     model, optimizer = accelerator.prepare(_Loss(job), optimizer)
     if options.compile:
@@ -323,12 +323,12 @@ class _Loss(nn.Module):
         return self.job[0].loss(batch)
 
 
-def make_optimizer(net: nn.Module, options: Options, name="adamw"):
+def make_optimizer(job: Job, options: Options):
     """AdamW in one pass over the weights, or Muon (muon.py) with AdamW for what is no matrix."""
     how = {"betas": (0.9, 0.99), "weight_decay": options.weight_decay, "fused": True}
-    if name == "muon":
-        return Muon(net, options.lr, **how)
-    return torch.optim.AdamW(net.parameters(), options.lr, **how)
+    if job.optimizer == "muon":
+        return Muon(job.net, options.lr, **how)
+    return torch.optim.AdamW(job.net.parameters(), options.lr, **how)
 
 
 def fast_attention(device: torch.device):
