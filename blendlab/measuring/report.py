@@ -43,10 +43,11 @@ SECTIONS = (
         "From the same seeds, the judge sees the class in {more} of edits whose gradient was averaged over warped "
         "copies, and in {less} of those without, though CLIP finds the latter at least as close to the words."),
     Section(
-        "In a stroke of one latent cell plain blending often draws nothing, dilation more often draws something",
-        "strokes", ("1 cells wide, 3 dilations", "something appeared"), ("1 cells wide, plain", "something appeared"),
-        "Something appears in {more} of strokes whose latent mask begins with three dilations, and in {less} of those "
-        "with the plain one. Whether the judge can tell what it is, is in the table."),
+        "In a stroke one latent cell wide, dilation draws something more often than plain blending",
+        "strokes", ("1 cells wide, 3 dilations", "something appeared"),
+        ("1 cells wide, plain", "something appeared"),
+        "Something appears in {more} of strokes whose latent mask begins with three dilations, and "
+        "in {less} of those with the plain one. The table says how often the judge names it."),
     Section(
         "The initial noise already decides where objects will be",
         "tendency", ("cat and bus: two families", "as the noise says"), 0.5,
