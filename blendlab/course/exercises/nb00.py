@@ -31,7 +31,7 @@ def check_00_1(add_noise: Callable) -> bool:
         hint = (
             "a and s are amplitudes already, do not square them."
             if squares
-            else "x_t is a of the picture plus s of the noise."
+            else "read the first equation of *Idea*: which amount belongs to the noise?"
         )
         return say(
             close(mine, schedule.add_noise(x0, 400, noise)),
@@ -52,7 +52,7 @@ def check_00_2(my_move: Callable) -> bool:
         hint = (
             "you came back to level t: rebuild with a_next and s_next."
             if stayed
-            else "eps is what is left of x after a * x0_hat."
+            else "solve the equation of the state at level t for the noise."
         )
         return say(close(mine, right), "that is DDIM's whole move.", hint)
 
@@ -95,7 +95,7 @@ def check_00_4(estimate: Callable) -> bool:
     return say(
         abs(mean - m) < 0.1 and abs(deviation - sd) < 0.05,
         f"{found}.",
-        f"{found}; the trust is a * sd^2 over a^2 * sd^2 + s^2.",
+        f"{found}; the noisier the level, the nearer to m: weigh both by variances.",
     )
 
 
@@ -108,6 +108,8 @@ def check_00_5(guided: Callable) -> bool:
             "u and c have changed places: w = 1 has to give c.": close(mine, c + 4 * (u - c)),
             "w = 1 has to give c, and w = 0 has to give u.": close(mine, c + 4 * (c - u)),
             "the difference alone is no picture: add it to one.": close(mine, 4 * (c - u)),
-            "start at u and go w times the way to c.": not close(mine, u + 4 * (c - u)),
+            "w = 0 has to give u, w = 1 has to give c: take the line through both.": not close(
+                mine, u + 4 * (c - u)
+            ),
         }
         return advise(wrong, "w beyond 1 exaggerates what the words change.")

@@ -42,9 +42,9 @@ def check_01_2(spherical: Callable) -> bool:
     if mine is not None:
         cos = angle.cos()
         wrong = {
-            "that is the cosine distance; the angle is its arc.": close(mine, 1 - cos),
+            "that is the cosine distance, not the angle.": close(mine, 1 - cos),
             "that is the angle itself: half of its square.": close(mine, angle),
-            "half of it.": close(mine, angle**2),
+            "that is the square of the angle: take half of it.": close(mine, angle**2),
             "the angle between unit vectors is the arc cosine of their product.": not close(
                 mine, angle**2 / 2
             ),
@@ -88,7 +88,7 @@ def check_01_4(my_augmentation: Callable) -> bool:
         return (grad.norm() / probe.norm()).item()
 
     hint = "no gradient comes through: use operations of torch on pictures."
-    well = "a gradient comes through, and a pattern must now survive it."
+    well = "a gradient comes through, and a pattern has to work for changed pictures too."
     return check_augmentation(
         my_augmentation, pictures, u, {hint: lambda mine: slope(mine) < 0.1}, well
     )
@@ -123,10 +123,10 @@ def check_01_5(my_guide: Callable) -> bool:
         "one loss a picture: sum them, a mean makes each gradient smaller.": close(
             2 * tensor(grad), right_grad
         ),
-        "the loss grows along the gradient; its sign is turned in the step, not here.": close(
-            -tensor(grad), right_grad
+        "return the gradient itself; the step changes its sign.": close(-tensor(grad), right_grad),
+        "the second is the gradient of the summed loss at the state x.": not close(
+            grad, right_grad
         ),
-        "torch.autograd.grad of the summed loss, with respect to x.": not close(grad, right_grad),
         "one call of the network is enough: estimate and gradient share it.": used > 1,
     }
-    return advise(wrong, "one call, and the estimate knows where to go.")
+    return advise(wrong, "one call of the network gives the estimate and the gradient.")

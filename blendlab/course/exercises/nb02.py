@@ -44,7 +44,7 @@ def check_02_1(skip_for: Callable) -> bool:
             "one step too late: at least means >=.": all(
                 abs(m - r) < 1e-6 for m, r in zip(mine, later, strict=True)
             ),
-            "look at levels(timesteps(steps, skip)[0])[0], skip by skip.": any(
+            "for each skip: which level is the first one, and how large is its a?": any(
                 abs(m - r) > 1e-6 for m, r in zip(mine, right, strict=True)
             ),
         }
@@ -66,9 +66,7 @@ def check_02_2(canvas_mask: Callable) -> bool:
             "with grow = 0 nothing is empty: mind the slice that ends at -0.": not close(
                 still, torch.zeros(1, 1, 4, 6)
             ),
-            "the picture stands in the middle, grow columns from either side.": not close(
-                mine, right
-            ),
+            "the picture is in the middle, with grow columns on each side.": not close(mine, right),
         }
         return advise(wrong, "the picture in the middle, and room for two prompts.")
 
@@ -97,7 +95,7 @@ def check_02_3(two_bands: Callable) -> bool:
                 mine, coarse + fine
             ),
         }
-        return advise(wrong, "light crosses the border slowly, detail at once.")
+        return advise(wrong, "colours change slowly across the border, details at once.")
 
 
 def check_02_4(my_score: Callable) -> bool:
@@ -145,9 +143,7 @@ def check_02_5(my_blended_step: Callable) -> bool:
         "the source is clean and x is noisy: bring it to the level of x first.": close(
             mine, blend(mask, x, source)
         ),
-        "outside there is noise alone: add_noise(source, t_next, noise).": close(
-            mine, blend(mask, x, noise)
-        ),
+        "outside there is noise alone, without the source.": close(mine, blend(mask, x, noise)),
         "that noises the edit too; only the source has to be noised.": close(
             mine, schedule.add_noise(blend(mask, x, source), 400, noise)
         ),
@@ -156,4 +152,4 @@ def check_02_5(my_blended_step: Callable) -> bool:
             end, blend(mask, x, source)
         ),
     }
-    return advise(wrong, "the whole of algorithm 2 beside guidance: put the source back each step.")
+    return advise(wrong, "with guidance, this is the whole of algorithm 2.")

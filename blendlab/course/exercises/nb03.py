@@ -50,7 +50,7 @@ def check_03_2(my_stages: Callable) -> bool:
     mine = tried(my_stages, mask, 7)
     if mine is not None:
         if len(mine) != 7:
-            return say(False, "", f"7 moves want 7 masks, you made {len(mine)}.")
+            return say(False, "", f"7 moves need 7 masks, you made {len(mine)}.")
         mine = [tensor(m) for m in mine]
         areas = [int(m.sum()) for m in mine]
         wrong = {
@@ -80,7 +80,7 @@ def check_03_3(my_body: Callable) -> bool:
         x0 = blend(mask, edit=step.x0_hat, keep=source)
         swapped = blend(mask, edit=source, keep=step.x0_hat)
         wrong = {
-            "that is the estimate; the state is a * that + s * step.eps.": close(mine, x0),
+            "that is the blended estimate: a state has noise, too.": close(mine, x0),
             "blend x0_hat, not the state: the state has noise.": close(
                 mine, blend(mask, step.x, source)
             ),
@@ -90,7 +90,9 @@ def check_03_3(my_body: Callable) -> bool:
             "1 is edit: x0_hat inside, the source outside.": close(
                 mine, a * swapped + s * step.eps
             ),
-            "a * (the blended estimate) + s * step.eps.": not close(mine, a * x0 + s * step.eps),
+            "a state is picture and noise: rebuild it from both, with a and s.": not close(
+                mine, a * x0 + s * step.eps
+            ),
         }
         return advise(wrong, "one blend, no fresh noise, and the end is clean by itself.")
 
@@ -144,9 +146,7 @@ def check_03_4(my_body: Callable) -> bool:
             f"that is {name}: try another rule.": close(mine, run(rule))
             for name, rule in known.items()
         }
-        return advise(
-            wrong, "outside the source, inside the edit, and a way there that is your own."
-        )
+        return advise(wrong, "the source outside, the edit inside, by a rule of your own.")
 
 
 @writes("my_latent_loop")
@@ -191,11 +191,11 @@ def check_03_5(my_latent_loop: Callable) -> bool:
             blend(mask, source, tensor(mine)), source
         ),
         "that blends once, at the end: do it after every move.": close(mine, run("t_next", "end")),
-        "the kept part is one level late: the state is on step.t_next.": close(
+        "the kept part is one level late: on which level is the state after a move?": close(
             mine, run("t", "always")
         ),
         "nothing was edited inside the mask.": close(mine, source),
-        "after every move: step.x = blend(mask, edit=step.x, keep=the source at step.t_next).": (
+        "after every move, blend the state with the source on the level of that state.": (
             not close(mine, run("t_next", "always"))
         ),
     }

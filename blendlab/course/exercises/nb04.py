@@ -37,13 +37,11 @@ def check_04_1(my_loss: Callable) -> bool:
             "means, not sums, or the size of the picture weighs too.": close(
                 mine, inside.sum() + 100 * outside.sum()
             ),
-            "the mean of the squares inside, plus lam times that outside.": not close(
+            "two terms: which pictures does each compare, and which one has lam?": not close(
                 mine, inside.mean() + 100 * outside.mean()
             ),
         }
-        return advise(
-            wrong, "the edit stays, and the background comes back a hundred times as eagerly."
-        )
+        return advise(wrong, "the edit is kept, and the background counts lam times as much.")
 
 
 def check_04_2(safely: Callable) -> bool:
