@@ -94,6 +94,17 @@ def test_a_tidy_notebook_shows_pictures_where_widgets_were(executed):
     assert said == ["A figure of the section A title", "A figure of the section Widget"]
 
 
+def test_a_widgets_picture_is_told_by_its_label_or_its_tooltip():
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), "blue").save(file, "PNG")
+    png = base64.b64encode(file.getvalue()).decode()
+    for key in ("label", "tooltip"):
+        inner = {"_model_name": "ImageModel", key: "A blue square"}
+        buffers = [{"path": ["value"], "data": png}]
+        (output,) = runner.shown("a", {"a": {"state": inner, "buffers": buffers}})
+        assert output.metadata["image/png"]["alt"] == "A blue square"
+
+
 def test_outputs_are_stale_when_code_changed_and_fresh_when_text_did(executed):
     nb = copy.deepcopy(executed.notebook)
     nb.cells[0].source += ", better worded"

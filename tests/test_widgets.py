@@ -679,6 +679,14 @@ def test_a_blind_rating_keeps_whose_picture_was_chosen_wherever_it_stood():
     assert len(study.votes) == 6 and "6 pairs are rated" in study._says.value
 
 
+def test_a_rating_says_which_picture_is_which_to_those_who_do_not_see_it():
+    study = pairs(2)
+    assert [side.get_state()["tooltip"] for side in study._sides] == [
+        "The left picture. Pair 1 of 2.",
+        "The right picture. Pair 1 of 2.",
+    ]
+
+
 def test_a_rating_without_a_difference_is_no_vote_and_names_stay_hidden():
     study = pairs(2)
     study.buttons["no difference"].click()

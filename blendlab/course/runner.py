@@ -243,7 +243,8 @@ def shown(model_id: str, state) -> list:
     inner = model["state"]
     path = HELD.get(inner.get("_model_name"))
     buffers = [b["data"] for b in model.get("buffers", []) if b["path"] == path]
-    said = {"image/png": {"alt": inner["label"]}} if inner.get("label") else {}
+    text = inner.get("label") or inner.get("tooltip")
+    said = {"image/png": {"alt": text}} if text else {}
     own = [
         nbformat.v4.new_output("display_data", {"image/png": squeezed(data)}, metadata=said)
         for data in buffers

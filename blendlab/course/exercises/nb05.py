@@ -20,10 +20,14 @@ def check_05_1(my_dilate: Callable) -> bool:
         others = [my_dilate(mask, radius) for radius in (0, 1, 3)]
         wrong = {
             "the size must stay: padding is the radius.": not sized(mine, mask),
-            "radius cells on every side: a window of 2 * radius + 1.": close(mine, dilate(mask, 1)),
-            "both axes: you grew it along one.": any(close(mine, one) for one in along),
-            "a square around every 1.": not close(mine, right),
-            "the radius must matter: 0, 1 and 3 give other masks.": not all(
+            "it grows by too little: how wide is the window around a cell?": close(
+                mine, dilate(mask, 1)
+            ),
+            "it grew along one axis only.": any(close(mine, one) for one in along),
+            "each 1 must become a square: what is inside it, and what is outside?": not close(
+                mine, right
+            ),
+            "with radius 0, 1 or 3 it is not right: where does the radius enter?": not all(
                 close(other, dilate(mask, radius))
                 for other, radius in zip(others, (0, 1, 3), strict=True)
             ),
@@ -49,7 +53,7 @@ def check_05_2(my_radii: Callable) -> bool:
             "the mask itself has to come last: one part more than radii.": 0 not in first,
             "as many radii as there are moves.": [len(first), len(second), len(long)]
             != [8, 10, 50],
-            "equal parts: move i belongs to part i * parts // steps.": first != right
+            "the parts are not of equal length: in which part is move i?": first != right
             or second != [2] * 5 + [0] * 5,
             "parts as equal as whole moves allow: 3, 2 and 2 of 7.": odd != [2, 2, 2, 1, 1, 0, 0],
             "with nine dilations the mask itself is not reached.": len(long) == 50
@@ -70,9 +74,7 @@ def check_05_3(surviving: Callable) -> bool:
             "that counts cells; count pixels of the mask that lie in them.": abs(mine - 2 / 16)
             < 1e-6,
             "of the mask's area, not of the picture's.": abs(mine - 16 / 256) < 1e-6,
-            "every pixel of the mask that lies in a white cell, over all of them.": abs(
-                mine - 16 / 24
-            )
+            "which share of the mask's pixels lies in cells that are kept?": abs(mine - 16 / 24)
             > 1e-6,
         }
         return advise(wrong, "two thirds stay; the other stroke falls between the centres.")
@@ -93,9 +95,10 @@ def check_05_4(my_schedule: Callable) -> bool:
             "the last mask has to be the one that was asked for.": shaped
             and not close(mine[-1], mask),
             "it never gets wider than the mask.": shaped and max(areas) <= areas[-1],
-            "a mask must not lose what the final one has.": shaped
+            "a mask must hold at least the cells of the last one.": shaped
             and any((m < mask - 1e-6).any() for m in mine),
-            "it grows on the way: shrink.": areas != sorted(areas, reverse=True),
+            "a later mask is wider than an earlier one: it must only shrink.": areas
+            != sorted(areas, reverse=True),
             "that is the paper's: try another shape.": shaped
             and all(close(m, p) for m, p in zip(mine, paper, strict=True)),
         }
@@ -122,11 +125,11 @@ def check_05_5(my_mask_schedule: Callable) -> bool:
     wrong = {
         "the widest mask comes first.": same(first, right[::-1]),
         "the last masks have to be the mask itself.": not close(first[-1], mask),
-        "that only ever uses the widest: each radius gets its part.": close(first[2], right[0]),
+        "only the widest mask is used: each radius gets its part.": close(first[2], right[0]),
         "an early mask is narrower than the one asked for: dilate, do not erode.": bool(
             first[0].sum() < mask.sum()
         ),
-        "dilate by radii[-1] first, then the next smaller, then the mask, in equal parts.": not all(
+        "parts not in order, or of unequal length: list the radius of each move.": not all(
             same(got, stages(*each)) for got, each in zip(mine, asked, strict=True)
         ),
     }

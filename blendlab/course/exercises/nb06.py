@@ -28,10 +28,12 @@ def check_06_1(ninth: Callable) -> bool:
     if mine is not None:
         right, area = 1 - mask[..., ::4, ::4], torch.nn.functional.avg_pool2d(mask, 4)
         wrong = {
-            "1 is keep in there: turn it round.": close(mine, 1 - right),
+            "the polarity is wrong: in the ninth channel 1 means keep.": close(mine, 1 - right),
             "one value for each cell, H / f by W / f of them.": not sized(mine, right),
-            "that is the area, as bilinear would have it; read the corner.": close(mine, 1 - area),
-            "the first pixel of each cell, one minus it.": not close(mine, right),
+            "that is the mean over each cell; read one pixel of it.": close(mine, 1 - area),
+            "which pixel of each cell do you read? It must be the first one.": not close(
+                mine, right
+            ),
         }
         return advise(wrong, "1 where the picture stays: the other way round than at the door.")
 
@@ -48,13 +50,15 @@ def check_06_2(dropped: Callable) -> bool:
         right = torch.tensor([-2.0, 1, -2, 1, 1]).view(5, 1, 1).expand(5, 1, 3)
         zeros = right.clamp(min=0)
         wrong = {
-            "one decision for all of them: that is per batch.": isinstance(mine, torch.Tensor)
+            "that is one decision for the whole batch: each sample needs its own.": isinstance(
+                mine, torch.Tensor
+            )
             and mine.unique().numel() == 1,
-            "the other way round: replaced where u is below share.": close(mine, -1 - right),
-            "null is a vector that was learned, not zeros: use it.": close(mine, zeros),
+            "the wrong samples are replaced: compare u with share again.": close(mine, -1 - right),
+            "zeros are not the null vector: `null` was learned.": close(mine, zeros),
             "as many tokens as came in, (B,1,d).": not isinstance(mine, torch.Tensor)
             or mine.shape != tokens.shape,
-            "replaced where u < share, kept elsewhere.": not close(mine, right),
+            "some samples are wrong: compare each u with share.": not close(mine, right),
         }
         return advise(
             wrong, "each for itself. Per batch, four of five batches would forget nothing at all."
@@ -73,7 +77,9 @@ def check_06_3(cut_out: Callable) -> bool:
             "x is along the width, the last axis; y along the height.": close(
                 mine, picture[..., 0:7, 0:6]
             ),
-            "nothing before the picture's start: max(x0 - pad, 0).": isinstance(mine, torch.Tensor)
+            "a negative start counts from the other end of the picture.": isinstance(
+                mine, torch.Tensor
+            )
             and 0 in mine.shape,
             "pad more on each side.": close(mine, picture[..., 1:4, 2:5]),
             "pictures are (1,3,H,W): rows are y0 .. y1, columns x0 .. x1.": not close(
@@ -93,7 +99,7 @@ def check_06_4(my_augmentation: Callable) -> bool:
 
     also = {
         "pictures stay in [-1, 1]: clamp them.": lambda mine: mine.abs().max().item() > 1,
-        "the colours are turned round: the object must stay the same object.": inverted,
+        "the colours are inverted: the object must stay the same object.": inverted,
     }
     return check_augmentation(
         my_augmentation, pieces, u, also, "the same object, another picture: copying fails now."

@@ -70,10 +70,10 @@ def check_07_2(candidates: Callable) -> bool:
         comes, goes = ({int(i) for i in cells} for cells in sets)
         wrong = {
             "more than A_min: the cell that has A_min itself stays.": 6 in comes | goes,
-            "come: from outside; go: from inside.": bool(comes & {2, 3, 6})
+            "blocks come from outside the box, and go from inside.": bool(comes & {2, 3, 6})
             or bool(goes - {2, 3, 6}),
-            "s is the number of cells in the region, 3 here.": comes != {0, 4},
-            "all cells inside that look less.": goes != {2, 3},
+            "the cells that come are wrong: how large is s here, and so A_min?": comes != {0, 4},
+            "the cells that go are wrong: which cells inside have less than A_min?": goes != {2, 3},
         }
         return advise(wrong, "as many must come as may go: the paper draws pairs at random.")
 
@@ -110,8 +110,8 @@ def check_07_4(my_rule: Callable) -> bool:
         wrong = {
             "every block exactly once: a permutation of 0 .. 15.": not whole,
             "nothing was moved.": whole and origin.tolist() == list(range(16)),
-            "there is less attention in the region than before.": whole and bool(got < before),
-            "less than half of what could be gained came in: look for the brightest cells.": whole
+            "there is less attention in the box than before.": whole and bool(got < before),
+            "less than half of the possible attention came in: which cells have the most?": whole
             and bool(got - before < 0.5 * (heat.topk(4).values.sum() - before)),
         }
         share = f"{got / max(heat.topk(4).values.sum(), 1e-9):.0%}" if whole else ""
@@ -148,6 +148,6 @@ def check_07_5(my_exchange: Callable) -> bool:
         "the blocks were copied: what stood there has to go the other way.": close(mine, copied)
         or close(mine, other),
         "all channels of a block travel together.": close(mine, first),
-        "block i stands in row i // (w // block), column i % (w // block).": not close(mine, right),
+        "other blocks were moved: how many blocks are in a row?": not close(mine, right),
     }
     return advise(wrong, "an exchange: the noise stays as likely as it was.")

@@ -61,10 +61,10 @@ def check_08_1(my_protocol: Callable) -> Verdict | None:
         "their order: batch precision, best-result precision, diversity.": not close(mine, want)
         and close(mine.sort().values, torch.stack(want).sort().values),
         "batch precision is the share of all n * B results.": not close(batch, want[0]),
-        "there the judge chose: the best result is CLIP's choice, right or not.": close(
+        "there the judge chose. CLIP chooses the best result, and it may be wrong.": close(
             best, share.amax(1).mean()
         ),
-        "CLIP's distance is small where it is pleased.": close(
+        "the best result is the one that fits best: is its CLIP distance large or small?": close(
             best, share.gather(1, liked.argmax(1, keepdim=True)).mean()
         ),
         "the best result: one of each scene, and how many of these are right.": not close(
@@ -73,11 +73,11 @@ def check_08_1(my_protocol: Callable) -> Verdict | None:
         "diversity is NaN: leave out scenes with fewer than two right results.": bool(
             spread.isnan()
         ),
-        "of right results only: wrong ones differ for free.": close(spread, all_pairs.mean())
+        "only right results count: wrong ones easily differ much.": close(spread, all_pairs.mean())
         or close(spread, all_pairs[some].mean()),
         "a result and itself are no pair.": close(spread, (pairs[some] / count[some] ** 2).mean()),
         "a scene without a pair has no diversity, which is not 0.": close(spread, each.sum() / 4),
-        "the mean of each scene first, then of scenes: else one scene has most of the pairs.": (
+        "a mean of each scene first, then over scenes: else one scene has most of the pairs.": (
             close(spread, pairs[some].sum() / (count * (count - 1)).sum())
         ),
         "the mean of far over all pairs i < j of right results, then over scenes.": not close(
@@ -110,8 +110,8 @@ def check_08_2(my_margin: Callable) -> Verdict | None:
             1.96 * (p * (1 - p) / 30) ** 0.5
         ),
         "that is one standard error; 95% takes 1.96 of them.": near(want / 1.96),
-        "half the width, please.": near(2 * want),
-        "a mean of n scenes is surer than one scene: divide by the root of n.": near(
+        "that is the whole width of the interval, not half of it.": near(2 * want),
+        "that is the spread of single scenes: a mean of n scenes varies less.": near(
             want * 30**0.5
         ),
         "1.96 times the deviation of the scenes' means, over the root of n.": abs(mine - want)

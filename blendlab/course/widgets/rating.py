@@ -34,8 +34,6 @@ class Rating(widgets.VBox):
         self.swapped = (torch.rand(len(first), generator=draw) < 0.5).tolist()
         self.votes: list[int | None] = []
         self._sides = [widgets.Image(format="png", width=panel, height=panel) for _ in range(2)]
-        for side, image in zip(ANSWERS, self._sides, strict=False):
-            image.alt = f"the {side} picture of the pair"
         self._says, self.questions = widgets.HTML(), list(questions) or [""] * len(first)
         self.buttons = {word: widgets.Button(description=word) for word in ANSWERS}
         for word, button in self.buttons.items():
@@ -63,9 +61,10 @@ class Rating(widgets.VBox):
             return
         i = self.order[done]
         pair = self.pairs[i][::-1] if self.swapped[i] else self.pairs[i]
-        for image, shown in zip(self._sides, pair, strict=True):
-            image.value = encoded(viz.enlarged(shown, int(image.width)))
         text = f"Pair {done + 1} of {len(self.pairs)}. {self.questions[i]}"
+        for side, image, shown in zip(ANSWERS, self._sides, pair, strict=False):
+            image.value = encoded(viz.enlarged(shown, int(image.width)))
+            image.tooltip = f"The {side} picture. {text}".strip()  # for screen readers
         self._says.value = html.escape(text)
 
 
