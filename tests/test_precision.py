@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import re
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from test_notebooks import made_again
 
 from blendlab import cards, cli, world
 from blendlab.measuring import leaderboard, methods, metrics, pages, precision, results
@@ -511,11 +511,10 @@ def test_the_saved_table_is_of_the_weights_and_tasks_that_are_here():
 
 
 def test_the_first_scene_of_the_saved_table_comes_out_again(tmp_path):
-    """Of the methods that lesson 08 does not make again; test_notebooks.py runs the lesson."""
+    """Of the methods that no lesson makes again."""
     saved = results.load("precision")
-    lesson = (ROOT / "notebooks" / "08_measuring_edits.ipynb").read_text(encoding="utf-8")
-    compared = r'live = run\(\\"(\S+)\\"\)[^}]*results\.reproduces\(saved, live'
-    taught = ",".join(re.findall(compared, lesson)).split(",")
+    taught = made_again("run")
     here = [row["label"] for row in saved["rows"] if row["label"] not in taught]
+    assert len(taught) + len(here) == len(saved["rows"])
     live = precision.run(",".join(here), 1, saved["batch"], out=tmp_path)
     results.reproduces(saved, live, differ=1)

@@ -2,17 +2,14 @@
 
 import functools
 import json
-import re
 import sys
-from pathlib import Path
 
 import checkpoints
-import nbformat
 import pytest
 import torch
+from test_notebooks import made_again
 
 from blendlab import cards, cli, files, world
-from blendlab.course import runner
 from blendlab.measuring import (
     exemplars,
     index,
@@ -214,20 +211,7 @@ FEW_ROWS = [
 ]
 
 
-LIVE = re.compile(r'live = results\.measure\("(\w+)", n=(\d+)\)\s+print\(results\.reproduces\(')
-
-
-def in_lessons():
-    """{table: tasks} of those that a lesson makes again for its reader, with all their rows;
-    test_notebooks.py runs the lessons.
-    """
-    paths = (Path(__file__).parent.parent / "notebooks").glob("*.ipynb")
-    cells = [cell for path in paths for cell in runner.code(nbformat.read(path, as_version=4))]
-    found = [LIVE.search(cell.source) for cell in cells]
-    return {match[1]: int(match[2]) for match in found if match}
-
-
-TAUGHT = in_lessons()
+TAUGHT = made_again("results.measure")
 HERE = [name for name in SAVED if FEW.get(name, 1) > TAUGHT.get(name, 0)]
 
 
