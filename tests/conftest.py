@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+import sys
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = (
@@ -67,6 +68,20 @@ def no_network(monkeypatch):
         return connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", local_only)
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """The command line: run(*arguments) -> (exit code, what it printed, what it complained)."""
+    from blendlab import cli
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["blendlab", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return end.value.code, *capsys.readouterr()
+
+    return call
 
 
 @pytest.fixture(scope="session")

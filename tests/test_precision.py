@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from test_notebooks import made_again
 
-from blendlab import cards, cli, world
+from blendlab import cards, world
 from blendlab.measuring import leaderboard, methods, metrics, pages, precision, results
 from blendlab.measuring.methods import METHODS, Ask, Method, method
 from blendlab.networks.judge import Judge
@@ -469,11 +469,9 @@ def test_the_leaderboard_merges_rows_and_refuses_others_with_the_reason(few, tmp
     assert json.loads((tmp_path / "leaderboard.json").read_text())["rows"] == table["rows"]
 
 
-def test_a_folder_without_rows_is_named(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["blendlab", "leaderboard", str(tmp_path)])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    assert end.value.code == 2 and "there are no rows below" in capsys.readouterr().err
+def test_a_folder_without_rows_is_named(run, tmp_path):
+    code, _, err = run("leaderboard", tmp_path)
+    assert code == 2 and "there are no rows below" in err
 
 
 @pytest.mark.parametrize(
@@ -484,11 +482,9 @@ def test_a_folder_without_rows_is_named(tmp_path, monkeypatch, capsys):
         (["precision", "--methods", "nobody"], "there is no method 'nobody'"),
     ],
 )
-def test_options_of_other_tables_are_refused(words, said, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["blendlab", "results", *words])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    assert end.value.code == 2 and said in capsys.readouterr().err
+def test_options_of_other_tables_are_refused(run, words, said):
+    code, _, err = run("results", *words)
+    assert code == 2 and said in err
 
 
 def test_networks_of_methods_are_the_shipped_ones():

@@ -2,14 +2,13 @@
 
 import functools
 import json
-import sys
 
 import checkpoints
 import pytest
 import torch
 from test_notebooks import made_again
 
-from blendlab import cards, cli, files, world
+from blendlab import cards, files, world
 from blendlab.measuring import (
     exemplars,
     index,
@@ -69,16 +68,9 @@ def toy(quick, monkeypatch):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """run(*arguments) -> (exit code, what it printed, what it complained)."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["blendlab", "results", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return end.value.code, *capsys.readouterr()
-
-    return call
+def run(run):
+    """As `run` of conftest.py, but for `blendlab results`."""
+    return functools.partial(run, "results")
 
 
 # The tables of the course
@@ -490,10 +482,3 @@ def test_the_page_begins_with_all_methods_side_by_side(toy):
     assert results.load("precision") == made
     page = index.page()
     assert page.index("## All methods side by side") < page.index("| mine | 50% [40, 60]")
-
-
-def test_the_help_has_an_example_and_a_mistake_gets_a_sentence(toy, run):
-    code, out, _ = run("--help")
-    assert code == 0 and "Example: blendlab results edits" in out
-    code, _, err = run("dragon")
-    assert code == 2 and "there is no table 'dragon'" in err and "Traceback" not in err
