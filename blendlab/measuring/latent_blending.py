@@ -29,6 +29,7 @@ from .tables import (
     reconstructed,
     seconds_each,
     seen_inside,
+    seen_outside,
     side,
     timed,
 )
@@ -156,12 +157,8 @@ def reconstructions(n, pipe, judge):
 
 def _put_back(images, plain, tasks):
     inside, outside = tasks.mask, 1 - tasks.mask
-    error = metrics.background_error(images, tasks.image, tasks.mask).clamp(
-        min=1e-4
-    )  # 80 dB is exact
     kept = metrics.rms((images - plain) / 2, inside).clamp(min=1e-4)
-    return {
-        "background (dB)": metrics.decibels(error),
+    return seen_outside(images, tasks) | {
         "edit kept (dB)": metrics.decibels(kept),
         "detail outside (share of source's)": fine(images, outside) / fine(tasks.image, outside),
         "detail inside (share of edit's)": fine(images, inside) / fine(plain, inside),

@@ -33,7 +33,7 @@ from . import metrics, pages, results
 from .exemplars import frame
 from .methods import Ask, Method, added, chosen, folder, network
 from .pixel_blending import complete
-from .tables import part, progress, seen_inside, side
+from .tables import part, progress, seen_inside, seen_outside, side
 
 SEED = world.HELD_OUT + 25  # of these scenes, boxes and prompts
 SCENES, BATCH = 50, 24  # as in the paper
@@ -144,10 +144,8 @@ def outcomes(task: str, drawn: Drawn, images: Tensor, judge, clip, distance, spr
     """{column: one value for each of the results}, and what belongs to the scene as a whole."""
     n, tasks = len(images), part(drawn.tasks, [0] * len(images))
     image, mask, truth = tasks.image, tasks.mask, tasks.truth
-    error = metrics.background_error(images, image, mask)
     beside = blend(mask, edit=image, keep=images)  # so that only the background differs
-    each = {
-        "background (dB)": metrics.decibels(error.clamp(min=1e-4)),  # 80 dB is exact
+    each = seen_outside(images, tasks) | {
         LOOKS: distance(beside, image),
         "seam (1 is none)": metrics.seam(images, mask),
         "light off (of range)": metrics.light_error(images, truth, mask),
