@@ -23,7 +23,7 @@ FLAGS += ["--disable-background-networking"]
 # What takes longest, longest first. Tests that share nothing go one by one to whoever is free.
 ALONE = ("test_it_runs_top_to_bottom", "test_saved_tables_come_out_again")
 LONG = ("test_site.py", "test_training.py", "test_browser.py", "test_precision.py")
-LONG += ("test_other_models.py", "test_play.py", "test_course.py")
+LONG += ("test_other_models.py", "test_play.py", "test_wheel.py", "test_course.py")
 # Interrupts want a fresh process: where cells of lessons have run, CPython 3.11 never comes out
 # of a `with` that is traced.
 FRESH = "test_interrupts.py"

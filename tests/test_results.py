@@ -184,9 +184,9 @@ FEW_ROWS = [
     (sweeps, "LATENT", slice(2)),
     (sweeps, "PIXEL", slice(1)),
     (sweeps, "EXEMPLAR", slice(1)),
-    (sweeps, "DECODER", slice(1)),
+    (sweeps, "DECODER", slice(1, 2)),  # a third of the usual steps
     (tables, "BLENDINGS", slice(2)),
-    (latent_blending, "TUNING", slice(2)),
+    (latent_blending, "TUNING", slice(0, 6, 5)),  # without the background; 10 steps
     (latent_blending, "WIDER", slice(1)),
     (latent_blending, "SCHEDULES", slice(0, None, 2)),
     (exemplars, "LADDER", slice(0)),  # its rungs do not ship
