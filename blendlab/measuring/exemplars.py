@@ -330,8 +330,7 @@ def ladder(n, shipped, clip, judge):
     highest where the reference itself is pasted.
 
     The rungs do not ship. For each of tokens, augmented, full: `blendlab train exemplar --steps 800
-    --set rung=RUNG
-    --out runs/exemplar-RUNG`.
+    --set rung=RUNG --out runs/exemplar-RUNG`.
     """
     tasks, box, reference, pasted, _, where = references(n, side(shipped))
     rows, made = {}, {}

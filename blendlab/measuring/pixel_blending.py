@@ -226,9 +226,7 @@ def guidance_variants(n, model, clip, judge):
     rows, seconds = ({label: [] for label in SHIFTS} for _ in range(2))
     for k, tasks in blocks(n, model, "guidance_variants"):
         for label, how in SHIFTS.items():
-            images, time_each = timed(
-                lambda k=k, tasks=tasks, how=how: guided(model, clip, tasks, k, **same, **how)
-            )
+            images, time_each = timed(guided, model, clip, tasks, k, **same, **how)
             rows[label].append(seen_inside(judge, images, tasks) | clips_word(clip, images, tasks))
             seconds[label].append(time_each)
     return {label: joined(parts) | seconds_each(seconds[label]) for label, parts in rows.items()}
@@ -315,7 +313,7 @@ def pixel_methods(n, model, clip, judge, pipe):
     for k, tasks in blocks(n, model, "pixel_methods"):
         made = {}
         for label, method in methods.items():
-            made[label], time_each = timed(lambda method=method, tasks=tasks, k=k: method(tasks, k))
+            made[label], time_each = timed(method, tasks, k)
             seen = seen_inside(judge, made[label], tasks) | clips_word(clip, made[label], tasks)
             rows[label].append(seen | seen_outside(made[label], tasks))
             seconds[label].append(time_each)

@@ -354,10 +354,10 @@ def parts_of(tasks, label):
             bar.update(len(some))
 
 
-def timed(make):
-    """What make() gives for a batch, and how many seconds each of its pictures took."""
+def timed(make, *given, **how):
+    """What make(...) gives for a batch, and how many seconds each of its pictures took."""
     start = time.perf_counter()
-    images = make()
+    images = make(*given, **how)
     return images, (time.perf_counter() - start) / len(images)
 
 
