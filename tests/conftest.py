@@ -1,7 +1,6 @@
 """What all tests share: no network, and no pictures in windows."""
 
 import os
-import shutil
 import socket
 import sys
 from pathlib import Path
@@ -14,8 +13,6 @@ os.environ.pop("BLENDLAB_MODEL", None)  # tests are about tinyworld
 
 import pytest  # noqa: E402
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), "")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"]
 FLAGS += ["--disable-background-networking"]
 
@@ -91,11 +88,14 @@ def browser():
         from playwright.sync_api import sync_playwright
     except ImportError:
         pytest.skip("playwright is missing: pip install 'blendlab[browser]'")
-    if not Path(CHROMIUM).is_file():
+    from blendlab.course.slides import chromium
+
+    program = chromium()
+    if not program or not Path(program).is_file():
         pytest.skip("Chromium is missing: apt-get install chromium, or set CHROMIUM to its path")
     with sync_playwright() as playwright:
         try:
-            opened = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
+            opened = playwright.chromium.launch(executable_path=program, headless=True, args=FLAGS)
         except Exception as error:
             pytest.skip(f"Chromium does not start: {str(error).strip().splitlines()[0]}")
         yield opened
