@@ -17,6 +17,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -234,18 +235,14 @@ def tasks_of(task: str) -> dict:
     drawn = [draw(task, i, 16) for i in range(4)]
     said = [(*d.tasks.prompts, d.caption, d.whole, d.tasks.mask.sum().item()) for d in drawn]
     numbers = [
-        [round(v, 3) for f in fields(d.tasks.scenes) for v in _flat(d.tasks.scenes, f)]
-        for d in drawn
+        [round(v, 3) for f in fields(scenes) for v in getattr(scenes, f.name).flatten().tolist()]
+        for scenes in (d.tasks.scenes for d in drawn)
     ]
     return {
         "task": task,
         "seed": SEED,
         "tasks": results.digest(json.dumps([said, numbers]).encode()),
     }
-
-
-def _flat(scenes, field):
-    return getattr(scenes, field.name).flatten().tolist()
 
 
 @cache
@@ -468,12 +465,8 @@ def interval(values: list, share: bool = False) -> tuple[float, float, float]:
             else (m, math.nan, math.nan)
         )
     how = dict(n_resamples=4000, method="percentile", vectorized=True, random_state=0)
-    low, high = bootstrap((values,), _average, **how).confidence_interval
+    low, high = bootstrap((values,), np.mean, **how).confidence_interval
     return m, float(low), float(high)
-
-
-def _average(values, axis):
-    return values.mean(axis=axis)
 
 
 def _plain(value):
