@@ -166,8 +166,6 @@ FEW = {
     "judge": 60,
     "autoencoder": 8,
     "clip": 100,
-    "signs": 16,
-    "losses": 2,
     "tendency": 12,
     "exemplars": 3,
     "pixel": 8,
