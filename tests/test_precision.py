@@ -215,8 +215,7 @@ def test_the_truth_is_right_complete_and_without_error(few, loaded):
 
 
 def test_a_perfect_removal_leaves_nothing_and_the_source_everything():
-    i = next(i for i in range(20) if _has_shadow(i))
-    drawn = precision.draw("remove", i, 64)
+    drawn = next(filter(has_shadow, (precision.draw("remove", i, 64) for i in range(20))))
     empty = torch.zeros(1, 64, 64, dtype=torch.long)
     judge, distance = Knows(empty, empty), lambda a, b: (a - b).abs().mean((1, 2, 3))
     images = torch.cat([drawn.tasks.truth, drawn.tasks.image])
@@ -225,12 +224,9 @@ def test_a_perfect_removal_leaves_nothing_and_the_source_everything():
     assert found["gone"].all()
 
 
-def _has_shadow(i):
-    drawn = precision.draw("remove", i, 64)
-    tasks = drawn.tasks
-    return (
-        metrics.stayed_behind(tasks.image, tasks.image, tasks.truth, drawn.thing).isfinite().all()
-    )
+def has_shadow(drawn):
+    source, truth = drawn.tasks.image, drawn.tasks.truth
+    return metrics.stayed_behind(source, source, truth, drawn.thing).isfinite().all()
 
 
 # What a method may return
