@@ -22,7 +22,6 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from unittest import mock
 
@@ -463,12 +462,9 @@ def measure(chosen: list[Contest], pairs: int, command: str, training=False, imp
             label = f"{contest.label}, n={n}"
             print(f"{label} ...", file=sys.stderr)
             runs = contest.contestants(pipe, n, contest.steps)
-            calls = {
-                name: network_calls(pipe, run) for name, run in runs.items()
-            }  # and all of them are warm
-            calls = {
-                name: Counter(f"{part}.{method}" for part, method, *_ in made)
-                for name, made in calls.items()
+            calls = {  # and all of them are warm
+                name: Counter(f"{part}.{method}" for part, method, *_ in network_calls(pipe, run))
+                for name, run in runs.items()
             }
             table += rows(label, take_turns(runs, pairs), calls)
         if "preset" in runs and "diffusers" not in runs:
@@ -490,7 +486,7 @@ def measure(chosen: list[Contest], pairs: int, command: str, training=False, imp
         "seconds": round(time.perf_counter() - start, 1),
         "n": pairs,
         "device": machine(),
-        "versions": {package: import_module(package).__version__ for package in results.PACKAGES},
+        "versions": results.machine()["versions"],
         "notes": notes,
         "rows": table,
     }

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import blendlab as bl
 from blendlab import cards, latents, masks
+from blendlab.papers.blended_latent import FALLBACK
 from blendlab.schedule import Schedule
 from blendlab.world import scenes
 
@@ -48,10 +49,10 @@ class _Calls(torch.nn.Module):
         return self.function(self.network, *given)
 
 
-def export(pipe, folder) -> dict:
-    """Write the networks of `pipe` (already rounded), scenes and model.json; return the latter."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+def export(pipe, folder: Path) -> dict:
+    """Write the networks of `pipe` (already rounded) and the scenes; return what model.json says
+    of them.
+    """
     card = cards.card(pipe)
     picture = torch.zeros(1, 3, card["size"], card["size"])
     z = latents.encode(pipe.vae, picture)  # (1,C,h,w)
@@ -78,7 +79,6 @@ def export(pipe, folder) -> dict:
     model["networks"] = {name: (folder / f"{name}.onnx").stat().st_size for name in calls}
     shutil.copytree(bl.data("scenes"), folder / "scenes", dirs_exist_ok=True)
     shutil.copytree(bl.data("masks"), folder / "masks", dirs_exist_ok=True)
-    (folder / "model.json").write_text(json.dumps(model), encoding="utf-8")
     return model
 
 
@@ -93,7 +93,7 @@ def probe(unet, x, levels, text) -> dict:
 
 def described(pipe, card, shape) -> dict:
     """What the loop must know of the model: its words, its levels, its numbers, its scenes."""
-    how = card["settings"]["blended_latent"]
+    how = FALLBACK | cards.settings(pipe, "blended_latent")
     schedule = Schedule.from_scheduler(pipe.scheduler)
     timesteps = schedule.timesteps(how["steps"], how["skip"])
     size = card["size"]
@@ -120,7 +120,7 @@ def described(pipe, card, shape) -> dict:
         "width": pipe.unet.config.cross_attention_dim,
         "prediction": pipe.scheduler.config.prediction_type,
         "w": how["w"],
-        "eta": how.get("eta", 0.0),
+        "eta": how["eta"],
         "timesteps": timesteps,
         "levels": [schedule.levels(t) for t in timesteps[:-1]] + [schedule.target(-1)],
         "kinds": [kind for kind in scenes.KINDS if kind in words],

@@ -7,8 +7,6 @@ It is the front page itself in headless Chromium, with the first result of seed 
 
 import argparse
 import io
-import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -16,8 +14,9 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 from serve import served
 
+from blendlab.course.slides import chromium
+
 ROOT = Path(__file__).parent.parent
-NAMES = ("chromium", "chromium-browser", "google-chrome")
 SCENE, COLOUR, KIND = "meadow", "red", "mushroom"
 # The stroke, in fractions of the scene: to and fro over the place of the object, from the top.
 STROKE = [(0.62, 0.52), (0.74, 0.52), (0.60, 0.60), (0.77, 0.60), (0.60, 0.68), (0.77, 0.68),
@@ -87,11 +86,11 @@ def main():
     parser.add_argument("--site", type=Path, default=ROOT / "out" / "site" / "html")
     parser.add_argument("--out", type=Path, default=ROOT / "data" / "pictures" / "film.webp")
     given = parser.parse_args()
-    chromium = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-    if not chromium or not (given.site / "index.html").is_file():
+    program = chromium()
+    if not program or not (given.site / "index.html").is_file():
         sys.exit("The film needs Chromium (apt-get install chromium) and the site: make site")
     with served(given.site) as address, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 860, "height": 880}, color_scheme="light")
         page.goto(f"{address}/index.html")
         page.wait_for_selector("#live[data-state=idle]", timeout=60_000)

@@ -1,8 +1,8 @@
 """What all tests share: no network, and no pictures in windows."""
 
 import os
-import shutil
 import socket
+import sys
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = (
@@ -13,8 +13,6 @@ os.environ.pop("BLENDLAB_MODEL", None)  # tests are about tinyworld
 
 import pytest  # noqa: E402
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), "")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"]
 FLAGS += ["--disable-background-networking"]
 
@@ -22,7 +20,7 @@ FLAGS += ["--disable-background-networking"]
 # What takes longest, longest first. Tests that share nothing go one by one to whoever is free.
 ALONE = ("test_it_runs_top_to_bottom", "test_saved_tables_come_out_again")
 LONG = ("test_site.py", "test_training.py", "test_browser.py", "test_precision.py")
-LONG += ("test_other_models.py", "test_play.py", "test_course.py")
+LONG += ("test_other_models.py", "test_play.py", "test_wheel.py", "test_course.py")
 # Interrupts want a fresh process: where cells of lessons have run, CPython 3.11 never comes out
 # of a `with` that is traced.
 FRESH = "test_interrupts.py"
@@ -69,6 +67,20 @@ def no_network(monkeypatch):
     monkeypatch.setattr(socket.socket, "connect", local_only)
 
 
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """The command line: run(*arguments) -> (exit code, what it printed, what it complained)."""
+    from blendlab import cli
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["blendlab", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return end.value.code, *capsys.readouterr()
+
+    return call
+
+
 @pytest.fixture(scope="session")
 def browser():
     """Headless Chromium, or a skip that says how to get it."""
@@ -76,11 +88,14 @@ def browser():
         from playwright.sync_api import sync_playwright
     except ImportError:
         pytest.skip("playwright is missing: pip install 'blendlab[browser]'")
-    if not Path(CHROMIUM).is_file():
+    from blendlab.course.slides import chromium
+
+    program = chromium()
+    if not program or not Path(program).is_file():
         pytest.skip("Chromium is missing: apt-get install chromium, or set CHROMIUM to its path")
     with sync_playwright() as playwright:
         try:
-            opened = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
+            opened = playwright.chromium.launch(executable_path=program, headless=True, args=FLAGS)
         except Exception as error:
             pytest.skip(f"Chromium does not start: {str(error).strip().splitlines()[0]}")
         yield opened

@@ -18,19 +18,6 @@ from blendlab.papers.blended_latent import blended_latent
 COMMANDS = ["edit", "rank", "world", "train", "results", "leaderboard", "doctor"]
 
 
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """run(*arguments) -> (exit code, what it printed, what it complained)."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["blendlab", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return end.value.code, *capsys.readouterr()
-
-    return call
-
-
 @pytest.fixture(scope="module")
 def sd1(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sd1")
@@ -347,7 +334,10 @@ def test_advice_is_in_the_words_of_the_shell(python, shell):
     assert cli.in_shell_words(python) == shell
 
 
-@pytest.mark.parametrize("arguments", ["train dragon", "rank --prompt cat --clip no-such a.png"])
+OTHERS = ["train dragon", "rank --prompt cat --clip no-such a.png", "results dragon"]
+
+
+@pytest.mark.parametrize("arguments", OTHERS)
 def test_other_commands_explain_themselves_too(run, arguments):
     code, _, err = run(*arguments.split())
     assert code == 2 and len(err.strip().splitlines()) == 1

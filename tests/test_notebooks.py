@@ -34,6 +34,16 @@ def set_up(nb) -> str:
     return runner.code(nb)[0].source
 
 
+def made_again(call: str) -> dict[str, int]:
+    """{name: tasks} of what lessons measure again for their readers, with all its rows, by this
+    call, and compare with the saved table; here they run.
+    """
+    live = rf'live = {re.escape(call)}\("([\w,]+)"(?:, n=(\d+))?\)\s+print\(results\.reproduces\('
+    cells = [cell.source for path in LESSONS for cell in runner.code(read(path))]
+    found = [match for source in cells if (match := re.search(live, source))]
+    return {name: int(match[2] or 1) for match in found for name in match[1].split(",")}
+
+
 def texts(nb) -> list[str]:
     """All that a notebook says in words: its cells and the text of their outputs."""
     outputs = [output for cell in nb.cells for output in cell.get("outputs", [])]

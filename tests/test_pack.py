@@ -11,28 +11,20 @@ from pathlib import Path
 import nbformat
 import pytest
 import torch
+from test_notebooks import LESSONS, read, words
 
 import blendlab as bl
 from blendlab.course import exercises, pack, slides
 from blendlab.measuring import goals
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
-LESSONS = sorted(FOLDER.glob("*.ipynb"))
 PAGE = (FOLDER / "for_lecturers.md").read_text(encoding="utf-8")
 WORTH = dict.fromkeys(goals.GOALS, goals.WORTH)
 every_lesson = pytest.mark.parametrize("path", LESSONS, ids=[path.stem for path in LESSONS])
 
 
-def read(path):
-    return nbformat.read(path, as_version=4)
-
-
 def solved(path):
     return pack.solved(read(path), read(FOLDER / "solutions" / path.name), path)
-
-
-def words(nb):
-    return "\n".join(cell.source for cell in nb.cells if cell.cell_type == "markdown")
 
 
 @every_lesson

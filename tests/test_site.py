@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CHROMIUM
 from filelock import FileLock
 
 import blendlab as bl
 from blendlab import images
+from blendlab.course.slides import chromium
 
 ROOT = Path(__file__).parent.parent
 OUT = ROOT / "out" / "site"
@@ -264,7 +264,7 @@ CARD = """async () => {
 def test_a_graphics_card_is_used_if_it_gets_the_numbers_that_pytorch_got(browser, address):
     """Shown on one that the CPU imitates, which the page itself leaves alone as too slow."""
     flags = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--no-sandbox"]
-    other = browser.browser_type.launch(executable_path=CHROMIUM, args=flags)
+    other = browser.browser_type.launch(executable_path=chromium(), args=flags)
     try:
         page = other.new_page()
         page.goto(f"{address}/live/model.json")

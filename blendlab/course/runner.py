@@ -100,6 +100,7 @@ def execute(path: Path | str, timeout: int = 600, **variables: str) -> Run:
             timeout=timeout,
             kernel_name="python3",
             kernel_manager_class=patient_manager(),
+            shutdown_kernel="immediate",  # else it waits for PyTorch to leave: 3 s
             store_widget_state=True,
             record_timing=False,
             extra_arguments=[

@@ -95,15 +95,13 @@ def held(found, formulas: list[str]) -> str:
 
 def printed(file: Path) -> list[str]:
     """Print slides to a PDF with Chromium."""
-    chromium = (
-        os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    )
-    if not (find_spec("playwright") and chromium):
+    program = chromium()
+    if not (find_spec("playwright") and program):
         return ["No PDF: it needs playwright (pip install playwright) and Chromium."]
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         page = browser.new_page()
         page.set_default_timeout(300_000)  # milliseconds; a busy machine opens a deck slowly
         page.goto(f"{file.resolve().as_uri()}?print-pdf")
@@ -111,6 +109,12 @@ def printed(file: Path) -> list[str]:
         page.pdf(path=file.with_suffix(".pdf"), prefer_css_page_size=True, print_background=True)
         browser.close()
     return []
+
+
+def chromium() -> str | None:
+    """Where Chromium is: what the variable CHROMIUM says, else what is installed."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
 
 
 # What is on a slide

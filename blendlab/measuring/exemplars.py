@@ -18,7 +18,17 @@ from ..papers.exemplar import exemplar
 from ..rank import fit, look
 from ..warps import warp
 from . import metrics
-from .tables import columns, edited, measured, part, parts_of, progress, seen_inside, side
+from .tables import (
+    columns,
+    edited,
+    measured,
+    part,
+    parts_of,
+    progress,
+    seen_inside,
+    seen_outside,
+    side,
+)
 
 
 def common(judge, images, tasks):
@@ -186,14 +196,8 @@ def exemplar_borders(n, pipe, judge):
     made = {label: painted(pipe, tasks, reference, label, **how) for label, how in PASTES.items()}
     rows = {}
     for label, images in (made | {"cut out and pasted": pasted, "the truth": tasks.truth}).items():
-        error = metrics.background_error(images, tasks.image, tasks.mask).clamp(
-            min=1e-4
-        )  # 80 dB is exact
-        edge = {
-            "seam (1 is none)": metrics.seam(images, tasks.mask),
-            "background (dB)": metrics.decibels(error),
-        }
-        rows[label] = common(judge, images, tasks) | edge
+        edge = {"seam (1 is none)": metrics.seam(images, tasks.mask)}
+        rows[label] = common(judge, images, tasks) | edge | seen_outside(images, tasks)
     return rows
 
 
@@ -326,8 +330,7 @@ def ladder(n, shipped, clip, judge):
     highest where the reference itself is pasted.
 
     The rungs do not ship. For each of tokens, augmented, full: `blendlab train exemplar --steps 800
-    --set rung=RUNG
-    --out runs/exemplar-RUNG`.
+    --set rung=RUNG --out runs/exemplar-RUNG`.
     """
     tasks, box, reference, pasted, _, where = references(n, side(shipped))
     rows, made = {}, {}

@@ -139,7 +139,7 @@ def _latents(my_latent_loop, n=32):
     right = []
     for start in range(0, n, 16):
         tasks = _tasks(min(16, n - start), pipe, start)
-        made = _latent_edits(pipe, tasks, lambda given, loop=my_latent_loop: loop(**given), eta=0.0)
+        made = _latent_edits(pipe, tasks, lambda given: my_latent_loop(**given), eta=0.0)
         right.append(metrics.precision(judge, made, tasks)[1])
     return torch.cat(right).float().mean()
 

@@ -29,6 +29,7 @@ from .tables import (
     reconstructed,
     seconds_each,
     seen_inside,
+    seen_outside,
     side,
     timed,
 )
@@ -50,7 +51,7 @@ def spaces(n, pipe, model, clip, judge):
     for k, tasks in blocks(n, model, "spaces"):  # of the world that the pixel model knows
         made = {}
         for label, method in methods.items():
-            made[label], time_each = timed(lambda method=method, tasks=tasks, k=k: method(tasks, k))
+            made[label], time_each = timed(method, tasks, k)
             seen, error = seen_inside(judge, made[label], tasks), metrics.background_error
             liked = pleased(clip, made[label], tasks)
             seen |= {
@@ -130,20 +131,20 @@ def latent_ranking(n, pipe, clip, judge, results=8):
 def reconstructions(n, pipe, judge):
     """Six ways to bring the source back outside the mask, in scenes with a face or a word beside
     it: how near the background is to the source, how near the edit to what was decoded, how much
-        fine detail (the energy of what a blur
-    of 5 pixels takes away) both have, against the source's and the decoded edit's; the seam;
-    seconds a picture.
+    fine detail (the energy of what a blur of 5 pixels takes away) both have, against the source's
+    and the decoded edit's; the seam; seconds a picture.
     """
+
+    def again(edit, tasks, method):
+        return reconstruct(pipe, edit, tasks.image, tasks.mask, method=method).tensor.cpu()
+
     rows, seconds = ({label: [] for label in METHODS} for _ in range(2))
     tasks, figure = detailed(n, side(pipe)), None
     for k, some in parts_of(tasks, "reconstructions"):
         edit, film = edited(pipe, some, k), {}
         plain = edit.tensor.cpu()
         for label in METHODS:
-            again = lambda label=label, edit=edit, some=some: (  # noqa: E731
-                reconstruct(pipe, edit, some.image, some.mask, method=label).tensor.cpu()
-            )
-            film[label], time_each = timed(again)
+            film[label], time_each = timed(again, edit, some, label)
             rows[label].append(
                 _put_back(film[label], plain, some) | seen_inside(judge, film[label], some)
             )
@@ -156,12 +157,8 @@ def reconstructions(n, pipe, judge):
 
 def _put_back(images, plain, tasks):
     inside, outside = tasks.mask, 1 - tasks.mask
-    error = metrics.background_error(images, tasks.image, tasks.mask).clamp(
-        min=1e-4
-    )  # 80 dB is exact
     kept = metrics.rms((images - plain) / 2, inside).clamp(min=1e-4)
-    return {
-        "background (dB)": metrics.decibels(error),
+    return seen_outside(images, tasks) | {
         "edit kept (dB)": metrics.decibels(kept),
         "detail outside (share of source's)": fine(images, outside) / fine(tasks.image, outside),
         "detail inside (share of edit's)": fine(images, inside) / fine(plain, inside),

@@ -469,13 +469,12 @@ def inverted(n, pipe, judge):
             )
             made.append(repaint(pipe, whole, tasks.mask[i : i + 1], **how))
         tensor = torch.cat([edit.tensor for edit in made]).cpu()
-        error = metrics.decibels(metrics.background_error(tensor, tasks.image, tasks.mask))
         rows["inversion, fresh noise in the box"].append(
-            seen_inside(judge, tensor, tasks) | {"background (dB)": error}
+            seen_inside(judge, tensor, tasks) | seen_outside(tensor, tasks)
         )
         edit = edited(pipe, tasks, k)
         rows["latent blending"].append(
-            seen_inside(judge, edit.tensor, tasks) | seen_outside(edit, tasks)
+            seen_inside(judge, edit.tensor, tasks) | seen_outside(edit.tensor, tasks)
         )
     return {label: joined(parts) for label, parts in rows.items()}
 

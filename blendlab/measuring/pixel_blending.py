@@ -32,6 +32,7 @@ from .tables import (
     progress,
     seconds_each,
     seen_inside,
+    seen_outside,
     side,
     timed,
 )
@@ -51,13 +52,6 @@ def asked(model, clip, tasks, seed, **options):
     """
     how = cards.settings(model, "blended") | dict(n=len(tasks), seed=seed, ranking=None) | options
     return clip_guided(model, clip, tasks.image, tasks.mask, tasks.prompts, **how).tensor.cpu()
-
-
-def outside(images, tasks):
-    error = metrics.background_error(images, tasks.image, tasks.mask).clamp(
-        min=1e-4
-    )  # 80 dB is exact
-    return {"background (dB)": metrics.decibels(error)}
 
 
 # What CLIP makes, alone and with a network
@@ -207,7 +201,7 @@ def background_weights(n, model, clip, judge):
         ):
             rows[label].append(
                 seen_inside(judge, images, tasks)
-                | outside(images, tasks)
+                | seen_outside(images, tasks)
                 | clips_word(clip, images, tasks)
             )
     return {label: joined(parts) for label, parts in rows.items()}
@@ -232,9 +226,7 @@ def guidance_variants(n, model, clip, judge):
     rows, seconds = ({label: [] for label in SHIFTS} for _ in range(2))
     for k, tasks in blocks(n, model, "guidance_variants"):
         for label, how in SHIFTS.items():
-            images, time_each = timed(
-                lambda k=k, tasks=tasks, how=how: guided(model, clip, tasks, k, **same, **how)
-            )
+            images, time_each = timed(guided, model, clip, tasks, k, **same, **how)
             rows[label].append(seen_inside(judge, images, tasks) | clips_word(clip, images, tasks))
             seconds[label].append(time_each)
     return {label: joined(parts) | seconds_each(seconds[label]) for label, parts in rows.items()}
@@ -290,7 +282,9 @@ def joins(n, model, clip, judge):
                 "seam (1 is none)": metrics.seam(images, tasks.mask),
                 "error to the truth (share of range)": error,
             }
-            rows[label].append(seen_inside(judge, images, tasks) | seen | outside(images, tasks))
+            rows[label].append(
+                seen_inside(judge, images, tasks) | seen | seen_outside(images, tasks)
+            )
     return {label: joined(parts) for label, parts in rows.items()}, figure
 
 
@@ -319,9 +313,9 @@ def pixel_methods(n, model, clip, judge, pipe):
     for k, tasks in blocks(n, model, "pixel_methods"):
         made = {}
         for label, method in methods.items():
-            made[label], time_each = timed(lambda method=method, tasks=tasks, k=k: method(tasks, k))
+            made[label], time_each = timed(method, tasks, k)
             seen = seen_inside(judge, made[label], tasks) | clips_word(clip, made[label], tasks)
-            rows[label].append(seen | outside(made[label], tasks))
+            rows[label].append(seen | seen_outside(made[label], tasks))
             seconds[label].append(time_each)
         figure = figure or columns(tasks, made)
     times = {label: seconds_each(each) for label, each in seconds.items() if label != "the truth"}

@@ -17,6 +17,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -33,7 +34,7 @@ from . import metrics, pages, results
 from .exemplars import frame
 from .methods import Ask, Method, added, chosen, folder, network
 from .pixel_blending import complete
-from .tables import part, progress, seen_inside, side
+from .tables import part, progress, seen_inside, seen_outside, side
 
 SEED = world.HELD_OUT + 25  # of these scenes, boxes and prompts
 SCENES, BATCH = 50, 24  # as in the paper
@@ -144,10 +145,8 @@ def outcomes(task: str, drawn: Drawn, images: Tensor, judge, clip, distance, spr
     """{column: one value for each of the results}, and what belongs to the scene as a whole."""
     n, tasks = len(images), part(drawn.tasks, [0] * len(images))
     image, mask, truth = tasks.image, tasks.mask, tasks.truth
-    error = metrics.background_error(images, image, mask)
     beside = blend(mask, edit=image, keep=images)  # so that only the background differs
-    each = {
-        "background (dB)": metrics.decibels(error.clamp(min=1e-4)),  # 80 dB is exact
+    each = seen_outside(images, tasks) | {
         LOOKS: distance(beside, image),
         "seam (1 is none)": metrics.seam(images, mask),
         "light off (of range)": metrics.light_error(images, truth, mask),
@@ -236,18 +235,14 @@ def tasks_of(task: str) -> dict:
     drawn = [draw(task, i, 16) for i in range(4)]
     said = [(*d.tasks.prompts, d.caption, d.whole, d.tasks.mask.sum().item()) for d in drawn]
     numbers = [
-        [round(v, 3) for f in fields(d.tasks.scenes) for v in _flat(d.tasks.scenes, f)]
-        for d in drawn
+        [round(v, 3) for f in fields(scenes) for v in getattr(scenes, f.name).flatten().tolist()]
+        for scenes in (d.tasks.scenes for d in drawn)
     ]
     return {
         "task": task,
         "seed": SEED,
         "tasks": results.digest(json.dumps([said, numbers]).encode()),
     }
-
-
-def _flat(scenes, field):
-    return getattr(scenes, field.name).flatten().tolist()
 
 
 @cache
@@ -470,12 +465,8 @@ def interval(values: list, share: bool = False) -> tuple[float, float, float]:
             else (m, math.nan, math.nan)
         )
     how = dict(n_resamples=4000, method="percentile", vectorized=True, random_state=0)
-    low, high = bootstrap((values,), _average, **how).confidence_interval
+    low, high = bootstrap((values,), np.mean, **how).confidence_interval
     return m, float(low), float(high)
-
-
-def _average(values, axis):
-    return values.mean(axis=axis)
 
 
 def _plain(value):

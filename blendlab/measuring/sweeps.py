@@ -8,7 +8,7 @@ from .. import world
 from ..papers.decoder import reconstruct
 from ..papers.exemplar import exemplar
 from . import metrics
-from .exemplars import references
+from .exemplars import common, references
 from .pixel_blending import clips_word, guided
 from .tables import blocks, edited, joined, measured, progress, seen_inside, seen_outside, side
 
@@ -55,7 +55,7 @@ def settings(n, pipe, judge):
         parts = []
         for k, tasks in blocks(n, pipe, label, seed=APART):
             edit = edited(pipe, tasks, k, **how)
-            parts.append(seen_inside(judge, edit.tensor, tasks) | seen_outside(edit, tasks))
+            parts.append(seen_inside(judge, edit.tensor, tasks) | seen_outside(edit.tensor, tasks))
         rows[label] = joined(parts)
     return rows
 
@@ -89,10 +89,7 @@ def exemplar_settings(n, pipe, judge):
                 pipe, tasks.image, tasks.mask, reference, n=n, seed=0, batch=metrics.BLOCK, **how
             ).tensor
             bar.update(n)
-        error = metrics.rms((images.cpu() - tasks.truth) / 2, tasks.mask)
-        rows[label] = seen_inside(judge, images, tasks) | {
-            "error to the truth (share of range)": error
-        }
+        rows[label] = common(judge, images.cpu(), tasks)
     return rows
 
 
@@ -104,8 +101,8 @@ def decoder_settings(n, pipe):
     rows = {}
     for k, tasks in blocks(n, pipe, "edits", seed=APART):
         edit = edited(pipe, tasks, k)
-        rows.setdefault("no tuning", []).append(seen_outside(edit, tasks))
+        rows.setdefault("no tuning", []).append(seen_outside(edit.tensor, tasks))
         for label, how in DECODER.items():
             tuned = reconstruct(pipe, edit, tasks.image, tasks.mask, **how)
-            rows.setdefault(label, []).append(seen_outside(tuned, tasks))
+            rows.setdefault(label, []).append(seen_outside(tuned.tensor, tasks))
     return {label: joined(parts) for label, parts in rows.items()}
