@@ -123,13 +123,13 @@ def test_masks_without_inside_or_outside_are_named():
 
 def test_intervals_are_over_scenes():
     values = [0.0, 1.0] * 50
-    m, low, high = precision.interval(values)
+    m, low, high = metrics.resampled(values)
     half = 1.96 * 0.5 / 10  # the normal interval of a hundred tosses
     assert m == 0.5 and (low, high) == pytest.approx((0.5 - half, 0.5 + half), abs=0.015)
-    assert precision.interval(values) == (m, low, high)  # the same draws every time
-    assert precision.interval([1.0, None, 1.0], share=True)[1] == pytest.approx(0.342, abs=1e-3)
-    assert math.isnan(precision.interval([3.0, 3.0])[1])
-    assert precision.interval([2.0, None])[0] == 2 and math.isnan(precision.interval([])[0])
+    assert metrics.resampled(values) == (m, low, high)  # the same draws every time
+    assert metrics.resampled([1.0, None, 1.0], share=True)[1] == pytest.approx(0.342, abs=1e-3)
+    assert math.isnan(metrics.resampled([3.0, 3.0])[1])
+    assert metrics.resampled([2.0, None])[0] == 2 and math.isnan(metrics.resampled([])[0])
 
 
 def test_each_scene_counts_once_however_many_of_its_results_have_a_value():

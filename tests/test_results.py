@@ -244,6 +244,15 @@ def test_saved_tables_come_out_again(name, shipped, monkeypatch):
 # Making and saving
 
 
+def test_results_of_one_prompt_count_once():
+    alike = (torch.arange(12) % 3 == 0)[:, None].expand(12, 4)  # four results that always agree
+    row = results._row("", {"in its box": alike})
+    assert row["in its box"][0] == pytest.approx(1 / 3, rel=1e-4)
+    _, low, high = metrics.proportion(4, 12)
+    assert high - low == pytest.approx(row["in its box"][2] - row["in its box"][1], abs=0.08)
+    assert row["first"] == {"in its box": "1111000000001111"}
+
+
 def test_a_table_is_saved_with_all_that_made_it(toy):
     made = results.run("toy")
     assert results.load("toy") == made and [p.name for p in (toy / "results").iterdir()] == [

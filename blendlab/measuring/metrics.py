@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -53,6 +54,28 @@ def mean(values) -> tuple[float, float, float]:
     n, m = len(values), values.mean().item()
     half = t.ppf(0.975, n - 1) * values.std().item() / math.sqrt(n) if n > 1 else math.nan
     return m, m - half, m + half
+
+
+def resampled(values: list, share: bool = False) -> tuple[float, float, float]:
+    """The mean of a value for each scene or prompt with its 95% interval, by bootstrap over those
+    that have one (None: it has none). Results of one scene are alike, so each counts once.
+
+    Where all agree there is nothing to draw: a share of 0 or 1 then gets Wilson's interval.
+    """
+    from scipy.stats import bootstrap
+
+    values = [v for v in values if v is not None]
+    if len(values) < 2:
+        return (values or [math.nan])[0], math.nan, math.nan
+    m = sum(values) / len(values)
+    if min(values) == max(values):
+        agreed = share and m in (0, 1)
+        return (
+            proportion(round(m * len(values)), len(values)) if agreed else (m, math.nan, math.nan)
+        )
+    how = dict(n_resamples=4000, method="percentile", vectorized=True, random_state=0)
+    low, high = bootstrap((values,), np.mean, **how).confidence_interval
+    return m, float(low), float(high)
 
 
 # Pictures against pictures

@@ -206,7 +206,7 @@ def placed(judge, images, phrases, boxes):
 
 
 def laid_out(pipe, judge, asked, seeds=4, **how):
-    """Outcomes of layouts of every prompt, four noises each."""
+    """Outcomes of layouts, (prompts,seeds): a row for each prompt, a noise for each column."""
     right = []
     for i, (phrases, prompt) in enumerate(asked):
         boxes = [BOXES[(i + j) % 2] if len(phrases) < 3 else BOXES[j] for j in range(len(phrases))]
@@ -219,7 +219,7 @@ def laid_out(pipe, judge, asked, seeds=4, **how):
             **LAYER | HOW | how,
         )
         right.append(placed(judge, edit.tensor, phrases, boxes))
-    return torch.cat(right)
+    return torch.stack(right)
 
 
 @measured(10, "tinyworld-64", "tinyworld-judge")
@@ -309,7 +309,7 @@ def value_or_place(n, pipe, judge):
         }
         for label, edit in made.items():
             rows[label].append(placed(judge, edit.tensor, phrases, [box]))
-    return {label: {"in its box": torch.cat(parts)} for label, parts in rows.items()}
+    return {label: {"in its box": torch.stack(parts)} for label, parts in rows.items()}
 
 
 # The remedy of a reader
@@ -341,7 +341,7 @@ def remedy(n, pipe, judge):
                 tuned, prompt, [(phrases[0], BOXES[0])], rule="none", n=4, seed=i, **LAYER, **HOW
             )
             seen = [{one.kind for one in found} for found in judge.found(made.tensor)]
-            both += [all(phrase.split()[-1] in kinds for phrase in phrases) for kinds in seen]
+            both.append([all(phrase.split()[-1] in kinds for phrase in phrases) for kinds in seen])
         told = landings_of(
             tuned, judge, ["a red cat", "a red bus"], n=4 * n, **BEST, **HOW, batch=metrics.BLOCK
         )

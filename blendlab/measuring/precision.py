@@ -17,7 +17,6 @@ from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -431,7 +430,7 @@ def table(run: Run, records: dict, methods=None, add=None) -> dict:
 def intervals(records: list[dict]) -> dict[str, list]:
     """{column: (value, low, high)} over scenes."""
     return {
-        column: [results._short(x) for x in interval(values, not column.endswith(")"))]
+        column: [results._short(x) for x in metrics.resampled(values, not column.endswith(")"))]
         for column, values in pages.scene_means(records).items()
     }
 
@@ -444,29 +443,6 @@ def first(records: list[dict]) -> dict[str, list]:
         for column, values in means.items()
         if not column.endswith("(s)")
     }
-
-
-def interval(values: list, share: bool = False) -> tuple[float, float, float]:
-    """The mean over scenes with its 95% interval, by bootstrap over the scenes that have a value.
-
-    Where all scenes agree there is nothing to draw: a share of 0 or 1 then gets Wilson's interval.
-    """
-    from scipy.stats import bootstrap
-
-    values = [v for v in values if v is not None]
-    if len(values) < 2:
-        return (values or [math.nan])[0], math.nan, math.nan
-    m = sum(values) / len(values)
-    if min(values) == max(values):
-        agreed = share and m in (0, 1)
-        return (
-            metrics.proportion(round(m * len(values)), len(values))
-            if agreed
-            else (m, math.nan, math.nan)
-        )
-    how = dict(n_resamples=4000, method="percentile", vectorized=True, random_state=0)
-    low, high = bootstrap((values,), np.mean, **how).confidence_interval
-    return m, float(low), float(high)
 
 
 def _plain(value):

@@ -222,11 +222,13 @@ def _row(label, columns):
             shares = outcomes.dtype == torch.bool
             if not len(outcomes):  # none of a few tasks may have such an outcome
                 interval = (math.nan,) * 3
+            elif outcomes.ndim == 2:  # several of each prompt
+                interval = metrics.resampled(outcomes.float().mean(1).tolist(), share=shares)
             elif shares:
                 interval = metrics.proportion(int(outcomes.sum()), len(outcomes))
             else:
                 interval = metrics.mean(outcomes)
-            kept = outcomes[:KEPT].tolist()
+            kept = outcomes.flatten()[:KEPT].tolist()
             first[column] = (
                 "".join(map("01".__getitem__, kept)) if shares else list(map(_short, kept))
             )
