@@ -222,10 +222,9 @@ def _wanted(files, plan, half):
     there are safetensors.
     """
     exemplar = plan.kind == folders.EXEMPLAR
-    parts = {
-        *folders.LAYOUTS[plan.kind],
-        *(("image_encoder", "feature_extractor") if exemplar else ()),
-    }
+    parts = {*folders.LAYOUTS[plan.kind]}
+    if exemplar:
+        parts |= {"image_encoder", "feature_extractor"}
     wanted = [file for file in files if file in ("model_index.json", "blendlab.json")]
     for part in sorted(parts):
         here = [file for file in files if re.fullmatch(rf"{part}/[^/]+", file)]

@@ -7,6 +7,7 @@ looks at everything else in a folder; opening.py, which opens its parts.
 import pickle
 import re
 import zipfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -153,6 +154,17 @@ def read_pickle(file, device="cpu") -> dict[str, Tensor]:
             "state_dict alone"
         )
     return state
+
+
+@contextmanager
+def described(file, what: str):
+    """In a `with` that builds a network from the numbers in a file: refuse those that fit none."""
+    try:
+        yield
+    except Exception as error:  # a library may raise anything about numbers that do not fit
+        raise Refused(
+            f"{file} describes no {what} ({brief(error)}): copy or download it again"
+        ) from error
 
 
 def brief(error) -> str:
