@@ -19,8 +19,7 @@ from torch import Tensor
 
 from . import prompts
 from .errors import Refused
-
-BRANCHES = ("cond", "uncond", "both")
+from .options import choice, tensor
 
 
 @dataclass
@@ -81,8 +80,7 @@ def capture(unet, layers=None, branch="cond", steps=None, grad=False):
     for the GPU. What other threads run meanwhile is not seen.
     """
     chosen = cross_attention(unet, layers)
-    if branch not in BRANCHES:
-        raise Refused(f"branch is {branch!r}; choose {', '.join(BRANCHES)}")
+    choice("branch", branch, ("cond", "uncond", "both"))
     if steps is not None and not isinstance(steps, list | tuple | set | range):
         raise Refused(f"steps is {steps!r}: pass several, as in ({steps!r},)")
     maps = Maps()
@@ -206,13 +204,8 @@ def centre(heat: Tensor, by="mass") -> Tensor:
     by: "mass", the centre of mass, which an even background draws to the middle; "peak", of the
         largest cell.
     """
-    if by not in ("mass", "peak"):
-        raise Refused(f"by is {by!r}; choose mass or peak")
-    if not isinstance(heat, Tensor) or heat.ndim != 3:
-        shape = ",".join(map(str, getattr(heat, "shape", [repr(heat)])))
-        raise Refused(
-            f"heat is ({shape}), not (B,h,w): choose a word first, as in heat[..., places].mean(-1)"
-        )
+    choice("by", by, ("mass", "peak"))
+    tensor("heat of one word", heat, "B,h,w")
     if not heat.isfinite().all() or not heat.abs().sum((1, 2)).all():
         raise Refused("heat is zero everywhere, or not finite, and so points nowhere: check it")
     if by == "mass" and heat.min() < 0:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .errors import Refused
-from .options import function, number
+from .options import choice, function, number
 from .sampler import DENOISER, Prediction, are_levels, is_schedule
 from .schedule import Schedule
 
@@ -39,8 +39,7 @@ def denoiser(unet, schedule, prediction="epsilon", timesteps=None):
     timesteps: needed only to use a learned variance, because that depends on the level moved to.
     The network runs in its own precision; what comes back has the precision of x.
     """
-    if prediction not in ("epsilon", "v_prediction", "sample"):
-        raise Refused(f"prediction is {prediction!r}; choose epsilon, v_prediction or sample")
+    choice("prediction", prediction, ("epsilon", "v_prediction", "sample"))
     function("unet", unet, "a network, as pipe.unet", needed=True)
     is_schedule(schedule)
     if timesteps is not None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from . import images
 from .errors import Refused
-from .options import check, number, sides, tensor
+from .options import check, choice, number, sides, tensor
 
 RULES = ("corner", "centre", "area", "any")
 
@@ -36,6 +36,7 @@ def to_latent(
     """
     tensor("mask", mask, "B,1,H,W")
     sides(size)
+    choice("rule", rule, RULES)
     if rule == "corner":
         small = F.interpolate(mask, size, mode="nearest")
     elif rule == "centre":
@@ -43,10 +44,8 @@ def to_latent(
         small = mask[..., ys, :][..., xs]
     elif rule == "area":
         small = F.interpolate(mask, size, mode="area")
-    elif rule == "any":
-        small = F.adaptive_max_pool2d(mask, size)
     else:
-        raise Refused(f"there is no mask rule '{rule}': choose one of {', '.join(RULES)}")
+        small = F.adaptive_max_pool2d(mask, size)
     if not allow_empty and (small.flatten(1).amax(1) == 0).any():
         fix = "paint it thicker, or choose the rule 'any'"
         raise Refused(

@@ -102,8 +102,7 @@ def check(name: str, value, kind, span=None) -> None:
     words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
     numeric = int in kinds or float in kinds
     if words and (isinstance(value, str) or not numeric):
-        if value not in words:
-            raise Refused(f"{name} is {value!r}; choose {' or '.join(map(repr, words))}")
+        choice(name, value, words)
     elif bool in kinds:
         if not isinstance(value, bool):
             raise Refused(f"{name} is {value!r}; choose True or False")
@@ -112,6 +111,12 @@ def check(name: str, value, kind, span=None) -> None:
     elif tuple[int, ...] in kinds:
         if not isinstance(value, list | tuple | range) or not all(type(i) is int for i in value):
             raise Refused(f"{name} is {value!r}; pass whole numbers, as in (0,)")
+
+
+def choice(name: str, value, words) -> None:
+    """Refuse what is none of the words."""
+    if value not in tuple(words):
+        raise Refused(f"{name} is {value!r}; choose {' or '.join(map(repr, words))}")
 
 
 def number(name: str, value: Any, whole=True, span=None) -> None:
@@ -230,15 +235,13 @@ def settle(
     fallback: dict,
     preset,
     asked: dict,
-    quiet=False,
     recommended=None,
 ) -> Chosen:
     """The options (of class `kind`) to use for a method, by its function, with a model.
 
     preset: a name in `presets`, or options, or None. asked: {name: value}, None for what was left
             out.
-    quiet: the fallback is the model's own, so nobody is warned of it. recommended: what the model
-           recommends; None: what its card says for the method.
+    recommended: by the model; None: what its card says for the method.
     """
     if preset not in (None, *presets) and not isinstance(preset, kind):
         raise Refused(
@@ -251,7 +254,7 @@ def settle(
         recommended = cards.settings(model, method.__name__)
     left = {name: v for name, v in (fallback | recommended).items() if getattr(how, name) is None}
     how = replace(how, **left)
-    if not quiet and not recommended and {"w", "scale"} & left.keys():
+    if not recommended and {"w", "scale"} & left.keys():
         used = ", ".join(f"{name}={value:g}" for name, value in left.items())
         warnings.warn(
             f"this model recommends no settings for {method.__name__}, so it runs with {used}: "

@@ -15,7 +15,7 @@ from torch import Tensor
 from . import images as door
 from . import prompts
 from .errors import Refused
-from .options import check
+from .options import check, choice
 
 VIEWS = {"mask": ("mask",), "image": ("image",), "both": ("mask", "image")}
 
@@ -35,8 +35,7 @@ def rank(images, prompt: str, clip, mask=None, view: str = "mask", normalised: b
     """
     is_clip(clip)
     check("normalised", normalised, bool)
-    if view not in tuple(VIEWS):
-        raise Refused(f"view is {view!r}; choose mask, image or both")
+    choice("view", view, VIEWS)
     if mask is None and view != "image":
         raise Refused(
             f"view='{view}' shows CLIP what is inside the mask: pass mask=, or view='image'"
@@ -62,8 +61,7 @@ def rank(images, prompt: str, clip, mask=None, view: str = "mask", normalised: b
 
 def is_clip(clip, ranking=None, optional=False):
     """Refuse what is no CLIP (optional: None may be), and views that there are not."""
-    if ranking not in (None, *VIEWS):
-        raise Refused(f"ranking is {ranking!r}; choose {', '.join(VIEWS)}, or None")
+    choice("ranking", ranking, (*VIEWS, None))
     if clip is None and optional:
         return
     if isinstance(clip, str):

@@ -41,8 +41,9 @@ FALLBACK = {"w": 7.5, "steps": 50, "eta": 0.0}
 def settled(kind, method, pipe, asked, presets=None, preset=None, **fallback):
     """The options: what was asked for, else the model's (w and steps for editing will do)."""
     editing = cards.settings(pipe, "blended_latent")
-    fallback |= FALLBACK | {name: editing[name] for name in ("w", "steps") if name in editing}
-    return settle(kind, method, pipe, presets or {}, fallback, preset, asked, quiet=bool(editing))
+    usual = {name: editing[name] for name in ("w", "steps") if name in editing}
+    usual |= cards.settings(pipe, method.__name__)
+    return settle(kind, method, pipe, presets or {}, FALLBACK | fallback, preset, asked, usual)
 
 
 def admit(pipe, texts, negative, image, noise, how, **counts) -> door.Request:

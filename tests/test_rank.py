@@ -108,7 +108,7 @@ def test_pil_pictures_and_masks_come_through_the_door(pictures, mask, clip):
 
 
 def test_bad_views_are_refused_with_the_fix(pictures, mask, clip):
-    with pytest.raises(ValueError, match="mask, image or both"):
+    with pytest.raises(ValueError, match="choose .mask. or .image. or .both."):
         rank(pictures, "red", clip, mask, view="crop")
     with pytest.raises(ValueError, match="pass mask=, or view='image'"):
         rank(pictures, "red", clip)
@@ -200,7 +200,7 @@ def test_what_is_no_picture_gets_a_sentence(clip, bad, error):
 
 @pytest.mark.parametrize("view", [None, [], 3, "Mask"])
 def test_views_are_three(pictures, mask, clip, view):
-    with pytest.raises(ValueError, match="choose mask, image or both"):
+    with pytest.raises(ValueError, match="choose 'mask' or 'image' or 'both'"):
         rank(pictures, "red", clip, mask, view=view)
 
 
