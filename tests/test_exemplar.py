@@ -5,7 +5,6 @@ outside the mask.
 import inspect
 import json
 import shutil
-import sys
 from dataclasses import fields, replace
 from types import SimpleNamespace
 
@@ -19,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPVisionConfig
 
 import blendlab as bl
-from blendlab import masks
+from blendlab import images, masks
 from blendlab.guidance import cfg, denoiser
 from blendlab.latents import encode
 from blendlab.networks.exemplar import ExemplarEncoder, ExemplarPipeline, take_weights, vision_tower
@@ -385,8 +384,8 @@ def test_a_see_through_reference_goes_on_grey():
 
 
 def test_an_enormous_reference_is_refused_before_it_is_unpacked(monkeypatch):
-    monkeypatch.setattr(sys.modules["blendlab.papers.exemplar"], "LARGEST", 100)
-    with pytest.raises(ValueError, match="reference is 11x10, and 8x8 of it are seen: shrink it"):
+    monkeypatch.setattr(images, "MOST", 100)
+    with pytest.raises(ValueError, match="reference is 11x10, more than .*: shrink it"):
         see(Image.new("RGB", (11, 10)), 8)
 
 

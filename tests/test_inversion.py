@@ -252,10 +252,7 @@ BAD = [
     (dict(steps=0), "1 to 1000"),
     (dict(n=0), "1 or more"),
     (dict(noise=torch.zeros(2, 4, 8, 8)), "noise holds 2 for n=1"),
-    (
-        dict(noise=torch.zeros(4, 8, 8)),
-        r"noise is \(4,8,8\); pass finite numbers of shape \(1 or n,4,h,w\)",
-    ),
+    (dict(noise=torch.zeros(4, 8, 8)), r"noise is \(4,8,8\): pass a tensor \(1 or n,4,h,w\)"),
     (dict(noise=torch.full((1, 4, 8, 8), torch.nan)), "finite"),
     (dict(image=torch.zeros(1, 3, 60, 60)), "multiples of 8"),
     (dict(image=torch.zeros(1, 3, 64, 64), eta=1.0), "pass eta=0 with image="),

@@ -25,8 +25,6 @@ from ..rank import normalised
 from ..sampler import sample
 from ..schedule import read_from
 
-LARGEST = 2**26  # pixels of a reference: a gigabyte while it is made small
-
 
 @dataclass(frozen=True)
 class Painting(Options):
@@ -168,7 +166,7 @@ def _admit(pipe, image, mask, reference, region, counts):
             f"this UNet takes {channels} channels, not {2 * latent + 1} (noisy latent {latent}, "
             f"masked latent {latent}, mask 1): pass bl.load('tinyworld-exemplar')"
         )
-    request = door.placed(pipe, image, mask, "", pipe.unet.device, **counts)
+    request = door.placed(pipe, image, mask, "", **counts)
     several = reference if isinstance(reference, (list, tuple)) else [reference]
     if not len(several):
         raise Refused("reference is an empty list: give a picture of an object, or n of them")
@@ -182,16 +180,6 @@ def see(reference, size: int, region=None) -> Tensor:
     cover: Tensor | float = 1.0
     if not isinstance(reference, Tensor):
         reference, _ = images._open(reference, "reference")
-        width, height = reference.size
-        if not width * height:
-            raise Refused(
-                f"reference is {width}x{height}, which holds no pixel: give a picture of an object"
-            )
-        if width * height > LARGEST:
-            fix = "reference.thumbnail((1024, 1024))"
-            raise Refused(
-                f"reference is {width}x{height}, and {size}x{size} of it are seen: shrink it, {fix}"
-            )
         if reference.has_transparency_data:
             rgba = reference.convert("RGBA").split()
             if rgba[3].getextrema()[1] == 0:

@@ -88,10 +88,10 @@ def paint_by_word(
     how = settle(Optimising, paint_by_word, pipe, PRESETS, FALLBACK, preset, asked | options)
     door.has_autoencoder(pipe, unet=False)
     is_clip(clip, ranking)
-    device, counts = pipe._execution_device, dict(n=n, seed=seed, batch=batch, first=first)
-    request = door.placed(pipe, image, mask, prompt, device, **counts)
+    counts = dict(n=n, seed=seed, batch=batch, first=first)
+    request = door.placed(pipe, image, mask, prompt, **counts)
     mask_small = masks.to_latent(request.mask, request.size, how.mask_rule)
-    text = read(clip, request.prompt).to(device)
+    text = read(clip, request.prompt).to(request.device)
 
     latents, tensors = [], []
     with request.memory():
