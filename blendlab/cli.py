@@ -94,6 +94,7 @@ def edit(
     """
     from tqdm import tqdm
 
+    from .attention import hooked
     from .networks.load import load
     from .options import pairs
 
@@ -112,8 +113,12 @@ def edit(
     networks = (pipe, opened(clip or "tinyworld-clip", device)) if how.guided else (pipe,)
     if "clip" in chosen:
         chosen["clip"] = opened(chosen["clip"], device)
+
+    def count(*_):  # what a hook returns would replace the network's output
+        bar.update()
+
     # delay: a method without diffusion makes no moves, so it shows no bar
-    with tqdm(desc=prompt, unit="move", delay=0.01) as bar, watched(pipe.unet, bar.update):
+    with tqdm(desc=prompt, unit="move", delay=0.01) as bar, hooked({pipe.unet: count}, after=True):
         result = how.change(*networks, image, mask, prompt, n=n, seed=seed, **chosen)
     for file, picture in zip(files, result.images, strict=True):
         save(picture, file)
@@ -370,16 +375,6 @@ def doctor():
     from .course import doctor
 
     doctor.check()
-
-
-def watched(network, update):
-    """A `with` that calls update() after each forward pass of a network."""
-    from .attention import hooked
-
-    def count(*_):  # what a hook returns would replace the network's output
-        update()
-
-    return hooked({network: count}, after=True)
 
 
 def numbered(out: Path, n: int) -> list[Path]:

@@ -185,12 +185,6 @@ def ask(model, clip, image, mask, prompt, how: Guiding, ranking, **counts):
     return request, read(clip, request.prompt).to(request.image.device)
 
 
-def streams(request, rows) -> dict:
-    """The noise of the samples in rows, by what it is for."""
-    purposes = ("initial", "step", "augment", "resample", "class")
-    return {purpose: request.noise(purpose, rows) for purpose in purposes}
-
-
 def told(net, unet, how: Guiding, draw):
     """`denoise(x, t)` of a network: one with classes is told them at each call.
 

@@ -12,7 +12,7 @@ import torch
 
 from .. import masks
 from ..blend import blend
-from ..clip_guidance import Guiding, ask, choose, clip_loss, guided_steps, streams, told
+from ..clip_guidance import Guiding, ask, choose, clip_loss, guided_steps, told
 from ..edit import Edit
 from ..guidance import from_pipe
 from ..options import registered
@@ -86,12 +86,13 @@ def blended(
 
     with request.memory():
         for rows, part in request.batches(text=text, masks=per_move):
-            noise = streams(request, rows)
-            denoise = told(net, model.unet, how, noise["class"])
+            denoise = told(net, model.unet, how, request.noise("class", rows))
             behind = request.noise("background", rows, shared=how.batch_noise == "shared")
-            loss = clip_loss(part.text, part.mask, clip, how, schedule, noise["augment"])
-            x = schedule.add_noise(part.image, timesteps[0], noise["initial"]())  # (B,3,H,W)
-            draws = noise["step"], noise["resample"]
+            copies = request.noise("augment", rows)
+            loss = clip_loss(part.text, part.mask, clip, how, schedule, copies)
+            initial = request.noise("initial", rows)()
+            x = schedule.add_noise(part.image, timesteps[0], initial)  # (B,3,H,W)
+            draws = request.noise("step", rows), request.noise("resample", rows)
             guided = guided_steps(denoise, loss, x, schedule, timesteps, how, *draws)
             for step in blended_steps(guided, part.image, part.masks, schedule, how, behind):
                 result = step.x if how.result == "state" else step.x0_hat

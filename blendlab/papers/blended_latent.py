@@ -111,9 +111,8 @@ PRESETS = {
     # A1111, modules/sd_samplers_cfg_denoiser.py.
     "a1111": Blending(when="x0"),
 }
-PRESETS = {
-    name: replace(how, eta=0.0) for name, how in PRESETS.items()
-}  # all of them draw no fresh noise
+# None of them draws fresh noise.
+PRESETS = {name: replace(how, eta=0.0) for name, how in PRESETS.items()}
 
 # For pipelines that nobody recommends numbers for: BLD, text_editing_SD2.py:28-75.
 FALLBACK = {"w": 7.5, "steps": 50, "skip": 0.25, "eta": 0.0}

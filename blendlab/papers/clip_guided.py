@@ -11,7 +11,7 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
-from ..clip_guidance import Guiding, ask, choose, clip_loss, guided_steps, looked_at, streams, told
+from ..clip_guidance import Guiding, ask, choose, clip_loss, guided_steps, looked_at, told
 from ..edit import Edit
 from ..errors import Refused
 from ..guidance import from_pipe
@@ -92,14 +92,14 @@ def clip_guided(
 
     with request.memory():
         for rows, part in request.batches(text=text):
-            noise = streams(request, rows)
-            denoise = told(net, model.unet, how, noise["class"])
-            towards = clip_loss(part.text, part.mask, clip, how, schedule, noise["augment"])
+            denoise = told(net, model.unet, how, request.noise("class", rows))
+            copies = request.noise("augment", rows)
+            towards = clip_loss(part.text, part.mask, clip, how, schedule, copies)
             loss = _with_background(towards, background, part, perceptual, schedule, how)
-            x = noise["initial"]()  # (B,3,H,W)
+            x = request.noise("initial", rows)()  # (B,3,H,W)
             if how.skip:
                 x = schedule.add_noise(part.image, timesteps[0], x)
-            draws = noise["step"], noise["resample"]
+            draws = request.noise("step", rows), request.noise("resample", rows)
             for step in guided_steps(denoise, loss, x, schedule, timesteps, how, *draws):
                 result = step.x if how.result == "state" else step.x0_hat
             tensors.append(result.clamp(-1, 1))  # a state may overshoot, a picture may not

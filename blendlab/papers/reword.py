@@ -94,9 +94,8 @@ def same_attention(unet, n, mapping=None, layers=None):
     def look(attn, args, kwargs, out):
         hidden, text, mask = args[0], kwargs["encoder_hidden_states"], kwargs.get("attention_mask")
         seen = mask if mask is None else mask[source]
-        weights = attention.attention_weights(
-            attn, hidden[source], text[source], seen
-        )  # (n,heads,cells,tokens)
+        # (n,heads,cells,tokens)
+        weights = attention.attention_weights(attn, hidden[source], text[source], seen)
         weights = weights if mapping is None else weights @ mapping.to(weights)
         values = attn.head_to_batch_dim(attn.to_v(text[changed]))  # (n*heads,tokens,d)
         x = attn.batch_to_head_dim(weights.flatten(0, 1).to(values.dtype) @ values)  # (n,cells,C)
