@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
-from inspect import signature
+from inspect import Parameter, signature
 from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
@@ -191,9 +191,26 @@ def registered(model: str, kind: type[Options]):
 
     def register(function):
         METHODS[function.__name__] = EditMethod(function, model, kind)
-        return function
+        return takes(kind)(function)
 
     return register
+
+
+def takes(kind: type[Options]):
+    """Show the fields of `kind` in the signature of a function that takes them as **options.
+
+    help() and Jupyter then list them; None is one left out.
+    """
+
+    def show(function):
+        own = signature(function).parameters
+        left_out = [f.name for f in fields(kind) if f.name not in own]
+        shown = [p for p in own.values() if p.kind is not p.VAR_KEYWORD]
+        shown += [Parameter(name, Parameter.KEYWORD_ONLY, default=None) for name in left_out]
+        function.__signature__ = signature(function).replace(parameters=shown)
+        return function
+
+    return show
 
 
 def known(kind, method, asked: Iterable[str]) -> None:
@@ -228,14 +245,7 @@ def _value(text: str):
 
 
 def settle(
-    kind: type[Chosen],
-    method: Callable,
-    model,
-    presets: dict,
-    fallback: dict,
-    preset,
-    asked: dict,
-    recommended=None,
+    kind: type[Chosen], method, model, presets, fallback, preset, asked, recommended=None
 ) -> Chosen:
     """The options (of class `kind`) to use for a method, by its function, with a model.
 

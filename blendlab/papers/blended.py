@@ -38,25 +38,9 @@ def blended_steps(steps, source, mask, schedule, how, background):
 @registered("tinyworld-pixel", Guiding)
 @torch.no_grad()
 def blended(
-    model,
-    clip,
-    image,
-    mask,
-    prompt,
-    *,
-    scale=None,
-    augmentations=None,
-    steps=None,
-    skip=None,
-    eta=None,
-    preset=None,
-    ranking="mask",
-    n=1,
-    seed=0,
-    batch=None,
-    first=0,
-    **options,
-) -> Edit:
+    model, clip, image, mask, prompt, *,
+    preset=None, ranking="mask", n=1, seed=0, batch=None, first=0, **options,
+) -> Edit:  # fmt: skip
     """Edit a picture inside a mask as the prompt says; return an `Edit` with n results, best first.
 
     model:    a pixel model (DDIMPipeline, DDPMPipeline), as bl.load("tinyworld-pixel") gives
@@ -76,8 +60,7 @@ def blended(
     Outside the mask the result is the source bit for bit (unless paste=False). Bad input raises
     ValueError with the fix before any network runs.
     """
-    chosen = dict(scale=scale, augmentations=augmentations, steps=steps, skip=skip, eta=eta)
-    how = choose(model, blended, FALLBACK, preset, chosen | options)
+    how = choose(model, blended, FALLBACK, preset, options)
     counts = dict(n=n, seed=seed, batch=batch, first=first)
     request, text = ask(model, clip, image, mask, prompt, how, ranking, **counts)
     schedule, timesteps, net = from_pipe(model, how.steps, how.skip)

@@ -177,25 +177,10 @@ def _clean_outside(denoise, source, masks_small, timesteps):
 @registered("tinyworld", Blending)
 @torch.no_grad()
 def blended_latent(
-    pipe,
-    image,
-    mask,
-    prompt,
-    *,
-    w=None,
-    steps=None,
-    skip=None,
-    shrink=None,
-    preset=None,
-    clip=None,
-    ranking="mask",
-    n=1,
-    seed=0,
-    batch=None,
-    first=0,
-    negative="",
-    **options,
-) -> Edit:
+    pipe, image, mask, prompt, *,
+    shrink=None, preset=None, clip=None, ranking="mask", negative="",
+    n=1, seed=0, batch=None, first=0, **options,
+) -> Edit:  # fmt: skip
     """Edit a picture inside a mask as the prompt says; return an `Edit` with n results.
 
     pipe:     a StableDiffusionPipeline (predicting epsilon, v or x0) or a StableDiffusionXLPipeline
@@ -219,8 +204,7 @@ def blended_latent(
     error, or bit for bit with paste=True. Bad input raises ValueError with the fix before any
     network runs.
     """
-    asked = {"w": w, "steps": steps, "skip": skip} | options
-    how = settle(Blending, blended_latent, pipe, PRESETS, FALLBACK, preset, asked)
+    how = settle(Blending, blended_latent, pipe, PRESETS, FALLBACK, preset, options)
     closer = door.closer(pipe, image, mask, how.around, how.soft) if how.around else None
     if closer:
         image, mask = closer.image, closer.mask

@@ -46,27 +46,10 @@ def official_distance(pictures: Tensor, image: Tensor, mask: Tensor, perceptual)
 @registered("tinyworld-pixel", Guiding)
 @torch.no_grad()
 def clip_guided(
-    model,
-    clip,
-    image,
-    mask,
-    prompt,
-    *,
-    scale=None,
-    background=1000.0,
-    augmentations=None,
-    steps=None,
-    skip=None,
-    eta=None,
-    preset=None,
-    perceptual=None,
-    ranking="mask",
-    n=1,
-    seed=0,
-    batch=None,
-    first=0,
-    **options,
-) -> Edit:
+    model, clip, image, mask, prompt, *,
+    background=1000.0, preset=None, perceptual=None, ranking="mask",
+    n=1, seed=0, batch=None, first=0, **options,
+) -> Edit:  # fmt: skip
     """Make a picture that shows the prompt in the mask and `image` outside; return an `Edit`.
 
     background: lambda, the weight of D_bg (the paper compares 100, 1000 and 10000); 0 forgets the
@@ -78,8 +61,7 @@ def clip_guided(
     pasted at the end unless paste=True: how far the background is off is the point. Bad input
     raises ValueError with the fix before any network runs.
     """
-    chosen = dict(scale=scale, augmentations=augmentations, steps=steps, skip=skip, eta=eta)
-    how = choose(model, clip_guided, FALLBACK, preset, {"paste": False} | chosen | options)
+    how = choose(model, clip_guided, FALLBACK, preset, {"paste": False} | options)
     number("background", background, whole=False)
     function("perceptual", perceptual, "a function of two batches of pictures")
     if how.soft:

@@ -19,7 +19,7 @@ from ..edit import Edit, one_or_n, take
 from ..errors import Refused, WrongType
 from ..joins import poisson
 from ..latents import decode, tuned
-from ..options import ADAM, Options, choice, settle
+from ..options import ADAM, Options, choice, settle, takes
 
 METHODS = ("none", "paste", "poisson", "latents", "weights", "weights and paste")
 
@@ -60,9 +60,8 @@ FALLBACK = {
 CHECK = 10  # steps between two looks at the loss for a plateau; nothing else waits for the device
 
 
-def reconstruct(
-    pipe, edit, image, mask, *, method="weights", steps=None, lr=None, preset=None, **options
-) -> Edit:
+@takes(Tuning)
+def reconstruct(pipe, edit, image, mask, *, method="weights", preset=None, **options) -> Edit:
     """Bring the source back outside the mask of an edit; return a new `Edit`.
 
     pipe:     the pipeline that made the edit; a copy of its autoencoder is tuned, so other threads
@@ -87,7 +86,7 @@ def reconstruct(
     choice("method", method, METHODS)
     of = method.split()[0] if method.startswith(("latents", "weights")) else None  # what is tuned
     edit, image, mask = _admit(pipe, edit, image, mask, of)
-    numbers = _settle(pipe, of or "weights", preset, dict(steps=steps, lr=lr) | options)
+    numbers = _settle(pipe, of or "weights", preset, options)
     how, found = {"method": method}, {}
     if of:
         tensor, found, taken = _tune_each(pipe.vae, edit.latents, image, mask, of, **numbers)
@@ -106,19 +105,9 @@ def reconstruct(
 
 
 def tune_weights(
-    vae,
-    z,
-    image,
-    mask,
-    *,
-    steps,
-    lr,
-    lam=100.0,
-    blocks="all",
-    plateau=0.0,
-    reuse=True,
-    precision="float32",
-) -> tuple[dict[str, Tensor], Tensor]:
+    vae, z, image, mask, *,
+    steps, lr, lam=100.0, blocks="all", plateau=0.0, reuse=True, precision="float32",
+) -> tuple[dict[str, Tensor], Tensor]:  # fmt: skip
     """Adapt the decoder to latents z (B,C,h,w): return what to add to its weights, and losses.
 
     image (1 or B,3,H,W), mask (1 or B,1,H,W), 1 = edit; the options are those of `reconstruct`. The

@@ -20,7 +20,7 @@ from ..edit import Edit, one_or_n
 from ..errors import Refused
 from ..guidance import cfg, from_pipe
 from ..latents import decode, encode
-from ..options import Options, settle
+from ..options import Options, settle, takes
 from ..rank import normalised
 from ..sampler import sample
 from ..schedule import read_from
@@ -52,25 +52,12 @@ PRESETS = {
 }
 
 
+@takes(Painting)
 @torch.no_grad()
 def exemplar(
-    pipe,
-    image,
-    mask,
-    reference,
-    *,
-    region=None,
-    w=None,
-    steps=None,
-    skip=None,
-    paste=None,
-    preset=None,
-    n=1,
-    seed=0,
-    batch=None,
-    first=0,
-    **options,
-) -> Edit:
+    pipe, image, mask, reference, *,
+    region=None, preset=None, n=1, seed=0, batch=None, first=0, **options,
+) -> Edit:  # fmt: skip
     """Paint what the reference shows inside the mask, in the picture's light; return an `Edit`.
 
     pipe:      an ExemplarPipeline, as bl.load("tinyworld-exemplar") or of the published checkpoint
@@ -95,8 +82,7 @@ def exemplar(
 
     Bad input raises ValueError (TypeError, OSError) with the fix before any network runs.
     """
-    asked = {"w": w, "steps": steps, "skip": skip, "paste": paste} | options
-    how = settle(Painting, exemplar, pipe, PRESETS, FALLBACK, preset, asked)
+    how = settle(Painting, exemplar, pipe, PRESETS, FALLBACK, preset, options)
     counts = dict(n=n, seed=seed, batch=batch, first=first)
     request, shown = _admit(pipe, image, mask, reference, region, counts)
     unet = nine_channels(pipe.unet)

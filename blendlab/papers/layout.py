@@ -20,6 +20,7 @@ from .. import attention, masks
 from ..edit import Edit
 from ..errors import Refused
 from ..latents import decode
+from ..options import takes
 from ..reader import Reader, Reading
 from ..twins import twin
 from ..walk import Walk, admit, settled
@@ -61,28 +62,13 @@ PUBLISHED = 4.6
 STRENGTH = 0.1
 
 
+@takes(Arranging)
 @torch.no_grad()
 def layout(
-    pipe,
-    prompt: str,
-    boxes,
-    *,
-    rule=None,
-    guide=None,
-    image=None,
-    noise=None,
-    n=1,
-    seed=0,
-    w=None,
-    steps=None,
-    layers=None,
-    preset=None,
-    caption=None,
-    batch=None,
-    first=0,
-    negative="",
-    **options,
-) -> Edit:
+    pipe, prompt: str, boxes, *,
+    image=None, noise=None, caption=None, preset=None, negative="",
+    n=1, seed=0, batch=None, first=0, **options,
+) -> Edit:  # fmt: skip
     """Make a picture with each object in its box, by carrying noise there; return an `Edit`.
 
     boxes:  [("cat", (x0, y0, x1, y1)), ...] in fractions; a word or phrase of the prompt each, as
@@ -100,9 +86,7 @@ def layout(
     comes from; "attention": (n,words,h,w), where the words looked before; "cells": (words,h,w),
     which cells are whose.
     """
-    asked = dict(rule=rule, guide=guide, w=w, steps=steps, layers=layers)
-    asked |= options
-    how = settled(Arranging, layout, pipe, asked, PRESETS, preset, strength=STRENGTH)
+    how = settled(Arranging, layout, pipe, options, PRESETS, preset, strength=STRENGTH)
     caption = caption or prompt
     counts = dict(n=n, seed=seed, batch=batch, first=first)
     request = admit(pipe, [prompt, caption], negative, image, noise, how, **counts)

@@ -47,25 +47,9 @@ PRESETS = {"paper": Optimising(**FALLBACK)}
 @registered("tinyworld", Optimising)
 @torch.no_grad()
 def paint_by_word(
-    pipe,
-    clip,
-    image,
-    mask,
-    prompt,
-    *,
-    steps=None,
-    lr=None,
-    augmentations=None,
-    noise=None,
-    paste=None,
-    preset=None,
-    ranking="mask",
-    n=1,
-    seed=0,
-    batch=None,
-    first=0,
-    **options,
-) -> Edit:
+    pipe, clip, image, mask, prompt, *,
+    preset=None, ranking="mask", n=1, seed=0, batch=None, first=0, **options,
+) -> Edit:  # fmt: skip
     """Optimise the latents inside the mask until CLIP sees the prompt; return an `Edit`.
 
     PaintByWord++ of Blended Diffusion's comparison: Paint by Word (2103.10951) for any picture,
@@ -84,8 +68,7 @@ def paint_by_word(
     loses detail and lets an extreme latent change the whole picture a little; paste=True puts them
     back bit for bit. Bad input raises ValueError with the fix before any network runs.
     """
-    asked = dict(steps=steps, lr=lr, augmentations=augmentations, noise=noise, paste=paste)
-    how = settle(Optimising, paint_by_word, pipe, PRESETS, FALLBACK, preset, asked | options)
+    how = settle(Optimising, paint_by_word, pipe, PRESETS, FALLBACK, preset, options)
     door.has_autoencoder(pipe, unet=False)
     is_clip(clip, ranking)
     counts = dict(n=n, seed=seed, batch=batch, first=first)
