@@ -31,6 +31,9 @@ class Prediction:
     grad: Tensor | None = None  # (B,C,H,W) gradient of a guidance loss at x
 
 
+Denoise = Callable[[Tensor, int], Prediction]
+
+
 @dataclass
 class Step:
     """One move of the loop. Assign to `step.x` to steer: the next move starts from there."""
@@ -61,14 +64,7 @@ def filmed():
 
 
 @torch.no_grad()  # a decorator, not a `with`: gradients stay enabled in the reader's loop body
-def sample(
-    denoise: Callable[[Tensor, int], Prediction],
-    x: Tensor,
-    schedule,
-    timesteps,
-    eta=0.0,
-    noise=None,
-) -> Iterator[Step]:
+def sample(denoise: Denoise, x: Tensor, schedule, timesteps, eta=0.0, noise=None) -> Iterator[Step]:
     """Yield one Step per move down `timesteps`; whatever is left in `step.x` feeds the next one.
 
     x: (B,C,H,W) on level timesteps[0]; the state is float32 whatever the network's precision
