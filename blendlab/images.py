@@ -248,9 +248,8 @@ def _upright(picture, name, how):
     """A loaded copy, turned as its EXIF says. XMP may say it too, and viewers ignore that."""
     _check_pixels(picture, name, how)
     # Pillow halves 16-bit colours when it loads them; only tiles not yet loaded tell.
-    if re.search(";16[BLN]", str(getattr(picture, "tile", ""))) and not picture.mode.startswith(
-        "I"
-    ):
+    deep = re.search(";16[BLN]", str(getattr(picture, "tile", "")))
+    if deep and not picture.mode.startswith("I"):
         keeps = f"{how}.convert('{picture.mode}')"
         raise Refused(f"{name} has 16 bits a channel, not 8: to keep the upper 8, pass {keeps}")
     try:

@@ -83,9 +83,8 @@ class Schedule:
         choice("spacing", spacing, SPACINGS)
         if spacing == "leading":
             ratio = T // steps
-            ts = [
-                i * ratio + min(offset, T - 1 - (steps - 1) * ratio) for i in reversed(range(steps))
-            ]
+            last = min(offset, T - 1 - (steps - 1) * ratio)
+            ts = [last + i * ratio for i in reversed(range(steps))]
         elif spacing == "trailing":
             ts = [round(T - i * T / steps) - 1 for i in range(steps)]
         else:

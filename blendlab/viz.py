@@ -143,10 +143,8 @@ def compare(table: dict, column: str, rows=None, title: str = "", alt: str = "")
     if missing := [label for label in names if label not in found]:
         known = ", ".join(found)
         raise ValueError(f"{column!r} has no row {missing[0]!r}; its rows are {known}")
-    number = column.endswith(")")  # others are shares
-    shown = [(name, *(v * (1 if number else 100) for v in found[label]))
-             for label, name in names.items()]  # fmt: skip
-    xlabel = f"{column if number else f'{column}, %'}; n = {table['n']}, bars: 95% intervals"
+    shown = [(name, *_percent(found[label], column)) for label, name in names.items()]
+    xlabel = f"{_with_unit(column)}; n = {table['n']}, bars: 95% intervals"
     said = ", ".join(f"{name} {v:.3g} [{low:.3g}, {high:.3g}]" for name, v, low, high in shown)
     digits = 1 if max(abs(row[1]) for row in shown) >= 5 else 3
     return _drawn(intervals(shown, xlabel, title, digits), alt or f"{column}: {said}")
@@ -255,14 +253,11 @@ def _columns(n):
 
 def enlarged(picture, side):
     """The picture, `side` wide at most: by a whole factor if small, so that pixels stay square."""
-    factor = side // picture.width
+    width, height = picture.size
+    factor = side // width
     if factor >= 2:
-        return picture.resize(
-            (picture.width * factor, picture.height * factor), Image.Resampling.NEAREST
-        )
-    return picture.resize(
-        (side, round(picture.height * side / picture.width)), Image.Resampling.LANCZOS
-    )
+        return picture.resize((width * factor, height * factor), Image.Resampling.NEAREST)
+    return picture.resize((side, round(height * side / width)), Image.Resampling.LANCZOS)
 
 
 def _outlined(picture, mask):

@@ -178,9 +178,8 @@ def _layout(state):
     names = {theirs: [ours] for theirs, ours in WHOLE.items()}
 
     def part(theirs, ours, table):
-        names.update(
-            {f"{theirs}.{key}": [f"{ours}.{name}" for name in table[key].split()] for key in table}
-        )
+        for key, several in table.items():
+            names[f"{theirs}.{key}"] = [f"{ours}.{name}" for name in several.split()]
 
     def block(theirs, ours, j, attends):
         part(f"{theirs}.0", f"{ours}.resnets.{j}", BLOCK)

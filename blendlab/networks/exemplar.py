@@ -35,9 +35,8 @@ class Block(nn.Module):
         self.attn1 = nn.ModuleDict({"to_q": linear(), "to_k": linear(), "to_v": linear()})
         self.attn1["to_out"] = nn.ModuleList([linear()])
         wide = nn.ModuleDict({"proj": nn.Linear(width, 4 * width)})
-        self.ff = nn.ModuleDict(
-            {"net": nn.ModuleList([wide, nn.Identity(), nn.Linear(4 * width, width)])}
-        )
+        narrow = nn.Linear(4 * width, width)
+        self.ff = nn.ModuleDict({"net": nn.ModuleList([wide, nn.Identity(), narrow])})
 
     def forward(self, x):  # (B,L,width)
         h = self.norm1(x)
@@ -122,9 +121,8 @@ def vision_tower(visual):
     for i, block in enumerate(blocks):
         here = f"encoder.layers.{i}."
         for kind in ("weight", "bias"):  # open_clip keeps the three projections in one matrix
-            for which, part in zip(
-                "qkv", getattr(block.attn, f"in_proj_{kind}").chunk(3), strict=True
-            ):
+            three = getattr(block.attn, f"in_proj_{kind}").chunk(3)
+            for which, part in zip("qkv", three, strict=True):
                 weights[f"{here}self_attn.{which}_proj.{kind}"] = part
         parts[f"{here}self_attn.out_proj"] = block.attn.out_proj
         parts[f"{here}layer_norm1"], parts[f"{here}layer_norm2"] = block.ln_1, block.ln_2

@@ -200,9 +200,8 @@ def _fetch(repository, revision, dtype):
 
     # Two small files first, so that a model that we cannot run is refused before gigabytes arrive.
     small = ["model_index.json", "unet/config.json"]
-    plan = folders.plan(
-        Path(snapshot_download(repository, revision=revision, allow_patterns=small))
-    )
+    folder = snapshot_download(repository, revision=revision, allow_patterns=small)
+    plan = folders.plan(Path(folder))
     if plan.kind == folders.INPAINT:
         raise Refused(
             f"{repository} holds a {plan.kind} whose UNet takes 9 channels; blending needs a plain "

@@ -107,9 +107,8 @@ def exemplar(
         # What the exemplar says, and what the null vector says in its place.
         tokens = pipe.encoder(normalised(pipe, (shown + 1) / 2)).float()  # (1 or n,L,d)
         nothing = pipe.encoder.uncond_vector.float().expand(1, *tokens.shape[1:])
-        text, null = (
-            {"encoder_hidden_states": said, "beside": beside} for said in (tokens, nothing)
-        )
+        text = {"encoder_hidden_states": tokens, "beside": beside}
+        null = {"encoder_hidden_states": nothing, "beside": beside}
         given = dict(text=text, null=null, source=source, mask_small=mask_small)
         for rows, part in request.batches(**given):
             denoise = cfg(net, part.text, part.null, how.w)
@@ -178,9 +177,8 @@ def see(reference, size: int, region=None) -> Tensor:
     picture = images.image(reference, name="reference") * cover  # (B,3,H,W); see-through is grey, 0
     if region is not None:
         size_now = (picture.shape[-2], picture.shape[-1])
-        inside = masks.from_box(region, size_now)[0, 0].nonzero()  # (pixels,2)
-        (y0, x0), (y1, x1) = inside[0].tolist(), (inside[-1] + 1).tolist()
-        picture = picture[..., y0:y1, x0:x1]
+        left, top, right, bottom = masks.edges(masks.from_box(region, size_now))
+        picture = picture[..., top:bottom, left:right]
     if ((picture.amax((2, 3)) - picture.amin((2, 3))).amax(1) < 0.02).any():  # two grey levels
         raise Refused(
             "reference is of one colour, so it shows nothing to paint: give a picture of an object"

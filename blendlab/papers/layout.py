@@ -291,10 +291,8 @@ def attend(unet, n, places, shapes, strength, widen=False):
 
 def _leaning(unet, n, places, shapes, how, timesteps):
     """For Walk.steps: the guidance of each level."""
-    moves = len(timesteps) - 1
-    strength = {
-        t: how.strength * PUBLISHED * (1 - (i + 1) / moves) for i, t in enumerate(timesteps)
-    }
+    moves, most = len(timesteps) - 1, how.strength * PUBLISHED
+    strength = {t: most * (1 - (i + 1) / moves) for i, t in enumerate(timesteps)}
     return lambda t: attend(unet, n, places, shapes, strength[t], how.widen)
 
 
