@@ -43,20 +43,15 @@ class Maps(list):
         """
         found = [m for m in self if m.step == step and _named(m.layer, layers)]
         if not found:
-            steps = sorted({m.step for m in self})
             names = ", ".join(dict.fromkeys(m.layer for m in self))
-            raise Refused(
-                f"no map is of step {step} and layers {layers!r}; there are steps {steps} of "
-                f"{names}"
-            )
+            there = f"steps {sorted({m.step for m in self})} of {names}"
+            raise Refused(f"no map is of step {step} and layers {layers!r}; there are {there}")
         sizes = sorted({m.size for m in found})
         if size is None and len(sizes) == 1:
             (size,) = sizes
         if size is None or tuple(size) not in sizes:
-            raise Refused(
-                f"size is {size}; these maps have {', '.join(map(str, sizes))} cells: choose "
-                "one (h, w)"
-            )
+            cells = ", ".join(map(str, sizes))
+            raise Refused(f"size is {size}; these maps have {cells} cells: choose one (h, w)")
         chosen = [m.weights for m in found if m.size == tuple(size)]
         return torch.stack([w.mean(1) if heads == "mean" else w[:, heads] for w in chosen]).mean(0)
 
@@ -209,10 +204,7 @@ def centre(heat: Tensor, by="mass") -> Tensor:
     if not heat.isfinite().all() or not heat.abs().sum((1, 2)).all():
         raise Refused("heat is zero everywhere, or not finite, and so points nowhere: check it")
     if by == "mass" and heat.min() < 0:
-        raise Refused(
-            "heat has negative cells, and these have no centre of mass: clamp them, or take "
-            "by='peak'"
-        )
+        raise Refused("heat has negative cells, so no centre of mass: clamp it, or take by='peak'")
     B, h, w = heat.shape
     if by == "peak":
         heat = F.one_hot(heat.reshape(B, -1).argmax(-1), h * w).float().reshape(B, h, w)
@@ -233,8 +225,7 @@ def _rows(x, branch):
     pair = torch.equal(x[:half], x[half:])
     if branch == "uncond" and not pair:
         raise Refused(
-            "this call of the network has no branch without the prompt: take branch='cond', "
-            "or another w"
+            "this call has no branch without the prompt: take branch='cond', or another w"
         )
     if branch == "both" or not pair:
         return slice(None)

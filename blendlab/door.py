@@ -199,10 +199,7 @@ def finite_latents(name: str, z, vae) -> Tensor:
     """Latents (1 or n,C,h,w) of an autoencoder in float32; a sentence for what is none."""
     tensor(name, z, f"1 or n,{vae.config.latent_channels},h,w")
     if not z.is_floating_point() or not z.isfinite().all():
-        raise Refused(
-            f"{name} has NaN or infinite values, or no floats: make it in torch.float32 if half "
-            "precision did that"
-        )
+        raise Refused(f"{name} has NaN or infinite values, or no floats: make it in torch.float32")
     return z.detach().float()
 
 
@@ -296,9 +293,9 @@ def _fits(n, size):
     """Refuse more pictures than a machine can hold."""
     gigabytes = n * math.prod(size) * 3 * 4 / 1e9
     if gigabytes > LARGEST:
+        size = f"{gigabytes:,.0f} GB"
         raise Refused(
-            f"n is {n}, and its pictures alone take {gigabytes:,.0f} GB: make fewer, and go on "
-            "with first="
+            f"n is {n}, and its pictures alone take {size}: make fewer, go on with first="
         )
 
 
@@ -317,8 +314,7 @@ def takes_latents(pipe):
     wanted, given = pipe.vae.config.latent_channels, pipe.unet.config.in_channels
     if given != wanted:
         raise Refused(
-            f"this UNet takes {given} channels, a latent has {wanted}: pass a text-to-image "
-            "pipeline, not one for inpainting"
+            f"this UNet takes {given} channels, not {wanted}: pass a text-to-image pipeline"
         )
 
 

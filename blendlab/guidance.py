@@ -120,11 +120,7 @@ def loss_guided(denoise, loss, schedule=None, scale=0.0):
     number("scale", scale, whole=False)
 
     def guided(x, t):
-        if torch.is_inference_mode_enabled():
-            raise RuntimeError(
-                "guidance needs gradients, which torch.inference_mode() rules out: take "
-                "torch.no_grad() in its place"
-            )
+        needs_gradients("guidance")
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             seen = denoise(x, t)
@@ -143,6 +139,13 @@ def loss_guided(denoise, loss, schedule=None, scale=0.0):
         return Prediction(x0_hat, None if seen.var is None else seen.var.detach(), grad)
 
     return guided
+
+
+def needs_gradients(what: str) -> None:
+    """Refuse torch.inference_mode()."""
+    if torch.is_inference_mode_enabled():
+        fix = "take torch.no_grad() in place of torch.inference_mode(), which rules them out"
+        raise RuntimeError(f"{what} needs gradients: {fix}")
 
 
 def _learned(v, schedule, t, t_next, t_before=None):

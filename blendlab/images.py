@@ -136,10 +136,7 @@ def _one_picture(x, name, is_mask=False):
         if x.ndim != 4:
             raise Refused(f"{name} is {_shape(x)} and fit takes (1,C,H,W): pass {name}[None]")
         if x.shape[0] != 1:
-            raise Refused(
-                f"{name} is {_shape(x)} and fit takes one picture: pass {name}[:1], "
-                f"{name}[1:2], ..."
-            )
+            raise Refused(f"{name} is {_shape(x)} and fit takes one picture: pass {name}[:1]")
         _check_mask_tensor(x, True, name) if is_mask else _check_image_tensor(x, name)
         return to_pil(x)[0], f"bl.images.to_pil({name})[0]"
     return _open(x, name, is_mask)
@@ -404,10 +401,7 @@ def _check_shape(x, fix, want, name):
 
 def _check_finite(x, name):
     if not torch.isfinite(x).all():
-        raise Refused(
-            f"{name} has NaN or infinite values: make it in torch.float32 if half precision "
-            "did that"
-        )
+        raise Refused(f"{name} has NaN or infinite values: make it in torch.float32")
 
 
 # Sizes and areas

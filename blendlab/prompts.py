@@ -61,10 +61,15 @@ def fits(text: str, tokenizer, room: int, name: str = "prompt", who: str = "the 
         )
     if len(ids) > room:
         dropped = tokenizer.decode(ids[room - 1 : -1]).strip()  # the end token takes the last place
-        raise Refused(
-            f"the {name} has {len(ids) - 2} tokens and {who} room for {room - 2}, so it would drop "
-            f"'{dropped}': shorten it"
-        )
+        raise too_long(name, len(ids) - 2, who, room - 2, dropped)
+
+
+def too_long(name, tokens, who, room, dropped) -> Refused:
+    """The sentence on a text that would be cut."""
+    return Refused(
+        f"the {name} has {tokens} tokens and {who} room for {room}, so it would drop '{dropped}': "
+        "shorten it"
+    )
 
 
 def _check_text(text, what):

@@ -64,16 +64,13 @@ def is_clip(clip, ranking=None, optional=False):
     choice("ranking", ranking, (*VIEWS, None))
     if clip is None and optional:
         return
+    fix = "pass bl.load('tinyworld-clip')"
     if isinstance(clip, str):
-        raise Refused(
-            f"clip is the name {clip!r}: pass bl.load('tinyworld-clip'), or "
-            f"blendlab.networks.clip.load_clip({clip!r})"
-        )
+        fix += f", or blendlab.networks.clip.load_clip({clip!r})"
+        raise Refused(f"clip is the name {clip!r}: {fix}")
     if not all(hasattr(clip, part) for part in ("model", "tokenizer", "size", "mean", "std")):
-        raise Refused(
-            f"clip is a {type(clip).__name__}, which cannot compare pictures with words: pass "
-            "bl.load('tinyworld-clip')"
-        )
+        kind = type(clip).__name__
+        raise Refused(f"clip is a {kind}, which cannot compare pictures with words: {fix}")
 
 
 def _pictures(images) -> Tensor:
@@ -141,7 +138,4 @@ def _check_length(tokenizer, text):
         ids = tokenizer.encode(text)  # without start and end
         if len(ids) > room - 2:
             dropped = tokenizer.decode(ids[room - 2 :]).strip()
-            raise Refused(
-                f"the prompt has {len(ids)} tokens and CLIP room for {room - 2}, so it would drop "
-                f"'{dropped}': shorten it"
-            )
+            raise prompts.too_long("prompt", len(ids), "CLIP", room - 2, dropped)

@@ -111,10 +111,8 @@ def sample(denoise: Denoise, x: Tensor, schedule, timesteps, eta=0.0, noise=None
 def is_schedule(schedule) -> None:
     """Refuse what has no levels."""
     if not hasattr(schedule, "levels"):
-        raise Refused(
-            f"schedule is a {type(schedule).__name__}: pass a Schedule, as "
-            "Schedule.from_scheduler(pipe.scheduler) gives"
-        )
+        kind, fix = type(schedule).__name__, "pass Schedule.from_scheduler(pipe.scheduler)"
+        raise Refused(f"schedule is a {kind}, not a Schedule: {fix}")
 
 
 def are_levels(timesteps) -> None:

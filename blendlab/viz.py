@@ -54,10 +54,8 @@ def show(
     if mask is not None:
         masks = _pictures(mask)
         if len(masks) not in (1, len(pictures)):
-            raise ValueError(
-                f"{len(masks)} masks for {len(pictures)} pictures: pass one, or one for each "
-                "picture"
-            )
+            given = f"{len(masks)} masks for {len(pictures)} pictures"
+            raise ValueError(f"{given}: pass one, or one for each")
         pictures = [_outlined(picture, masks[i % len(masks)]) for i, picture in enumerate(pictures)]
     return _told(_grid(pictures, titles or [], columns, gap=8), alt, titles)
 

@@ -51,10 +51,7 @@ def admit(pipe, texts, negative, image, noise, how, **counts) -> door.Request:
     if image is not None and noise is not None:
         raise Refused("both image= and noise= are given: pass the one to start from")
     if image is not None and how.eta:
-        raise Refused(
-            f"eta is {how.eta}, and only DDIM leads back to a picture's noise: pass eta=0 with "
-            "image="
-        )
+        raise Refused(f"eta is {how.eta}, and image= has a noise only under DDIM: pass eta=0")
     request = door.words(pipe, texts, image, noise, **counts)
     door.readable(pipe, texts, negative, how.w)
     Schedule.from_scheduler(pipe.scheduler).timesteps(how.steps)

@@ -282,7 +282,5 @@ def _refuse(what, keys):
     if keys:
         first = sorted(keys)[:8]
         more = f" and {len(keys) - 8} more" if len(keys) > 8 else ""
-        raise Refused(
-            f"{what} in this state dict: {', '.join(first)}{more}; give an unchanged checkpoint of "
-            "a guided-diffusion UNet"
-        )
+        fix = "give an unchanged checkpoint of a guided-diffusion UNet"
+        raise Refused(f"{what} in this state dict: {', '.join(first)}{more}; {fix}")

@@ -90,10 +90,8 @@ def _try(folder, cls, **options):
     try:
         return cls.from_pretrained(folder, local_files_only=True, **options)
     except Exception as error:
-        raise Refused(
-            f"{folder} does not open as a {cls.__name__} ({brief(error)}): copy or download the "
-            "folder again"
-        ) from error
+        what = f"{folder} does not open as a {cls.__name__} ({brief(error)})"
+        raise Refused(f"{what}: copy or download the folder again") from error
 
 
 def _version(library):

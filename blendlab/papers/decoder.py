@@ -17,6 +17,7 @@ from .. import cards, door, images
 from ..blend import blend
 from ..edit import Edit, one_or_n, take
 from ..errors import Refused, WrongType
+from ..guidance import needs_gradients
 from ..joins import poisson
 from ..latents import decode, tuned
 from ..options import ADAM, Options, choice, settle, takes
@@ -160,11 +161,7 @@ def background_loss(
 
 def _descend(free, loss, steps, lr, plateau, precision):
     """Adam on the tensors in `free`; the loss before each step, (steps,), on their device."""
-    if torch.is_inference_mode_enabled():
-        raise RuntimeError(
-            "tuning needs gradients, which torch.inference_mode() rules out: take torch.no_grad() "
-            "in its place"
-        )
+    needs_gradients("tuning")
     adam, device, losses = torch.optim.Adam(free, lr=lr), free[0].device.type, []
     for i in range(1, steps + 1):
         with torch.enable_grad():
@@ -227,10 +224,8 @@ def _admit(pipe, edit, image, mask, of):
     if isinstance(edit, Tensor):
         edit = Edit(None, edit)
     if not isinstance(edit, Edit):
-        raise WrongType(
-            f"edit is a {type(edit).__name__}: pass what bl.blended_latent returned, or "
-            "latents (n,C,h,w)"
-        )
+        kind = type(edit).__name__
+        raise WrongType(f"edit is a {kind}: pass what bl.blended_latent returned, or its latents")
     z = edit.latents
     if z is None and of:
         fix = "pass an edit of bl.blended_latent, or take method='paste' or 'poisson'"

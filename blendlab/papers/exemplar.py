@@ -168,10 +168,7 @@ def see(reference, size: int, region=None) -> Tensor:
         if reference.has_transparency_data:
             rgba = reference.convert("RGBA").split()
             if rgba[3].getextrema()[1] == 0:
-                raise Refused(
-                    "reference is transparent everywhere, so it shows nothing: check its "
-                    "alpha channel"
-                )
+                raise Refused("reference is transparent everywhere: check its alpha channel")
             reference = Image.merge("RGB", rgba[:3])
             cover = images.mask(rgba[3], soft=True, allow_full=True)
     picture = images.image(reference, name="reference") * cover  # (B,3,H,W); see-through is grey, 0

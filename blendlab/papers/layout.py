@@ -322,8 +322,6 @@ def _pairs(boxes):
         )
     words = [word for word, _ in boxes]
     for word in (word for word in words if words.count(word) > 1):
-        raise Refused(
-            f"{word!r} has several boxes: tell its objects apart by phrases of the prompt, as "
-            f"'red {word}'"
-        )
+        fix = f"tell its objects apart by phrases of the prompt, as 'red {word}'"
+        raise Refused(f"{word!r} has several boxes: {fix}")
     return words, [masks.corners(box) for _, box in boxes]

@@ -12,7 +12,7 @@ import torch
 
 from .. import door, masks
 from ..blend import blend
-from ..clip_guidance import clip_distance
+from ..clip_guidance import clip_distance, copied
 from ..edit import Edit
 from ..latents import decode, encode, tuned
 from ..options import ADAM, Options, registered, settle
@@ -94,10 +94,9 @@ def _run(vae, clip, part, how, initial, draw):
     source = encode(vae, part.image)  # (1 or B,C,h,w)
     free = source + how.noise * initial()  # (B,C,h,w)
     adam = torch.optim.Adam([free.requires_grad_()], lr=how.lr)
-    alone = how.augmentations == how.unwarped == 1
 
     for _ in range(how.steps):
-        u = None if alone else torch.special.ndtr(draw((how.augmentations, 12)))
+        u = copied(how, draw)
         with torch.enable_grad():
             z = blend(mask_small, edit=free, keep=source)
             picture = vae.decode(z / vae.config.scaling_factor).sample  # (B,3,H,W), not clamped

@@ -82,10 +82,8 @@ def repaint(
             if until:
                 answers = list(until(tensor[left]))
                 if len(answers) != len(left):
-                    raise Refused(
-                        f"until gave {len(answers)} answers for {len(left)} pictures: give "
-                        "one for each"
-                    )
+                    given = f"{len(answers)} answers for {len(left)} pictures"
+                    raise Refused(f"until gave {given}: give one for each")
                 left = [i for i, met in zip(left, answers, strict=True) if not met]
             if not left:
                 break
