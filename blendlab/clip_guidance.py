@@ -144,7 +144,7 @@ def guided_steps(denoise, loss, x, schedule, timesteps, how: Guiding, fresh=None
         denoise = _noise_held(denoise, schedule)
     by_mean, (a, _) = how.shift == "mean", schedule.levels(timesteps[0])
     if not by_mean and a < 1e-3:  # it divides by a, as DDIM's form does
-        raise Refused(f"the first level holds only {a:.0e} of a picture: take skip=0.1, or eta=1")
+        raise Refused(f"the first level holds {a:.0e} of a picture: take skip=0.1, or eta=1")
     if not a and not how.through_network:  # and so does the estimate from a noise held constant
         raise Refused("the first level holds nothing of a picture: skip=1/steps leaves it out")
     guided = loss_guided(denoise, loss, schedule, scale=0.0 if by_mean else 1.0)

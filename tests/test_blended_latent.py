@@ -1,4 +1,5 @@
 from dataclasses import fields, replace
+from types import SimpleNamespace
 
 import checkpoints
 import pytest
@@ -32,8 +33,11 @@ def run(denoise, source, masks_small, schedule, timesteps, how, seed, rows):
     """The loop alone, without a picture."""
     one, shape = torch.ones(1, 1, 1, 1), tuple(source.shape[1:])
     request = door.Request(source, one, one, [""], len(rows), seed, shape, len(rows), source.device)
-    initial = request.noise("initial", rows)()
-    return _run(request, rows, denoise, source, masks_small, schedule, timesteps, how, initial)
+    part, initial = (
+        SimpleNamespace(source=source, masks=masks_small),
+        request.noise("initial", rows),
+    )
+    return _run(request, rows, part, denoise, schedule, timesteps, how, initial())
 
 
 @pytest.fixture(scope="module")
