@@ -36,7 +36,7 @@ def to_latent(
     """
     tensor("mask", mask, "B,1,H,W")
     sides(size)
-    choice("rule", rule, RULES)
+    choice("mask rule", rule, RULES)
     if rule == "corner":
         small = F.interpolate(mask, size, mode="nearest")
     elif rule == "centre":
