@@ -313,9 +313,8 @@ def takes_latents(pipe):
     """Refuse a UNet that takes another number of channels than a latent has."""
     wanted, given = pipe.vae.config.latent_channels, pipe.unet.config.in_channels
     if given != wanted:
-        raise Refused(
-            f"this UNet takes {given} channels, not {wanted}: pass a text-to-image pipeline"
-        )
+        what = f"this UNet takes {given} channels, a latent has {wanted}"
+        raise Refused(f"{what}: pass a text-to-image pipeline")
 
 
 def readable(pipe, texts, negative="", w=None):
