@@ -245,7 +245,7 @@ BAD = [
     (dict(noise=torch.zeros(4, 8, 8)), r"noise is \(4,8,8\): pass a tensor \(1 or n,4,h,w\)"),
     (dict(noise=torch.full((1, 4, 8, 8), torch.nan)), "finite"),
     (dict(image=torch.zeros(1, 3, 60, 60)), "multiples of 8"),
-    (dict(image=torch.zeros(1, 3, 64, 64), eta=1.0), "and image= has a noise only under DDIM: pass eta=0"),
+    (dict(image=torch.zeros(1, 3, 64, 64), eta=1.0), "only under DDIM: pass eta=0"),
     (
         dict(image=torch.zeros(1, 3, 64, 64), noise=torch.zeros(1, 4, 8, 8)),
         "pass the one to start from",
