@@ -19,8 +19,7 @@ from torch import Tensor
 
 from . import prompts
 from .errors import Refused
-
-BRANCHES = ("cond", "uncond", "both")
+from .options import choice, tensor
 
 
 @dataclass
@@ -44,20 +43,15 @@ class Maps(list):
         """
         found = [m for m in self if m.step == step and _named(m.layer, layers)]
         if not found:
-            steps = sorted({m.step for m in self})
             names = ", ".join(dict.fromkeys(m.layer for m in self))
-            raise Refused(
-                f"no map is of step {step} and layers {layers!r}; there are steps {steps} of "
-                f"{names}"
-            )
+            there = f"steps {sorted({m.step for m in self})} of {names}"
+            raise Refused(f"no map is of step {step} and layers {layers!r}; there are {there}")
         sizes = sorted({m.size for m in found})
         if size is None and len(sizes) == 1:
             (size,) = sizes
         if size is None or tuple(size) not in sizes:
-            raise Refused(
-                f"size is {size}; these maps have {', '.join(map(str, sizes))} cells: choose "
-                "one (h, w)"
-            )
+            cells = ", ".join(map(str, sizes))
+            raise Refused(f"size is {size}; these maps have {cells} cells: choose one (h, w)")
         chosen = [m.weights for m in found if m.size == tuple(size)]
         return torch.stack([w.mean(1) if heads == "mean" else w[:, heads] for w in chosen]).mean(0)
 
@@ -81,8 +75,7 @@ def capture(unet, layers=None, branch="cond", steps=None, grad=False):
     for the GPU. What other threads run meanwhile is not seen.
     """
     chosen = cross_attention(unet, layers)
-    if branch not in BRANCHES:
-        raise Refused(f"branch is {branch!r}; choose {', '.join(BRANCHES)}")
+    choice("branch", branch, ("cond", "uncond", "both"))
     if steps is not None and not isinstance(steps, list | tuple | set | range):
         raise Refused(f"steps is {steps!r}: pass several, as in ({steps!r},)")
     maps = Maps()
@@ -206,20 +199,12 @@ def centre(heat: Tensor, by="mass") -> Tensor:
     by: "mass", the centre of mass, which an even background draws to the middle; "peak", of the
         largest cell.
     """
-    if by not in ("mass", "peak"):
-        raise Refused(f"by is {by!r}; choose mass or peak")
-    if not isinstance(heat, Tensor) or heat.ndim != 3:
-        shape = ",".join(map(str, getattr(heat, "shape", [repr(heat)])))
-        raise Refused(
-            f"heat is ({shape}), not (B,h,w): choose a word first, as in heat[..., places].mean(-1)"
-        )
+    choice("by", by, ("mass", "peak"))
+    tensor("heat of one word", heat, "B,h,w")
     if not heat.isfinite().all() or not heat.abs().sum((1, 2)).all():
         raise Refused("heat is zero everywhere, or not finite, and so points nowhere: check it")
     if by == "mass" and heat.min() < 0:
-        raise Refused(
-            "heat has negative cells, and these have no centre of mass: clamp them, or take "
-            "by='peak'"
-        )
+        raise Refused("heat has negative cells, so no centre of mass: clamp it, or take by='peak'")
     B, h, w = heat.shape
     if by == "peak":
         heat = F.one_hot(heat.reshape(B, -1).argmax(-1), h * w).float().reshape(B, h, w)
@@ -240,8 +225,7 @@ def _rows(x, branch):
     pair = torch.equal(x[:half], x[half:])
     if branch == "uncond" and not pair:
         raise Refused(
-            "this call of the network has no branch without the prompt: take branch='cond', "
-            "or another w"
+            "this call has no branch without the prompt: take branch='cond', or another w"
         )
     if branch == "both" or not pair:
         return slice(None)

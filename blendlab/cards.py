@@ -94,7 +94,7 @@ KNOWN = {
 # In a format of their own, converted when opened (networks/adm.py); mirrors: (address, SHA-256).
 CONVERTED = {
     # unconditional ImageNet, the model of Blended Diffusion (2111.14818); float32 is all there is
-    "adm-256": Entry(
+    "adm-256": Entry(  # BD, arguments.py:17-59
         mirrors=(
             (
                 "https://openaipublic.blob.core.windows.net/diffusion/jul-2021/256x256_diffusion_uncond.pt",
@@ -105,7 +105,7 @@ CONVERTED = {
         gigabytes=2.2,
         size=256,
         settings={"blended": dict(scale=1000.0, steps=100, skip=0.25, eta=1.0)},
-    )  # BD, arguments.py:17-59
+    )
 }
 
 
@@ -160,10 +160,8 @@ def read_json(file: Path, kind=dict):
     except (ValueError, RecursionError) as error:  # also of the encoding
         raise Refused(f"{file} is no JSON ({error}): copy or download it again") from error
     if not isinstance(content, kind):
-        raise Refused(
-            f"{file} holds a {type(content).__name__}, not a dictionary of settings: copy or "
-            "download it again"
-        )
+        kind = type(content).__name__
+        raise Refused(f"{file} holds a {kind}, not a dictionary: copy or download it again")
     return content
 
 

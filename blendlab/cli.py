@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from .errors import Refused
 from .papers import methods
@@ -32,13 +33,13 @@ ENDINGS: dict[str, dict] = {
 }
 SHEET = 2**26  # pixels of the largest sheet of `world`: 0.8 GB while it is drawn
 
-Image = Annotated[Path, typer.Option(help="The picture to edit.")]
-Mask = Annotated[Path, typer.Option(help="Where to edit: white is edited, black is kept.")]
-Prompt = Annotated[str, typer.Option(help="What to see there.")]
+Image = Annotated[Path, Option(help="The picture to edit.")]
+Mask = Annotated[Path, Option(help="Where to edit: white is edited, black is kept.")]
+Prompt = Annotated[str, Option(help="What to see there.")]
 Device = Annotated[
-    str | None, typer.Option(help="cpu, cuda or mps; without it, the GPU where there is one.")
+    str | None, Option(help="cpu, cuda or mps; without it, the GPU where there is one.")
 ]
-Seed = Annotated[int, typer.Option(help="The same seed makes the same picture.")]
+Seed = Annotated[int, Option(help="The same seed makes the same picture.")]
 
 
 @app.command()
@@ -46,41 +47,35 @@ def edit(
     image: Image,
     mask: Mask,
     prompt: Prompt,
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="The picture to write; several get numbers.")
-    ],
-    method: Annotated[str, typer.Option(help=f"One of {', '.join(methods())}.")] = "blended_latent",
+    out: Annotated[Path, Option("--out", "-o", help="The picture to write; several get numbers.")],
+    method: Annotated[str, Option(help=f"One of {', '.join(methods())}.")] = "blended_latent",
     model: Annotated[
         str | None,
-        typer.Option(help="A known network, a diffusers repository or a folder; see the method."),
+        Option(help="A known network, a diffusers repository or a folder; see the method."),
     ] = None,
     clip: Annotated[
         str | None,
-        typer.Option(help="Guides the edit or orders results: shipped, of open_clip, or a folder."),
+        Option(help="Guides the edit or orders results: shipped, of open_clip, or a folder."),
     ] = None,
-    n: Annotated[int, typer.Option("-n", min=1, help="How many results.")] = 1,
-    batch: Annotated[int | None, typer.Option(min=1, help="How many at once.")] = None,
+    n: Annotated[int, Option("-n", min=1, help="How many results.")] = 1,
+    batch: Annotated[int | None, Option(min=1, help="How many at once.")] = None,
     seed: Seed = 0,
-    steps: Annotated[int | None, typer.Option(min=1, help="Moves of the whole schedule.")] = None,
-    w: Annotated[float | None, typer.Option("--w", help="Guidance weight; 1 is none.")] = None,
-    skip: Annotated[
-        float | None, typer.Option(help="Share left out at the noisy end, 0 to 1.")
-    ] = None,
-    preset: Annotated[
-        str | None, typer.Option(help="Settings of a paper or a published code.")
-    ] = None,
+    steps: Annotated[int | None, Option(min=1, help="Moves of the whole schedule.")] = None,
+    w: Annotated[float | None, Option("--w", help="Guidance weight; 1 is none.")] = None,
+    skip: Annotated[float | None, Option(help="Share left out at the noisy end, 0 to 1.")] = None,
+    preset: Annotated[str | None, Option(help="Settings of a paper or a published code.")] = None,
     paste: Annotated[
-        bool, typer.Option("--paste", help="Put the picture's own pixels back outside the mask.")
+        bool, Option("--paste", help="Put the picture's own pixels back outside the mask.")
     ] = False,
     soft: Annotated[
-        bool, typer.Option("--soft", help="Greys of the mask say how strongly a place may change.")
+        bool, Option("--soft", help="Greys of the mask say how strongly a place may change.")
     ] = False,
     around: Annotated[
-        float | None, typer.Option(help="Edit a square of so many sides of the mask's box.")
+        float | None, Option(help="Edit a square of so many sides of the mask's box.")
     ] = None,
     own: Annotated[
         list[str] | None,
-        typer.Option("--set", help="NAME=VALUE of the method, as in noises=8; can be repeated."),
+        Option("--set", help="NAME=VALUE of the method, as in noises=8; can be repeated."),
     ] = None,
     device: Device = None,
 ):
@@ -94,6 +89,7 @@ def edit(
     """
     from tqdm import tqdm
 
+    from .attention import hooked
     from .networks.load import load
     from .options import pairs
 
@@ -112,8 +108,12 @@ def edit(
     networks = (pipe, opened(clip or "tinyworld-clip", device)) if how.guided else (pipe,)
     if "clip" in chosen:
         chosen["clip"] = opened(chosen["clip"], device)
+
+    def count(*_):  # what a hook returns would replace the network's output
+        bar.update()
+
     # delay: a method without diffusion makes no moves, so it shows no bar
-    with tqdm(desc=prompt, unit="move", delay=0.01) as bar, watched(pipe.unet, bar.update):
+    with tqdm(desc=prompt, unit="move", delay=0.01) as bar, hooked({pipe.unet: count}, after=True):
         result = how.change(*networks, image, mask, prompt, n=n, seed=seed, **chosen)
     for file, picture in zip(files, result.images, strict=True):
         save(picture, file)
@@ -122,15 +122,11 @@ def edit(
 
 @app.command()
 def rank(
-    images: Annotated[list[Path], typer.Argument(help="The pictures to put in order.")],
+    images: Annotated[list[Path], Argument(help="The pictures to put in order.")],
     prompt: Prompt,
-    clip: Annotated[
-        str, typer.Option(help="Shipped, of open_clip, or a folder.")
-    ] = "tinyworld-clip",
-    mask: Annotated[Path | None, typer.Option(help="Look at the white part only.")] = None,
-    view: Annotated[
-        str | None, typer.Option(help="With a mask: mask (usual), image or both.")
-    ] = None,
+    clip: Annotated[str, Option(help="Shipped, of open_clip, or a folder.")] = "tinyworld-clip",
+    mask: Annotated[Path | None, Option(help="Look at the white part only.")] = None,
+    view: Annotated[str | None, Option(help="With a mask: mask (usual), image or both.")] = None,
     device: Device = None,
 ):
     """Order pictures by their CLIP distance to the words, best first.
@@ -149,10 +145,10 @@ def rank(
 
 @app.command()
 def world(
-    out: Annotated[Path, typer.Argument(help="The picture to write.")],
-    n: Annotated[int, typer.Option("-n", min=1, help="How many scenes.")] = 24,
+    out: Annotated[Path, Argument(help="The picture to write.")],
+    n: Annotated[int, Option("-n", min=1, help="How many scenes.")] = 24,
     seed: Seed = 0,
-    size: Annotated[int, typer.Option(min=8, help="Side of one scene, in pixels.")] = 128,
+    size: Annotated[int, Option(min=8, help="Side of one scene, in pixels.")] = 128,
 ):
     """Draw a sheet of scenes of tinyworld.
 
@@ -174,41 +170,36 @@ def world(
 @app.command()
 def train(
     name: Annotated[
-        str, typer.Argument(help="autoencoder, judge, latent, clip, pixel, exemplar, inpaint; all.")
+        str, Argument(help="autoencoder, judge, latent, clip, pixel, exemplar, inpaint; all.")
     ],
-    steps: Annotated[
-        int | None, typer.Option(help="How many; may change when a run is resumed.")
-    ] = None,
+    steps: Annotated[int | None, Option(help="How many; may change when a run is resumed.")] = None,
     minutes: Annotated[
-        float | None, typer.Option(help="Stop then; the learning rate ends with it.")
+        float | None, Option(help="Stop then; the learning rate ends with it.")
     ] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the run; one there goes on. Without it: runs/NAME."),
+        Path | None, Option(help="Folder of the run; one there goes on. Without it: runs/NAME.")
     ] = None,
     source: Annotated[
-        str | None, typer.Option("--from", help="'shipped', or a folder of weights.")
+        str | None, Option("--from", help="'shipped', or a folder of weights.")
     ] = None,
-    batch: Annotated[int | None, typer.Option(help="Pictures per step and process.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
+    batch: Annotated[int | None, Option(help="Pictures per step and process.")] = None,
+    lr: Annotated[float | None, Option(help="Highest learning rate.")] = None,
     seed: Seed = 0,
-    precision: Annotated[str, typer.Option(help="auto, bf16, fp16 or no.")] = "auto",
-    cpu: Annotated[bool, typer.Option("--cpu", help="Leave the GPU alone.")] = False,
-    autoencoder: Annotated[
-        Path | None, typer.Option(help="The one that judge and latent use.")
-    ] = None,
+    precision: Annotated[str, Option(help="auto, bf16, fp16 or no.")] = "auto",
+    cpu: Annotated[bool, Option("--cpu", help="Leave the GPU alone.")] = False,
+    autoencoder: Annotated[Path | None, Option(help="The one that judge and latent use.")] = None,
     export_to: Annotated[
-        Path | None, typer.Option("--export", help="Only write the weights there.")
+        Path | None, Option("--export", help="Only write the weights there.")
     ] = None,
     own: Annotated[
-        list[str] | None, typer.Option("--set", help="NAME=VALUE of the job, as in rung=tokens.")
+        list[str] | None, Option("--set", help="NAME=VALUE of the job, as in rung=tokens.")
     ] = None,
     compiled: Annotated[
-        bool, typer.Option("--compile", help="Compile the step; pays in runs of hours.")
+        bool, Option("--compile", help="Compile the step; pays in runs of hours.")
     ] = False,
-    share: Annotated[float, typer.Option(help="With all: share of the plan's minutes.")] = 1.0,
+    share: Annotated[float, Option(help="With all: share of the plan's minutes.")] = 1.0,
     background: Annotated[
-        bool, typer.Option("--background", help="With all: return at once and go on.")
+        bool, Option("--background", help="With all: return at once and go on.")
     ] = False,
 ):
     """Train one of tinyworld's networks, or all; stop it and call it again, and it goes on.
@@ -238,27 +229,25 @@ def train(
 def results(
     name: Annotated[
         str | None,
-        typer.Argument(
+        Argument(
             help="A table; all (outdated ones); phenomena or index for a page; none: list them."
         ),
     ] = None,
-    n: Annotated[int | None, typer.Option("-n", min=1, help="Its first n tasks only.")] = None,
+    n: Annotated[int | None, Option("-n", min=1, help="Its first n tasks only.")] = None,
     save: Annotated[
-        bool, typer.Option(help="Write data/results/NAME.json if all tasks are measured.")
+        bool, Option(help="Write data/results/NAME.json if all tasks are measured.")
     ] = True,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Write this file instead; of precision, the folder."),
+        Option("--out", "-o", help="Write this file instead; of precision, the folder."),
     ] = None,
     methods: Annotated[
-        str | None, typer.Option(help="Of precision: names or patterns, commas between.")
+        str | None, Option(help="Of precision: names or patterns, commas between.")
     ] = None,
-    scenes: Annotated[int, typer.Option(min=1, help="Of precision: how many.")] = 50,
-    batch: Annotated[int, typer.Option(min=1, help="Of precision: results of a scene.")] = 24,
-    task: Annotated[str, typer.Option(help="Of precision: add or remove an object.")] = "add",
-    add: Annotated[
-        Path | None, typer.Option(help="Of precision: a file with your own @method.")
-    ] = None,
+    scenes: Annotated[int, Option(min=1, help="Of precision: how many.")] = 50,
+    batch: Annotated[int, Option(min=1, help="Of precision: results of a scene.")] = 24,
+    task: Annotated[str, Option(help="Of precision: add or remove an object.")] = "add",
+    add: Annotated[Path | None, Option(help="Of precision: a file with your own @method.")] = None,
 ):
     """Make one of the course's tables of measurements again, a page of them, or compare methods by
     precision and diversity.
@@ -321,9 +310,7 @@ def compare(*asked):
 
 
 @app.command()
-def leaderboard(
-    folder: Annotated[Path, typer.Argument(help="Where the rows are, in folders below it.")],
-):
+def leaderboard(folder: Annotated[Path, Argument(help="Where the rows are, in folders below it.")]):
     """Merge rows that `blendlab results precision` made into one page.
 
     Example: blendlab leaderboard class/
@@ -338,12 +325,8 @@ def leaderboard(
 
 @course.command()
 def pack(
-    names: Annotated[
-        list[Path] | None, typer.Argument(help="Notebooks; without names, all.")
-    ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write.")] = Path(
-        "out/pack"
-    ),
+    names: Annotated[list[Path] | None, Argument(help="Notebooks; without names, all.")] = None,
+    out: Annotated[Path, Option("--out", "-o", help="The folder to write.")] = Path("out/pack"),
 ):
     """Write of each notebook the students' version with points, the solved one, and slides.
 
@@ -370,16 +353,6 @@ def doctor():
     from .course import doctor
 
     doctor.check()
-
-
-def watched(network, update):
-    """A `with` that calls update() after each forward pass of a network."""
-    from .attention import hooked
-
-    def count(*_):  # what a hook returns would replace the network's output
-        update()
-
-    return hooked({network: count}, after=True)
 
 
 def numbered(out: Path, n: int) -> list[Path]:

@@ -115,6 +115,16 @@ def clip_distance(
     return (1 - cos).mean(1)
 
 
+def copied(how, draw):
+    """The numbers (B,N,12 or 13) in [0,1) of the copies that CLIP sees; None: no copies.
+
+    draw: a function that draws normal noise of a shape for each sample.
+    """
+    if how.augmentations == how.unwarped == 1:
+        return None
+    return torch.special.ndtr(draw((how.augmentations, 13 if how.copies == "official" else 12)))
+
+
 def looked_at(x0_hat, x, t, schedule, how: Guiding):
     """What the losses look at: the clean estimate, or its mixture with the state (official)."""
     if how.looks_at == "x0_hat":
@@ -134,10 +144,7 @@ def guided_steps(denoise, loss, x, schedule, timesteps, how: Guiding, fresh=None
         denoise = _noise_held(denoise, schedule)
     by_mean, (a, _) = how.shift == "mean", schedule.levels(timesteps[0])
     if not by_mean and a < 1e-3:  # it divides by a, as DDIM's form does
-        raise Refused(
-            f"the first level holds {a:.0e} of a picture, too little to shift it: take "
-            "skip=0.1, or eta=1"
-        )
+        raise Refused(f"the first level holds {a:.0e} of a picture: take skip=0.1, or eta=1")
     if not a and not how.through_network:  # and so does the estimate from a noise held constant
         raise Refused("the first level holds nothing of a picture: skip=1/steps leaves it out")
     guided = loss_guided(denoise, loss, schedule, scale=0.0 if by_mean else 1.0)
@@ -165,10 +172,8 @@ def choose(model, method, fallback: dict, preset, asked: dict) -> Guiding:
     """The Guiding to use, see options.settle; the shift follows eta, classes the network."""
     how = settle(Guiding, method, model, PRESETS, fallback, preset, asked)
     if how.shift == "mean" and not how.eta:
-        raise Refused(
-            "shift='mean' moves by the variance, which is 0 with eta=0: take shift='epsilon', "
-            "or eta=1"
-        )
+        fix = "take shift='epsilon', or eta=1"
+        raise Refused(f"shift='mean' moves by the variance, which is 0 with eta=0: {fix}")
     many = getattr(getattr(getattr(model, "unet", None), "config", None), "num_class_embeds", None)
     if how.classes is not None and not many:
         raise Refused(f"classes is {how.classes!r}, and this network has none: leave it out")
@@ -183,12 +188,6 @@ def ask(model, clip, image, mask, prompt, how: Guiding, ranking, **counts):
     is_clip(clip, ranking)
     request = door.pixel(model, image, mask, prompt, soft=how.soft, **counts)
     return request, read(clip, request.prompt).to(request.image.device)
-
-
-def streams(request, rows) -> dict:
-    """The noise of the samples in rows, by what it is for."""
-    purposes = ("initial", "step", "augment", "resample", "class")
-    return {purpose: request.noise(purpose, rows) for purpose in purposes}
 
 
 def told(net, unet, how: Guiding, draw):
@@ -214,16 +213,12 @@ def told(net, unet, how: Guiding, draw):
 def clip_loss(text, mask, clip, how: Guiding, schedule, draw=None):
     """`loss(x0_hat, x, t) -> (B,)`: the weighted CLIP distance, and what leaves [-1,1].
 
-    draw: a function that draws normal noise of a shape for each sample, here the copies'
-          parameters.
+    draw: see `copied`.
     """
 
     def loss(x0_hat, x, t):
         seen = looked_at(x0_hat, x, t, schedule, how)
-        alone = how.augmentations == how.unwarped == 1
-        numbers = 13 if how.copies == "official" else 12
-        u = None if alone else torch.special.ndtr(draw((how.augmentations, numbers)))
-        total = how.scale * clip_distance(seen, text, mask, clip, how, u)
+        total = how.scale * clip_distance(seen, text, mask, clip, how, copied(how, draw))
         if how.range_scale:  # losses.py:16-17
             beyond = x0_hat - x0_hat.clamp(-1, 1)
             total = total + how.range_scale * beyond.square().mean((1, 2, 3))

@@ -13,6 +13,7 @@ Bad input gets a sentence before any network runs. No paper. Next: papers/blende
 
 import math
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
@@ -23,10 +24,10 @@ from torch import Tensor
 
 from . import images, masks, prompts
 from .blend import blend
-from .edit import Edit, memory_advice, one_or_n, take
+from .edit import Edit, one_or_n, take
 from .errors import Refused, WrongType
 from .noise import Noise
-from .options import number
+from .options import check, number, tensor
 from .rank import rank
 
 LARGEST = 32  # gigabytes that the pictures of one call may take
@@ -73,9 +74,16 @@ class Request:
         one = len(self.image) == len(self.mask) == len(self.prompt) == 1
         return clip if ranking and self.n > 1 and one else None
 
+    @contextmanager
     def memory(self):
-        """A context in which "out of memory" becomes a sentence with the fix."""
-        return memory_advice(self.at_once)
+        """In a `with`, "out of memory" becomes a sentence that says which option halves it."""
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            fix = "load the model with dtype=torch.float16, or edit a smaller picture"
+            if self.at_once > 1:
+                fix = f"batch={self.at_once // 2} halves it and gives the same pictures"
+            raise MemoryError(f"out of memory with {self.at_once} at once: {fix}") from error
 
     def batches(self, **values):
         """Yield (rows, part): positions range(i, j) of the n samples, and their rows of each value.
@@ -120,42 +128,43 @@ class Request:
         )
 
 
-def latent(pipe, image, mask, prompt, *, n, seed, batch, first, soft=None):
-    """The request of a method that works on a pipeline's latents."""
+def latent(pipe, image, mask, prompt, **how):
+    """The request of a method that works on a pipeline's latents; how: see `placed`."""
     has_autoencoder(pipe)
     takes_latents(pipe)
-    return placed(
-        pipe, image, mask, prompt, pipe._execution_device, n, seed, batch, first, soft=soft
-    )
+    return placed(pipe, image, mask, prompt, **how)
 
 
-def pixel(model, image, mask, prompt, *, n, seed, batch, first, soft=None):
-    """The request of a method that works on pixels."""
+def pixel(model, image, mask, prompt, **how):
+    """The request of a method that works on pixels; how: see `placed`."""
     unet = getattr(model, "unet", None)
     if unet is None or unet.config.in_channels != 3 or hasattr(model, "vae"):
         raise Refused(
             f"pass a model of pixels, as bl.load('tinyworld-pixel') gives{_not(model)}; "
             "blended_latent is for latents"
         )
-    return placed(None, image, mask, prompt, unet.device, n, seed, batch, first, unet, soft)
+    return placed(model, image, mask, prompt, **how)
 
 
-def placed(pipe, image, mask, prompt, device, n, seed, batch, first, unet=None, soft=None):
-    """Picture, mask and prompts on the device; the state is pixels when there is no pipe."""
+def placed(model, image, mask, prompt, *, n, seed, batch, first, soft=None):
+    """Picture, mask and prompts on the device; the state is of pixels without an autoencoder.
+
+    soft: whether greys of the mask pass; None: a method that has no such option.
+    """
     counted(n, seed, batch, first)
-    if pipe is None:
-        factor = getattr(unet, "patch", 1) * 2 ** (len(unet.config.block_out_channels) - 1)
+    latents = hasattr(model, "vae")
+    if latents:
+        device, factor = model._execution_device, model.vae_scale_factor
     else:
-        factor = pipe.vae_scale_factor
+        device, widths = model.unet.device, model.unet.config.block_out_channels
+        factor = getattr(model.unet, "patch", 1) * 2 ** (len(widths) - 1)
     image = images.image(image, size_multiple=factor).to(device)
     grey = _mask(mask, image, soft)
     mask = (grey > 0).float()
     prompt = prompts.listed(prompt)
     one_or_n(n, {"image": len(image), "mask": len(mask), "prompt": len(prompt)})
     _fits(n, image.shape[-2:])
-    shape = tuple(image.shape[1:])
-    if pipe is not None:
-        shape = (pipe.vae.config.latent_channels, *(side // factor for side in shape[-2:]))
+    shape = state_shape(model, image) if latents else tuple(image.shape[1:])
     return Request(image, mask, grey, prompt, n, seed, shape, batch or n, image.device, first)
 
 
@@ -164,37 +173,43 @@ def words(pipe, texts, image=None, noise=None, *, n=1, seed=0, batch=None, first
 
     image, noise: (1 or n,...) to start from, or None; n None: as many as these.
     """
-    has_words(pipe)
+    has_autoencoder(pipe)
+    prompts.reads_texts(pipe)
     takes_latents(pipe)
     for text in texts:
         if isinstance(text, list | tuple):
             raise WrongType("the prompt is a list: pass one text, which serves all n")
-    device, channels = pipe._execution_device, pipe.vae.config.latent_channels
+    device = pipe._execution_device
     if image is not None or n is None and noise is None:
         image = images.image(image, size_multiple=pipe.vae_scale_factor).to(device)
     if noise is not None:
-        floats = isinstance(noise, Tensor) and noise.is_floating_point() and noise.numel()
-        if not floats or noise.shape[1:-2] != (channels,) or not noise.isfinite().all():
-            shape = ",".join(map(str, getattr(noise, "shape", [repr(noise)])))
-            wanted = f"(1 or n,{channels},h,w)"
-            raise Refused(f"noise is ({shape}); pass finite numbers of shape {wanted}")
-        noise = noise.to(device, torch.float32)
+        noise = finite_latents("noise", noise, pipe.vae).to(device)
     counts = {name: len(x) for name, x in (("image", image), ("noise", noise)) if x is not None}
     n = max(counts.values()) if n is None else n
     counted(n, seed, batch, first)
     one_or_n(n, counts)
     shape = state_shape(pipe, image, noise)
     _fits(n, (side * pipe.vae_scale_factor for side in shape[-2:]))
-    texts, given = list(texts), noise
-    return Request(image, None, None, texts, n, seed, shape, batch or n, device, first, given)
+    return Request(
+        image, None, None, list(texts), n, seed, shape, batch or n, device, first, given=noise
+    )
+
+
+def finite_latents(name: str, z, vae) -> Tensor:
+    """Latents (1 or n,C,h,w) of an autoencoder in float32; a sentence for what is none."""
+    tensor(name, z, f"1 or n,{vae.config.latent_channels},h,w")
+    if not z.is_floating_point() or not z.isfinite().all():
+        raise Refused(f"{name} has NaN or infinite values, or no floats: make it in torch.float32")
+    return z.detach().float()
 
 
 def state_shape(pipe, image=None, noise=None) -> tuple[int, ...]:
     """(C,h,w) of a latent: of a picture's, of a given noise, or of the model's own size."""
     if noise is not None:
         return tuple(noise.shape[1:])
-    cells = [pipe.unet.config.sample_size] * 2
-    if image is not None:
+    if image is None:
+        cells = [pipe.unet.config.sample_size] * 2
+    else:
         cells = [side // pipe.vae_scale_factor for side in image.shape[-2:]]
     return (pipe.vae.config.latent_channels, *cells)
 
@@ -271,17 +286,16 @@ def counted(n, seed, batch, first):
     number("n", n, span=(1, math.inf, "it counts the edits to make, so take 1 or more"))
     number("seed", seed)
     number("first", first)
-    if batch is not None:
-        number("batch", batch)
+    check("batch", batch, int | None)
 
 
 def _fits(n, size):
     """Refuse more pictures than a machine can hold."""
     gigabytes = n * math.prod(size) * 3 * 4 / 1e9
     if gigabytes > LARGEST:
+        size = f"{gigabytes:,.0f} GB"
         raise Refused(
-            f"n is {n}, and its pictures alone take {gigabytes:,.0f} GB: make fewer, and go on "
-            "with first="
+            f"n is {n}, and its pictures alone take {size}: make fewer, go on with first="
         )
 
 
@@ -299,17 +313,8 @@ def takes_latents(pipe):
     """Refuse a UNet that takes another number of channels than a latent has."""
     wanted, given = pipe.vae.config.latent_channels, pipe.unet.config.in_channels
     if given != wanted:
-        raise Refused(
-            f"this UNet takes {given} channels, a latent has {wanted}: pass a text-to-image "
-            "pipeline, not one for inpainting"
-        )
-
-
-def has_words(pipe):
-    """Refuse what is not a text-to-image pipeline, naming what it is."""
-    has_autoencoder(pipe)
-    if getattr(pipe, "tokenizer", None) is None:
-        raise Refused(f"{a(pipe)} reads no texts: pass bl.load('tinyworld')")
+        what = f"this UNet takes {given} channels, a latent has {wanted}"
+        raise Refused(f"{what}: pass a text-to-image pipeline")
 
 
 def readable(pipe, texts, negative="", w=None):

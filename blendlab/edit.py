@@ -1,13 +1,11 @@
-"""What every editing function shares: the Edit it returns, and what it says when memory runs out.
+"""What every editing function returns, and how batches of it are dealt out.
 
 Next: papers/blended_latent.py makes one; rank.py puts the best first.
 """
 
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import torch
 from torch import Tensor
 
 from . import images
@@ -32,18 +30,6 @@ class Edit:
     @cached_property
     def images(self):
         return images.to_pil(self.tensor)
-
-
-@contextmanager
-def memory_advice(at_once: int):
-    """Turn "out of memory" into a sentence that says which option halves the need."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        fix = "load the model with dtype=torch.float16, or edit a smaller picture"
-        if at_once > 1:
-            fix = f"batch={at_once // 2} halves it and gives the same pictures"
-        raise MemoryError(f"out of memory with {at_once} at once: {fix}") from error
 
 
 def one_or_n(n: int, counts: dict[str, int]):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .errors import Refused
-from .options import function, number
+from .options import choice, function, number
 from .sampler import DENOISER, Prediction, are_levels, is_schedule
 from .schedule import Schedule
 
@@ -39,8 +39,7 @@ def denoiser(unet, schedule, prediction="epsilon", timesteps=None):
     timesteps: needed only to use a learned variance, because that depends on the level moved to.
     The network runs in its own precision; what comes back has the precision of x.
     """
-    if prediction not in ("epsilon", "v_prediction", "sample"):
-        raise Refused(f"prediction is {prediction!r}; choose epsilon, v_prediction or sample")
+    choice("prediction", prediction, ("epsilon", "v_prediction", "sample"))
     function("unet", unet, "a network, as pipe.unet", needed=True)
     is_schedule(schedule)
     if timesteps is not None:
@@ -121,11 +120,7 @@ def loss_guided(denoise, loss, schedule=None, scale=0.0):
     number("scale", scale, whole=False)
 
     def guided(x, t):
-        if torch.is_inference_mode_enabled():
-            raise RuntimeError(
-                "guidance needs gradients, which torch.inference_mode() rules out: take "
-                "torch.no_grad() in its place"
-            )
+        needs_gradients("guidance")
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             seen = denoise(x, t)
@@ -144,6 +139,13 @@ def loss_guided(denoise, loss, schedule=None, scale=0.0):
         return Prediction(x0_hat, None if seen.var is None else seen.var.detach(), grad)
 
     return guided
+
+
+def needs_gradients(what: str) -> None:
+    """Refuse torch.inference_mode()."""
+    if torch.is_inference_mode_enabled():
+        fix = "take torch.no_grad() in place of torch.inference_mode(), which rules them out"
+        raise RuntimeError(f"{what} needs gradients: {fix}")
 
 
 def _learned(v, schedule, t, t_next, t_before=None):

@@ -136,10 +136,7 @@ def _one_picture(x, name, is_mask=False):
         if x.ndim != 4:
             raise Refused(f"{name} is {_shape(x)} and fit takes (1,C,H,W): pass {name}[None]")
         if x.shape[0] != 1:
-            raise Refused(
-                f"{name} is {_shape(x)} and fit takes one picture: pass {name}[:1], "
-                f"{name}[1:2], ..."
-            )
+            raise Refused(f"{name} is {_shape(x)} and fit takes one picture: pass {name}[:1]")
         _check_mask_tensor(x, True, name) if is_mask else _check_image_tensor(x, name)
         return to_pil(x)[0], f"bl.images.to_pil({name})[0]"
     return _open(x, name, is_mask)
@@ -248,9 +245,8 @@ def _upright(picture, name, how):
     """A loaded copy, turned as its EXIF says. XMP may say it too, and viewers ignore that."""
     _check_pixels(picture, name, how)
     # Pillow halves 16-bit colours when it loads them; only tiles not yet loaded tell.
-    if re.search(";16[BLN]", str(getattr(picture, "tile", ""))) and not picture.mode.startswith(
-        "I"
-    ):
+    deep = re.search(";16[BLN]", str(getattr(picture, "tile", "")))
+    if deep and not picture.mode.startswith("I"):
         keeps = f"{how}.convert('{picture.mode}')"
         raise Refused(f"{name} has 16 bits a channel, not 8: to keep the upper 8, pass {keeps}")
     try:
@@ -405,10 +401,7 @@ def _check_shape(x, fix, want, name):
 
 def _check_finite(x, name):
     if not torch.isfinite(x).all():
-        raise Refused(
-            f"{name} has NaN or infinite values: make it in torch.float32 if half precision "
-            "did that"
-        )
+        raise Refused(f"{name} has NaN or infinite values: make it in torch.float32")
 
 
 # Sizes and areas

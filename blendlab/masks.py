@@ -16,7 +16,7 @@ from torch import Tensor
 
 from . import images
 from .errors import Refused
-from .options import check, number, sides, tensor
+from .options import check, choice, number, sides, tensor
 
 RULES = ("corner", "centre", "area", "any")
 
@@ -36,6 +36,7 @@ def to_latent(
     """
     tensor("mask", mask, "B,1,H,W")
     sides(size)
+    choice("mask rule", rule, RULES)
     if rule == "corner":
         small = F.interpolate(mask, size, mode="nearest")
     elif rule == "centre":
@@ -43,10 +44,8 @@ def to_latent(
         small = mask[..., ys, :][..., xs]
     elif rule == "area":
         small = F.interpolate(mask, size, mode="area")
-    elif rule == "any":
-        small = F.adaptive_max_pool2d(mask, size)
     else:
-        raise Refused(f"there is no mask rule '{rule}': choose one of {', '.join(RULES)}")
+        small = F.adaptive_max_pool2d(mask, size)
     if not allow_empty and (small.flatten(1).amax(1) == 0).any():
         fix = "paint it thicker, or choose the rule 'any'"
         raise Refused(
@@ -139,10 +138,8 @@ def window(mask: Tensor, around: float) -> tuple[int, int, int, int]:
     Its side is `around` times the longer side of the mask's box, and it lies inside the picture.
     """
     number("around", around, whole=False)
-    x0, y0, x1, y1 = box(mask)
+    left, top, right, bottom = edges(mask)
     height, width = mask.shape[-2:]
-    left, right = round(x0 * width), round(x1 * width)
-    top, bottom = round(y0 * height), round(y1 * height)
     longest, room = max(right - left, bottom - top), min(height, width)
     if longest > room:
         raise Refused(
@@ -157,16 +154,21 @@ def window(mask: Tensor, around: float) -> tuple[int, int, int, int]:
 
 def box(mask: Tensor) -> tuple[float, float, float, float]:
     """The smallest box (x0, y0, x1, y1) around the white of one mask (1,1,H,W), in fractions."""
+    left, top, right, bottom = edges(mask)
+    height, width = mask.shape[-2:]
+    return left / width, top / height, right / width, bottom / height
+
+
+def edges(mask: Tensor) -> tuple[int, int, int, int]:
+    """The same box (left, top, right, bottom) in pixels."""
     tensor("mask", mask, "B,1,H,W")
     if mask.shape[0] != 1:
         raise Refused(f"there are {mask.shape[0]} masks: box takes one, mask[i : i + 1]")
-    rows, columns = (mask[0, 0] > 0).any(1).nonzero(), (mask[0, 0] > 0).any(0).nonzero()
-    if not len(rows):
+    white = (mask[0, 0] > 0).nonzero()  # (pixels,2): y and x
+    if not len(white):
         raise Refused("the mask is black everywhere, so it has no box: paint the area white")
-    height, width = mask.shape[-2:]
-    x0, x1 = columns.min().item() / width, (columns.max().item() + 1) / width
-    y0, y1 = rows.min().item() / height, (rows.max().item() + 1) / height
-    return x0, y0, x1, y1
+    (top, left), (bottom, right) = white.amin(0).tolist(), (white.amax(0) + 1).tolist()
+    return left, top, right, bottom
 
 
 def from_box(box: tuple[float, float, float, float], size: tuple[int, int]) -> Tensor:

@@ -49,6 +49,4 @@ class Noise:
 
 def _stream(name):
     digest = hashlib.sha256(name.encode()).digest()
-    return torch.Generator().manual_seed(
-        int.from_bytes(digest[:4], "big")
-    )  # torch reads 32 bits of it
+    return torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))  # it reads 32 bits

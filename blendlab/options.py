@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
-from inspect import signature
+from inspect import Parameter, signature
 from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
@@ -102,8 +102,7 @@ def check(name: str, value, kind, span=None) -> None:
     words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
     numeric = int in kinds or float in kinds
     if words and (isinstance(value, str) or not numeric):
-        if value not in words:
-            raise Refused(f"{name} is {value!r}; choose {' or '.join(map(repr, words))}")
+        choice(name, value, words)
     elif bool in kinds:
         if not isinstance(value, bool):
             raise Refused(f"{name} is {value!r}; choose True or False")
@@ -112,6 +111,12 @@ def check(name: str, value, kind, span=None) -> None:
     elif tuple[int, ...] in kinds:
         if not isinstance(value, list | tuple | range) or not all(type(i) is int for i in value):
             raise Refused(f"{name} is {value!r}; pass whole numbers, as in (0,)")
+
+
+def choice(name: str, value, words) -> None:
+    """Refuse what is none of the words."""
+    if value not in tuple(words):
+        raise Refused(f"{name} is {value!r}; choose {' or '.join(map(repr, words))}")
 
 
 def number(name: str, value: Any, whole=True, span=None) -> None:
@@ -186,9 +191,26 @@ def registered(model: str, kind: type[Options]):
 
     def register(function):
         METHODS[function.__name__] = EditMethod(function, model, kind)
-        return function
+        return takes(kind)(function)
 
     return register
+
+
+def takes(kind: type[Options]):
+    """Show the fields of `kind` in the signature of a function that takes them as **options.
+
+    help() and Jupyter then list them; None is one left out.
+    """
+
+    def show(function):
+        own = signature(function).parameters
+        left_out = [f.name for f in fields(kind) if f.name not in own]
+        shown = [p for p in own.values() if p.kind is not p.VAR_KEYWORD]
+        shown += [Parameter(name, Parameter.KEYWORD_ONLY, default=None) for name in left_out]
+        function.__signature__ = signature(function).replace(parameters=shown)
+        return function
+
+    return show
 
 
 def known(kind, method, asked: Iterable[str]) -> None:
@@ -223,22 +245,13 @@ def _value(text: str):
 
 
 def settle(
-    kind: type[Chosen],
-    method: Callable,
-    model,
-    presets: dict,
-    fallback: dict,
-    preset,
-    asked: dict,
-    quiet=False,
-    recommended=None,
+    kind: type[Chosen], method, model, presets, fallback, preset, asked, recommended=None
 ) -> Chosen:
     """The options (of class `kind`) to use for a method, by its function, with a model.
 
     preset: a name in `presets`, or options, or None. asked: {name: value}, None for what was left
             out.
-    quiet: the fallback is the model's own, so nobody is warned of it. recommended: what the model
-           recommends; None: what its card says for the method.
+    recommended: by the model; None: what its card says for the method.
     """
     if preset not in (None, *presets) and not isinstance(preset, kind):
         raise Refused(
@@ -251,7 +264,7 @@ def settle(
         recommended = cards.settings(model, method.__name__)
     left = {name: v for name, v in (fallback | recommended).items() if getattr(how, name) is None}
     how = replace(how, **left)
-    if not quiet and not recommended and {"w", "scale"} & left.keys():
+    if not recommended and {"w", "scale"} & left.keys():
         used = ", ".join(f"{name}={value:g}" for name, value in left.items())
         warnings.warn(
             f"this model recommends no settings for {method.__name__}, so it runs with {used}: "

@@ -35,13 +35,18 @@ def check(pipe, prompt: str, name: str = "prompt"):
     if prompt is None and name == "negative":
         return
     _check_text(prompt, f"the {name}")
-    if getattr(pipe, "tokenizer", None) is None or not hasattr(pipe, "name_or_path"):
-        raise Refused(f"a {type(pipe).__name__} reads no texts: pass bl.load('tinyworld')")
+    reads_texts(pipe)
     model = re.split(r"[/\\]", str(pipe.name_or_path or "this model"))[-1]
     known_words(prompt, _known(pipe), model)
-    for i, tokenizer in enumerate(_tokenizers(pipe)):
-        encoder = "the second text encoder" if i else "the text encoder"
-        fits(prompt, tokenizer, tokenizer.model_max_length, name, encoder)
+    fits(prompt, pipe.tokenizer, pipe.tokenizer.model_max_length, name)
+    if second := getattr(pipe, "tokenizer_2", None):
+        fits(prompt, second, second.model_max_length, name, "the second text encoder")
+
+
+def reads_texts(pipe):
+    """Refuse what has no tokenizer."""
+    if getattr(pipe, "tokenizer", None) is None or not hasattr(pipe, "name_or_path"):
+        raise Refused(f"a {type(pipe).__name__} reads no texts: pass bl.load('tinyworld')")
 
 
 def fits(text: str, tokenizer, room: int, name: str = "prompt", who: str = "the text encoder"):
@@ -56,10 +61,15 @@ def fits(text: str, tokenizer, room: int, name: str = "prompt", who: str = "the 
         )
     if len(ids) > room:
         dropped = tokenizer.decode(ids[room - 1 : -1]).strip()  # the end token takes the last place
-        raise Refused(
-            f"the {name} has {len(ids) - 2} tokens and {who} room for {room - 2}, so it would drop "
-            f"'{dropped}': shorten it"
-        )
+        raise too_long(name, len(ids) - 2, who, room - 2, dropped)
+
+
+def too_long(name, tokens, who, room, dropped) -> Refused:
+    """The sentence on a text that would be cut."""
+    return Refused(
+        f"the {name} has {tokens} tokens and {who} room for {room}, so it would drop '{dropped}': "
+        "shorten it"
+    )
 
 
 def _check_text(text, what):
@@ -109,10 +119,6 @@ def known_words(text: str, known, who: str) -> None:
     if strange:
         words = ", ".join(sorted(word for word in known if len(word) > 1 and word.isalpha()))
         raise Refused(f"{who} does not know {', '.join(map(repr, strange))}; it knows {words}")
-
-
-def _tokenizers(pipe):
-    return [t for t in (pipe.tokenizer, getattr(pipe, "tokenizer_2", None)) if t is not None]
 
 
 def _known(pipe):

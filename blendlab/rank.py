@@ -15,7 +15,7 @@ from torch import Tensor
 from . import images as door
 from . import prompts
 from .errors import Refused
-from .options import check
+from .options import check, choice
 
 VIEWS = {"mask": ("mask",), "image": ("image",), "both": ("mask", "image")}
 
@@ -35,8 +35,7 @@ def rank(images, prompt: str, clip, mask=None, view: str = "mask", normalised: b
     """
     is_clip(clip)
     check("normalised", normalised, bool)
-    if view not in tuple(VIEWS):
-        raise Refused(f"view is {view!r}; choose mask, image or both")
+    choice("view", view, VIEWS)
     if mask is None and view != "image":
         raise Refused(
             f"view='{view}' shows CLIP what is inside the mask: pass mask=, or view='image'"
@@ -62,20 +61,16 @@ def rank(images, prompt: str, clip, mask=None, view: str = "mask", normalised: b
 
 def is_clip(clip, ranking=None, optional=False):
     """Refuse what is no CLIP (optional: None may be), and views that there are not."""
-    if ranking not in (None, *VIEWS):
-        raise Refused(f"ranking is {ranking!r}; choose {', '.join(VIEWS)}, or None")
+    choice("ranking", ranking, (*VIEWS, None))
     if clip is None and optional:
         return
+    fix = "pass bl.load('tinyworld-clip')"
     if isinstance(clip, str):
-        raise Refused(
-            f"clip is the name {clip!r}: pass bl.load('tinyworld-clip'), or "
-            f"blendlab.networks.clip.load_clip({clip!r})"
-        )
+        fix += f", or blendlab.networks.clip.load_clip({clip!r})"
+        raise Refused(f"clip is the name {clip!r}: {fix}")
     if not all(hasattr(clip, part) for part in ("model", "tokenizer", "size", "mean", "std")):
-        raise Refused(
-            f"clip is a {type(clip).__name__}, which cannot compare pictures with words: pass "
-            "bl.load('tinyworld-clip')"
-        )
+        kind = type(clip).__name__
+        raise Refused(f"clip is a {kind}, which cannot compare pictures with words: {fix}")
 
 
 def _pictures(images) -> Tensor:
@@ -143,7 +138,4 @@ def _check_length(tokenizer, text):
         ids = tokenizer.encode(text)  # without start and end
         if len(ids) > room - 2:
             dropped = tokenizer.decode(ids[room - 2 :]).strip()
-            raise Refused(
-                f"the prompt has {len(ids)} tokens and CLIP room for {room - 2}, so it would drop "
-                f"'{dropped}': shorten it"
-            )
+            raise prompts.too_long("prompt", len(ids), "CLIP", room - 2, dropped)

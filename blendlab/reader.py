@@ -52,15 +52,11 @@ class Reader:
         block = block or 2 ** min(levels.get(kind, int)(i) for kind, _, i, *_ in parts)
         h, w = shape[-2:]
         if h % block or w % block:
-            raise Refused(
-                f"blocks of {block} do not tile latents of {w}x{h}: pass "
-                f"block={_divisor(h, w, block)}"
-            )
-        if h * w > MOST * block**2:
-            raise Refused(
-                f"block={block} makes {h * w // block**2} blocks, more than {MOST} to share out: "
-                f"pass block={_divisor(h, w, block)}"
-            )
+            fix = f"pass block={_divisor(h, w, block)}"
+            raise Refused(f"blocks of {block} do not tile latents of {w}x{h}: {fix}")
+        if (blocks := h * w // block**2) > MOST:
+            fix = f"pass block={_divisor(h, w, block)}"
+            raise Refused(f"block={block} makes {blocks} blocks, more than {MOST}: {fix}")
         return cls(pipe.unet, places, names, block, (h // block, w // block))
 
     def looks(self, net, x, t, text) -> Tensor:

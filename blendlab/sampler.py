@@ -31,6 +31,9 @@ class Prediction:
     grad: Tensor | None = None  # (B,C,H,W) gradient of a guidance loss at x
 
 
+Denoise = Callable[[Tensor, int], Prediction]
+
+
 @dataclass
 class Step:
     """One move of the loop. Assign to `step.x` to steer: the next move starts from there."""
@@ -61,14 +64,7 @@ def filmed():
 
 
 @torch.no_grad()  # a decorator, not a `with`: gradients stay enabled in the reader's loop body
-def sample(
-    denoise: Callable[[Tensor, int], Prediction],
-    x: Tensor,
-    schedule,
-    timesteps,
-    eta=0.0,
-    noise=None,
-) -> Iterator[Step]:
+def sample(denoise: Denoise, x: Tensor, schedule, timesteps, eta=0.0, noise=None) -> Iterator[Step]:
     """Yield one Step per move down `timesteps`; whatever is left in `step.x` feeds the next one.
 
     x: (B,C,H,W) on level timesteps[0]; the state is float32 whatever the network's precision
@@ -115,10 +111,8 @@ def sample(
 def is_schedule(schedule) -> None:
     """Refuse what has no levels."""
     if not hasattr(schedule, "levels"):
-        raise Refused(
-            f"schedule is a {type(schedule).__name__}: pass a Schedule, as "
-            "Schedule.from_scheduler(pipe.scheduler) gives"
-        )
+        kind, fix = type(schedule).__name__, "pass Schedule.from_scheduler(pipe.scheduler)"
+        raise Refused(f"schedule is a {kind}, not a Schedule: {fix}")
 
 
 def are_levels(timesteps) -> None:

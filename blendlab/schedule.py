@@ -9,13 +9,14 @@ import math
 import warnings
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from .errors import Refused
-from .options import check, number, tensor
+from .options import choice, number, tensor
+
+SPACINGS = ("leading", "trailing", "linspace")
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +42,8 @@ class Schedule:
             raise Refused(
                 "abar is not falling from at most 1 to at least 0: pass shares of picture"
             )
-        check("final", self.final, Literal["clean", "first"])
-        check("spacing", self.spacing, Literal["leading", "trailing", "linspace"])
+        choice("final", self.final, ("clean", "first"))
+        choice("spacing", self.spacing, SPACINGS)
         number("offset", self.offset)
 
     def levels(self, t):
@@ -76,22 +77,18 @@ class Schedule:
         """
         T = len(self.abar)
         spacing, offset = spacing or self.spacing, self.offset if offset is None else offset
-        number("steps", steps)
+        number("steps", steps, span=(1, T, "it counts levels of this schedule"))
         number("offset", offset)
-        if not 1 <= steps <= T:
-            raise Refused(f"steps is {steps}; this schedule takes 1 to {T}")
         number("skip", skip, whole=False)
+        choice("spacing", spacing, SPACINGS)
         if spacing == "leading":
             ratio = T // steps
-            ts = [
-                i * ratio + min(offset, T - 1 - (steps - 1) * ratio) for i in reversed(range(steps))
-            ]
+            last = min(offset, T - 1 - (steps - 1) * ratio)
+            ts = [last + i * ratio for i in reversed(range(steps))]
         elif spacing == "trailing":
             ts = [round(T - i * T / steps) - 1 for i in range(steps)]
-        elif spacing == "linspace":
-            ts = [round(i * (T - 1) / max(steps - 1, 1)) for i in reversed(range(steps))]
         else:
-            raise Refused(f"spacing is {spacing!r}; choose leading, trailing or linspace")
+            ts = [round(i * (T - 1) / max(steps - 1, 1)) for i in reversed(range(steps))]
         return ts[int(steps * skip + 1e-9) :] + [-1]
 
     @classmethod

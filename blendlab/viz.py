@@ -54,10 +54,8 @@ def show(
     if mask is not None:
         masks = _pictures(mask)
         if len(masks) not in (1, len(pictures)):
-            raise ValueError(
-                f"{len(masks)} masks for {len(pictures)} pictures: pass one, or one for each "
-                "picture"
-            )
+            given = f"{len(masks)} masks for {len(pictures)} pictures"
+            raise ValueError(f"{given}: pass one, or one for each")
         pictures = [_outlined(picture, masks[i % len(masks)]) for i, picture in enumerate(pictures)]
     return _told(_grid(pictures, titles or [], columns, gap=8), alt, titles)
 
@@ -143,10 +141,8 @@ def compare(table: dict, column: str, rows=None, title: str = "", alt: str = "")
     if missing := [label for label in names if label not in found]:
         known = ", ".join(found)
         raise ValueError(f"{column!r} has no row {missing[0]!r}; its rows are {known}")
-    number = column.endswith(")")  # others are shares
-    shown = [(name, *(v * (1 if number else 100) for v in found[label]))
-             for label, name in names.items()]  # fmt: skip
-    xlabel = f"{column if number else f'{column}, %'}; n = {table['n']}, bars: 95% intervals"
+    shown = [(name, *_percent(found[label], column)) for label, name in names.items()]
+    xlabel = f"{_with_unit(column)}; n = {table['n']}, bars: 95% intervals"
     said = ", ".join(f"{name} {v:.3g} [{low:.3g}, {high:.3g}]" for name, v, low, high in shown)
     digits = 1 if max(abs(row[1]) for row in shown) >= 5 else 3
     return _drawn(intervals(shown, xlabel, title, digits), alt or f"{column}: {said}")
@@ -255,14 +251,11 @@ def _columns(n):
 
 def enlarged(picture, side):
     """The picture, `side` wide at most: by a whole factor if small, so that pixels stay square."""
-    factor = side // picture.width
+    width, height = picture.size
+    factor = side // width
     if factor >= 2:
-        return picture.resize(
-            (picture.width * factor, picture.height * factor), Image.Resampling.NEAREST
-        )
-    return picture.resize(
-        (side, round(picture.height * side / picture.width)), Image.Resampling.LANCZOS
-    )
+        return picture.resize((width * factor, height * factor), Image.Resampling.NEAREST)
+    return picture.resize((side, round(height * side / width)), Image.Resampling.LANCZOS)
 
 
 def _outlined(picture, mask):

@@ -41,8 +41,9 @@ FALLBACK = {"w": 7.5, "steps": 50, "eta": 0.0}
 def settled(kind, method, pipe, asked, presets=None, preset=None, **fallback):
     """The options: what was asked for, else the model's (w and steps for editing will do)."""
     editing = cards.settings(pipe, "blended_latent")
-    fallback |= FALLBACK | {name: editing[name] for name in ("w", "steps") if name in editing}
-    return settle(kind, method, pipe, presets or {}, fallback, preset, asked, quiet=bool(editing))
+    usual = {name: editing[name] for name in ("w", "steps") if name in editing}
+    usual |= cards.settings(pipe, method.__name__)
+    return settle(kind, method, pipe, presets or {}, FALLBACK | fallback, preset, asked, usual)
 
 
 def admit(pipe, texts, negative, image, noise, how, **counts) -> door.Request:
@@ -50,10 +51,7 @@ def admit(pipe, texts, negative, image, noise, how, **counts) -> door.Request:
     if image is not None and noise is not None:
         raise Refused("both image= and noise= are given: pass the one to start from")
     if image is not None and how.eta:
-        raise Refused(
-            f"eta is {how.eta}, and only DDIM leads back to a picture's noise: pass eta=0 with "
-            "image="
-        )
+        raise Refused(f"eta is {how.eta}, and image= has a noise only under DDIM: pass eta=0")
     request = door.words(pipe, texts, image, noise, **counts)
     door.readable(pipe, texts, negative, how.w)
     Schedule.from_scheduler(pipe.scheduler).timesteps(how.steps)

@@ -50,17 +50,15 @@ def _parts(u, unwarped):
 
     # The projective part: solve for the map that takes the pulled-in corners back to the corners.
     corners = u.new_tensor([[-1, -1], [1, -1], [1, 1], [-1, 1]])
-    pulled = corners * (1 - 0.7 * torch.where(perspective, u[:, -8:], 0.0)).view(
-        -1, 4, 2
-    )  # (BN,4,2)
+    pulled_by = 0.7 * torch.where(perspective, u[:, -8:], 0.0).view(-1, 4, 2)
+    pulled = corners * (1 - pulled_by)  # (BN,4,2)
     px, py = pulled.unbind(-1)
     cx, cy = corners.expand_as(pulled).unbind(-1)  # (BN,4)
     one, none = torch.ones_like(px), torch.zeros_like(px)
     rows_x = torch.stack([px, py, one, none, none, none, -px * cx, -py * cx], dim=-1)
     rows_y = torch.stack([none, none, none, px, py, one, -px * cy, -py * cy], dim=-1)
-    solved = torch.linalg.solve(
-        torch.cat([rows_x, rows_y], dim=1), torch.cat([cx, cy], dim=1)
-    )  # (BN,8)
+    rows, wanted = torch.cat([rows_x, rows_y], dim=1), torch.cat([cx, cy], dim=1)
+    solved = torch.linalg.solve(rows, wanted)  # (BN,8)
     tilt = torch.cat([solved, one[:, :1]], dim=1).view(-1, 3, 3)
     return turn, tilt
 

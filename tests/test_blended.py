@@ -96,13 +96,6 @@ def test_with_a_mask_of_ones_it_is_plain_guided_sampling(clip, image):
     torch.testing.assert_close(ours.tensor, by_hand.clamp(-1, 1), atol=1e-5, rtol=0)
 
 
-def test_a_sample_is_the_same_alone_and_among_others(model, clip, image, mask):
-    many = bl.blended(model, clip, image, mask, "red", **QUICK, n=3, batch=2, seed=5, ranking=None)
-    one = bl.blended(model, clip, image, mask, "red", **QUICK, n=1, seed=5)
-    torch.testing.assert_close(many.tensor[:1], one.tensor, atol=1e-4, rtol=0)
-    assert many.scores is None and many.settings["order"] == [0, 1, 2]
-
-
 def test_results_come_ranked_by_the_clip_that_guided(model, clip, image, mask):
     edit = bl.blended(model, clip, image, mask, "red", **QUICK, n=3, seed=5)
     plain = bl.blended(model, clip, image, mask, "red", **QUICK, n=3, seed=5, ranking=None)
@@ -252,11 +245,6 @@ def test_bad_input_gets_a_sentence_before_any_network_runs(clip, image, mask, ba
         bl.blended(model, clip, **(good | bad))
 
 
-def test_an_unknown_option_is_named(model, clip, image, mask):
-    with pytest.raises(TypeError, match="no option 'sharpness'; it has scale, augmentations"):
-        bl.blended(model, clip, image, mask, "red", sharpness=3)
-
-
 def test_a_latent_model_is_refused(clip, image, mask):
     with pytest.raises(ValueError, match="pass a model of pixels.*blended_latent is for latents"):
         bl.blended(checkpoints.sd1(), clip, image, mask, "red", **QUICK)
@@ -346,9 +334,3 @@ def test_greys_need_soft_and_black_and_white_is_the_same_with_it(model, clip, im
     grey = bl.blended(model, clip, image, mask / 2, "red", soft=True, **QUICK)
     outside = mask.expand_as(image) == 0
     assert torch.equal(grey.tensor[outside], image[outside])
-
-
-def test_sample_two_can_be_made_alone(model, clip, image, mask):
-    many = bl.blended(model, clip, image, mask, "red", **QUICK, n=3, seed=5, ranking=None)
-    alone = bl.blended(model, clip, image, mask, "red", **QUICK, first=2, seed=5)
-    torch.testing.assert_close(alone.tensor[0], many.tensor[2], atol=1e-4, rtol=0)

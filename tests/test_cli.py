@@ -106,7 +106,7 @@ def test_doctor_says_versions_device_and_networks(run):
         (["--skip", "1.5"], "--skip is 1.5"),
         (["--skip", "-1"], "--skip is -1.0"),
         (["--steps", "0"], "--steps"),
-        (["--steps", "1001"], "--steps is 1001; this schedule takes 1 to 1000"),
+        (["--steps", "1001"], "--steps is 1001; it counts levels of this schedule (1 to 1000)"),
         (["--preset", "best"], "official-sd2"),
         (["--method", "magic"], "blended_latent"),
         (["--device", "gpu"], "cpu, cuda or mps"),

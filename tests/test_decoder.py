@@ -370,8 +370,8 @@ BAD = [
         dict(image=torch.zeros(1, 3, 32, 32), mask=torch.eye(32)[None, None]),
         "image is 32x32 and the edit 64x64",
     ),
-    (dict(image=torch.zeros(3, 3, 64, 64)), "image holds 3 for 2 edits"),
-    (dict(edit=torch.zeros(1, 3, 64, 64)), "not latents .*pass the Edit"),
+    (dict(image=torch.zeros(3, 3, 64, 64)), "image holds 3 for n=2 edits"),
+    (dict(edit=torch.zeros(1, 3, 64, 64)), r"edit is \(1,3,64,64\): .*\(1 or n,4,h,w\)"),
     (dict(edit=torch.full((1, 4, 8, 8), torch.nan)), "NaN"),
     (dict(edit=Edit(torch.zeros(1, 3, 64, 64))), "no latents, so there are no weights to tune"),
     (dict(steps=0), "1 or more"),
@@ -402,7 +402,7 @@ def test_bad_input_is_refused_before_any_network_runs(
 def test_a_file_is_no_edit(pipe, image, mask):
     with pytest.raises(TypeError, match="edit is a str: pass what bl.blended_latent returned"):
         reconstruct(pipe, "edit.png", image, mask)
-    with pytest.raises(ValueError, match="the pipeline that made the edit"):
+    with pytest.raises(ValueError, match="a pipeline with an autoencoder"):
         reconstruct(SimpleNamespace(), torch.zeros(1, 4, 8, 8), image, mask)
 
 

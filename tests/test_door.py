@@ -38,8 +38,8 @@ class Silent:
         raise AssertionError("a network ran before the input was checked")
 
 
-def call(name: str, **bad):
-    """Call a public function with good arguments but for the bad ones."""
+def call(name: str, unknown=(), **bad):
+    """Call a public function with good arguments but for the bad ones; unknown: names of more."""
     image, mask = torch.zeros(1, 3, 64, 64), torch.zeros(1, 1, 64, 64)
     mask[..., 16:48, 16:48] = 1
     good = {
@@ -60,7 +60,15 @@ def call(name: str, **bad):
         good["region"] = mask
     function = getattr(bl, name)
     wanted = inspect.signature(function).parameters
-    return function(**{key: value for key, value in (good | bad).items() if key in wanted})
+    given = {key: value for key, value in (good | bad).items() if key in wanted}
+    return function(**given, **dict.fromkeys(unknown, 3))
+
+
+def colours(name: str) -> dict:
+    """The networks that a method asks beside its model, which can be computed by hand."""
+    clip = colour_clip.ColourClip(colour_clip.ColourModel())
+    given = {"clip": clip} if name in ("blended", "clip_guided", "paint_by_word") else {}
+    return given | {"perceptual": lambda a, b: (a - b).square().mean((1, 2, 3))}
 
 
 def test_there_are_such_functions():
@@ -93,11 +101,7 @@ def test_it_goes_through_the_door(name, parameter, monkeypatch):
 def test_one_picture_takes_a_mask_for_each_edit(name, image):
     masks = torch.zeros(2, 1, 64, 64)
     masks[0, ..., 16:40, 16:40] = masks[1, ..., 8:56, 24:48] = 1
-    same = dict(mask=masks, prompt="red", n=2, steps=2, ranking=None)
-    if name in ("blended", "clip_guided", "paint_by_word"):
-        same["clip"] = colour_clip.ColourClip(colour_clip.ColourModel())
-    if name == "clip_guided":
-        same["perceptual"] = lambda a, b: (a - b).square().mean((1, 2, 3))
+    same = dict(mask=masks, prompt="red", n=2, steps=2, ranking=None) | colours(name)
     one, each = (
         call(name, image=picture, **same) for picture in (image, image.expand(2, -1, -1, -1))
     )
@@ -106,6 +110,41 @@ def test_one_picture_takes_a_mask_for_each_edit(name, image):
 
 
 EDITING = ["blended_latent", "blended", "clip_guided", "paint_by_word", "exemplar"]
+
+# Options with which each method draws from all its streams of noise.
+GUIDED = dict(scale=5.0, augmentations=2, skip=0.25, resamplings=2)
+DRAWING = {
+    "blended_latent": dict(eta=1.0, w=3.0, posterior="sample", resamplings=2, noises=2),
+    "blended": GUIDED,
+    "clip_guided": GUIDED,
+    "paint_by_word": dict(noise=0.5, augmentations=2),
+    "exemplar": dict(eta=1.0, w=3.0, posterior="sample", paste="latent"),
+    "layout": dict(eta=1.0, w=3.0, rule="paper", guide="mask", strength=0.5),
+    "repaint": dict(eta=1.0, w=3.0),
+    "reword": dict(eta=1.0, w=3.0),
+}
+
+
+@pytest.mark.parametrize("name", DRAWING)
+def test_a_sample_is_the_same_whatever_n_batch_and_first_are(name, image):
+    same = dict(image=image, prompt="red", changed="blue", steps=3, seed=3, ranking=None)
+    same |= {"boxes": [("red", (0.5, 0.0, 1.0, 0.5))]} | colours(name) | DRAWING[name]
+    if name in ("layout", "repaint", "reword"):
+        same["image"] = None  # its noise would be everybody's
+    three, in_twos, last = (
+        call(name, **same, **how) for how in (dict(n=3), dict(n=3, batch=2), dict(first=2))
+    )
+    # The noise is the same exactly (test_noise.py); networks round differently in other batches.
+    torch.testing.assert_close(in_twos.tensor, three.tensor, rtol=0, atol=1e-4)
+    torch.testing.assert_close(last.tensor[0], three.tensor[2], rtol=0, atol=1e-4)
+    assert three.scores is None and not torch.isclose(three.tensor[0], three.tensor[1]).all()
+    assert three.settings["order"] == [0, 1, 2] and last.settings["order"] == [2]
+
+
+@pytest.mark.parametrize("name", [*DRAWING, "reconstruct"])
+def test_an_option_that_a_method_does_not_have_is_named(name):
+    with pytest.raises(TypeError, match=f"{name} has no option 'sharpness'; it has .*steps"):
+        call(name, unknown=["sharpness"])
 
 
 @pytest.mark.parametrize("name", [*EDITING, "invert", "layout", "repaint", "reword"])

@@ -174,7 +174,7 @@ def test_guidance_in_inference_mode_names_no_grad():
 
 
 def test_an_unknown_prediction_is_refused_with_the_choices():
-    with pytest.raises(ValueError, match="epsilon, v_prediction or sample"):
+    with pytest.raises(ValueError, match="'epsilon' or 'v_prediction' or 'sample'"):
         denoiser(Net(), schedule, "flow")
 
 

@@ -208,16 +208,6 @@ def test_half_precision_networks_keep_a_float32_state():
     assert edit.latents.dtype == torch.float32 and edit.tensor.isfinite().all()
 
 
-def test_sample_i_is_the_same_picture_for_any_n_and_batch(sd):
-    options = dict(eta=1.0, seed=3, **QUICK)
-    five = reword(sd, "a red cat", "a red dog", n=5, **options)
-    in_twos = reword(sd, "a red cat", "a red dog", n=5, batch=2, **options)
-    one = reword(sd, "a red cat", "a red dog", **options)
-    torch.testing.assert_close(in_twos.latents, five.latents, rtol=0, atol=1e-4)
-    torch.testing.assert_close(one.latents, five.latents[:1], rtol=0, atol=1e-4)
-    assert not torch.isclose(five.latents[0], five.latents[1]).any()
-
-
 def test_a_picture_is_reworded_from_its_own_noise(sd, image):
     edit = reword(sd, "a red cat", "a red dog", image=image, n=2, refine=2, **QUICK)
     noise = invert(sd, image, "a red cat", steps=4, refine=2)
@@ -252,13 +242,10 @@ BAD = [
     (dict(steps=0), "1 to 1000"),
     (dict(n=0), "1 or more"),
     (dict(noise=torch.zeros(2, 4, 8, 8)), "noise holds 2 for n=1"),
-    (
-        dict(noise=torch.zeros(4, 8, 8)),
-        r"noise is \(4,8,8\); pass finite numbers of shape \(1 or n,4,h,w\)",
-    ),
+    (dict(noise=torch.zeros(4, 8, 8)), r"noise is \(4,8,8\): pass a tensor \(1 or n,4,h,w\)"),
     (dict(noise=torch.full((1, 4, 8, 8), torch.nan)), "finite"),
     (dict(image=torch.zeros(1, 3, 60, 60)), "multiples of 8"),
-    (dict(image=torch.zeros(1, 3, 64, 64), eta=1.0), "pass eta=0 with image="),
+    (dict(image=torch.zeros(1, 3, 64, 64), eta=1.0), "only under DDIM: pass eta=0"),
     (
         dict(image=torch.zeros(1, 3, 64, 64), noise=torch.zeros(1, 4, 8, 8)),
         "pass the one to start from",

@@ -430,18 +430,6 @@ def test_later_steps_can_carry_blocks_too(sd):
     assert len({edit.latents.sum().item() for edit in (first, later, both)}) == 3
 
 
-@pytest.mark.parametrize("options", [dict(rule="paper"), dict(guide="mask", strength=0.5)])
-def test_sample_i_is_the_same_picture_for_any_n_and_batch(sd, options):
-    options = dict(eta=1.0, seed=3) | QUICK | options
-    five, in_twos, one = (
-        layout(sd, "a red cat and a car", TWO, **how, **options)
-        for how in (dict(n=5), dict(n=5, batch=2), dict(n=1))
-    )
-    assert torch.equal(five.settings["origin"], in_twos.settings["origin"])
-    torch.testing.assert_close(in_twos.latents, five.latents, rtol=0, atol=1e-4)
-    torch.testing.assert_close(one.latents, five.latents[:1], rtol=0, atol=1e-4)
-
-
 def test_a_real_picture_can_be_laid_out(sd, image):
     edit = layout(sd, "a cat", CAT, image=image, caption="a dog", n=2, refine=2, **QUICK)
     z = invert(sd, image, "a dog", steps=4, refine=2)
@@ -538,15 +526,6 @@ def test_a_picture_is_repainted_in_its_own_noise(sd, image):
     z = invert(sd, image, "a dog", steps=4, refine=2).expand(2, -1, -1, -1)
     torch.testing.assert_close(edit.settings["noise"][..., 4:], z[..., 4:], rtol=0, atol=1e-5)
     assert torch.equal(edit.settings["before"], image.expand(2, -1, -1, -1))
-
-
-def test_repainted_sample_i_is_the_same_picture_for_any_n_and_batch(sd):
-    options = dict(eta=1.0, seed=3, **QUICK)
-    five, in_twos, one = (
-        repaint(sd, "a cat", BOX, **how, **options) for how in (dict(n=5), dict(n=5, batch=2), {})
-    )
-    torch.testing.assert_close(in_twos.latents, five.latents, rtol=0, atol=1e-4)
-    torch.testing.assert_close(one.latents, five.latents[:1], rtol=0, atol=1e-4)
 
 
 # Tendency
@@ -659,16 +638,6 @@ def test_a_judge_that_knows_no_word_is_refused(sd, tiny):
         tendency(sd, Eye(), ["a cat", "a dog"], **QUICK)
     with pytest.raises(ValueError, match="does not know 'dragon'"):
         layout(tiny, "a red dragon", [("dragon", BOX)])
-
-
-def test_out_of_memory_says_which_option_halves_it(sd, monkeypatch):
-    def full(*args, **kwargs):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(sd.unet, "forward", full)
-    for method, given in ((layout, CAT), (repaint, BOX)):
-        with pytest.raises(MemoryError, match="batch=2 halves it"):
-            method(sd, "a red cat", given, n=4, **QUICK)
 
 
 def test_a_relative_map_is_one_on_average_over_the_noises_and_published_ones_over_cells(sd):

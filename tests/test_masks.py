@@ -98,9 +98,7 @@ def test_a_vanishing_mask_is_refused_with_the_fix():
 
 
 def test_an_unknown_rule_is_refused_and_the_rules_named():
-    with pytest.raises(
-        ValueError, match="no mask rule 'nearest': choose one of corner, centre, area, any"
-    ):
+    with pytest.raises(ValueError, match="'nearest'; choose 'corner' or 'centre' or 'area' or"):
         masks.to_latent(line(), (16, 16), "nearest")
 
 

@@ -1,8 +1,9 @@
 """Options: who is asked first, and what is refused."""
 
+import inspect
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from types import SimpleNamespace
 from typing import Literal
 
@@ -12,6 +13,7 @@ import torch
 
 from blendlab import cards
 from blendlab.options import Options, number, settle
+from blendlab.papers import methods
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,12 @@ def test_what_was_asked_for_comes_first_then_preset_model_and_fallback(choose):
     assert choose("naples", minutes_of_model=8.0) == Baking("wood", None, 1.5)
     assert choose("naples", minutes=3.0, oven=None) == Baking("wood", None, 3.0)
     assert choose(Baking(crust="thin")).crust == "thin"
+
+
+@pytest.mark.parametrize("method", methods().values(), ids=list(methods()))
+def test_help_shows_every_option_of_a_method(method):
+    shown = inspect.signature(method.change).parameters
+    assert {f.name for f in fields(method.kind)} < shown.keys() and "options" not in shown
 
 
 def test_words_that_a_field_does_not_know_are_refused():

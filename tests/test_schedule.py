@@ -86,7 +86,7 @@ def test_bad_numbers_are_refused_with_the_fix():
         schedule.timesteps(0)
     with pytest.raises(ValueError, match="0.25 leaves out a quarter"):
         schedule.timesteps(50, skip=25)
-    with pytest.raises(ValueError, match="leading, trailing or linspace"):
+    with pytest.raises(ValueError, match="'leading' or 'trailing' or 'linspace'"):
         schedule.timesteps(50, spacing="even")
 
 

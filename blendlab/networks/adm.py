@@ -71,9 +71,7 @@ def fetch(url, sha256):
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(file), hash_prefix=sha256)
-        except (
-            Exception
-        ) as error:  # no connection, a full disk, half a file: each raises something else
+        except Exception as error:  # no connection, a full disk, half a file: each has its own
             raise OSError(
                 f"{url} could not be downloaded ({error}); connect to the internet, or get that "
                 "file elsewhere and give its path as the name"
@@ -143,11 +141,8 @@ def convert(state, size=None, head_channels=64, heads=None, legacy=True, dtype=t
         parts = [value]
         if len(ours) == 3:  # (3 * width, ...) -> q, k and v, (width, ...) each, head after head
             n = heads or len(value) // (3 * head_channels)
-            parts = (
-                value.unflatten(0, (n, 3, -1)).unbind(1)
-                if legacy
-                else value.unflatten(0, (3, n, -1)).unbind()
-            )
+            form, axis = ((n, 3, -1), 1) if legacy else ((3, n, -1), 0)
+            parts = value.unflatten(0, form).unbind(axis)
             parts = [part.flatten(0, 1).clone() for part in parts]
         weights |= zip(ours, parts, strict=True)
     check_weights(unet, weights, "this state dict")
@@ -183,9 +178,8 @@ def _layout(state):
     names = {theirs: [ours] for theirs, ours in WHOLE.items()}
 
     def part(theirs, ours, table):
-        names.update(
-            {f"{theirs}.{key}": [f"{ours}.{name}" for name in table[key].split()] for key in table}
-        )
+        for key, several in table.items():
+            names[f"{theirs}.{key}"] = [f"{ours}.{name}" for name in several.split()]
 
     def block(theirs, ours, j, attends):
         part(f"{theirs}.0", f"{ours}.resnets.{j}", BLOCK)
@@ -196,22 +190,16 @@ def _layout(state):
         for j in range(blocks - 1):
             block(f"input_blocks.{1 + i * blocks + j}", f"down_blocks.{i}", j, attends[i])
         if i < levels - 1:
-            part(
-                f"input_blocks.{(i + 1) * blocks}.0",
-                f"down_blocks.{i}.downsamplers.0",
-                HALVE if plain else BLOCK,
-            )
+            halve = HALVE if plain else BLOCK
+            part(f"input_blocks.{(i + 1) * blocks}.0", f"down_blocks.{i}.downsamplers.0", halve)
     block("middle_block", "mid_block", 0, True)
     part("middle_block.2", "mid_block.resnets.1", BLOCK)
     for i, deep in enumerate(reversed(attends)):
         for k in range(i * blocks, (i + 1) * blocks):
             block(f"output_blocks.{k}", f"up_blocks.{i}", k - i * blocks, deep)
         if i < levels - 1:
-            part(
-                f"output_blocks.{k}.{1 + deep}",
-                f"up_blocks.{i}.upsamplers.0",
-                DOUBLE if plain else BLOCK,
-            )
+            double = DOUBLE if plain else BLOCK
+            part(f"output_blocks.{k}.{1 + deep}", f"up_blocks.{i}.upsamplers.0", double)
     return blocks, attends, plain, names
 
 
@@ -240,18 +228,14 @@ def _empty(state, blocks, attends, plain, size, head_channels, heads):
             "trained with"
         )
     head_widths = {width // heads for width in attending} if heads else {head_channels}
-    hidden, spread = shape(
-        "time_embed.0.weight"
-    )  # the level number is spread over so many sines and cosines
+    one_width = head_widths.pop() if len(head_widths) == 1 else None  # None: one head
+    hidden, spread = shape("time_embed.0.weight")  # spread: sines and cosines of the level number
     both = shape("input_blocks.1.0.emb_layers.1.weight")[0] == 2 * widths[0]
-    down = ["AttnDownBlock2D" if yes else "ResnetDownsampleBlock2D" for yes in attends]
-    up = ["AttnUpBlock2D" if yes else "ResnetUpsampleBlock2D" for yes in reversed(attends)]
-    resize = "conv" if plain else "resnet"
+    resize, kinds = "resnet", ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D")
     if plain:
-        down, up = (
-            [name.replace("Resnet", "").replace("sampleBlock", "Block") for name in n]
-            for n in (down, up)
-        )
+        resize, kinds = "conv", ("DownBlock2D", "UpBlock2D")
+    down = ["AttnDownBlock2D" if yes else kinds[0] for yes in attends]
+    up = ["AttnUpBlock2D" if yes else kinds[1] for yes in reversed(attends)]
 
     with torch.device("meta"):
         unet = UNet2DModel(
@@ -271,23 +255,18 @@ def _empty(state, blocks, attends, plain, size, head_channels, heads):
             norm_num_groups=32,
             attn_norm_num_groups=32,
             norm_eps=1e-5,
-            attention_head_dim=head_widths.pop()
-            if len(head_widths) == 1
-            else None,  # None: one head
+            attention_head_dim=one_width,
             num_class_embeds=shape("label_emb.weight")[0] if "label_emb.weight" in state else None,
         )
-        special = unet.config.attention_head_dim is None and heads > 1
-        if special:
+        own_heads = one_width is None and heads > 1
+        if own_heads:
             for layer in unet.modules():
                 if isinstance(layer, Attention):
                     layer.heads, layer.scale = heads, (layer.to_q.out_features // heads) ** -0.5
         if spread != widths[0]:  # 512: the first level is half as wide
-            special = True
-            unet.time_proj, unet.time_embedding = (
-                Timesteps(spread, True, 0),
-                TimestepEmbedding(spread, hidden),
-            )
-    if special:
+            unet.time_proj = Timesteps(spread, True, 0)
+            unet.time_embedding = TimestepEmbedding(spread, hidden)
+    if own_heads or spread != widths[0]:
         unet.save_pretrained = _no_folder
     return unet
 
@@ -303,7 +282,5 @@ def _refuse(what, keys):
     if keys:
         first = sorted(keys)[:8]
         more = f" and {len(keys) - 8} more" if len(keys) > 8 else ""
-        raise Refused(
-            f"{what} in this state dict: {', '.join(first)}{more}; give an unchanged checkpoint of "
-            "a guided-diffusion UNet"
-        )
+        fix = "give an unchanged checkpoint of a guided-diffusion UNet"
+        raise Refused(f"{what} in this state dict: {', '.join(first)}{more}; {fix}")

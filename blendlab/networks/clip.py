@@ -12,7 +12,7 @@ import torch
 from .. import cards
 from ..errors import Refused
 from . import folders, opening
-from .weights import brief, check_finite, check_weights, header
+from .weights import check_finite, check_weights, described, header
 
 
 @dataclass
@@ -68,14 +68,6 @@ def _check(folder):
 
     folders.check_clip(folder)
     file = folders.clip_file(folder)
-    try:
-        with torch.device("meta"):
-            skeleton = open_clip.create_model(
-                f"local-dir:{folder}", device="meta", load_weights=False
-            )
-    except Exception as error:  # a library may raise anything about numbers that do not fit
-        raise Refused(
-            f"{folder / 'open_clip_config.json'} describes no CLIP ({brief(error)}): copy or "
-            "download it again"
-        ) from error
+    with described(folder / "open_clip_config.json", "CLIP"), torch.device("meta"):
+        skeleton = open_clip.create_model(f"local-dir:{folder}", device="meta", load_weights=False)
     check_weights(skeleton, header(file), file)

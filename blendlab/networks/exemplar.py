@@ -17,12 +17,10 @@ from .. import cards
 from ..errors import Refused
 from . import folders, opening
 from .clip import load_clip
-from .weights import brief, read, take_weights
+from .weights import described, read, take_weights
 
-MEAN, STD = (
-    (0.48145466, 0.4578275, 0.40821073),
-    (0.26862954, 0.26130258, 0.27577711),
-)  # OpenAI's CLIP
+MEAN = (0.48145466, 0.4578275, 0.40821073)  # OpenAI's CLIP
+STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class Block(nn.Module):
@@ -37,9 +35,8 @@ class Block(nn.Module):
         self.attn1 = nn.ModuleDict({"to_q": linear(), "to_k": linear(), "to_v": linear()})
         self.attn1["to_out"] = nn.ModuleList([linear()])
         wide = nn.ModuleDict({"proj": nn.Linear(width, 4 * width)})
-        self.ff = nn.ModuleDict(
-            {"net": nn.ModuleList([wide, nn.Identity(), nn.Linear(4 * width, width)])}
-        )
+        narrow = nn.Linear(4 * width, width)
+        self.ff = nn.ModuleDict({"net": nn.ModuleList([wide, nn.Identity(), narrow])})
 
     def forward(self, x):  # (B,L,width)
         h = self.norm1(x)
@@ -124,9 +121,8 @@ def vision_tower(visual):
     for i, block in enumerate(blocks):
         here = f"encoder.layers.{i}."
         for kind in ("weight", "bias"):  # open_clip keeps the three projections in one matrix
-            for which, part in zip(
-                "qkv", getattr(block.attn, f"in_proj_{kind}").chunk(3), strict=True
-            ):
+            three = getattr(block.attn, f"in_proj_{kind}").chunk(3)
+            for which, part in zip("qkv", three, strict=True):
                 weights[f"{here}self_attn.{which}_proj.{kind}"] = part
         parts[f"{here}self_attn.out_proj"] = block.attn.out_proj
         parts[f"{here}layer_norm1"], parts[f"{here}layer_norm2"] = block.ln_1, block.ln_2
@@ -145,9 +141,8 @@ class ExemplarPipeline:
     """
 
     vae: nn.Module
-    unet: (
-        nn.Module
-    )  # 9 channels: noisy latent (4), latent of the picture with its hole (4), mask (1, 1 = keep)
+    # 9 channels: noisy latent (4), latent of the picture with its hole (4), mask (1, 1 = keep)
+    unet: nn.Module
     encoder: ExemplarEncoder
     scheduler: object
     mean: tuple = MEAN  # what CLIP's pictures in [0,1] are normalised by
@@ -170,10 +165,8 @@ class ExemplarPipeline:
 
     def to(self, device=None, dtype=None):
         for part in (self.vae, self.unet, self.encoder):
-            nn.Module.to(
-                part, device=device, dtype=dtype
-            )  # diffusers' own `to` warns about every cast
-            part.eval().requires_grad_(False)
+            # diffusers' own `to` warns about every cast
+            nn.Module.to(part, device=device, dtype=dtype).eval().requires_grad_(False)
         return self
 
     @classmethod
@@ -189,19 +182,17 @@ class ExemplarPipeline:
         own = ["unet", "scheduler", "image_encoder", "feature_extractor"]
         lent = vae and not (folder / "vae").is_dir()
         folders.check(folder, own if lent else [*own, "vae"])
-        parts = {
-            "vae": opening.network(
-                Path(vae) if lent else folder / "vae", "AutoencoderKL", safe=False
-            ),
-            "unet": opening.network(folder / "unet", "UNet2DConditionModel", safe=False),
-            "scheduler": opening.part(
-                folder / "scheduler", folders.scheduler(folder / "scheduler")
-            ),
-        }
-        encoder = _encoder(folder / "image_encoder", clip)
         mean, std = _normalisation(folder / "feature_extractor" / "preprocessor_config.json")
-        pipe = cls(**parts, encoder=encoder, mean=mean, std=std, name_or_path=folder)
-        pipe.card = cards.read(folder)
+        pipe = cls(
+            vae=opening.network(Path(vae if lent else folder / "vae"), "AutoencoderKL", safe=False),
+            unet=opening.network(folder / "unet", "UNet2DConditionModel", safe=False),
+            encoder=_encoder(folder / "image_encoder", clip),
+            scheduler=opening.part(folder / "scheduler", folders.scheduler(folder / "scheduler")),
+            mean=mean,
+            std=std,
+            name_or_path=folder,
+            card=cards.read(folder),
+        )
         return pipe.to(dtype=torch.float32)
 
     def save_pretrained(self, folder):
@@ -216,25 +207,22 @@ class ExemplarPipeline:
         names = {}  # with the prefix, which every version of transformers reads
         for key, value in self.encoder.state_dict().items():
             bare = key.removeprefix("model.").removeprefix("vision_model.")
-            names[f"model.vision_model.{bare}" if key.startswith("model.") else key] = (
-                value.contiguous()
-            )
+            name = f"model.vision_model.{bare}" if key.startswith("model.") else key
+            names[name] = value.contiguous()
         save_file(names, encoder / "model.safetensors", metadata={"format": "pt"})
+
         side = {"height": self.size, "width": self.size}
-        shown = {
-            "image_mean": self.mean,
-            "image_std": self.std,
-            "size": side,
-            "crop_size": side,
-            "resample": 3,
-        }
+        shown = {"image_mean": self.mean, "image_std": self.std, "resample": 3}
+        shown |= {"size": side, "crop_size": side}
         (folder / "feature_extractor").mkdir(exist_ok=True)
-        (folder / "feature_extractor" / "preprocessor_config.json").write_text(
-            json.dumps(shown, indent=2) + "\n"
-        )
-        (folder / "model_index.json").write_text('{"_class_name": "PaintByExamplePipeline"}\n')
+        _write(folder / "feature_extractor" / "preprocessor_config.json", shown)
+        _write(folder / "model_index.json", {"_class_name": folders.EXEMPLAR})
         if self.card:
-            (folder / "blendlab.json").write_text(json.dumps(self.card, indent=2) + "\n")
+            _write(folder / "blendlab.json", self.card)
+
+
+def _write(file, settings):
+    file.write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def _encoder(folder, clip):
@@ -245,12 +233,10 @@ def _encoder(folder, clip):
     weights = {key: value for file in files for key, value in read(file).items()}
     if "uncond_vector" not in weights:
         raise Refused(f"{folder} lacks uncond_vector, the null vector: take the exemplar model")
-    file = folder / "config.json"
-    try:
-        config = CLIPVisionConfig.from_dict(folders.read_json(file))
+    said = folders.read_json(folder / "config.json")
+    with described(folder / "config.json", "encoder"):
+        config = CLIPVisionConfig.from_dict(said)
         encoder = ExemplarEncoder(config, weights["uncond_vector"].shape[-1])
-    except (TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
-        raise Refused(f"{file} describes no encoder ({brief(error)}): copy it again") from error
     if clip and not any(key.startswith("model.") for key in weights):
         weights |= vision_tower(load_clip(clip).model.visual).state_dict(prefix="model.")
     take_weights(encoder, weights, folder)

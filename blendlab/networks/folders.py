@@ -161,8 +161,7 @@ def _check_channels(folder, kind):
 def check(folder: Path, parts) -> None:
     """Refuse a folder that lacks a part, brings code, or asks for any; parts: names of folders."""
     for part in parts:
-        if not (folder / part).is_dir():
-            raise FileNotFoundError(f"{folder / part} is missing: {_again(folder)}")
+        present(folder / part)
     for place in (folder, *(folder / part for part in parts)):
         check_files(place)
 
@@ -188,16 +187,12 @@ def _search(file, value):
     """Refuse a key that is forbidden, at any depth."""
     if isinstance(value, dict):
         for key, inner in value.items():
-            if key in FORBIDDEN and not _harmless(inner):
+            if key in FORBIDDEN and inner not in HARMLESS:
                 raise Refused(f"{file} sets {key}, which {FORBIDDEN[key]}: take that line out")
             _search(file, inner)
     elif isinstance(value, list):
         for inner in value:
             _search(file, inner)
-
-
-def _harmless(value):
-    return value is None or isinstance(value, (str, bool)) and value in HARMLESS
 
 
 def scheduler(folder: Path) -> str:
@@ -213,11 +208,9 @@ def scheduler(folder: Path) -> str:
 
 def tokenizer(folder: Path) -> None:
     """Refuse a tokenizer without its words."""
-    wanted = ("vocab.json", "merges.txt")
     if not (folder / "tokenizer.json").is_file():
-        for name in wanted:
-            if not (folder / name).is_file():
-                raise FileNotFoundError(f"{folder / name} is missing: {_again(folder)}")
+        present(folder / "vocab.json")
+        present(folder / "merges.txt")
 
 
 def weight_files(folder: Path, stem: str, half: bool, safe=True) -> tuple[list[Path], str | None]:
@@ -249,10 +242,7 @@ def _shards(folder, file):
     names = set(spread.values()) if isinstance(spread, dict) else set()
     if not names or any(not isinstance(name, str) or Path(name).name != name for name in names):
         raise Refused(f"{file} lists no files of its own folder: {_again(folder)}")
-    for name in sorted(names):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder / name} is missing: {_again(folder)}")
-    return [folder / name for name in sorted(names)]
+    return [present(folder / name) for name in sorted(names)]
 
 
 def check_clip(folder: Path) -> None:
@@ -309,6 +299,13 @@ def _only(file, section, given, known):
             f"{file} has {', '.join(section + str(key) for key in strange)}, which blendlab does "
             "not read: take that line out"
         )
+
+
+def present(path: Path) -> Path:
+    """The path of a file or folder that has to be there."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: {_again(path.parent)}")
+    return path
 
 
 def _again(folder):

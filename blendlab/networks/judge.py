@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,7 +20,8 @@ from ..cards import read_json
 from ..errors import Refused
 from ..images import at_side
 from . import opening
-from .weights import brief, read, take_weights
+from .folders import present
+from .weights import described, read, take_weights
 
 SIZE = 64  # pictures of other sizes are resized to this before the network looks at them
 
@@ -103,19 +105,13 @@ class Judge(nn.Module):
             patches, _ = ndimage.label(kinds[i] == k, structure=[[1] * 3] * 3)
             for n, (rows, columns) in enumerate(ndimage.find_objects(patches), 1):
                 inside = patches == n
-                if inside.mean() >= smallest:
-                    colour = (
-                        torch.from_numpy(colours[i][inside])
-                        .bincount(minlength=len(self.colours) + 1)[1:]
-                        .argmax()
-                    )
-                    box = tuple(
-                        edge / SIZE for edge in (columns.start, rows.start, columns.stop, rows.stop)
-                    )
-                    found = Found(
-                        self.kinds[k - 1], self.colours[colour], float(inside.mean()), box
-                    )
-                    objects[i].append(found)
+                area = float(inside.mean())
+                if area >= smallest:
+                    votes = np.bincount(colours[i][inside], minlength=len(self.colours) + 1)
+                    colour = self.colours[votes[1:].argmax()]
+                    edges = (columns.start, rows.start, columns.stop, rows.stop)
+                    box = tuple(edge / SIZE for edge in edges)
+                    objects[i].append(Found(self.kinds[k - 1], colour, area, box))
         return [sorted(each, key=lambda one: -one.area) for each in objects]
 
     @torch.no_grad()
@@ -157,11 +153,9 @@ class Judge(nn.Module):
         verdict = self(images)
         kinds, colours = self.dominant(verdict, to_size(mask), share)
         right = kinds == 1 + _index(self.kinds, kind, "class")
-        return (
-            right
-            if colour is None
-            else right & (colours == 1 + _index(self.colours, colour, "colour"))
-        )
+        if colour is not None:
+            right = right & (colours == 1 + _index(self.colours, colour, "colour"))
+        return right
 
     def dominant(
         self, verdict: Verdict, inside: Tensor, share: float = 0.05
@@ -185,26 +179,17 @@ class Judge(nn.Module):
         Path(folder).mkdir(parents=True, exist_ok=True)
         config = {"kinds": self.kinds, "colours": self.colours, "widths": self.widths, "size": SIZE}
         (Path(folder) / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        weights = {
-            key: value.detach().half().cpu().contiguous()
-            for key, value in self.state_dict().items()
-        }
+        weights = {key: x.half().cpu().contiguous() for key, x in self.state_dict().items()}
         save_file(weights, Path(folder) / "model.safetensors")
 
     @classmethod
     @opening.undisturbed()
     def load(cls, folder, device=None) -> "Judge":
         """The judge in a folder, in float32 and ready to measure."""
-        file, weights = Path(folder) / "config.json", Path(folder) / "model.safetensors"
-        config = read_json(file)
-        if not weights.is_file():
-            raise FileNotFoundError(f"{weights} is missing: copy or download the folder again")
-        try:
+        file = Path(folder) / "config.json"
+        config, weights = read_json(file), present(Path(folder) / "model.safetensors")
+        with described(file, "judge"):
             judge = cls(config["kinds"], config["colours"], config["widths"])
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise Refused(
-                f"{file} describes no judge ({brief(repr(error))}): copy it again"
-            ) from error
         take_weights(judge, read(weights), weights)
         return judge.to(device or "cpu").eval().requires_grad_(False)
 
@@ -214,10 +199,8 @@ class Block(nn.Module):
 
     def __init__(self, width):
         super().__init__()
-        self.a, self.b = (
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.Conv2d(width, width, 3, padding=1),
-        )
+        self.a = nn.Conv2d(width, width, 3, padding=1)
+        self.b = nn.Conv2d(width, width, 3, padding=1)
         self.norm_a, self.norm_b = nn.GroupNorm(8, width), nn.GroupNorm(8, width)
 
     def forward(self, x):

@@ -200,9 +200,8 @@ def _fetch(repository, revision, dtype):
 
     # Two small files first, so that a model that we cannot run is refused before gigabytes arrive.
     small = ["model_index.json", "unet/config.json"]
-    plan = folders.plan(
-        Path(snapshot_download(repository, revision=revision, allow_patterns=small))
-    )
+    folder = snapshot_download(repository, revision=revision, allow_patterns=small)
+    plan = folders.plan(Path(folder))
     if plan.kind == folders.INPAINT:
         raise Refused(
             f"{repository} holds a {plan.kind} whose UNet takes 9 channels; blending needs a plain "
@@ -222,10 +221,9 @@ def _wanted(files, plan, half):
     there are safetensors.
     """
     exemplar = plan.kind == folders.EXEMPLAR
-    parts = {
-        *folders.LAYOUTS[plan.kind],
-        *(("image_encoder", "feature_extractor") if exemplar else ()),
-    }
+    parts = {*folders.LAYOUTS[plan.kind]}
+    if exemplar:
+        parts |= {"image_encoder", "feature_extractor"}
     wanted = [file for file in files if file in ("model_index.json", "blendlab.json")]
     for part in sorted(parts):
         here = [file for file in files if re.fullmatch(rf"{part}/[^/]+", file)]

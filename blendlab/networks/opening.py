@@ -14,7 +14,7 @@ import torch
 
 from ..errors import Refused
 from . import folders
-from .weights import brief, check_finite, check_weights, header
+from .weights import brief, check_finite, check_weights, described, header
 
 
 def device(wanted) -> torch.device:
@@ -79,16 +79,10 @@ def _skeleton(folder, cls, config):
     """The network that a config.json describes, without numbers."""
     from transformers import CLIPTextConfig
 
-    try:
-        with torch.device("meta"):
-            if hasattr(cls, "from_config"):
-                return cls.from_config(config)
-            return cls(CLIPTextConfig.from_dict(config))
-    except Exception as error:  # a library may raise anything about numbers that do not fit
-        raise Refused(
-            f"{folder / 'config.json'} describes no {cls.__name__} ({brief(error)}): copy or "
-            "download it again"
-        ) from error
+    with described(folder / "config.json", cls.__name__), torch.device("meta"):
+        if hasattr(cls, "from_config"):
+            return cls.from_config(config)
+        return cls(CLIPTextConfig.from_dict(config))
 
 
 def _try(folder, cls, **options):
@@ -96,10 +90,8 @@ def _try(folder, cls, **options):
     try:
         return cls.from_pretrained(folder, local_files_only=True, **options)
     except Exception as error:
-        raise Refused(
-            f"{folder} does not open as a {cls.__name__} ({brief(error)}): copy or download the "
-            "folder again"
-        ) from error
+        what = f"{folder} does not open as a {cls.__name__} ({brief(error)})"
+        raise Refused(f"{what}: copy or download the folder again") from error
 
 
 def _version(library):

@@ -25,11 +25,8 @@ class Patches(nn.Module):
     def __init__(self, unet):
         super().__init__()
         self.unet, self.patch = unet, math.isqrt(unet.config.in_channels // 3)
-        sizes = {
-            "in_channels": 3,
-            "out_channels": 3,
-            "sample_size": unet.config.sample_size * self.patch,
-        }
+        side = unet.config.sample_size * self.patch
+        sizes = {"in_channels": 3, "out_channels": 3, "sample_size": side}
         self.config = FrozenDict({**unet.config, **sizes})
 
     dtype = property(lambda self: self.unet.dtype)
@@ -37,9 +34,8 @@ class Patches(nn.Module):
 
     def forward(self, sample: Tensor, timestep, **kwargs):
         cells = F.pixel_unshuffle(sample, self.patch)  # (B,3pp,H/p,W/p)
-        return UNet2DOutput(
-            F.pixel_shuffle(self.unet(cells, timestep, return_dict=False, **kwargs)[0], self.patch)
-        )
+        out = self.unet(cells, timestep, return_dict=False, **kwargs)[0]
+        return UNet2DOutput(F.pixel_shuffle(out, self.patch))
 
 
 def in_patches(unet) -> bool:

@@ -7,6 +7,7 @@ looks at everything else in a folder; opening.py, which opens its parts.
 import pickle
 import re
 import zipfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -28,6 +29,7 @@ FORMATS = {
 }
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 AGAIN = "copy or download it again"
+IN_FLOATS = "take weights in float16, bfloat16 or float32"
 
 # Attention in the autoencoders of Stable Diffusion 1.x: diffusers still reads the first names.
 OLD = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -50,15 +52,11 @@ def check_weights(module: nn.Module, weights: dict, where) -> None:
     mine, theirs = _by_plain_name(module.state_dict()), _by_plain_name(weights)
     kind = type(module).__name__
     if missing := mine.keys() - theirs.keys():
-        raise Refused(
-            f"{where} lacks {len(missing)} of the {len(mine)} weights of this {kind}, "
-            f"{_some(missing)}: {AGAIN}"
-        )
+        how_many = f"{len(missing)} of the {len(mine)} weights of this {kind}"
+        raise Refused(f"{where} lacks {how_many}, {_some(missing)}: {AGAIN}")
     if strange := theirs.keys() - mine.keys():
-        raise Refused(
-            f"{where} holds what this {kind} has no place for, {_some(strange)}: take the files of "
-            "one model"
-        )
+        what = f"what this {kind} has no place for, {_some(strange)}"
+        raise Refused(f"{where} holds {what}: take the files of one model")
     for key, value in theirs.items():
         if value.shape != mine[key].shape:
             raise Refused(
@@ -66,10 +64,8 @@ def check_weights(module: nn.Module, weights: dict, where) -> None:
                 f"{tuple(mine[key].shape)}: take weights and config.json of one model"
             )
         if mine[key].is_floating_point() and value.dtype not in FLOATS:
-            raise Refused(
-                f"{where} holds {str(value.dtype).removeprefix('torch.')} numbers in {key}: take "
-                "weights in float16, bfloat16 or float32"
-            )
+            kind = str(value.dtype).removeprefix("torch.")
+            raise Refused(f"{where} holds {kind} numbers in {key}: {IN_FLOATS}")
     _finite(((key, value) for key, value in theirs.items() if not value.is_meta), where)
 
 
@@ -99,10 +95,7 @@ def header(file) -> dict[str, Tensor]:
         raise Refused(f"{file} is torn ({brief(error)}): {AGAIN}") from error
     for key, (name, _) in said.items():
         if name not in FORMATS:
-            raise Refused(
-                f"{file} holds {name} numbers in {key}: take weights in float16, bfloat16 or "
-                "float32"
-            )
+            raise Refused(f"{file} holds {name} numbers in {key}: {IN_FLOATS}")
     return {
         key: torch.empty(shape, dtype=FORMATS[name], device="meta")
         for key, (name, shape) in said.items()
@@ -146,13 +139,22 @@ def read_pickle(file, device="cpu") -> dict[str, Tensor]:
         ) from error
     if not isinstance(state, dict):
         raise Refused(f"{file} holds a {type(state).__name__}: give a file with a state_dict")
-    odd = [key for key, value in state.items() if not isinstance(value, Tensor)]
-    if odd:
-        raise Refused(
-            f"{file} holds a {type(state[odd[0]]).__name__} in {odd[0]!r}: save the network's "
-            "state_dict alone"
-        )
+    for key, value in state.items():
+        if not isinstance(value, Tensor):
+            kind = type(value).__name__
+            raise Refused(f"{file} holds a {kind} in {key!r}: save the network's state_dict alone")
     return state
+
+
+@contextmanager
+def described(file, what: str):
+    """In a `with` that builds a network from the numbers in a file: refuse those that fit none."""
+    try:
+        yield
+    except Exception as error:  # a library may raise anything about numbers that do not fit
+        raise Refused(
+            f"{file} describes no {what} ({brief(error)}): copy or download it again"
+        ) from error
 
 
 def brief(error) -> str:

@@ -12,7 +12,7 @@ import torch
 
 from .. import masks
 from ..blend import blend
-from ..clip_guidance import Guiding, ask, choose, clip_loss, guided_steps, streams, told
+from ..clip_guidance import Guiding, ask, choose, clip_loss, guided_steps, told
 from ..edit import Edit
 from ..guidance import from_pipe
 from ..options import registered
@@ -38,25 +38,9 @@ def blended_steps(steps, source, mask, schedule, how, background):
 @registered("tinyworld-pixel", Guiding)
 @torch.no_grad()
 def blended(
-    model,
-    clip,
-    image,
-    mask,
-    prompt,
-    *,
-    scale=None,
-    augmentations=None,
-    steps=None,
-    skip=None,
-    eta=None,
-    preset=None,
-    ranking="mask",
-    n=1,
-    seed=0,
-    batch=None,
-    first=0,
-    **options,
-) -> Edit:
+    model, clip, image, mask, prompt, *,
+    preset=None, ranking="mask", n=1, seed=0, batch=None, first=0, **options,
+) -> Edit:  # fmt: skip
     """Edit a picture inside a mask as the prompt says; return an `Edit` with n results, best first.
 
     model:    a pixel model (DDIMPipeline, DDPMPipeline), as bl.load("tinyworld-pixel") gives
@@ -76,8 +60,7 @@ def blended(
     Outside the mask the result is the source bit for bit (unless paste=False). Bad input raises
     ValueError with the fix before any network runs.
     """
-    chosen = dict(scale=scale, augmentations=augmentations, steps=steps, skip=skip, eta=eta)
-    how = choose(model, blended, FALLBACK, preset, chosen | options)
+    how = choose(model, blended, FALLBACK, preset, options)
     counts = dict(n=n, seed=seed, batch=batch, first=first)
     request, text = ask(model, clip, image, mask, prompt, how, ranking, **counts)
     schedule, timesteps, net = from_pipe(model, how.steps, how.skip)
@@ -86,12 +69,13 @@ def blended(
 
     with request.memory():
         for rows, part in request.batches(text=text, masks=per_move):
-            noise = streams(request, rows)
-            denoise = told(net, model.unet, how, noise["class"])
+            denoise = told(net, model.unet, how, request.noise("class", rows))
             behind = request.noise("background", rows, shared=how.batch_noise == "shared")
-            loss = clip_loss(part.text, part.mask, clip, how, schedule, noise["augment"])
-            x = schedule.add_noise(part.image, timesteps[0], noise["initial"]())  # (B,3,H,W)
-            draws = noise["step"], noise["resample"]
+            copies = request.noise("augment", rows)
+            loss = clip_loss(part.text, part.mask, clip, how, schedule, copies)
+            initial = request.noise("initial", rows)()
+            x = schedule.add_noise(part.image, timesteps[0], initial)  # (B,3,H,W)
+            draws = request.noise("step", rows), request.noise("resample", rows)
             guided = guided_steps(denoise, loss, x, schedule, timesteps, how, *draws)
             for step in blended_steps(guided, part.image, part.masks, schedule, how, behind):
                 result = step.x if how.result == "state" else step.x0_hat

@@ -111,9 +111,8 @@ PRESETS = {
     # A1111, modules/sd_samplers_cfg_denoiser.py.
     "a1111": Blending(when="x0"),
 }
-PRESETS = {
-    name: replace(how, eta=0.0) for name, how in PRESETS.items()
-}  # all of them draw no fresh noise
+# None of them draws fresh noise.
+PRESETS = {name: replace(how, eta=0.0) for name, how in PRESETS.items()}
 
 # For pipelines that nobody recommends numbers for: BLD, text_editing_SD2.py:28-75.
 FALLBACK = {"w": 7.5, "steps": 50, "skip": 0.25, "eta": 0.0}
@@ -133,9 +132,8 @@ def blended_steps(
     if "x0" in how.when:
         denoise = _clean_outside(denoise, source, masks_small, timesteps)
     if "before" in how.when:  # what is blended after one move is blended with the mask of the next
-        z = blend(
-            masks_small[0], edit=z, keep=schedule.add_noise(source, timesteps[0], background())
-        )
+        keep = schedule.add_noise(source, timesteps[0], background())
+        z = blend(masks_small[0], edit=z, keep=keep)
         masks_small = [*masks_small[1:], masks_small[-1]]
 
     # 1. Move everything one level towards the prompt.
@@ -178,25 +176,10 @@ def _clean_outside(denoise, source, masks_small, timesteps):
 @registered("tinyworld", Blending)
 @torch.no_grad()
 def blended_latent(
-    pipe,
-    image,
-    mask,
-    prompt,
-    *,
-    w=None,
-    steps=None,
-    skip=None,
-    shrink=None,
-    preset=None,
-    clip=None,
-    ranking="mask",
-    n=1,
-    seed=0,
-    batch=None,
-    first=0,
-    negative="",
-    **options,
-) -> Edit:
+    pipe, image, mask, prompt, *,
+    shrink=None, preset=None, clip=None, ranking="mask", negative="",
+    n=1, seed=0, batch=None, first=0, **options,
+) -> Edit:  # fmt: skip
     """Edit a picture inside a mask as the prompt says; return an `Edit` with n results.
 
     pipe:     a StableDiffusionPipeline (predicting epsilon, v or x0) or a StableDiffusionXLPipeline
@@ -220,14 +203,12 @@ def blended_latent(
     error, or bit for bit with paste=True. Bad input raises ValueError with the fix before any
     network runs.
     """
-    asked = {"w": w, "steps": steps, "skip": skip} | options
-    how = settle(Blending, blended_latent, pipe, PRESETS, FALLBACK, preset, asked)
+    how = settle(Blending, blended_latent, pipe, PRESETS, FALLBACK, preset, options)
     closer = door.closer(pipe, image, mask, how.around, how.soft) if how.around else None
     if closer:
         image, mask = closer.image, closer.mask
-    request = door.latent(
-        pipe, image, mask, prompt, n=n, seed=seed, batch=batch, first=first, soft=how.soft
-    )
+    counts = dict(n=n, seed=seed, batch=batch, first=first)
+    request = door.latent(pipe, image, mask, prompt, soft=how.soft, **counts)
     is_clip(clip, ranking, optional=True)
     if clip is not None:
         request.one_of_each("clip=")
@@ -255,9 +236,7 @@ def blended_latent(
             initial = draws[:, 0]
             if readers:
                 initial = _suited(draws, rows, part, net, schedule, timesteps[0], how, readers)
-            z = _run(
-                request, rows, denoise, part.source, part.masks, schedule, timesteps, how, initial
-            )
+            z = _run(request, rows, part, denoise, schedule, timesteps, how, initial)
             latents.append(z)
             tensors.append(decode(pipe.vae, z))
 
@@ -279,16 +258,13 @@ def _suited(draws, rows, part, net, schedule, t, how, readers):
     return torch.stack(best)
 
 
-def _run(request, rows, denoise, source, masks_small, schedule, timesteps, how, initial):
+def _run(request, rows, part, denoise, schedule, timesteps, how, initial):
     """The final latents of the samples in `rows`, each with streams of noise of its own."""
     behind = request.noise("background", rows, shared=how.batch_noise == "shared")
     if how.noise != "fresh":
         once = initial if how.noise == "initial" else behind()
         behind = lambda: once  # noqa: E731
-    z = initial if how.start == "noise" else schedule.add_noise(source, timesteps[0], initial)
-    fresh, again = request.noise("step", rows), request.noise("resample", rows)
-    return last(
-        blended_steps(
-            denoise, z, source, masks_small, schedule, timesteps, how, behind, fresh, again
-        )
-    )
+    z = initial if how.start == "noise" else schedule.add_noise(part.source, timesteps[0], initial)
+    draws = behind, request.noise("step", rows), request.noise("resample", rows)
+    steps = blended_steps(denoise, z, part.source, part.masks, schedule, timesteps, how, *draws)
+    return last(steps)

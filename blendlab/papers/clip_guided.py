@@ -11,7 +11,7 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
-from ..clip_guidance import Guiding, ask, choose, clip_loss, guided_steps, looked_at, streams, told
+from ..clip_guidance import Guiding, ask, choose, clip_loss, guided_steps, looked_at, told
 from ..edit import Edit
 from ..errors import Refused
 from ..guidance import from_pipe
@@ -46,27 +46,10 @@ def official_distance(pictures: Tensor, image: Tensor, mask: Tensor, perceptual)
 @registered("tinyworld-pixel", Guiding)
 @torch.no_grad()
 def clip_guided(
-    model,
-    clip,
-    image,
-    mask,
-    prompt,
-    *,
-    scale=None,
-    background=1000.0,
-    augmentations=None,
-    steps=None,
-    skip=None,
-    eta=None,
-    preset=None,
-    perceptual=None,
-    ranking="mask",
-    n=1,
-    seed=0,
-    batch=None,
-    first=0,
-    **options,
-) -> Edit:
+    model, clip, image, mask, prompt, *,
+    background=1000.0, preset=None, perceptual=None, ranking="mask",
+    n=1, seed=0, batch=None, first=0, **options,
+) -> Edit:  # fmt: skip
     """Make a picture that shows the prompt in the mask and `image` outside; return an `Edit`.
 
     background: lambda, the weight of D_bg (the paper compares 100, 1000 and 10000); 0 forgets the
@@ -78,8 +61,7 @@ def clip_guided(
     pasted at the end unless paste=True: how far the background is off is the point. Bad input
     raises ValueError with the fix before any network runs.
     """
-    chosen = dict(scale=scale, augmentations=augmentations, steps=steps, skip=skip, eta=eta)
-    how = choose(model, clip_guided, FALLBACK, preset, {"paste": False} | chosen | options)
+    how = choose(model, clip_guided, FALLBACK, preset, {"paste": False} | options)
     number("background", background, whole=False)
     function("perceptual", perceptual, "a function of two batches of pictures")
     if how.soft:
@@ -92,14 +74,14 @@ def clip_guided(
 
     with request.memory():
         for rows, part in request.batches(text=text):
-            noise = streams(request, rows)
-            denoise = told(net, model.unet, how, noise["class"])
-            towards = clip_loss(part.text, part.mask, clip, how, schedule, noise["augment"])
+            denoise = told(net, model.unet, how, request.noise("class", rows))
+            copies = request.noise("augment", rows)
+            towards = clip_loss(part.text, part.mask, clip, how, schedule, copies)
             loss = _with_background(towards, background, part, perceptual, schedule, how)
-            x = noise["initial"]()  # (B,3,H,W)
+            x = request.noise("initial", rows)()  # (B,3,H,W)
             if how.skip:
                 x = schedule.add_noise(part.image, timesteps[0], x)
-            draws = noise["step"], noise["resample"]
+            draws = request.noise("step", rows), request.noise("resample", rows)
             for step in guided_steps(denoise, loss, x, schedule, timesteps, how, *draws):
                 result = step.x if how.result == "state" else step.x0_hat
             tensors.append(result.clamp(-1, 1))  # a state may overshoot, a picture may not

@@ -13,13 +13,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from .. import cards, images
+from .. import cards, door, images
 from ..blend import blend
-from ..edit import Edit, take
+from ..edit import Edit, one_or_n, take
 from ..errors import Refused, WrongType
+from ..guidance import needs_gradients
 from ..joins import poisson
 from ..latents import decode, tuned
-from ..options import ADAM, Options, settle
+from ..options import ADAM, Options, choice, settle, takes
 
 METHODS = ("none", "paste", "poisson", "latents", "weights", "weights and paste")
 
@@ -60,9 +61,8 @@ FALLBACK = {
 CHECK = 10  # steps between two looks at the loss for a plateau; nothing else waits for the device
 
 
-def reconstruct(
-    pipe, edit, image, mask, *, method="weights", steps=None, lr=None, preset=None, **options
-) -> Edit:
+@takes(Tuning)
+def reconstruct(pipe, edit, image, mask, *, method="weights", preset=None, **options) -> Edit:
     """Bring the source back outside the mask of an edit; return a new `Edit`.
 
     pipe:     the pipeline that made the edit; a copy of its autoencoder is tuned, so other threads
@@ -84,11 +84,10 @@ def reconstruct(
     the latents, (n,C,h,w), or to the weights, a list with a dict for each picture or one for all,
     see `tuned`. Bad input raises ValueError or TypeError with the fix before any network runs.
     """
-    if method not in METHODS:
-        raise Refused(f"there is no method {method!r}; choose {', '.join(METHODS)}")
+    choice("method", method, METHODS)
     of = method.split()[0] if method.startswith(("latents", "weights")) else None  # what is tuned
     edit, image, mask = _admit(pipe, edit, image, mask, of)
-    numbers = _settle(pipe, of or "weights", preset, dict(steps=steps, lr=lr) | options)
+    numbers = _settle(pipe, of or "weights", preset, options)
     how, found = {"method": method}, {}
     if of:
         tensor, found, taken = _tune_each(pipe.vae, edit.latents, image, mask, of, **numbers)
@@ -107,19 +106,9 @@ def reconstruct(
 
 
 def tune_weights(
-    vae,
-    z,
-    image,
-    mask,
-    *,
-    steps,
-    lr,
-    lam=100.0,
-    blocks="all",
-    plateau=0.0,
-    reuse=True,
-    precision="float32",
-) -> tuple[dict[str, Tensor], Tensor]:
+    vae, z, image, mask, *,
+    steps, lr, lam=100.0, blocks="all", plateau=0.0, reuse=True, precision="float32",
+) -> tuple[dict[str, Tensor], Tensor]:  # fmt: skip
     """Adapt the decoder to latents z (B,C,h,w): return what to add to its weights, and losses.
 
     image (1 or B,3,H,W), mask (1 or B,1,H,W), 1 = edit; the options are those of `reconstruct`. The
@@ -172,11 +161,7 @@ def background_loss(
 
 def _descend(free, loss, steps, lr, plateau, precision):
     """Adam on the tensors in `free`; the loss before each step, (steps,), on their device."""
-    if torch.is_inference_mode_enabled():
-        raise RuntimeError(
-            "tuning needs gradients, which torch.inference_mode() rules out: take torch.no_grad() "
-            "in its place"
-        )
+    needs_gradients("tuning")
     adam, device, losses = torch.optim.Adam(free, lr=lr), free[0].device.type, []
     for i in range(1, steps + 1):
         with torch.enable_grad():
@@ -236,64 +221,41 @@ def _tune_each(vae, z, image, mask, of, together, **numbers):
 
 def _admit(pipe, edit, image, mask, of):
     """The Edit, its latents on the device, picture and mask; or a sentence on what is wrong."""
-    if not isinstance(edit, (Edit, Tensor)):
-        raise WrongType(
-            f"edit is a {type(edit).__name__}: pass what bl.blended_latent returned, or "
-            "latents (n,C,h,w)"
-        )
     if isinstance(edit, Tensor):
         edit = Edit(None, edit)
-    z, vae = edit.latents, getattr(pipe, "vae", None)
+    if not isinstance(edit, Edit):
+        kind = type(edit).__name__
+        raise WrongType(f"edit is a {kind}: pass what bl.blended_latent returned, or its latents")
+    z = edit.latents
     if z is None and of:
         fix = "pass an edit of bl.blended_latent, or take method='paste' or 'poisson'"
         raise Refused(
             f"edit was made in pixels and has no latents, so there are no {of} to tune: {fix}"
         )
-    if z is not None and vae is None:
-        raise Refused(
-            "pipe has no autoencoder to decode these latents with: pass the pipeline that "
-            "made the edit"
-        )
-
-    image = images.image(image).detach()
     if z is None:
         n, (height, width), device = len(edit.tensor), edit.tensor.shape[-2:], edit.tensor.device
     else:
-        z, device = _latents(z, vae), getattr(pipe, "_execution_device", vae.device)
+        door.has_autoencoder(pipe, unet=False)
+        z, device = door.finite_latents("edit", z, pipe.vae), pipe._execution_device
         n, factor = len(z), pipe.vae_scale_factor
         height, width = z.shape[-2] * factor, z.shape[-1] * factor
         edit = replace(edit, latents=z.to(device))
-    image = image.to(device)
+    image = images.image(image).detach().to(device)
     mask = images.mask(mask, like=image)
     if image.shape[-2:] != (height, width):
         raise Refused(
             f"image is {image.shape[-1]}x{image.shape[-2]} and the edit {width}x{height} "
             "(width x height): pass the picture that was edited"
         )
-    for name, given in {"image": len(image), "mask": len(mask)}.items():
-        if given not in (1, n):
-            raise Refused(f"{name} holds {given} for {n} edits: pass one that serves all, or {n}")
+    one_or_n(n, {"image": len(image), "mask": len(mask)})
     return edit, image, mask
-
-
-def _latents(z, vae):
-    """Latents in float32, checked."""
-    C = vae.config.latent_channels
-    if z.ndim != 4 or z.shape[1] != C or not z.is_floating_point() or not z.numel():
-        shape = ",".join(map(str, z.shape))
-        raise Refused(f"edit is ({shape}), not latents (n,{C},h,w): pass the Edit, or its .latents")
-    if not z.isfinite().all():
-        raise Refused(
-            "the edit's latents have NaN or infinite values: make the edit with dtype=torch.float32"
-        )
-    return z.detach().float()
 
 
 def _settle(pipe, of, preset, asked):
     """The numbers of a Tuning to use for what is tuned, as options.settle chooses them."""
     presets = {name: each[of] for name, each in PRESETS.items()}
     own = cards.settings(pipe, "reconstruct").get(of, {})
-    how = settle(Tuning, reconstruct, pipe, presets, FALLBACK[of], preset, asked, True, own)
+    how = settle(Tuning, reconstruct, pipe, presets, FALLBACK[of], preset, asked, own)
     numbers = asdict(how)
     if of == "latents":
         del numbers["blocks"], numbers["reuse"]

@@ -20,12 +20,10 @@ from ..edit import Edit, one_or_n
 from ..errors import Refused
 from ..guidance import cfg, from_pipe
 from ..latents import decode, encode
-from ..options import Options, settle
+from ..options import Options, settle, takes
 from ..rank import normalised
 from ..sampler import sample
 from ..schedule import read_from
-
-LARGEST = 2**26  # pixels of a reference: a gigabyte while it is made small
 
 
 @dataclass(frozen=True)
@@ -54,25 +52,12 @@ PRESETS = {
 }
 
 
+@takes(Painting)
 @torch.no_grad()
 def exemplar(
-    pipe,
-    image,
-    mask,
-    reference,
-    *,
-    region=None,
-    w=None,
-    steps=None,
-    skip=None,
-    paste=None,
-    preset=None,
-    n=1,
-    seed=0,
-    batch=None,
-    first=0,
-    **options,
-) -> Edit:
+    pipe, image, mask, reference, *,
+    region=None, preset=None, n=1, seed=0, batch=None, first=0, **options,
+) -> Edit:  # fmt: skip
     """Paint what the reference shows inside the mask, in the picture's light; return an `Edit`.
 
     pipe:      an ExemplarPipeline, as bl.load("tinyworld-exemplar") or of the published checkpoint
@@ -97,8 +82,7 @@ def exemplar(
 
     Bad input raises ValueError (TypeError, OSError) with the fix before any network runs.
     """
-    asked = {"w": w, "steps": steps, "skip": skip, "paste": paste} | options
-    how = settle(Painting, exemplar, pipe, PRESETS, FALLBACK, preset, asked)
+    how = settle(Painting, exemplar, pipe, PRESETS, FALLBACK, preset, options)
     counts = dict(n=n, seed=seed, batch=batch, first=first)
     request, shown = _admit(pipe, image, mask, reference, region, counts)
     unet = nine_channels(pipe.unet)
@@ -123,9 +107,8 @@ def exemplar(
         # What the exemplar says, and what the null vector says in its place.
         tokens = pipe.encoder(normalised(pipe, (shown + 1) / 2)).float()  # (1 or n,L,d)
         nothing = pipe.encoder.uncond_vector.float().expand(1, *tokens.shape[1:])
-        text, null = (
-            {"encoder_hidden_states": said, "beside": beside} for said in (tokens, nothing)
-        )
+        text = {"encoder_hidden_states": tokens, "beside": beside}
+        null = {"encoder_hidden_states": nothing, "beside": beside}
         given = dict(text=text, null=null, source=source, mask_small=mask_small)
         for rows, part in request.batches(**given):
             denoise = cfg(net, part.text, part.null, how.w)
@@ -168,7 +151,7 @@ def _admit(pipe, image, mask, reference, region, counts):
             f"this UNet takes {channels} channels, not {2 * latent + 1} (noisy latent {latent}, "
             f"masked latent {latent}, mask 1): pass bl.load('tinyworld-exemplar')"
         )
-    request = door.placed(pipe, image, mask, "", pipe.unet.device, **counts)
+    request = door.placed(pipe, image, mask, "", **counts)
     several = reference if isinstance(reference, (list, tuple)) else [reference]
     if not len(several):
         raise Refused("reference is an empty list: give a picture of an object, or n of them")
@@ -182,31 +165,17 @@ def see(reference, size: int, region=None) -> Tensor:
     cover: Tensor | float = 1.0
     if not isinstance(reference, Tensor):
         reference, _ = images._open(reference, "reference")
-        width, height = reference.size
-        if not width * height:
-            raise Refused(
-                f"reference is {width}x{height}, which holds no pixel: give a picture of an object"
-            )
-        if width * height > LARGEST:
-            fix = "reference.thumbnail((1024, 1024))"
-            raise Refused(
-                f"reference is {width}x{height}, and {size}x{size} of it are seen: shrink it, {fix}"
-            )
         if reference.has_transparency_data:
             rgba = reference.convert("RGBA").split()
             if rgba[3].getextrema()[1] == 0:
-                raise Refused(
-                    "reference is transparent everywhere, so it shows nothing: check its "
-                    "alpha channel"
-                )
+                raise Refused("reference is transparent everywhere: check its alpha channel")
             reference = Image.merge("RGB", rgba[:3])
             cover = images.mask(rgba[3], soft=True, allow_full=True)
     picture = images.image(reference, name="reference") * cover  # (B,3,H,W); see-through is grey, 0
     if region is not None:
         size_now = (picture.shape[-2], picture.shape[-1])
-        inside = masks.from_box(region, size_now)[0, 0].nonzero()  # (pixels,2)
-        (y0, x0), (y1, x1) = inside[0].tolist(), (inside[-1] + 1).tolist()
-        picture = picture[..., y0:y1, x0:x1]
+        left, top, right, bottom = masks.edges(masks.from_box(region, size_now))
+        picture = picture[..., top:bottom, left:right]
     if ((picture.amax((2, 3)) - picture.amin((2, 3))).amax(1) < 0.02).any():  # two grey levels
         raise Refused(
             "reference is of one colour, so it shows nothing to paint: give a picture of an object"

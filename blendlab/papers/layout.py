@@ -20,6 +20,7 @@ from .. import attention, masks
 from ..edit import Edit
 from ..errors import Refused
 from ..latents import decode
+from ..options import takes
 from ..reader import Reader, Reading
 from ..twins import twin
 from ..walk import Walk, admit, settled
@@ -61,28 +62,13 @@ PUBLISHED = 4.6
 STRENGTH = 0.1
 
 
+@takes(Arranging)
 @torch.no_grad()
 def layout(
-    pipe,
-    prompt: str,
-    boxes,
-    *,
-    rule=None,
-    guide=None,
-    image=None,
-    noise=None,
-    n=1,
-    seed=0,
-    w=None,
-    steps=None,
-    layers=None,
-    preset=None,
-    caption=None,
-    batch=None,
-    first=0,
-    negative="",
-    **options,
-) -> Edit:
+    pipe, prompt: str, boxes, *,
+    image=None, noise=None, caption=None, preset=None, negative="",
+    n=1, seed=0, batch=None, first=0, **options,
+) -> Edit:  # fmt: skip
     """Make a picture with each object in its box, by carrying noise there; return an `Edit`.
 
     boxes:  [("cat", (x0, y0, x1, y1)), ...] in fractions; a word or phrase of the prompt each, as
@@ -100,9 +86,7 @@ def layout(
     comes from; "attention": (n,words,h,w), where the words looked before; "cells": (words,h,w),
     which cells are whose.
     """
-    asked = dict(rule=rule, guide=guide, w=w, steps=steps, layers=layers)
-    asked |= options
-    how = settled(Arranging, layout, pipe, asked, PRESETS, preset, strength=STRENGTH)
+    how = settled(Arranging, layout, pipe, options, PRESETS, preset, strength=STRENGTH)
     caption = caption or prompt
     counts = dict(n=n, seed=seed, batch=batch, first=first)
     request = admit(pipe, [prompt, caption], negative, image, noise, how, **counts)
@@ -307,10 +291,8 @@ def attend(unet, n, places, shapes, strength, widen=False):
 
 def _leaning(unet, n, places, shapes, how, timesteps):
     """For Walk.steps: the guidance of each level."""
-    moves = len(timesteps) - 1
-    strength = {
-        t: how.strength * PUBLISHED * (1 - (i + 1) / moves) for i, t in enumerate(timesteps)
-    }
+    moves, most = len(timesteps) - 1, how.strength * PUBLISHED
+    strength = {t: most * (1 - (i + 1) / moves) for i, t in enumerate(timesteps)}
     return lambda t: attend(unet, n, places, shapes, strength[t], how.widen)
 
 
@@ -340,8 +322,6 @@ def _pairs(boxes):
         )
     words = [word for word, _ in boxes]
     for word in (word for word in words if words.count(word) > 1):
-        raise Refused(
-            f"{word!r} has several boxes: tell its objects apart by phrases of the prompt, as "
-            f"'red {word}'"
-        )
+        fix = f"tell its objects apart by phrases of the prompt, as 'red {word}'"
+        raise Refused(f"{word!r} has several boxes: {fix}")
     return words, [masks.corners(box) for _, box in boxes]

@@ -12,7 +12,7 @@ import torch
 
 from .. import door, masks
 from ..blend import blend
-from ..clip_guidance import clip_distance
+from ..clip_guidance import clip_distance, copied
 from ..edit import Edit
 from ..latents import decode, encode, tuned
 from ..options import ADAM, Options, registered, settle
@@ -47,25 +47,9 @@ PRESETS = {"paper": Optimising(**FALLBACK)}
 @registered("tinyworld", Optimising)
 @torch.no_grad()
 def paint_by_word(
-    pipe,
-    clip,
-    image,
-    mask,
-    prompt,
-    *,
-    steps=None,
-    lr=None,
-    augmentations=None,
-    noise=None,
-    paste=None,
-    preset=None,
-    ranking="mask",
-    n=1,
-    seed=0,
-    batch=None,
-    first=0,
-    **options,
-) -> Edit:
+    pipe, clip, image, mask, prompt, *,
+    preset=None, ranking="mask", n=1, seed=0, batch=None, first=0, **options,
+) -> Edit:  # fmt: skip
     """Optimise the latents inside the mask until CLIP sees the prompt; return an `Edit`.
 
     PaintByWord++ of Blended Diffusion's comparison: Paint by Word (2103.10951) for any picture,
@@ -84,14 +68,13 @@ def paint_by_word(
     loses detail and lets an extreme latent change the whole picture a little; paste=True puts them
     back bit for bit. Bad input raises ValueError with the fix before any network runs.
     """
-    asked = dict(steps=steps, lr=lr, augmentations=augmentations, noise=noise, paste=paste)
-    how = settle(Optimising, paint_by_word, pipe, PRESETS, FALLBACK, preset, asked | options)
+    how = settle(Optimising, paint_by_word, pipe, PRESETS, FALLBACK, preset, options)
     door.has_autoencoder(pipe, unet=False)
     is_clip(clip, ranking)
-    device, counts = pipe._execution_device, dict(n=n, seed=seed, batch=batch, first=first)
-    request = door.placed(pipe, image, mask, prompt, device, **counts)
+    counts = dict(n=n, seed=seed, batch=batch, first=first)
+    request = door.placed(pipe, image, mask, prompt, **counts)
     mask_small = masks.to_latent(request.mask, request.size, how.mask_rule)
-    text = read(clip, request.prompt).to(device)
+    text = read(clip, request.prompt).to(request.device)
 
     latents, tensors = [], []
     with request.memory():
@@ -111,10 +94,9 @@ def _run(vae, clip, part, how, initial, draw):
     source = encode(vae, part.image)  # (1 or B,C,h,w)
     free = source + how.noise * initial()  # (B,C,h,w)
     adam = torch.optim.Adam([free.requires_grad_()], lr=how.lr)
-    alone = how.augmentations == how.unwarped == 1
 
     for _ in range(how.steps):
-        u = None if alone else torch.special.ndtr(draw((how.augmentations, 12)))
+        u = copied(how, draw)
         with torch.enable_grad():
             z = blend(mask_small, edit=free, keep=source)
             picture = vae.decode(z / vae.config.scaling_factor).sample  # (B,3,H,W), not clamped

@@ -15,33 +15,17 @@ from ..blend import blend
 from ..edit import Edit, one_or_n
 from ..errors import Refused
 from ..networks import perceptual
-from ..options import function, number
+from ..options import function, number, takes
 from ..walk import Drawing, Walk, admit, settled
 
 
+@takes(Drawing)
 @torch.no_grad()
 def repaint(
-    pipe,
-    prompt: str,
-    region,
-    *,
-    image=None,
-    noise=None,
-    n=1,
-    seed=0,
-    new_seed=1,
-    until: Callable | None = None,
-    tries=20,
-    w=None,
-    steps=None,
-    caption=None,
-    distance=None,
-    batch=None,
-    first=0,
-    negative="",
-    mask_rule="centre",
-    **options,
-) -> Edit:
+    pipe, prompt: str, region, *,
+    image=None, noise=None, caption=None, new_seed=1, until: Callable | None = None, tries=20,
+    distance=None, mask_rule="centre", negative="", n=1, seed=0, batch=None, first=0, **options,
+) -> Edit:  # fmt: skip
     """Draw fresh noise inside a region and make the picture again (section 4.1); an `Edit`.
 
     The rest is not kept: it comes from the noise that it came from, and moves a little.
@@ -65,7 +49,7 @@ def repaint(
     "inside" the region (root mean square, as a share of the range) and in looks outside ("looks"),
     (n,) each. "noise": the edited noise.
     """
-    how = settled(Drawing, repaint, pipe, dict(w=w, steps=steps) | options)
+    how = settled(Drawing, repaint, pipe, options)
     number("tries", tries)
     number("new_seed", new_seed)
     function("until", until, "a function of pictures that gives a bool for each")
@@ -98,10 +82,8 @@ def repaint(
             if until:
                 answers = list(until(tensor[left]))
                 if len(answers) != len(left):
-                    raise Refused(
-                        f"until gave {len(answers)} answers for {len(left)} pictures: give "
-                        "one for each"
-                    )
+                    given = f"{len(answers)} answers for {len(left)} pictures"
+                    raise Refused(f"until gave {given}: give one for each")
                 left = [i for i, met in zip(left, answers, strict=True) if not met]
             if not left:
                 break

@@ -16,30 +16,18 @@ from ..edit import Edit
 from ..errors import Refused
 from ..guidance import stacked
 from ..latents import decode
-from ..options import number
+from ..options import number, takes
 from ..twins import twin
 from ..walk import Drawing, Walk, admit, settled
 
 
+@takes(Drawing)
 @torch.no_grad()
 def reword(
-    pipe,
-    prompt: str,
-    changed: str,
-    *,
-    keep=0.8,
-    image=None,
-    noise=None,
-    n=1,
-    seed=0,
-    w=None,
-    steps=None,
-    layers=None,
-    batch=None,
-    first=0,
-    negative="",
-    **options,
-) -> Edit:
+    pipe, prompt: str, changed: str, *,
+    keep=0.8, image=None, noise=None, layers=None, negative="",
+    n=1, seed=0, batch=None, first=0, **options,
+) -> Edit:  # fmt: skip
     """Exchange words of a prompt; new ones first look where the old did. Return an `Edit`.
 
     Both prompts start from the same noise and run beside each other; for the first `keep` of the
@@ -56,7 +44,7 @@ def reword(
 
     settings["before"]: the pictures (n,3,H,W) of the prompt itself.
     """
-    how = settled(Drawing, reword, pipe, dict(w=w, steps=steps) | options)
+    how = settled(Drawing, reword, pipe, options)
     number("keep", keep, whole=False)
     counts = dict(n=n, seed=seed, batch=batch, first=first)
     request = admit(pipe, [prompt, changed], negative, image, noise, how, **counts)
@@ -94,9 +82,8 @@ def same_attention(unet, n, mapping=None, layers=None):
     def look(attn, args, kwargs, out):
         hidden, text, mask = args[0], kwargs["encoder_hidden_states"], kwargs.get("attention_mask")
         seen = mask if mask is None else mask[source]
-        weights = attention.attention_weights(
-            attn, hidden[source], text[source], seen
-        )  # (n,heads,cells,tokens)
+        # (n,heads,cells,tokens)
+        weights = attention.attention_weights(attn, hidden[source], text[source], seen)
         weights = weights if mapping is None else weights @ mapping.to(weights)
         values = attn.head_to_batch_dim(attn.to_v(text[changed]))  # (n*heads,tokens,d)
         x = attn.batch_to_head_dim(weights.flatten(0, 1).to(values.dtype) @ values)  # (n,cells,C)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .. import prompts
 from ..errors import Refused
+from ..options import takes
 from ..reader import Reader, Reading
 from ..twins import twin
 from ..walk import Walk, admit, settled
@@ -45,10 +46,9 @@ def agreement(one: Landing, other: Landing) -> Tensor:
     return _share_of_others((own < gaps).float() + 0.5 * (own == gaps))
 
 
+@takes(Reading)
 @torch.no_grad()
-def tendency(
-    pipe, judge, said, *, n=16, seed=0, w=None, steps=None, layers=None, batch=None, **options,
-) -> list[Landing]:  # fmt: skip
+def tendency(pipe, judge, said, *, n=16, seed=0, batch=None, **options) -> list[Landing]:
     """Make pictures of prompts from the same n noises; see where objects land (section 3).
 
     judge: bl.load("tinyworld-judge"), or whatever has its `kinds` and `found`
@@ -57,7 +57,7 @@ def tendency(
             eta above 0 every prompt draws fresh noise of its own, and only the initial noise is
             shared
     """
-    how = settled(Reading, tendency, pipe, dict(w=w, steps=steps, layers=layers) | options)
+    how = settled(Reading, tendency, pipe, options)
     said = prompts.listed(said)
     request = admit(pipe, said, "", None, None, how, n=n, seed=seed, batch=batch)
     readers, landings = {}, []
