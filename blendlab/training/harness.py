@@ -145,7 +145,7 @@ class Options:
         False  # torch.compile: a third faster after minutes of compiling, so for runs of hours
     )
     checkpoint_minutes: float = 3.0
-    sheet_minutes: float | None = 5.0  # None: no sample sheets
+    sheet_minutes: float | None = 30.0  # None: none; each costs a CPU 40 s
     log_seconds: float = 60.0
 
     def __post_init__(self):

@@ -42,7 +42,7 @@ class Latent(Job):
     optimizer, lr = "muon", 2e-3
     levels = (2, 5)
     groups = 16
-    ema = 0.999
+    ema = 0.997
 
     def __init__(
         self, size=128, widths=(32, 80, 160), text_width=128, text_layers=2, inner=None, pool=None,
