@@ -4,6 +4,7 @@ data/ lies beside the package in a clone and inside it in a wheel. No paper. Rea
 the door that pictures come in through.
 """
 
+import json
 import os
 import secrets
 from contextlib import contextmanager
@@ -56,6 +57,11 @@ def write_text(path, text: str) -> None:
     """Replace a file by this text, in UTF-8, in one move."""
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def write_json(path, content: dict) -> None:
+    """Replace a file by this dictionary, for people to read, in one move."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 @contextmanager

@@ -5,7 +5,6 @@ The exemplar goes through CLIP and a mapper and arrives as one token (section 3.
 ../papers/exemplar.py.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import cards
+from .. import cards, files
 from ..errors import Refused
 from . import folders, opening
 from .clip import load_clip
@@ -215,22 +214,18 @@ class ExemplarPipeline:
         shown = {"image_mean": self.mean, "image_std": self.std, "resample": 3}
         shown |= {"size": side, "crop_size": side}
         (folder / "feature_extractor").mkdir(exist_ok=True)
-        _write(folder / "feature_extractor" / "preprocessor_config.json", shown)
-        _write(folder / "model_index.json", {"_class_name": folders.EXEMPLAR})
+        files.write_json(folder / "feature_extractor" / "preprocessor_config.json", shown)
+        files.write_json(folder / "model_index.json", {"_class_name": folders.EXEMPLAR})
         if self.card:
-            _write(folder / "blendlab.json", self.card)
-
-
-def _write(file, settings):
-    file.write_text(json.dumps(settings, indent=2) + "\n")
+            files.write_json(folder / "blendlab.json", self.card)
 
 
 def _encoder(folder, clip):
     """The encoder in a published folder; clip: a folder that lends it CLIP's tower."""
     from transformers import CLIPVisionConfig
 
-    files, _ = folders.weight_files(folder, "model", half=False, safe=False)
-    weights = {key: value for file in files for key, value in read(file).items()}
+    stored, _ = folders.weight_files(folder, "model", half=False, safe=False)
+    weights = {key: value for file in stored for key, value in read(file).items()}
     if "uncond_vector" not in weights:
         raise Refused(f"{folder} lacks uncond_vector, the null vector: take the exemplar model")
     said = folders.read_json(folder / "config.json")

@@ -7,7 +7,6 @@ autoencoder reconstructions is the ceiling of every precision that it measures: 
 measures that. Read next: ../training/judge.py, ../measuring/metrics.py.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import files
 from ..cards import read_json
 from ..errors import Refused
 from ..images import at_side
@@ -178,7 +178,7 @@ class Judge(nn.Module):
 
         Path(folder).mkdir(parents=True, exist_ok=True)
         config = {"kinds": self.kinds, "colours": self.colours, "widths": self.widths, "size": SIZE}
-        (Path(folder) / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        files.write_json(Path(folder) / "config.json", config)
         weights = {key: x.half().cpu().contiguous() for key, x in self.state_dict().items()}
         save_file(weights, Path(folder) / "model.safetensors")
 

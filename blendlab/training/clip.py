@@ -7,14 +7,13 @@ mild: a CLIP that has seen everything cannot be fooled, and being fooled is a le
       ../rank.py, which asks it.
 """
 
-import json
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import world
+from .. import files, world
 from ..warps import warp
 from . import dense
 from .harness import Job, Pool, copy_weights
@@ -228,9 +227,9 @@ class ClipJob(Job):
         save_file(half, folder / "open_clip_model.safetensors")
         preprocess = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "squash"}
         config = {"model_cfg": self.sizes, "preprocess_cfg": preprocess}
-        (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
+        files.write_json(folder / "open_clip_config.json", config)
         save_tokenizer(folder, self.words)
-        (folder / "blendlab.json").write_text(json.dumps({"words": self.words}, indent=2) + "\n")
+        files.write_json(folder / "blendlab.json", {"words": self.words})
 
     def load(self, folder: Path):
         from ..networks.clip import load_clip

@@ -8,7 +8,6 @@ would learn to copy and paste. Numbers of the official code are cited by file an
 """
 
 import copy
-import json
 import math
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import files
 from ..cards import LENDERS
 from ..errors import Refused
 from ..networks.exemplar import (
@@ -258,7 +258,7 @@ class Exemplar(Job):
         copy.deepcopy(self.pipeline()).to(dtype=torch.float16).save_pretrained(folder)
         if not (folder / "blendlab.json").exists():  # it may hold measured settings
             card = {"size": self.size, "settings": {"exemplar": self.settings()}}
-            (folder / "blendlab.json").write_text(json.dumps(card, indent=2) + "\n")
+            files.write_json(folder / "blendlab.json", card)
 
     def load(self, folder: Path):
         pipe = ExemplarPipeline.from_folder(folder, *LENDERS)

@@ -266,7 +266,7 @@ def _train(job, out, options, accelerator, main):
         model = torch.compile(model, dynamic=False)
     state = _resume(out, job, ema, optimizer, accelerator)
     if main:
-        write_json(out / "config.json", describe(job, options, accelerator))
+        files.write_json(out / "config.json", describe(job, options, accelerator))
 
     # Stop at the last step, when the time is up, or when somebody asks; always with a checkpoint.
     clock = time.monotonic() - state["seconds"]
@@ -517,8 +517,8 @@ def export(job: Job, folder, notes: dict) -> None:
         for file in part.rglob("config.json"):
             config = json.loads(file.read_text())
             if config.pop("_name_or_path", None):  # the folder of this machine it was loaded from
-                write_json(file, config)
-        write_json(part / f"training-{job.name}.json", notes)
+                files.write_json(file, config)
+        files.write_json(part / f"training-{job.name}.json", notes)
         for file in [path for path in part.rglob("*") if path.is_file()]:
             place = folder / file.relative_to(part)
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -611,10 +611,6 @@ def describe(job, options, accelerator) -> dict:
         | asdict(options)
         | {"precision": accelerator.mixed_precision, "job": job.config(), "versions": versions}
     )
-
-
-def write_json(path, content: dict) -> None:
-    files.write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def _sweep(out: Path) -> None:

@@ -7,7 +7,6 @@ one. What ships is a StableDiffusionInpaintPipeline folder. Next: ../measuring/m
 """
 
 import copy
-import json
 import shutil
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .. import files
 from ..errors import Refused
 from .diffusion import scheduler
 from .exemplar import Exemplar, hole, nine_channels
@@ -124,7 +124,7 @@ class Inpaint(Exemplar):
         pipe.save_config(folder)
         if not (folder / "blendlab.json").exists():  # it may hold measured settings
             card = {"size": self.size, "settings": {"inpaint": SETTINGS}}
-            (folder / "blendlab.json").write_text(json.dumps(card, indent=2) + "\n")
+            files.write_json(folder / "blendlab.json", card)
 
     def load(self, folder: Path):
         from diffusers import UNet2DConditionModel

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import files
 from . import dense
 from .diffusion import begin, levels, noised, scheduler
 from .harness import Job, Pool, copy_weights, find_autoencoder
@@ -220,7 +221,7 @@ class Latent(Job):
         save_tokenizer(folder / "tokenizer", self.words)
         if not (folder / "blendlab.json").exists():  # it may hold measured settings
             card = {"size": self.size, "settings": SETTINGS, "words": self.words}
-            (folder / "blendlab.json").write_text(json.dumps(card, indent=2) + "\n")
+            files.write_json(folder / "blendlab.json", card)
 
     def load(self, folder: Path):
         from diffusers import UNet2DConditionModel

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from .. import files
 from ..networks.patches import Patches
 from . import dense
 from .diffusion import begin, levels, noised, scheduler
@@ -160,7 +161,7 @@ class Pixel(Job):
             "perceptual": "tinyworld",
             "settings": SETTINGS,
         }
-        (folder / "blendlab.json").write_text(json.dumps(card, indent=2) + "\n")
+        files.write_json(folder / "blendlab.json", card)
 
     def load(self, folder: Path):
         from diffusers import UNet2DModel

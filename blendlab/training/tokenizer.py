@@ -8,6 +8,8 @@ transformers opens it. Read next: latent.py.
 import json
 from pathlib import Path
 
+from .. import files
+
 START, END = "<|startoftext|>", "<|endoftext|>"
 LETTERS = [chr(c) for c in range(33, 127) if not chr(c).isupper()]  # CLIP lowers the case first
 LENGTH = 32  # tokens in a prompt, with start and end
@@ -57,7 +59,7 @@ def save_tokenizer(folder, words) -> None:
         "do_lower_case": True,
         "tokenizer_class": "CLIPTokenizer",
     }
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    files.write_json(folder / "tokenizer_config.json", config)
 
 
 def load_tokenizer(words):

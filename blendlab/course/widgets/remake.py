@@ -4,12 +4,12 @@ No paper. Next: needs.py, the lines of a notebook that it needs; back to panel.p
 """
 
 import inspect
-import json
 import textwrap
 from pathlib import Path
 
 from PIL import Image
 
+from ... import files
 from . import needs
 
 
@@ -49,7 +49,7 @@ def write(folder: Path, seen, values: dict, lines: str):
         if isinstance(value, Image.Image):
             plain[name] = f"{name}.png"
             value.save(folder / plain[name])
-    (folder / "settings.json").write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
+    files.write_json(folder / "settings.json", plain)
     (folder / "remake.py").write_text(lines, encoding="utf-8")
 
 
