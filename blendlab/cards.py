@@ -160,8 +160,8 @@ def read_json(file: Path, kind=dict):
     except (ValueError, RecursionError) as error:  # also of the encoding
         raise Refused(f"{file} is no JSON ({error}): copy or download it again") from error
     if not isinstance(content, kind):
-        kind = type(content).__name__
-        raise Refused(f"{file} holds a {kind}, not a dictionary: copy or download it again")
+        what = f"a {type(content).__name__}, not a dictionary of settings"
+        raise Refused(f"{file} holds {what}: copy or download it again")
     return content
 
 

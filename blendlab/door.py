@@ -293,9 +293,9 @@ def _fits(n, size):
     """Refuse more pictures than a machine can hold."""
     gigabytes = n * math.prod(size) * 3 * 4 / 1e9
     if gigabytes > LARGEST:
-        size = f"{gigabytes:,.0f} GB"
+        room = f"{gigabytes:,.0f} GB"
         raise Refused(
-            f"n is {n}, and its pictures alone take {size}: make fewer, go on with first="
+            f"n is {n}, and its pictures alone take {room}: make fewer, go on with first="
         )
 
 

@@ -64,8 +64,8 @@ def check_weights(module: nn.Module, weights: dict, where) -> None:
                 f"{tuple(mine[key].shape)}: take weights and config.json of one model"
             )
         if mine[key].is_floating_point() and value.dtype not in FLOATS:
-            kind = str(value.dtype).removeprefix("torch.")
-            raise Refused(f"{where} holds {kind} numbers in {key}: {IN_FLOATS}")
+            form = str(value.dtype).removeprefix("torch.")
+            raise Refused(f"{where} holds {form} numbers in {key}: {IN_FLOATS}")
     _finite(((key, value) for key, value in theirs.items() if not value.is_meta), where)
 
 
