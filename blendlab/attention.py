@@ -200,7 +200,7 @@ def centre(heat: Tensor, by="mass") -> Tensor:
         largest cell.
     """
     choice("by", by, ("mass", "peak"))
-    tensor("heat of one word", heat, "B,h,w")
+    tensor("heat of one word (as in heat[..., places].mean(-1))", heat, "B,h,w")
     if not heat.isfinite().all() or not heat.abs().sum((1, 2)).all():
         raise Refused("heat is zero everywhere, or not finite, and so points nowhere: check it")
     if by == "mass" and heat.min() < 0:

@@ -377,7 +377,11 @@ def test_mass_and_peak_are_two_things():
     "shape, by, says",
     [
         ((1, 4, 4), "mean", "choose 'mass' or 'peak'"),
-        ((1, 4, 4, 7), "peak", r"heat of one word is \(1,4,4,7\): .* \(B,h,w\)"),
+        (
+            (1, 4, 4, 7),
+            "peak",
+            r"heat of one word .as in heat\[.*\.mean.* is \(1,4,4,7\): pass a tensor \(B,h,w\)",
+        ),
         ((1, 4, 4), "mass", "negative cells"),
     ],
 )

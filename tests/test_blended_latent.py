@@ -33,11 +33,9 @@ def run(denoise, source, masks_small, schedule, timesteps, how, seed, rows):
     """The loop alone, without a picture."""
     one, shape = torch.ones(1, 1, 1, 1), tuple(source.shape[1:])
     request = door.Request(source, one, one, [""], len(rows), seed, shape, len(rows), source.device)
-    part, initial = (
-        SimpleNamespace(source=source, masks=masks_small),
-        request.noise("initial", rows),
-    )
-    return _run(request, rows, part, denoise, schedule, timesteps, how, initial())
+    initial = request.noise("initial", rows)()
+    part = SimpleNamespace(source=source, masks=masks_small)
+    return _run(request, rows, part, denoise, schedule, timesteps, how, initial)
 
 
 @pytest.fixture(scope="module")

@@ -137,6 +137,11 @@ def test_a_sample_is_the_same_whatever_n_batch_and_first_are(name, image):
     # The noise is the same exactly (test_noise.py); networks round differently in other batches.
     torch.testing.assert_close(in_twos.tensor, three.tensor, rtol=0, atol=1e-4)
     torch.testing.assert_close(last.tensor[0], three.tensor[2], rtol=0, atol=1e-4)
+    if three.latents is not None:
+        torch.testing.assert_close(in_twos.latents, three.latents, rtol=0, atol=1e-4)
+        torch.testing.assert_close(last.latents[0], three.latents[2], rtol=0, atol=1e-4)
+    if name == "layout":
+        assert torch.equal(in_twos.settings["origin"], three.settings["origin"])
     assert three.scores is None and not torch.isclose(three.tensor[0], three.tensor[1]).all()
     assert three.settings["order"] == [0, 1, 2] and last.settings["order"] == [2]
 

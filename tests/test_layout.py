@@ -640,6 +640,16 @@ def test_a_judge_that_knows_no_word_is_refused(sd, tiny):
         layout(tiny, "a red dragon", [("dragon", BOX)])
 
 
+def test_out_of_memory_says_which_option_halves_it(sd, monkeypatch):
+    def full(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(sd.unet, "forward", full)
+    for method, given in ((layout, CAT), (repaint, BOX)):
+        with pytest.raises(MemoryError, match="batch=2 halves it"):
+            method(sd, "a red cat", given, n=4, **QUICK)
+
+
 def test_a_relative_map_is_one_on_average_over_the_noises_and_published_ones_over_cells(sd):
     z = bl.Noise("usual", NOISES, "initial")((4, 8, 8))
     told = [looks(sd, "a red cat", ["cat"], z, layers="up", steps=4, heat=h)

@@ -166,6 +166,7 @@ FEW = {
     "judge": 60,
     "autoencoder": 8,
     "clip": 100,
+    "signs": 16,
     "tendency": 12,
     "exemplars": 3,
     "pixel": 8,
@@ -484,3 +485,8 @@ def test_the_page_begins_with_all_methods_side_by_side(toy):
     assert results.load("precision") == made
     page = index.page()
     assert page.index("## All methods side by side") < page.index("| mine | 50% [40, 60]")
+
+
+def test_a_mistake_gets_a_sentence(toy, run):
+    code, _, err = run("dragon")
+    assert code == 2 and "there is no table 'dragon'" in err and "Traceback" not in err

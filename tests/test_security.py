@@ -451,7 +451,7 @@ def test_torn_json_names_its_file(copy, kind, file, text):
 def test_json_of_another_kind_names_its_file(copy, kind, file):
     folder = copy(kind)
     (folder / file).write_text("[1, 2]")
-    refused(folder, f"{Path(file).name} holds a list, not a dictionary")
+    refused(folder, f"{Path(file).name} holds a list, not a dictionary of settings")
     (folder / file).write_text("{}")
     refused(folder, f"{Path(file).name}")
 
