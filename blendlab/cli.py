@@ -73,6 +73,10 @@ def edit(
     around: Annotated[
         float | None, Option(help="Edit a square of so many sides of the mask's box.")
     ] = None,
+    window: Annotated[
+        int | None,
+        Option(min=0, help="Edit a square of so many pixels or more around the mask; 0: all."),
+    ] = None,
     own: Annotated[
         list[str] | None,
         Option("--set", help="NAME=VALUE of the method, as in noises=8; can be repeated."),
@@ -99,7 +103,9 @@ def edit(
     how, files = known[method], numbered(out, n)
     chosen = pairs(own or [], "noises=8", signature(edit).parameters)
     flags: dict = dict(steps=steps, w=w, skip=skip, preset=preset, batch=batch, around=around)
-    flags |= dict(paste=paste or None, soft=soft or None, clip=None if how.guided else clip)
+    flags |= dict(
+        window=window, paste=paste or None, soft=soft or None, clip=None if how.guided else clip
+    )
     chosen |= {name: value for name, value in flags.items() if value is not None}
     how.check(chosen)
     pipe = load(how.model if model is None else model, device=device)
@@ -408,7 +414,7 @@ def of_one_size(files: list[Path]) -> list:
 
 
 # The options that sentences of the package speak of, in Python's words.
-OPTIONS = "n|steps|w|skip|preset|paste|soft|around|seed|batch|mask|view|device|clip"
+OPTIONS = "n|steps|w|skip|preset|paste|soft|around|window|seed|batch|mask|view|device|clip"
 OPTIONS += "|minutes|share|precision|lr"
 
 

@@ -242,6 +242,54 @@ def per_move(mask_small, moves: int, shrink, soft: bool) -> list[Tensor]:
     return masks.stages(mask_small, moves, tuple(radii))
 
 
+def squares(pipe, request, masks_small, least: int) -> list[tuple[int, int, int, int]]:
+    """For each mask the square of the latent, (top, left, bottom, right), to edit it in.
+
+    masks_small: of all moves, (1 or n,1,h,w) each. least: its side in pixels at least; 0: the
+    whole. See masks.square.
+    """
+    if not least:
+        return [(0, 0, *request.size)]
+    touched = masks.to_latent(request.mask, request.size, "any")
+    for mask in masks_small:
+        touched = touched.maximum(mask)
+    step = 2 ** (len(pipe.unet.config.block_out_channels) - 1)  # what the UNet halves to
+    cells = math.ceil(least / pipe.vae_scale_factor)
+    return [masks.square(one[None], cells, step) for one in touched]
+
+
+def pieces(rows, part, squares):
+    """Yield (positions in the batch, places, part) for the samples whose squares have one size.
+
+    places: the slices that cut a sample's square out of its latent (C,h,w).
+    """
+    sizes: dict[tuple, list] = {}
+    for i, row in enumerate(rows):
+        y0, x0, y1, x1 = squares[row if len(squares) > 1 else 0]
+        place = slice(None), slice(y0, y1), slice(x0, x1)
+        sizes.setdefault((y1 - y0, x1 - x0), []).append((i, place))
+    for samples in sizes.values():
+        some, places = [list(values) for values in zip(*samples, strict=True)]
+        piece = take(vars(part), some)
+        for name in ("source", "masks"):
+            piece[name] = _cut(piece[name], places)
+        yield some, places, SimpleNamespace(**piece)
+
+
+def _cut(maps, places):
+    """The squares of latents or masks (1 or n,C,h,w), or of a list of them."""
+    if isinstance(maps, list):
+        return [_cut(one, places) for one in maps]
+    if all(place == places[0] for place in places):
+        return maps[(slice(None), *places[0])]
+    return torch.stack(
+        [
+            one[place]
+            for one, place in zip(maps.expand(len(places), -1, -1, -1), places, strict=True)
+        ]
+    )
+
+
 @dataclass
 class Closer:
     """A square of a picture at the model's size, and the way back."""
@@ -258,7 +306,7 @@ class Closer:
         canvas = self.whole.expand(len(edit.tensor), -1, -1, -1).clone().to(edit.tensor.device)
         canvas[..., y0:y1, x0:x1] = _resized(edit.tensor, (y1 - y0, x1 - x0))
         tensor = blend(self.inside.to(canvas.device), canvas, self.whole.to(canvas.device))
-        return replace(edit, tensor=tensor, settings=edit.settings | {"window": self.window})
+        return replace(edit, tensor=tensor, settings=edit.settings | {"square": self.window})
 
 
 def closer(pipe, image, mask, around: float, soft: bool) -> Closer:

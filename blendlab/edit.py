@@ -41,10 +41,10 @@ def one_or_n(n: int, counts: dict[str, int]):
             )
 
 
-def take(value, rows: range):
+def take(value, rows: range | list[int]):
     """The rows of a batch, or the one row that serves all; dicts and lists are walked."""
     if isinstance(value, dict):
         return {key: take(v, rows) for key, v in value.items()}
     if isinstance(value, list):
         return [take(v, rows) for v in value]
-    return value if len(value) == 1 else value[rows.start : rows.stop]
+    return value if len(value) == 1 else value[list(rows)]

@@ -6,6 +6,7 @@ float (B or 1,1,H,W), 1 = edit; `mask_small` is a mask at latent size; sizes are
 in torch. Next: papers/blended_latent.py blends with them, step by step.
 """
 
+import math
 from numbers import Real
 
 import numpy as np
@@ -146,7 +147,27 @@ def window(mask: Tensor, around: float) -> tuple[int, int, int, int]:
             f"the mask is {right - left}x{bottom - top}, and no square inside the picture "
             f"{width}x{height} holds it: leave around= out"
         )
-    side = min(max(longest, round(around * longest)), room)
+    return _square(mask, min(max(longest, round(around * longest)), room))
+
+
+def square(mask: Tensor, least: int, step: int) -> tuple[int, int, int, int]:
+    """The square (top, left, bottom, right) of at least `least` cells around one mask (1,1,h,w).
+
+    Its side is a multiple of `step`, and a third more than the longer side of the mask's box or
+    larger, so that there is something to see around the mask; the whole where that has no room.
+    """
+    left, top, right, bottom = edges(mask)
+    wanted = max(least, 4 / 3 * max(right - left, bottom - top))
+    side = math.ceil(wanted / step) * step
+    if side >= min(mask.shape[-2:]):
+        return 0, 0, *mask.shape[-2:]
+    return _square(mask, side)
+
+
+def _square(mask, side):
+    """The square of a side around the middle of a mask's box, moved into the picture."""
+    left, top, right, bottom = edges(mask)
+    height, width = mask.shape[-2:]
     y, x = (top + bottom - side) // 2, (left + right - side) // 2
     y, x = min(max(y, 0), height - side), min(max(x, 0), width - side)
     return y, x, y + side, x + side

@@ -57,6 +57,11 @@ RANGES = {
     "start": (0, 10**9, "the number of the first sample, 0 is usual"),
     "horizon": (0, 1, "where the sky ends, 0.55 is usual"),
     "around": (1, 100, "the side of the crop in sides of the mask's box, 1.5 is usual"),
+    "window": (
+        0,
+        10**5,
+        "the side in pixels of the square around the mask, 0 is the whole picture",
+    ),
     "batch": (1, 10**6, "how many are made at once, so take 1 or more"),
     "first": (0, 10**9, "the number of the first sample, 0 is usual"),
     "n": (1, 10**5, "it counts the edits to make, so take 1 or more; more go on with first="),

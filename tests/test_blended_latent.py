@@ -541,7 +541,85 @@ def test_a_closer_look_leaves_all_outside_the_mask_bit_for_bit(pipe, monkeypatch
     assert edit.tensor.shape == (2, 3, 90, 130)
     assert torch.equal(edit.tensor[outside], picture.expand(2, -1, -1, -1)[outside])
     assert not torch.isclose(edit.tensor[~outside], picture.expand(2, -1, -1, -1)[~outside]).all()
-    assert edit.settings["around"] == 1.5 and edit.settings["window"] == (51, 92, 89, 130)
+    assert edit.settings["around"] == 1.5 and edit.settings["square"] == (51, 92, 89, 130)
+
+
+# Editing in a window
+
+
+@pytest.fixture(scope="module")
+def wide():
+    """Four pictures of 96x128, and masks of which the last needs the whole of its picture."""
+    pictures = torch.rand(4, 3, 96, 128, generator=torch.Generator().manual_seed(5)) * 2 - 1
+    masks_ = torch.zeros(4, 1, 96, 128)
+    masks_[0, :, 8:24, 96:128] = 1
+    masks_[1, :, 72:96, 0:16] = 1
+    masks_[2, :, 30:50, 40:60] = 1
+    masks_[3, :, 8:90, 8:120] = 1
+    return pictures, masks_
+
+
+@pytest.mark.parametrize("window", [96, 1000])
+def test_a_window_as_large_as_the_picture_is_the_whole_picture(pipe, image, mask, window):
+    whole, edit = (
+        blended_latent(pipe, image, mask, "a dog", n=2, window=w, **QUICK) for w in (0, window)
+    )
+    assert torch.equal(edit.latents, whole.latents) and torch.equal(edit.tensor, whole.tensor)
+
+
+def test_in_a_window_the_latent_outside_the_mask_is_exactly_the_source(pipe, wide):
+    pictures, masks_ = wide
+    how = dict(window=32, shrink=1, paste=True, mask_rule="any")
+    edit = blended_latent(pipe, pictures, masks_, "a dog", n=4, **how, **QUICK)
+    source = encode(pipe.vae, pictures)
+    outside = masks.to_latent(masks_, source.shape[-2:], "any").expand_as(source) == 0
+    assert torch.equal(edit.latents[outside], source[outside])
+    assert not torch.isclose(edit.latents[~outside], source[~outside]).any()
+    kept = masks_.expand_as(pictures) == 0
+    assert torch.equal(edit.tensor[kept], pictures[kept])
+
+
+@pytest.mark.parametrize("more", [{}, {"noises": 2}, {"resamplings": 2, "noise": "fixed"}])
+def test_a_sample_is_the_same_beside_a_mask_that_needs_the_whole_picture(pipe, wide, more):
+    pictures, masks_ = wide
+    how = dict(window=32, seed=4) | more | QUICK
+    together = blended_latent(pipe, pictures, masks_, "a dog", n=4, **how)
+    for i in range(4):
+        alone = blended_latent(pipe, pictures[[i]], masks_[[i]], "a dog", n=1, first=i, **how)
+        torch.testing.assert_close(together.latents[[i]], alone.latents, atol=1e-5, rtol=1e-4)
+    whole = blended_latent(
+        pipe, pictures[[3]], masks_[[3]], "a dog", first=3, **how | {"window": 0}
+    )
+    assert torch.equal(alone.latents, whole.latents)
+
+
+def test_the_network_sees_the_square_alone_and_the_edit_says_which(pipe, wide, monkeypatch):
+    pictures, masks_ = wide
+    sizes = []
+    forward = pipe.unet.forward
+    monkeypatch.setattr(
+        pipe.unet, "forward", lambda x, *a, **k: sizes.append(tuple(x.shape)) or forward(x, *a, **k)
+    )
+    edit = blended_latent(pipe, pictures[:1], masks_[:1], "a dog", n=2, window=32, **QUICK)
+    (y0, x0, y1, x1), *more = edit.settings["square"]
+    assert edit.settings["window"] == 32 and not more
+    assert y1 - y0 == x1 - x0 == 48  # a third more than the 32 of the mask, in steps of 16
+    assert (y0, x1) == (0, 128) and set(sizes) == {(4, 4, 6, 6)}
+
+
+def test_presets_edit_the_whole_picture_whatever_the_model_recommends(
+    pipe, image, mask, monkeypatch
+):
+    recommended = {"w": 2.0, "steps": 4, "skip": 0.0, "eta": 0.0, "window": 32}
+    monkeypatch.setattr(cards, "settings", lambda *_: recommended)
+    assert blended_latent(pipe, image, mask, "a dog").settings["window"] == 32
+    for how in ({"preset": "paper"}, {"window": 0}, {"around": 1.5}):
+        assert blended_latent(pipe, image, mask, "a dog", **how).settings["window"] == 0
+
+
+def test_a_crop_and_a_window_are_not_taken_together(pipe, image, mask):
+    with pytest.raises(ValueError, match="around= and window=.*choose one"):
+        blended_latent(pipe, image, mask, "a dog", around=1.5, window=32, **QUICK)
 
 
 @pytest.mark.parametrize("start", ["noised source", "noise"])

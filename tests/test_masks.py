@@ -247,6 +247,18 @@ def test_the_window_is_a_square_around_the_mask_inside_the_picture(top, left):
     assert mask[..., y0:y1, x0:x1].sum() == mask.sum()
 
 
+@pytest.mark.parametrize("width, least, square", [
+    (4, 16, (0, 8, 16, 24)),
+    (15, 16, (0, 11, 20, 31)),
+    (28, 16, (0, 0, 32, 64)),
+    (4, 32, (0, 0, 32, 64)),
+])  # fmt: skip
+def test_the_square_leaves_a_third_around_the_mask_or_is_the_whole(width, least, square):
+    mask = torch.zeros(1, 1, 32, 64)
+    mask[..., 1:5, 14 : 14 + width] = 1
+    assert masks.square(mask, least, step=4) == square
+
+
 def test_a_mask_that_no_square_holds_is_refused():
     mask = torch.zeros(1, 1, 32, 96)
     mask[..., 8:16, 10:80] = 1

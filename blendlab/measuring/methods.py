@@ -217,6 +217,7 @@ def _preset(ask, pipe, preset):
 
 
 method("tinyworld", name="blended_latent")(_latent)
+method("tinyworld", name="blended_latent+whole", window=0)(_latent)
 method("tinyworld", name="blended_latent+resamplings", resamplings=3)(_latent)
 method("tinyworld", name="blended_latent+around", around=1.5)(_latent)
 method("tinyworld", name="blended_latent+shrink", shrink=3)(_latent)

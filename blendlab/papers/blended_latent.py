@@ -15,6 +15,7 @@ import torch
 from .. import door, masks, prompts
 from ..blend import blend
 from ..edit import Edit, take
+from ..errors import Refused
 from ..guidance import cfg, from_pipe
 from ..latents import decode, encode
 from ..options import Options, registered, settle
@@ -57,6 +58,9 @@ class Blending(Options):
     soft: bool = False
     # Edit a square of this many sides of the mask's box, enlarged to the model's size; None: all.
     around: float | None = None
+    # Edit a square of at least so many pixels around the mask, at its own size, as a network sees
+    # it that was trained on crops; 0: the whole picture, None: what the model recommends.
+    window: int | None = None
     paste: bool = False  # put the source's pixels back outside the mask, bit for bit
     eta: float | None = None  # 0 is DDIM, 1 is DDPM; None: what the model recommends, else 0
     w: float | None = None  # guidance weight; None: what the model recommends
@@ -111,11 +115,11 @@ PRESETS = {
     # A1111, modules/sd_samplers_cfg_denoiser.py.
     "a1111": Blending(when="x0"),
 }
-# None of them draws fresh noise.
-PRESETS = {name: replace(how, eta=0.0) for name, how in PRESETS.items()}
+# None of them draws fresh noise; all of them edit the whole picture.
+PRESETS = {name: replace(how, eta=0.0, window=0) for name, how in PRESETS.items()}
 
 # For pipelines that nobody recommends numbers for: BLD, text_editing_SD2.py:28-75.
-FALLBACK = {"w": 7.5, "steps": 50, "skip": 0.25, "eta": 0.0}
+FALLBACK = {"w": 7.5, "steps": 50, "skip": 0.25, "eta": 0.0, "window": 0}
 
 
 def blended_steps(
@@ -188,8 +192,8 @@ def blended_latent(
     mask:     PIL, a path or (1 or n,1,H,W) in {0,1}; 1 (white) = edit
     prompt:   a text, or a list of n; negative: a text to steer away from
     w, steps, skip: guidance weight, number of levels, share of them left out at the noisy end. Left
-              out, they (and eta) come from the preset, else from the model, else from BLD's script
-              (7.5, 50, 0.25, 0)
+              out, they (and eta and window) come from the preset, else from the model, else from
+              BLD's script (7.5, 50, 0.25, 0, and the whole picture)
     shrink:   start with a wider mask (section 4.3): how many dilations (the paper: 3), or radii in
               cells
     preset:   a name in PRESETS ("paper", "official-sd2", "diffusers", ...), or a Blending
@@ -206,7 +210,9 @@ def blended_latent(
     how = settle(Blending, blended_latent, pipe, PRESETS, FALLBACK, preset, options)
     closer = door.closer(pipe, image, mask, how.around, how.soft) if how.around else None
     if closer:
-        image, mask = closer.image, closer.mask
+        if options.get("window"):
+            raise Refused("around= and window= are two ways to edit a square: choose one")
+        image, mask, how = closer.image, closer.mask, replace(how, window=0)
     counts = dict(n=n, seed=seed, batch=batch, first=first)
     request = door.latent(pipe, image, mask, prompt, soft=how.soft, **counts)
     is_clip(clip, ranking, optional=True)
@@ -214,14 +220,16 @@ def blended_latent(
         request.one_of_each("clip=")
     door.readable(pipe, request.prompt, negative, how.w)
 
-    # The levels to visit, and the mask for each move.
-    readers = []
-    if how.noises > 1:
-        readers = [Reader.of(pipe, one, [one], request.shape) for one in request.prompt]
+    # The levels to visit, the mask for each move, and the square around it.
     end = None if how.end == "scheduler" else how.end
     schedule, timesteps, net = from_pipe(pipe, how.steps, how.skip, how.offset, end)
     mask_small = masks.to_latent(request.grey, request.size, how.mask_rule)
     masks_small = door.per_move(mask_small, len(timesteps) - 1, shrink, how.soft)
+    squares = door.squares(pipe, request, masks_small, how.window)
+    readers = {}
+    for y0, x0, y1, x1 in squares if how.noises > 1 else ():
+        size = y1 - y0, x1 - x0
+        readers[size] = [Reader.of(pipe, one, [one], size) for one in request.prompt]
 
     latents, tensors = [], []
     with request.memory():
@@ -230,18 +238,27 @@ def blended_latent(
         text, null = prompts.encode(pipe, request.prompt, negative, tuple(request.image.shape[-2:]))
         given = dict(source=source, text=text, null=null, masks=masks_small)
         for rows, part in request.batches(**given):
-            denoise = cfg(net, part.text, part.null, how.w)
-            draw = request.noise("initial", rows)
-            draws = torch.stack([draw() for _ in range(how.noises)], dim=1)  # (B,K,C,h,w)
-            initial = draws[:, 0]
-            if readers:
-                initial = _suited(draws, rows, part, net, schedule, timesteps[0], how, readers)
-            z = _run(request, rows, part, denoise, schedule, timesteps, how, initial)
+            z = part.source.repeat(len(rows) // len(part.source), 1, 1, 1)
+            for some, places, piece in door.pieces(rows, part, squares):
+                denoise = cfg(net, piece.text, piece.null, how.w)
+                numbers, shape = [rows[i] for i in some], piece.source.shape[1:]
+                draw = request.noise("initial", numbers, shape)
+                draws = torch.stack([draw() for _ in range(how.noises)], dim=1)  # (B,K,C,h,w)
+                initial = draws[:, 0]
+                if readers:
+                    known = readers[tuple(shape[1:])]
+                    start = schedule, timesteps[0]
+                    initial = _suited(draws, numbers, piece, net, *start, how, known)
+                made = _run(request, numbers, piece, denoise, schedule, timesteps, how, initial)
+                for i, place, one in zip(some, places, made, strict=True):
+                    z[i][place] = one
             latents.append(z)
             tensors.append(decode(pipe.vae, z))
 
     used = dict(prompt=request.prompt, negative=negative, shrink=shrink)
     used |= read_from(pipe.scheduler) | asdict(how)
+    if how.window:
+        used["square"] = [tuple(pipe.vae_scale_factor * at for at in one) for one in squares]
     edit = request.finish(tensors, latents, used, how.paste, ranking and clip, ranking)
     return closer.back(edit) if closer else edit
 
@@ -260,11 +277,12 @@ def _suited(draws, rows, part, net, schedule, t, how, readers):
 
 def _run(request, rows, part, denoise, schedule, timesteps, how, initial):
     """The final latents of the samples in `rows`, each with streams of noise of its own."""
-    behind = request.noise("background", rows, shared=how.batch_noise == "shared")
+    shape = part.source.shape[1:]
+    behind = request.noise("background", rows, shape, shared=how.batch_noise == "shared")
     if how.noise != "fresh":
         once = initial if how.noise == "initial" else behind()
         behind = lambda: once  # noqa: E731
     z = initial if how.start == "noise" else schedule.add_noise(part.source, timesteps[0], initial)
-    draws = behind, request.noise("step", rows), request.noise("resample", rows)
+    draws = behind, *(request.noise(purpose, rows, shape) for purpose in ("step", "resample"))
     steps = blended_steps(denoise, z, part.source, part.masks, schedule, timesteps, how, *draws)
     return last(steps)
