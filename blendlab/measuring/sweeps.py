@@ -22,11 +22,12 @@ def around(middle: dict, **tried) -> dict[str, dict]:
 
 
 LATENT = around(
-    {"w": 6.0, "steps": 25, "skip": 0.1, "eta": 1.0},
-    w=(2.0, 4.0, 8.0, 10.0),
+    {"w": 2.0, "steps": 25, "skip": 0.1, "eta": 1.0, "window": 64},
+    w=(1.0, 3.0, 4.0, 6.0),
     eta=(0.0, 0.5),
     skip=(0.0, 0.25),
     steps=(15, 50),
+    window=(0, 96),
 )
 PIXEL = around(
     {"scale": 300.0, "augmentations": 4, "steps": 25, "skip": 0.1, "eta": 1.0},
