@@ -31,6 +31,8 @@ def scrub(film, edit, vae=None, masks=None):
     every = ceil(len(film) / FRAMES)
     for number in range(0, len(film), every or 1):
         picture = film[number].x0_hat[first : first + 1]
+        if edit.settings.get("window"):
+            picture = _placed(picture, edit)
         with torch.no_grad():
             picture = picture if vae is None else latents.decode(vae, picture)
         if masks is not None:
@@ -39,3 +41,12 @@ def scrub(film, edit, vae=None, masks=None):
             picture = picture.clamp(-1, 1)
         yield number / len(film), picture
     return edit.images[0]
+
+
+def _placed(square, edit):
+    """The latent of an edit's first picture, with a step's (1,C,h,w) in the square of its window."""
+    z = edit.latents[:1].clone()
+    factor = edit.tensor.shape[-1] // z.shape[-1]
+    y0, x0, y1, x1 = (side // factor for side in edit.settings["square"][0])
+    z[..., y0:y1, x0:x1] = square
+    return z
