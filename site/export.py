@@ -68,10 +68,11 @@ def export(pipe, folder: Path) -> dict:
     }
     for name, (function, network, given) in calls.items():
         module = _Calls(function, network).eval()
-        names = [f"in{i}" for i in range(len(given))]
-        program = torch.onnx.export(
-            module, given, input_names=names, output_names=["out"], dynamo=True, verbose=False
-        )
+        how: dict = {"input_names": [f"in{i}" for i in range(len(given))], "output_names": ["out"]}
+        if name == "unet":  # squares of any size that the network can halve
+            side = step(pipe) * torch.export.Dim("side", min=2)
+            how["dynamic_shapes"] = {"given": ({2: side, 3: side}, None, None)}
+        program = torch.onnx.export(module, given, dynamo=True, verbose=False, **how)
         onnx.save(compressed(program.model_proto), folder / f"{name}.onnx")
 
     model = described(pipe, card, tuple(z.shape[1:]))
@@ -89,6 +90,11 @@ def probe(unet, x, levels, text) -> dict:
     out = unet(wave, levels, text).sample.flatten()
     every = out.numel() // 64 - 1  # odd, so that they come from all rows and columns
     return {"every": every, "values": out[::every].tolist()}
+
+
+def step(pipe) -> int:
+    """What the sides of a latent must be a multiple of, so that the UNet can halve them."""
+    return 2 ** (len(pipe.unet.config.block_out_channels) - 1)
 
 
 def described(pipe, card, shape) -> dict:
@@ -121,6 +127,8 @@ def described(pipe, card, shape) -> dict:
         "prediction": pipe.scheduler.config.prediction_type,
         "w": how["w"],
         "eta": how["eta"],
+        "window": how["window"],
+        "step": step(pipe),
         "timesteps": timesteps,
         "levels": [schedule.levels(t) for t in timesteps[:-1]] + [schedule.target(-1)],
         "kinds": [kind for kind in scenes.KINDS if kind in words],

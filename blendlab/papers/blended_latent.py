@@ -225,7 +225,7 @@ def blended_latent(
     schedule, timesteps, net = from_pipe(pipe, how.steps, how.skip, how.offset, end)
     mask_small = masks.to_latent(request.grey, request.size, how.mask_rule)
     masks_small = door.per_move(mask_small, len(timesteps) - 1, shrink, how.soft)
-    squares = door.squares(pipe, request, masks_small, how.window)
+    squares = door.squares(pipe, request, masks_small, how.window or 0)
     readers = {}
     for y0, x0, y1, x1 in squares if how.noises > 1 else ():
         size = y1 - y0, x1 - x0

@@ -51,7 +51,7 @@ EMPHASIS = 4.0  # how much more a cell in the hole counts in the loss than one t
 class Exemplar(Job):
     name = "exemplar"
     batch_size = 32
-    lr = 4e-4
+    optimizer, lr = "muon", 1e-3
 
     def __init__(
         self, rung="full", null_per="sample", whole=2, clip=None, latent=None, pool=None, **kwargs

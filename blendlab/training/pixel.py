@@ -31,7 +31,7 @@ EMPHASIS = 1.0  # how much more a pixel of an object counts in the loss than one
 class Pixel(Job):
     name = "pixel"
     batch_size = 16
-    lr = 6e-4
+    optimizer, lr = "muon", 1e-3
     levels = (2, 6)
     ema = 0.999
 

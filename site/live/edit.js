@@ -30,6 +30,42 @@ export function toLatent(mask, { cells }) {
   return small;
 }
 
+/** The square of the latent to edit in, {y, x, h, w} in cells: around the mask, at least `window` pixels
+ * wide and a third more than the mask, in steps that the network can halve; else the whole. */
+export function square(mask, small, { shape: [, H, W], size, window, step }) {
+  let [top, left, bottom, right] = [H, W, 0, 0];
+  const cell = size / W, touch = (y, x) => {
+    [top, left] = [Math.min(top, y), Math.min(left, x)];
+    [bottom, right] = [Math.max(bottom, y + 1), Math.max(right, x + 1)];
+  };
+  mask.forEach((value, i) => value && touch(Math.floor(i / size / cell), Math.floor((i % size) / cell)));
+  small.forEach((value, i) => value && touch(Math.floor(i / W), i % W));
+  const wanted = Math.max(Math.ceil(window / cell), (4 / 3) * Math.max(bottom - top, right - left));
+  const side = Math.ceil(wanted / step) * step;
+  if (!window || side >= Math.min(H, W)) return { y: 0, x: 0, h: H, w: W };
+  const start = (low, high, room) =>
+    Math.min(Math.max(Math.floor((low + high - side) / 2), 0), room - side);
+  return { y: start(top, bottom, H), x: start(left, right, W), h: side, w: side };
+}
+
+/** The numbers of a latent (or mask) that lie in a square, and the way back. */
+function cut(whole, { y, x, h, w }, [, H, W]) {
+  const part = new Float32Array((whole.length / (H * W)) * h * w);
+  return part.map((_, i) => whole[place(i, y, x, h, w, H, W)]);
+}
+
+function put(part, whole, { y, x, h, w }, [, H, W]) {
+  const filled = whole.slice();
+  part.forEach((value, i) => (filled[place(i, y, x, h, w, H, W)] = value));
+  return filled;
+}
+
+/** Where number i of a square lies in the whole. */
+function place(i, y, x, h, w, H, W) {
+  const row = Math.floor((i % (h * w)) / w), column = i % w;
+  return Math.floor(i / (h * w)) * H * W + (y + row) * W + x + column;
+}
+
 /** The edit inside the mask, what is kept outside. A mask covers all channels. */
 export function blend(mask, edit, keep) {
   return edit.map((value, i) => {
@@ -44,7 +80,7 @@ function addNoise(x0, [a, s], drawn) {
 }
 
 /** From the network to a guided denoiser (2207.12598): without and with the words in one call. */
-function guided(unet, text, model) {
+function guided(unet, text, model, { h, w }) {
   const cleanFrom = {
     epsilon: (x, out, a, s) => (x - s * out) / a,
     v_prediction: (x, out, a, s) => a * x - s * out,
@@ -55,7 +91,7 @@ function guided(unet, text, model) {
     const both = new Float32Array(2 * n);
     both.set(x);
     both.set(x, n);
-    const out = await unet(both, Float32Array.of(t, t), text);
+    const out = await unet(both, Float32Array.of(t, t), text, [h, w]);
     return x.map((value, j) => {
       const u = cleanFrom(value, out[j], a, s), c = cleanFrom(value, out[n + j], a, s);
       return u + model.w * (c - u);
@@ -95,22 +131,23 @@ async function* sample(denoise, x, { levels, eta }, fresh) {
 export async function* blendedLatent(networks, model, picture, mask, prompt, seed, every = 3) {
   const small = toLatent(mask, model); // refused here, before any network runs
   const ids = [...tokens("", model), ...tokens(prompt, model)];
-  const { levels } = model, count = model.shape.reduce((product, side) => product * side);
+  const { levels, shape } = model, where = square(mask, small, model), count = shape[0] * where.h * where.w;
   const [initial, background, fresh] = ["initial", "background", "step"].map((purpose) =>
     noise(seed, purpose, count));
 
-  const source = await networks.encode(picture);
-  const denoise = guided(networks.unet, await networks.text(Int32Array.from(ids)), model);
+  const whole = await networks.encode(picture);
+  const source = cut(whole, where, shape), inside = cut(small, where, shape);
+  const denoise = guided(networks.unet, await networks.text(Int32Array.from(ids)), model, where);
   const start = addNoise(source, levels[0], initial());
 
   for await (const step of sample(denoise, start, model, fresh)) {
     // The source, on the level that the state is on now. Then the edit inside, the source outside.
     const keep = step.last ? source : addNoise(source, step.level, background());
-    step.x = blend(small, step.x, keep);
+    step.x = blend(inside, step.x, keep);
 
     const i = step.i + 1, of = levels.length - 1;
-    const seen = step.last ? step.x : blend(small, step.clean, source);
+    const seen = put(step.last ? step.x : blend(inside, step.clean, source), whole, where, shape);
     const decoded = (of - i) % every === 0 ? await networks.decode(seen) : null;
-    yield { i, of, picture: decoded && blend(mask, decoded, picture), latents: step.x };
+    yield { i, of, picture: decoded && blend(mask, decoded, picture), latents: seen };
   }
 }

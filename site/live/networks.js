@@ -9,8 +9,8 @@ export const RUNTIMES = {
 
 const INPUTS = {
   text: ({ length }) => [["int32", [2, length]]],
-  unet: ({ shape, length, width }) => [
-    ["float32", [2, ...shape]], ["float32", [2]], ["float32", [2, length, width]],
+  unet: ({ shape, length, width }, [h, w]) => [
+    ["float32", [2, shape[0], h, w]], ["float32", [2]], ["float32", [2, length, width]],
   ],
   encode: ({ size }) => [["float32", [1, 3, size, size]]],
   decode: ({ shape }) => [["float32", [1, ...shape]]],
@@ -27,8 +27,9 @@ export async function hasGPU() {
 export async function open(ort, model, files, on = "wasm") {
   const networks = {}, options = { executionProviders: [on] };
   for (const [name, describe] of Object.entries(INPUTS)) {
-    const session = await ort.InferenceSession.create(files[name], options), inputs = describe(model);
+    const session = await ort.InferenceSession.create(files[name], options);
     networks[name] = async (...given) => {
+      const inputs = describe(model, given.at(-1)); // the network of moves is told the size of its square
       const feeds = inputs.map(([type, dims], i) => [`in${i}`, new ort.Tensor(type, given[i], dims)]);
       const { out } = await session.run(Object.fromEntries(feeds));
       return out.data;
@@ -42,7 +43,7 @@ export async function open(ort, model, files, on = "wasm") {
 async function check({ unet }, { shape, length, width, probe }) {
   const count = 2 * shape.reduce((product, side) => product * side);
   const x = Float32Array.from({ length: count }, (_, i) => Math.sin(i));
-  const out = await unet(x, Float32Array.of(500, 500), new Float32Array(2 * length * width));
+  const out = await unet(x, Float32Array.of(500, 500), new Float32Array(2 * length * width), shape.slice(1));
   const right = probe.values.every((value, i) => Math.abs(out[i * probe.every] - value) < 0.01);
   if (!right) throw new Error("The graphics card gets other numbers than PyTorch did.");
 }
