@@ -44,7 +44,7 @@ def scrub(film, edit, vae=None, masks=None):
 
 
 def _placed(square, edit):
-    """The latent of an edit's first picture, with a step's (1,C,h,w) in the square of its window."""
+    """The latent of an edit's first picture, with a step's (1,C,h,w) in its square."""
     z = edit.latents[:1].clone()
     factor = edit.tensor.shape[-1] // z.shape[-1]
     y0, x0, y1, x1 = (side // factor for side in edit.settings["square"][0])
