@@ -20,7 +20,8 @@ from blendlab.papers.blended_latent import FALLBACK
 from blendlab.schedule import Schedule
 from blendlab.world import scenes
 
-SMALL = 1024  # weights of fewer numbers stay float32
+# Weights of fewer numbers, as those of the outer levels, stay float32: an edit hangs on them.
+SMALL = 20_000
 PARTS = ("text_encoder", "unet", "vae")
 
 

@@ -173,6 +173,26 @@ def test_a_film_holds_the_steps_as_the_loop_left_them_and_only_its_own():
     assert widgets.result(widgets.scrub(film, edit)) == edit.images[0]
 
 
+def test_a_film_of_an_edit_in_a_window_shows_the_whole_picture():
+    pipe = bl.load("tinyworld")
+    image = bl.world.render(bl.world.sample(1, seed=4), 128).image
+    mask = bl.masks.from_box((0.6, 0.6, 0.9, 0.9), (128, 128))
+    with widgets.filmed() as film:
+        edit = bl.blended_latent(pipe, image, mask, "a red ball", window=64, steps=3)
+    assert film[0].x.shape[-2:] == (16, 16)
+    frames = [picture for _, picture in widgets.scrub(film, edit, pipe.vae)]
+    assert len(frames) == len(film)
+    for picture in frames:
+        assert picture.shape == image.shape
+        far, near = (
+            (picture - edit.tensor)[..., part, part].abs().mean()
+            for part in (slice(0, 32), slice(80, 112))
+        )
+        assert far < 0.05
+    first = (frames[0] - edit.tensor)[..., 80:112, 80:112].abs().mean()
+    assert first > near  # the estimates change inside the mask, and come to the edit
+
+
 def test_a_film_in_batches_is_refused_with_the_fix():
     with widgets.filmed() as film:
         edit = walk()
