@@ -242,7 +242,8 @@ def thin_masks(n, pipe, judge):
     """Edits whose mask is the outline of a thin object, in many places narrower than a latent cell.
     Plain: cells count whose middle is masked. Every cell: those that are touched at all. Dilated:
     those and one more on each side, for the first half of the steps. "survives" is the share of the
-    mask in cells that count; where none counts, the picture stays as it was.
+    mask in cells that count; where none counts, the picture stays as it was. Each edit runs in the
+    window that its own mask needs.
     """
     hows = {
         "plain": {},
@@ -308,9 +309,9 @@ STROKES = (0.5, 1.0, 2.0)  # widths in latent cells
 @measured(96, "tinyworld", "tinyworld-judge")
 def strokes(n, pipe, judge):
     """Edits in straight upright strokes: does anything appear at all? Plain blending against the
-    paper's 3 dilations, same noise; all cells that a stroke touches count. Something appeared:
-    inside the stroke the picture changed by more than 8% of the range from the decoded source. The
-    judge looks into the stroke and one cell more on every side.
+    paper's 3 dilations, same noise, in the whole picture; all cells that a stroke touches count.
+    Something appeared: inside the stroke the picture changed by more than 8% of the range from the
+    decoded source. The judge looks into the stroke and one cell more on every side.
     """
     rows, cell = {}, pipe.vae_scale_factor
     for width in STROKES:
@@ -318,7 +319,8 @@ def strokes(n, pipe, judge):
         for label, shrink in {"plain": None, "3 dilations": 3}.items():
             name, parts = f"{width:g} cells wide, {label}", []
             for k, some in parts_of(tasks, name):
-                images = edited(pipe, some, k, mask_rule="any", shrink=shrink).tensor.cpu()
+                how = dict(mask_rule="any", shrink=shrink, window=0)
+                images = edited(pipe, some, k, **how).tensor.cpu()
                 before = reconstructed(pipe, some.image).cpu()
                 there = {"something appeared": metrics.appeared(images, before, some.mask)}
                 wider = replace(some, mask=masks.dilate(some.mask, cell))

@@ -95,10 +95,10 @@ BLENDINGS = {
 def blending(n, pipe, judge):
     """What implementations of blending disagree on: how far the final latent ends from the source's
     outside the mask, and what that does to the picture. Same tasks, noise, w and steps in every
-    row, DDIM; the source's latent is the posterior's mode.
+    row, DDIM, the whole picture; the source's latent is the posterior's mode.
     """
     numbers = FALLBACK | cards.settings(pipe, "blended_latent")
-    same = dict(w=numbers["w"], steps=numbers["steps"], eta=0.0, posterior="mode")
+    same = dict(w=numbers["w"], steps=numbers["steps"], eta=0.0, posterior="mode", window=0)
     rows = {}
     for label, how in BLENDINGS.items():
         parts = []
