@@ -198,7 +198,7 @@ def blended_latent(
               cells
     preset:   a name in PRESETS ("paper", "official-sd2", "diffusers", ...), or a Blending
     options:  any field of Blending, as in mask_rule="any", noise="fixed", paste=True, soft=True,
-              resamplings=3, around=1.5, noises=8
+              resamplings=3, window=64, around=1.5, noises=8
     clip, ranking: who orders the results, best first, and by which view (see rank)
     n, seed, batch, first: how many, from which seed, how many at once, the number of the first.
               Sample i is the same whatever n, batch and first are
