@@ -132,7 +132,8 @@ def test_settings_are_chosen_on_tasks_that_no_other_table_reports(quick, monkeyp
     monkeypatch.setattr(sweeps, "LATENT", dict(list(sweeps.LATENT.items())[:2]))
     monkeypatch.setattr(metrics, "tasks", lambda *args: seeds.append(args[2]) or tasks(*args))
     rows = results.measure("settings", n=1)["rows"]
-    assert [row["label"] for row in rows] == [f"w={w}, steps=25, skip=0.1, eta=1" for w in (6, 2)]
+    how = "steps=25, skip=0.1, eta=1, window=64"
+    assert [row["label"] for row in rows] == [f"w={w}, {how}" for w in (2, 1)]
     assert set(seeds) == {world.HELD_OUT + 1}
 
 
