@@ -20,8 +20,8 @@ from blendlab.papers.blended_latent import FALLBACK
 from blendlab.schedule import Schedule
 from blendlab.world import scenes
 
-# Weights of fewer numbers, as those of the outer levels, stay float32: an edit hangs on them.
-SMALL = 20_000
+SMALL = 1024  # weights of fewer numbers stay float32
+FINE = 10_000  # the same for the UNet: an edit hangs on the small weights of its outer level
 PARTS = ("text_encoder", "unet", "vae")
 
 
@@ -31,7 +31,7 @@ def rounded(pipe):
     for part in PARTS:
         network = copy.deepcopy(getattr(pipe, part)).float()
         for weight in network.parameters():
-            if weight.ndim > 1 and weight.numel() >= SMALL:
+            if weight.ndim > 1 and weight.numel() >= (FINE if part == "unet" else SMALL):
                 scale = weight.detach().flatten(1).abs().amax(1).clamp(min=1e-12) / 127
                 scale = scale.view(-1, *[1] * (weight.ndim - 1))
                 weight.data = (weight.data / scale).round() * scale
