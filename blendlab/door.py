@@ -156,8 +156,8 @@ def placed(model, image, mask, prompt, *, n, seed, batch, first, soft=None):
     if latents:
         device, factor = model._execution_device, model.vae_scale_factor
     else:
-        device, widths = model.unet.device, model.unet.config.block_out_channels
-        factor = getattr(model.unet, "patch", 1) * 2 ** (len(widths) - 1)
+        device = model.unet.device
+        factor = getattr(model.unet, "patch", 1) * step(model.unet)
     image = images.image(image, size_multiple=factor).to(device)
     grey = _mask(mask, image, soft)
     mask = (grey > 0).float()
@@ -253,9 +253,13 @@ def squares(pipe, request, masks_small, least: int) -> list[tuple[int, int, int,
     touched = masks.to_latent(request.mask, request.size, "any")
     for mask in masks_small:
         touched = touched.maximum(mask)
-    step = 2 ** (len(pipe.unet.config.block_out_channels) - 1)  # what the UNet halves to
     cells = math.ceil(least / pipe.vae_scale_factor)
-    return [masks.square(one[None], cells, step) for one in touched]
+    return [masks.square(one[None], cells, step(pipe.unet)) for one in touched]
+
+
+def step(unet) -> int:
+    """What the sides of a state must be a multiple of, so that the UNet can halve them."""
+    return 2 ** (len(unet.config.block_out_channels) - 1)
 
 
 def pieces(rows, part, squares):

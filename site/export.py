@@ -15,7 +15,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 import blendlab as bl
-from blendlab import cards, latents, masks
+from blendlab import cards, door, latents, masks
 from blendlab.papers.blended_latent import FALLBACK
 from blendlab.schedule import Schedule
 from blendlab.world import scenes
@@ -71,7 +71,7 @@ def export(pipe, folder: Path) -> dict:
         module = _Calls(function, network).eval()
         how: dict = {"input_names": [f"in{i}" for i in range(len(given))], "output_names": ["out"]}
         if name == "unet":  # squares of any size that the network can halve
-            side = step(pipe) * torch.export.Dim("side", min=2)
+            side = door.step(pipe.unet) * torch.export.Dim("side", min=2)
             how["dynamic_shapes"] = {"given": ({2: side, 3: side}, None, None)}
         program = torch.onnx.export(module, given, dynamo=True, verbose=False, **how)
         onnx.save(compressed(program.model_proto), folder / f"{name}.onnx")
@@ -91,11 +91,6 @@ def probe(unet, x, levels, text) -> dict:
     out = unet(wave, levels, text).sample.flatten()
     every = out.numel() // 64 - 1  # odd, so that they come from all rows and columns
     return {"every": every, "values": out[::every].tolist()}
-
-
-def step(pipe) -> int:
-    """What the sides of a latent must be a multiple of, so that the UNet can halve them."""
-    return 2 ** (len(pipe.unet.config.block_out_channels) - 1)
 
 
 def described(pipe, card, shape) -> dict:
@@ -129,7 +124,7 @@ def described(pipe, card, shape) -> dict:
         "w": how["w"],
         "eta": how["eta"],
         "window": how["window"],
-        "step": step(pipe),
+        "step": door.step(pipe.unet),
         "timesteps": timesteps,
         "levels": [schedule.levels(t) for t in timesteps[:-1]] + [schedule.target(-1)],
         "kinds": [kind for kind in scenes.KINDS if kind in words],
