@@ -47,4 +47,6 @@ def take(value, rows: range | list[int]):
         return {key: take(v, rows) for key, v in value.items()}
     if isinstance(value, list):
         return [take(v, rows) for v in value]
-    return value if len(value) == 1 else value[list(rows)]
+    if len(value) == 1:
+        return value
+    return value[rows.start : rows.stop] if isinstance(rows, range) else value[rows]
