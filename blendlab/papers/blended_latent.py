@@ -68,6 +68,13 @@ class Blending(Options):
     skip: float | None = None  # share of them left out at the noisy end
     offset: int | None = None  # added to every level; None: what the pipeline's scheduler says
 
+    def __post_init__(self):
+        super().__post_init__()
+        if self.around and self.window:
+            raise Refused("around= and window= are two ways to edit a square: choose one")
+        if self.around:  # so that no model's recommended window joins it
+            object.__setattr__(self, "window", 0)
+
 
 # What the implementations do (BLD: the authors' code, by file and line), past the defaults.
 PRESETS = {
@@ -210,9 +217,7 @@ def blended_latent(
     how = settle(Blending, blended_latent, pipe, PRESETS, FALLBACK, preset, options)
     closer = door.closer(pipe, image, mask, how.around, how.soft) if how.around else None
     if closer:
-        if options.get("window"):
-            raise Refused("around= and window= are two ways to edit a square: choose one")
-        image, mask, how = closer.image, closer.mask, replace(how, window=0)
+        image, mask = closer.image, closer.mask
     counts = dict(n=n, seed=seed, batch=batch, first=first)
     request = door.latent(pipe, image, mask, prompt, soft=how.soft, **counts)
     is_clip(clip, ranking, optional=True)
@@ -227,8 +232,7 @@ def blended_latent(
     masks_small = door.per_move(mask_small, len(timesteps) - 1, shrink, how.soft)
     squares = door.squares(pipe, request, masks_small, how.window or 0)
     readers = {}
-    for y0, x0, y1, x1 in squares if how.noises > 1 else ():
-        size = y1 - y0, x1 - x0
+    for size in {(y1 - y0, x1 - x0) for y0, x0, y1, x1 in squares} if how.noises > 1 else ():
         readers[size] = [Reader.of(pipe, one, [one], size) for one in request.prompt]
 
     latents, tensors = [], []
