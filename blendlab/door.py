@@ -262,10 +262,11 @@ def step(unet) -> int:
     return 2 ** (len(unet.config.block_out_channels) - 1)
 
 
-def pieces(rows, part, squares):
+def pieces(rows, part, squares, maps=("source", "masks")):
     """Yield (positions in the batch, places, part) for the samples whose squares have one size.
 
-    places: the slices that cut a sample's square out of its latent (C,h,w).
+    places: the slices that cut a sample's square out of its latent (C,h,w). maps: the names of what
+    is cut; the rest of the part is not.
     """
     sizes: dict[tuple, list] = {}
     for i, row in enumerate(rows):
@@ -275,7 +276,7 @@ def pieces(rows, part, squares):
     for samples in sizes.values():
         some, places = [list(values) for values in zip(*samples, strict=True)]
         piece = take(vars(part), some)
-        for name in ("source", "masks"):
+        for name in maps:
             piece[name] = _cut(piece[name], places)
         yield some, places, SimpleNamespace(**piece)
 

@@ -321,6 +321,41 @@ def test_several_pictures_masks_and_references_go_in_one_batch(pipe, image, mask
     torch.testing.assert_close(both.latents[:1], first.latents, rtol=0, atol=1e-4)
 
 
+def test_in_a_window_the_network_sees_the_square_alone(pipe, reference, monkeypatch):
+    pictures = torch.rand(3, 3, 96, 128, generator=torch.Generator().manual_seed(5)) * 2 - 1
+    wide = torch.zeros(3, 1, 96, 128)
+    wide[0, :, 8:24, 104:128] = 1
+    wide[1, :, 72:96, 0:16] = 1
+    wide[2, :, 8:90, 8:120] = 1  # needs the whole picture
+    how = dict(window=32, paste="latent", seed=4) | QUICK
+    together = exemplar(pipe, pictures, wide, reference, n=3, **how)
+    source = encode(pipe.vae, pictures)
+    outside = masks.to_latent(wide, source.shape[-2:], "any").expand_as(source) == 0
+    assert torch.equal(together.latents[outside], source[outside])
+    sizes, forward = [], pipe.unet.forward
+    monkeypatch.setattr(
+        pipe.unet, "forward", lambda x, *a, **k: sizes.append(tuple(x.shape)) or forward(x, *a, **k)
+    )
+    for i in range(3):
+        one = exemplar(pipe, pictures[[i]], wide[[i]], reference, first=i, **how)
+        torch.testing.assert_close(together.latents[[i]], one.latents, atol=1e-5, rtol=1e-4)
+        assert together.settings["square"][i] == one.settings["square"][0]
+    factor = pipe.vae_scale_factor
+    assert sizes[0] == (2, 9, 32 // factor, 32 // factor)
+    assert sizes[-1] == (2, 9, 96 // factor, 128 // factor)
+    whole = exemplar(pipe, pictures[[2]], wide[[2]], reference, first=2, **how | {"window": 0})
+    assert torch.equal(one.latents, whole.latents)
+    assert "square" not in whole.settings
+
+
+def test_published_settings_paint_the_whole_picture(pipe, image, mask, reference, monkeypatch):
+    recommended = {"w": 2.0, "steps": 3, "skip": 0.0, "eta": 0.0, "window": 32}
+    monkeypatch.setattr("blendlab.cards.settings", lambda *_: recommended)
+    assert exemplar(pipe, image, mask, reference).settings["window"] == 32
+    for how in ({"preset": "official", "steps": 3}, {"window": 0}):
+        assert exemplar(pipe, image, mask, reference, **how).settings["window"] == 0
+
+
 def test_outside_the_mask_is_what_paste_promises(pipe, image, mask, reference):
     source, outside = encode(pipe.vae, image), mask.expand(1, 3, 64, 64) == 0
     kept = masks.to_latent(mask, (8, 8), "any").expand(1, 4, 8, 8) == 0

@@ -38,6 +38,9 @@ class Painting(Options):
     mask_rule: Literal["any", "centre", "corner", "area"] = "any"
     # Latents of the picture: the posterior's mode, or a sample of it (both published codes).
     posterior: Literal["mode", "sample"] = "mode"
+    # Paint in a square of at least so many pixels around the mask, at its own size, as a network
+    # sees it that was trained on crops; 0: the whole picture, None: what the model recommends.
+    window: int | None = None
     eta: float | None = None  # 0 is DDIM; None: what the model recommends, also below
     w: float | None = None
     steps: int | None = None
@@ -45,8 +48,8 @@ class Painting(Options):
 
 
 # Weight 5 and 50 steps: the authors' test.sh, and diffusers' pipeline_paint_by_example.py:405-406.
-FALLBACK: dict[str, Any] = {"w": 5.0, "steps": 50, "skip": 0.0, "eta": 0.0}
-PRESETS = {
+FALLBACK: dict[str, Any] = {"w": 5.0, "steps": 50, "skip": 0.0, "eta": 0.0, "window": 0}
+PRESETS = {  # the whole picture, as FALLBACK says
     "official": Painting(mask_channel="bilinear", posterior="sample", **FALLBACK),
     "diffusers": Painting(posterior="sample", **FALLBACK),
 }
@@ -71,8 +74,10 @@ def exemplar(
                also what fills the hole
     region:    the part of the reference to look at, a box (x0, y0, x1, y1) in fractions of it
     w, steps, skip: guidance weight, number of levels, share left out at the noisy end (more than 0:
-               the edit starts from the noised source). Left out, they and eta come from the preset,
-               else from the model, else from the published code (5, 50, 0, 0)
+               the edit starts from the noised source). Left out, they, eta and window come from the
+               preset, else from the model, else from the published code (5, 50, 0, 0, and the whole
+               picture)
+    window:    paint in a square around the mask, of so many pixels at least; 0: the whole picture
     paste:     "none": outside the mask the picture is what the network and the autoencoder make of
                it, as published; "latent": its latent is the source's exactly; "pixels": its pixels
                are, bit for bit
@@ -93,6 +98,7 @@ def exemplar(
         raise Refused(f"the mask vanishes at latent size {size[1]}x{size[0]}: paint it thicker")
     allow_empty = how.paste != "latent"
     mask_small = masks.to_latent(request.mask, size, how.mask_rule, allow_empty=allow_empty)
+    squares = door.squares(pipe, request, [1 - keep, mask_small], how.window or 0)
     sampled = how.posterior == "sample"
 
     latents, tensors = [], []
@@ -107,23 +113,37 @@ def exemplar(
         # What the exemplar says, and what the null vector says in its place.
         tokens = pipe.encoder(normalised(pipe, (shown + 1) / 2)).float()  # (1 or n,L,d)
         nothing = pipe.encoder.uncond_vector.float().expand(1, *tokens.shape[1:])
-        text = {"encoder_hidden_states": tokens, "beside": beside}
-        null = {"encoder_hidden_states": nothing, "beside": beside}
-        given = dict(text=text, null=null, source=source, mask_small=mask_small)
-        for rows, part in request.batches(**given):
-            denoise = cfg(net, part.text, part.null, how.w)
-            initial, fresh = request.noise("initial", rows)(), request.noise("step", rows)
-            z = schedule.add_noise(part.source, timesteps[0], initial) if how.skip else initial
-            for step in sample(denoise, z, schedule, timesteps, how.eta, fresh):
-                if how.paste == "latent":
-                    level = schedule.add_noise(part.source, step.t_next, initial)
-                    keep = part.source if step.t_next < 0 else level
-                    step.x = blend(part.mask_small, edit=step.x, keep=keep)
-            latents.append(step.x)
-            tensors.append(decode(pipe.vae, step.x))
+        maps = dict(source=source, beside=beside, masks=mask_small)
+        for rows, part in request.batches(tokens=tokens, nothing=nothing, **maps):
+            z = part.source.repeat(len(rows) // len(part.source), 1, 1, 1)
+            for some, places, piece in door.pieces(rows, part, squares, maps):
+                numbers = [rows[i] for i in some]
+                made = _run(request, numbers, piece, net, schedule, timesteps, how)
+                for i, place, one in zip(some, places, made, strict=True):
+                    z[i][place] = one
+            latents.append(z)
+            tensors.append(decode(pipe.vae, z))
 
     used = dict(region=region) | read_from(pipe.scheduler) | asdict(how)
+    if how.window:
+        used["square"] = [tuple(pipe.vae_scale_factor * at for at in one) for one in squares]
     return request.finish(tensors, latents, used, paste=how.paste == "pixels")
+
+
+def _run(request, rows, part, net, schedule, timesteps, how):
+    """The final latents (B,4,h,w) of the samples in `rows`, from noise of their own."""
+    shape = part.source.shape[1:]
+    text = {"encoder_hidden_states": part.tokens, "beside": part.beside}
+    null = {"encoder_hidden_states": part.nothing, "beside": part.beside}
+    denoise = cfg(net, text, null, how.w)
+    initial, fresh = request.noise("initial", rows, shape)(), request.noise("step", rows, shape)
+    z = schedule.add_noise(part.source, timesteps[0], initial) if how.skip else initial
+    for step in sample(denoise, z, schedule, timesteps, how.eta, fresh):
+        if how.paste == "latent":
+            level = schedule.add_noise(part.source, step.t_next, initial)
+            keep = part.source if step.t_next < 0 else level
+            step.x = blend(part.masks, edit=step.x, keep=keep)
+    return step.x
 
 
 def nine_channels(unet):
