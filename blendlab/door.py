@@ -311,7 +311,7 @@ class Closer:
         canvas = self.whole.expand(len(edit.tensor), -1, -1, -1).clone().to(edit.tensor.device)
         canvas[..., y0:y1, x0:x1] = _resized(edit.tensor, (y1 - y0, x1 - x0))
         tensor = blend(self.inside.to(canvas.device), canvas, self.whole.to(canvas.device))
-        return replace(edit, tensor=tensor, settings=edit.settings | {"square": self.window})
+        return replace(edit, tensor=tensor, settings=edit.settings | {"square": [self.window]})
 
 
 def closer(pipe, image, mask, around: float, soft: bool) -> Closer:

@@ -541,7 +541,7 @@ def test_a_closer_look_leaves_all_outside_the_mask_bit_for_bit(pipe, monkeypatch
     assert edit.tensor.shape == (2, 3, 90, 130)
     assert torch.equal(edit.tensor[outside], picture.expand(2, -1, -1, -1)[outside])
     assert not torch.isclose(edit.tensor[~outside], picture.expand(2, -1, -1, -1)[~outside]).all()
-    assert edit.settings["around"] == 1.5 and edit.settings["square"] == (51, 92, 89, 130)
+    assert edit.settings["around"] == 1.5 and edit.settings["square"] == [(51, 92, 89, 130)]
 
 
 # Editing in a window
