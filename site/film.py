@@ -19,8 +19,8 @@ from blendlab.course.slides import chromium
 ROOT = Path(__file__).parent.parent
 SCENE, COLOUR, KIND = "meadow", "red", "mushroom"
 # The stroke, in fractions of the scene: to and fro over the place of the object, from the top.
-STROKE = [(0.62, 0.52), (0.74, 0.52), (0.60, 0.60), (0.77, 0.60), (0.60, 0.68), (0.77, 0.68),
-          (0.62, 0.76), (0.74, 0.76)]  # fmt: skip
+STROKE = [(0.58, 0.48), (0.80, 0.48), (0.57, 0.57), (0.81, 0.57), (0.57, 0.66), (0.81, 0.66),
+          (0.57, 0.75), (0.81, 0.75), (0.58, 0.83), (0.80, 0.83)]  # fmt: skip
 SHOWN = "document.querySelector('.bl-viewer .bl-after').src"
 LIMIT = 3e6  # bytes
 # The panel alone. How long the edit took is not told, as the film is faster.
