@@ -262,12 +262,13 @@ def step(unet) -> int:
     return 2 ** (len(unet.config.block_out_channels) - 1)
 
 
-def pieces(rows, part, squares, maps=("source", "masks")):
-    """Yield (positions in the batch, places, part) for the samples whose squares have one size.
+def in_squares(rows, part, squares, run, maps=("source", "masks")):
+    """The latents (B,C,h,w) of the samples in rows: the source's, and in each one's square what
+    run(numbers, piece) makes, which is called once for each size of square.
 
-    places: the slices that cut a sample's square out of its latent (C,h,w). maps: the names of what
-    is cut; the rest of the part is not.
+    maps: the names of what of the part is cut to the squares; the rest is not.
     """
+    z = part.source.repeat(len(rows) // len(part.source), 1, 1, 1)
     sizes: dict[tuple, list] = {}
     for i, row in enumerate(rows):
         y0, x0, y1, x1 = squares[row if len(squares) > 1 else 0]
@@ -278,7 +279,10 @@ def pieces(rows, part, squares, maps=("source", "masks")):
         piece = take(vars(part), some)
         for name in maps:
             piece[name] = _cut(piece[name], places)
-        yield some, places, SimpleNamespace(**piece)
+        made = run([rows[i] for i in some], SimpleNamespace(**piece))
+        for (i, place), one in zip(samples, made, strict=True):
+            z[i][place] = one
+    return z
 
 
 def _cut(maps, places):

@@ -235,6 +235,17 @@ def blended_latent(
     for size in {(y1 - y0, x1 - x0) for y0, x0, y1, x1 in squares} if how.noises > 1 else ():
         readers[size] = [Reader.of(pipe, one, [one], size) for one in request.prompt]
 
+    def run(numbers, piece):
+        """The final latents of some samples, whose squares have one size."""
+        denoise, shape = cfg(net, piece.text, piece.null, how.w), piece.source.shape[1:]
+        draw = request.noise("initial", numbers, shape)
+        draws = torch.stack([draw() for _ in range(how.noises)], dim=1)  # (B,K,C,h,w)
+        initial = draws[:, 0]
+        if readers:
+            known = readers[tuple(shape[1:])]
+            initial = _suited(draws, numbers, piece, net, schedule, timesteps[0], how, known)
+        return _run(request, numbers, piece, denoise, schedule, timesteps, how, initial)
+
     latents, tensors = [], []
     with request.memory():
         drawn = request.posterior(request.image, sampled=how.posterior == "sample")
@@ -242,20 +253,7 @@ def blended_latent(
         text, null = prompts.encode(pipe, request.prompt, negative, tuple(request.image.shape[-2:]))
         given = dict(source=source, text=text, null=null, masks=masks_small)
         for rows, part in request.batches(**given):
-            z = part.source.repeat(len(rows) // len(part.source), 1, 1, 1)
-            for some, places, piece in door.pieces(rows, part, squares):
-                denoise = cfg(net, piece.text, piece.null, how.w)
-                numbers, shape = [rows[i] for i in some], piece.source.shape[1:]
-                draw = request.noise("initial", numbers, shape)
-                draws = torch.stack([draw() for _ in range(how.noises)], dim=1)  # (B,K,C,h,w)
-                initial = draws[:, 0]
-                if readers:
-                    known = readers[tuple(shape[1:])]
-                    start = schedule, timesteps[0]
-                    initial = _suited(draws, numbers, piece, net, *start, how, known)
-                made = _run(request, numbers, piece, denoise, schedule, timesteps, how, initial)
-                for i, place, one in zip(some, places, made, strict=True):
-                    z[i][place] = one
+            z = door.in_squares(rows, part, squares, run)
             latents.append(z)
             tensors.append(decode(pipe.vae, z))
 

@@ -7,6 +7,7 @@ goes through CLIP and a mapper and arrives as one token (section 3.2). Next:
 """
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -100,6 +101,7 @@ def exemplar(
     mask_small = masks.to_latent(request.mask, size, how.mask_rule, allow_empty=allow_empty)
     squares = door.squares(pipe, request, [1 - keep, mask_small], how.window or 0)
     sampled = how.posterior == "sample"
+    run = partial(_run, request, net, schedule, timesteps, how)
 
     latents, tensors = [], []
     with request.memory():
@@ -115,12 +117,7 @@ def exemplar(
         nothing = pipe.encoder.uncond_vector.float().expand(1, *tokens.shape[1:])
         maps = dict(source=source, beside=beside, masks=mask_small)
         for rows, part in request.batches(tokens=tokens, nothing=nothing, **maps):
-            z = part.source.repeat(len(rows) // len(part.source), 1, 1, 1)
-            for some, places, piece in door.pieces(rows, part, squares, maps):
-                numbers = [rows[i] for i in some]
-                made = _run(request, numbers, piece, net, schedule, timesteps, how)
-                for i, place, one in zip(some, places, made, strict=True):
-                    z[i][place] = one
+            z = door.in_squares(rows, part, squares, run, maps)
             latents.append(z)
             tensors.append(decode(pipe.vae, z))
 
@@ -130,7 +127,7 @@ def exemplar(
     return request.finish(tensors, latents, used, paste=how.paste == "pixels")
 
 
-def _run(request, rows, part, net, schedule, timesteps, how):
+def _run(request, net, schedule, timesteps, how, rows, part):
     """The final latents (B,4,h,w) of the samples in `rows`, from noise of their own."""
     shape = part.source.shape[1:]
     text = {"encoder_hidden_states": part.tokens, "beside": part.beside}
