@@ -63,12 +63,13 @@ def check_02_2(canvas_mask: Callable) -> bool:
         wrong = {
             "1 is edit: the new columns, not the picture.": close(mine, 1 - right),
             "the canvas grows on both sides: width + 2 * grow.": not sized(mine, right),
+            "the columns of the picture must be 0.": close(mine, torch.ones_like(right)),
             "with grow = 0 nothing is empty: mind the slice that ends at -0.": not close(
                 still, torch.zeros(1, 1, 4, 6)
             ),
             "the picture is in the middle, with grow columns on each side.": not close(mine, right),
         }
-        return advise(wrong, "the picture in the middle, and room for two prompts.")
+        return advise(wrong, "the picture in the middle, and empty columns on both sides.")
 
 
 def check_02_3(two_bands: Callable) -> bool:

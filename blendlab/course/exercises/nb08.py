@@ -137,7 +137,7 @@ def check_08_3(my_findings: Callable) -> Verdict | None:
         "each slip was made once, and one report is fine.": len(set(mine.values())) < len(FOUND),
         f"{hits} of 5 are right. Make each number again, and compare.": hits < len(FOUND),
     }
-    return advise(wrong, "all five. Three of them would have passed most readers.")
+    return advise(wrong, "all five. Such slips are easy to overlook.")
 
 
 def check_08_4(my_sign_test: Callable) -> Verdict | None:
@@ -192,7 +192,7 @@ def check_08_5(my_enough: Callable) -> Verdict | None:
         "the low end, the second of the three numbers.": min(mine) <= 1,
         "count n up until the low end of metrics.proportion(n, n) exceeds the share.": mine != want,
     }
-    return advise(wrong, f"{want[1]} of {want[1]} for 80%. Three of three says: more than 44%.")
+    return advise(wrong, f"{want[1]} of {want[1]} for 80%. Three of three says: more than 43%.")
 
 
 def _least(n):
