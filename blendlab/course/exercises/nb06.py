@@ -35,7 +35,7 @@ def check_06_1(ninth: Callable) -> bool:
                 mine, right
             ),
         }
-        return advise(wrong, "1 where the picture stays: the other way round than at the door.")
+        return advise(wrong, "1 where the picture stays; in a mask that you pass, 1 is edit.")
 
 
 def check_06_2(dropped: Callable) -> bool:

@@ -84,7 +84,7 @@ def check_08_1(my_protocol: Callable) -> Verdict | None:
             spread, want[2]
         ),
     }
-    return advise(wrong, "three numbers, and none of them says what the others do.")
+    return advise(wrong, "three numbers: what is right, what CLIP would pick, how results differ.")
 
 
 def check_08_2(my_margin: Callable) -> Verdict | None:
@@ -117,7 +117,7 @@ def check_08_2(my_margin: Callable) -> Verdict | None:
         "1.96 times the deviation of the scenes' means, over the root of n.": abs(mine - want)
         > 0.06 * want,
     }
-    return advise(wrong, "wider than that of 240 independent results, and honest.")
+    return advise(wrong, "wider than for 240 independent results, as it must be.")
 
 
 def check_08_3(my_findings: Callable) -> Verdict | None:
