@@ -56,7 +56,7 @@ def spaces(n, pipe, model, clip, judge):
             liked = pleased(clip, made[label], tasks)
             seen |= {
                 "CLIP as pleased as by the truth": liked,
-                "but the judge is not": liked & ~seen["class"],
+                "CLIP is fooled": liked & ~seen["class"],
             }
             seen["background (dB)"] = metrics.decibels(
                 error(made[label], tasks.image, tasks.mask).clamp(min=1e-6)
