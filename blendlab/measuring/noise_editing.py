@@ -56,7 +56,7 @@ SHARED = {
 FIRST = (0, 2, 5)  # steps whose attention is asked
 
 
-@measured(64, "tinyworld-64", "tinyworld-judge")
+@measured(64, "tinyworld", "tinyworld-judge")
 def tendency(n, pipe, judge):
     """Does the same initial noise put different objects at the same place? "as the noise says": how
     often two prompts place their objects closer when they share a noise than when they do not, and
@@ -149,7 +149,7 @@ def word_order(n, pipe, judge):
     return rows
 
 
-@measured(48, "tinyworld-64", "tinyworld-judge")
+@measured(48, "tinyworld", "tinyworld-judge")
 def which_layer(n, pipe, judge):
     """Which layers' attention foretells the place? How often the noun's attention at the first step
     exceeds that of another noise at the object's final position (by chance: 50%), for each
