@@ -138,7 +138,7 @@ FIGURES = {
     "the same, first of 4": ("pixel_edits", "guided", ["class", "class and colour"], "50% of the class"),
     "pixel model, samples with a recognisable object": ("pixel", "samples", ["recognisable"], "80%"),
     "edits by exemplar: class / class and colour": (
-        "exemplars", "class token", ["class", "class and colour"], "85% / 75%"),
+        "exemplars", "by exemplar", ["class", "class and colour"], "85% / 75%"),
     "CLIP, the right one of 100 captions: whole scenes": ("clip", "scenes", ["right of 100"], "93%"),
     "CLIP, the right one of 100 captions: objects on grey": ("clip", "objects on grey", ["right of 100"], ""),
     "random boxes, all results / CLIP's choice of each batch: class": (

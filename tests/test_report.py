@@ -2,6 +2,8 @@
 page.
 """
 
+from dataclasses import replace
+
 import checkpoints
 import pytest
 import torch
@@ -113,6 +115,19 @@ def test_references_show_the_same_thing_in_another_light():
     ).all()
     assert reference.shape == (6, 3, 128, 128) and not torch.equal(pasted, tasks.truth)
     assert [torch.equal(truths[i % 3, i], tasks.truth[i]) for i in range(6)] == [True] * 6
+
+
+def test_a_perfect_object_at_another_place_still_has_its_own_pattern():
+    tasks, box, _, _, truths, _ = exemplars.references(12, 64)
+    each, scenes = torch.arange(12), tasks.scenes
+    x, size = scenes.x.clone(), scenes.size.clone()
+    x[each, tasks.slot] += 0.04
+    size[each, tasks.slot] *= 1.15
+    moved = world.render(replace(scenes, x=x, size=size), 64).image
+    right = exemplars.nearest(moved, truths, tasks, box) == exemplars.pattern_of(tasks)
+    assert right.sum() >= 11
+    wrong = exemplars.nearest(moved, truths.roll(1, 0), tasks, box) == exemplars.pattern_of(tasks)
+    assert wrong.sum() <= 1
 
 
 def test_a_frame_maps_the_square_onto_a_box():

@@ -536,7 +536,7 @@ def test_the_exemplar_model_has_the_published_layout_and_starts_blind_to_its_new
     pipe = bl.load(runs["exemplar"], device="cpu")
     assert type(pipe).__name__ == "ExemplarPipeline" and pipe.unet.config.in_channels == 9
     assert (pipe.size, pipe.mean, pipe.encoder.config.tokens) == (64, (0.5, 0.5, 0.5), "class")
-    assert bl.models.settings(pipe, "exemplar")["w"] == 2.0
+    assert bl.models.settings(pipe, "exemplar")["w"] == 1.5
     plain, nine = bl.load(runs["latent"], device="cpu").unet, nine_channels(runs["latent"] / "unet")
     z, beside, token = torch.randn(2, 4, 8, 8), torch.randn(2, 5, 8, 8), torch.randn(2, 1, 16)
     with torch.no_grad():

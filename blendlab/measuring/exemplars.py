@@ -6,7 +6,9 @@ The world renders the truth: the reference's own object, in the light and at the
 picture. Next: ../training/exemplar.py.
 """
 
+import math
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -39,30 +41,17 @@ def common(judge, images, tasks):
 # What is put where
 
 
-SHIPPED = "tinyworld-exemplar"
-RUNGS = {  # label: network, and how it is asked; without guidance they can be compared
-    "all tokens, w = 1": ("runs/exemplar-tokens/export", {"w": 1.0}),
-    "class token, w = 1": (SHIPPED, {"w": 1.0}),
-    "class token": (SHIPPED, {}),
-}
-
-
 @measured(200, "tinyworld-exemplar", "tinyworld-clip", "tinyworld-judge")
 def exemplars(n, pipe, clip, judge):
     """The same object in another light and tilt as reference: is the result, where the object is,
     nearer to that object cut out and pasted, or to the truth? Do its stripes and spots come along:
     of three truths, plain, striped and spotted, is the right one the nearest? CLIP similarity:
     between the reference and what is in the box.
-
-    The network that sees all tokens does not ship: `blendlab train exemplar --steps 800 --set
-    rung=tokens --out runs/exemplar-tokens`. Without it its row is left out.
     """
     tasks, box, reference, pasted, truths, where = references(n, side(pipe))
     results = {"cut out and pasted": pasted}
-    for label, (name, how) in RUNGS.items():
-        if name == SHIPPED or Path(name).is_dir():
-            network = pipe if name == SHIPPED else networks.load(name, device=pipe.unet.device)
-            results[label] = painted(network, tasks, reference, label, **how)
+    for label, how in {"by exemplar, w = 1": {"w": 1.0}, "by exemplar": {}}.items():
+        results[label] = painted(pipe, tasks, reference, label, **how)
     pattern, rows = pattern_of(tasks), {}
     for label, images in results.items():
         to_pasted, to_truth = (
@@ -71,7 +60,7 @@ def exemplars(n, pipe, clip, judge):
         rows[label] = {
             "nearer to the pasted object": to_pasted < to_truth,
             "error to the truth (share of range)": to_truth,
-            "stripes and spots right": (nearest(images, truths, tasks.mask) == pattern)[
+            "stripes and spots right": (nearest(images, truths, tasks, box) == pattern)[
                 pattern > 0
             ],
             "CLIP similarity (cos)": similarity(clip, images, box, reference),
@@ -94,9 +83,40 @@ def painted(pipe, tasks, reference, label, **options):
     return torch.cat(parts)
 
 
-def nearest(images, truths, mask):
-    """(n,) which of the truths (k,n,3,H,W) is nearest inside the mask."""
-    return torch.stack([metrics.rms(images - truth, mask) for truth in truths]).argmin(0)
+# A result may show the object a little elsewhere than the truth does: larger or smaller, turned
+# (radians), moved by so many of SMALL pixels.
+SCALES, TURNS, REACH, SMALL = (0.85, 1.0, 1.18), (-0.2, 0.0, 0.2), 4, 64
+
+
+def nearest(images, truths, tasks, box):
+    """(n,) which of the truths (k,n,3,H,W) the results (n,3,H,W) are nearest to, over the pixels of
+    the object in boxes (n,4), each truth at the place, size and angle that suit it best.
+
+    Pixel by pixel at one place, a perfect object that is off by 6 of 128 pixels and a fifth of its
+    size passes for striped or spotted in 23% of 96 cases; so in 95%, as where nothing is moved.
+    """
+    thing = world.render(tasks.scenes, images.shape[-1]).masks[torch.arange(len(box)), tasks.slot]
+    small = [F.interpolate(x, (SMALL, SMALL), mode="area") for x in (images, thing[:, None])]
+    shown, best = small[0], torch.full((len(truths), len(box)), torch.inf)
+    middle = (box[:, :2] + box[:, 2:]) / 2
+    place = frame(torch.cat([middle - 0.5, middle + 0.5], dim=1))  # moves, and nothing else
+    for scale, turn in product(SCALES, TURNS):
+        about = place @ turned(scale, turn) @ place.inverse()
+        where = (warp(small[1], about) > 0.5).float()
+        there = [F.interpolate(warp(x, about), (SMALL, SMALL), mode="area") for x in truths]
+        for move in product(range(-REACH, REACH + 1), repeat=2):
+            inside = where.roll(move, (2, 3))
+            for k, truth in enumerate(there):
+                error = (shown - truth.roll(move, (2, 3))).square().mean(1, keepdim=True) * inside
+                error = error.sum((1, 2, 3)) / inside.sum((1, 2, 3)).clamp(min=1)
+                best[k] = torch.minimum(best[k], error)
+    return best.argmin(0)
+
+
+def turned(scale: float, angle: float):
+    """The map (3,3) that shows what is around the middle larger, and turned."""
+    cos, sin = math.cos(angle) / scale, math.sin(angle) / scale
+    return torch.tensor([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
 
 
 def similarity(clip, images, box, reference):
@@ -161,7 +181,7 @@ def frame(boxes):
     return maps
 
 
-WEIGHTS = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0)
+WEIGHTS = (1.0, 2.0, 3.0, 5.0, 8.0)
 
 
 @measured(48, "tinyworld-exemplar", "tinyworld-clip", "tinyworld-judge")
@@ -233,7 +253,7 @@ def exemplar_sizes(n, pipe, judge):
     """References of few pixels: the side of the square that is kept of each, before CLIP sees it
     enlarged.
     """
-    tasks, _, reference, _, truths, _ = references(n, side(pipe))
+    tasks, box, reference, _, truths, _ = references(n, side(pipe))
     pattern, rows = pattern_of(tasks), {}
     for size in SIZES:
         small = (
@@ -242,7 +262,7 @@ def exemplar_sizes(n, pipe, judge):
             else reference
         )
         images = painted(pipe, tasks, small, f"{size} pixels")
-        right = (nearest(images, truths, tasks.mask) == pattern)[pattern > 0]
+        right = (nearest(images, truths, tasks, box) == pattern)[pattern > 0]
         rows[f"{size} pixels"] = common(judge, images, tasks) | {"stripes and spots right": right}
     return rows
 
@@ -250,13 +270,13 @@ def exemplar_sizes(n, pipe, judge):
 # What it says
 
 
-@measured(200, "tinyworld-exemplar", "tinyworld-64", "tinyworld-judge")
+@measured(200, "tinyworld-exemplar", "tinyworld", "tinyworld-judge")
 def exemplar_attributes(n, pipe, words, judge):
     """What a reference says that words do not: of three truths (plain, striped, spotted) and of
     eight (one for each accent colour), is the right one the nearest to the result? By reference,
     and by words that name class and colour only, or all that a rich caption says.
     """
-    tasks, _, reference, _, truths, _ = references(n, side(pipe))
+    tasks, box, reference, _, truths, _ = references(n, side(pipe))
     slot, pattern = tasks.slot, pattern_of(tasks)
     accent = tasks.scenes.accent[torch.arange(n), slot]
     accents = torch.stack(
@@ -273,8 +293,8 @@ def exemplar_attributes(n, pipe, words, judge):
     table = {}
     for label, images in (results | {"the truth": tasks.truth}).items():
         table[label] = common(judge, images, tasks) | {
-            "pattern right (of 3)": nearest(images, truths, tasks.mask) == pattern,
-            "accent right (of 8)": nearest(images, accents, tasks.mask) == accent,
+            "pattern right (of 3)": nearest(images, truths, tasks, box) == pattern,
+            "accent right (of 8)": nearest(images, accents, tasks, box) == accent,
         }
     return table, viz.show(
         list(reference[:6]) + [x[i] for x in results.values() for i in range(min(6, n))], columns=6
@@ -303,7 +323,7 @@ def exemplar_identity(n, pipe):
         source, mask, images[0], signs[0], empty.count, [""] * n, [""] * n, [""] * n
     )
     made = painted(pipe, tasks, reference, "signs")
-    rows = {label: {"the right word is nearest": nearest(x, images, mask) == 0}
+    rows = {label: {"the right word is nearest": nearest(x, images, tasks, box) == 0}
             for label, x in (("by reference", made), ("pasted", pasted))}  # fmt: skip
     return rows, viz.show(
         [x[i] for x in (source, reference, made) for i in range(min(6, n))], columns=6
@@ -317,19 +337,19 @@ LADDER = {
     "all tokens": ("tokens", {"w": 1.0}),
     "+ augmentation": ("augmented", {"w": 1.0}),
     "+ class token, null vector": ("full", {"w": 1.0}),
-    "the same, w = 2": ("full", {"w": 2.0}),
+    "the same, w = 1.5": ("full", {"w": 1.5}),
 }
 LOSSES = 32  # batches of training data whose loss is measured
 
 
-@measured(96, "tinyworld-exemplar", "tinyworld-clip", "tinyworld-judge")
+@measured(64, "tinyworld-exemplar", "tinyworld-clip", "tinyworld-judge")
 def ladder(n, shipped, clip, judge):
-    """The paper's ladder (table 3), each rung trained for 800 steps from the text-to-image model:
+    """The paper's ladder (table 3), each rung trained for 400 steps from the text-to-image model:
     the loss on its own training data, and what it makes of held-out references in another light and
     tilt. The shipped network has the last rung's training, and more of it. CLIP similarity is
     highest where the reference itself is pasted.
 
-    The rungs do not ship. For each of tokens, augmented, full: `blendlab train exemplar --steps 800
+    The rungs do not ship. For each of tokens, augmented, full: `blendlab train exemplar --steps 400
     --set rung=RUNG --out runs/exemplar-RUNG`.
     """
     tasks, box, reference, pasted, _, where = references(n, side(shipped))

@@ -60,8 +60,8 @@ SECTIONS = (
         "of comparisons (by chance: {less})."),
     Section(
         "All tokens copy the reference, the class token paints it anew",
-        "exemplars", ("all tokens, w = 1", "nearer to the pasted object"),
-        ("class token, w = 1", "nearer to the pasted object"),
+        "ladder", ("all tokens", "nearer to the pasted object"),
+        ("+ class token, null vector", "nearer to the pasted object"),
         "With all tokens {more} of results are nearer to the object cut out and pasted than to the truth, with the "
         "class token {less}."),
     Section(
@@ -71,7 +71,7 @@ SECTIONS = (
         "reference, and to {less} of edits by words that name kind and first colour."),
     Section(
         "Stripes and spots come along, too",
-        "exemplars", ("class token", "stripes and spots right"), 1 / 3,
+        "exemplars", ("by exemplar", "stripes and spots right"), 1 / 3,
         "Of three truths, plain, striped and spotted, the right one is nearest in {more} of striped and spotted "
         "objects (by chance: {less})."),
     Section(

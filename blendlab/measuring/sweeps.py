@@ -37,11 +37,12 @@ PIXEL = around(
     skip=(0.0, 0.25),
 )
 EXEMPLAR = around(
-    {"w": 3.0, "steps": 25, "skip": 0.0, "eta": 0.0},
-    w=(1.0, 2.0, 5.0, 8.0),
-    steps=(15, 50),
-    eta=(1.0,),
+    {"w": 1.5, "steps": 25, "skip": 0.0, "eta": 1.0, "window": 0},
+    w=(1.0, 2.0, 3.0, 5.0),
+    eta=(0.0,),
     skip=(0.1,),
+    steps=(15, 50),
+    window=(64,),
 )
 DECODER = around({"steps": 75, "lr": 3e-4}, steps=(25, 150), lr=(1e-4, 1e-3))
 
@@ -78,9 +79,9 @@ def pixel_settings(n, model, clip, judge):
 
 @measured(48, "tinyworld-exemplar", "tinyworld-judge")
 def exemplar_settings(n, pipe, judge):
-    """Which settings follow a reference best: does the judge see its class and colour, and how far
-    is the result from the truth? Each row changes one number of a middle choice. On tasks that no
-    other table reports.
+    """Which settings follow a reference best: does the judge see its class and colour, how far is
+    the result from the truth, and what becomes of the background? Each row changes one number of a
+    middle choice. On tasks that no other table reports.
     """
     tasks, _, reference, *_ = references(n, side(pipe), seed=APART)
     rows = {}
@@ -90,7 +91,7 @@ def exemplar_settings(n, pipe, judge):
                 pipe, tasks.image, tasks.mask, reference, n=n, seed=0, batch=metrics.BLOCK, **how
             ).tensor
             bar.update(n)
-        rows[label] = common(judge, images.cpu(), tasks)
+        rows[label] = common(judge, images.cpu(), tasks) | seen_outside(images.cpu(), tasks)
     return rows
 
 
