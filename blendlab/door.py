@@ -257,6 +257,11 @@ def squares(pipe, request, masks_small, least: int) -> list[tuple[int, int, int,
     return [masks.square(one[None], cells, step(pipe.unet)) for one in touched]
 
 
+def in_pixels(pipe, squares) -> list[tuple[int, ...]]:
+    """Squares of the latent as the settings of an Edit say them, in pixels."""
+    return [tuple(pipe.vae_scale_factor * side for side in one) for one in squares]
+
+
 def step(unet) -> int:
     """What the sides of a state must be a multiple of, so that the UNet can halve them."""
     return 2 ** (len(unet.config.block_out_channels) - 1)

@@ -377,9 +377,9 @@ def columns(tasks, shown, truth=None):
     """
     shown = shown | ({truth: tasks.truth} if truth else {})
     count_ = min(SHOWN, len(tasks))
-    side = tasks.image.shape[-1]
-    times = (viz.WIDTH - 8 * len(shown)) // (len(shown) + 1) // side
-    width = max(times, 1) * side  # many columns make a figure wider than a page
+    size = tasks.image.shape[-1]
+    times = (viz.WIDTH - 8 * len(shown)) // (len(shown) + 1) // size
+    width = max(times, 1) * size  # many columns make a figure wider than a page
     pictures, titles = [], []
     for i in range(count_):
         pictures += [viz.overlay(tasks.image[i : i + 1], tasks.mask[i : i + 1], width)]

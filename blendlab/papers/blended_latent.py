@@ -260,7 +260,7 @@ def blended_latent(
     used = dict(prompt=request.prompt, negative=negative, shrink=shrink)
     used |= read_from(pipe.scheduler) | asdict(how)
     if how.window:
-        used["square"] = [tuple(pipe.vae_scale_factor * at for at in one) for one in squares]
+        used["square"] = door.in_pixels(pipe, squares)
     edit = request.finish(tensors, latents, used, how.paste, ranking and clip, ranking)
     return closer.back(edit) if closer else edit
 

@@ -123,7 +123,7 @@ def exemplar(
 
     used = dict(region=region) | read_from(pipe.scheduler) | asdict(how)
     if how.window:
-        used["square"] = [tuple(pipe.vae_scale_factor * at for at in one) for one in squares]
+        used["square"] = door.in_pixels(pipe, squares)
     return request.finish(tensors, latents, used, paste=how.paste == "pixels")
 
 
