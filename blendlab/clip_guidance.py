@@ -51,8 +51,9 @@ class Guiding(Options):
     # What comes out: the last state or its clean estimate; is the source put back outside?
     result: Literal["state", "x0_hat"] = "state"
     paste: bool = True
-    # Moves at each level, and greys of the mask, as in blended_latent.Blending.
-    resamplings: int = 1
+    # Moves at each level (None: what the model recommends), and greys of the mask, as in
+    # blended_latent.Blending.
+    resamplings: int | None = None
     resample_above: int | None = None
     soft: bool = False
     # What a network with classes is told: the number of one, or as the authors' code does, another
@@ -66,7 +67,7 @@ class Guiding(Options):
 # The numbers of the paper and of its code: optimization/arguments.py:17-93, image_editor.py:84-235,
 # losses.py:4-17, augmentations.py:12-39.
 PRESETS = {
-    "paper": Guiding(augmentations=16, steps=100, eta=1.0, shift="mean"),
+    "paper": Guiding(augmentations=16, steps=100, eta=1.0, shift="mean", resamplings=1),
     "official": Guiding(
         scale=1000.0,
         augmentations=8,
@@ -83,6 +84,7 @@ PRESETS = {
         eta=1.0,
         steps=100,
         skip=0.25,
+        resamplings=1,
     ),
 }
 
@@ -148,7 +150,7 @@ def guided_steps(denoise, loss, x, schedule, timesteps, how: Guiding, fresh=None
     if not a and not how.through_network:  # and so does the estimate from a noise held constant
         raise Refused("the first level holds nothing of a picture: skip=1/steps leaves it out")
     guided = loss_guided(denoise, loss, schedule, scale=0.0 if by_mean else 1.0)
-    passes = how.resamplings, again, how.resample_above
+    passes = how.resamplings or 1, again, how.resample_above
     for step in resampled(guided, x, schedule, timesteps, how.eta, fresh, *passes):
         if by_mean:  # downhill, by the variance of this move times the gradient
             step.x = step.x - step.var * step.grad

@@ -322,6 +322,17 @@ def test_more_passes_keep_the_source_and_one_is_the_plain_method(model, clip, im
     assert not torch.equal(three.tensor, plain.tensor)
 
 
+def test_a_model_may_recommend_passes_and_presets_make_one(model, clip, image, mask, monkeypatch):
+    monkeypatch.setattr(cards, "settings", lambda model, method: dict(scale=9.0, resamplings=2))
+
+    def passes(**how):
+        edit = bl.blended(model, clip, image, mask, "red", **(QUICK | {"scale": None} | how))
+        return edit.settings["resamplings"]
+
+    assert (passes(), passes(resamplings=3)) == (2, 3)
+    assert (passes(preset="paper"), passes(preset="official", paste=False)) == (1, 1)
+
+
 def test_greys_need_soft_and_black_and_white_is_the_same_with_it(model, clip, image, mask):
     hard, soft = (
         bl.blended(model, clip, image, mask, "red", soft=soft, **QUICK) for soft in (False, True)

@@ -18,7 +18,14 @@ from ..guidance import from_pipe
 from ..options import registered
 
 # arguments.py:17-59, the copies as in the paper
-FALLBACK = {"scale": 1000.0, "augmentations": 16, "steps": 100, "skip": 0.25, "eta": 1.0}
+FALLBACK = {
+    "scale": 1000.0,
+    "augmentations": 16,
+    "steps": 100,
+    "skip": 0.25,
+    "eta": 1.0,
+    "resamplings": 1,
+}
 
 
 def blended_steps(steps, source, mask, schedule, how, background):
@@ -48,8 +55,9 @@ def blended(
     image:    PIL, a path or (1 or n,3,H,W) in [-1,1]; mask: PIL, a path or (1 or n,1,H,W) in {0,1},
               1 = edit
     prompt:   a text, or a list of n
-    scale, augmentations, steps, skip, eta: weight of the CLIP distance, copies it is averaged over,
-              number of levels, share of them left out at the noisy end, 1 for DDPM and 0 for DDIM.
+    scale, augmentations, steps, skip, eta, resamplings: weight of the CLIP distance, copies it is
+              averaged over, number of levels, share of them left out at the noisy end, 1 for DDPM
+              and 0 for DDIM, moves at each level (RePaint, 2201.09865).
               Left out, they come from the preset, else from the model, else from the official code
     preset:   "paper", "official", or a clip_guidance.Guiding; options: any field of Guiding
     ranking:  how CLIP orders results of one picture and prompt (rank's view), or None to leave

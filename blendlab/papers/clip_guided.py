@@ -19,7 +19,14 @@ from ..networks.perceptual import perceptual_distance
 from ..options import function, number, registered
 
 # arguments.py:36-59, the copies as in the paper; from pure noise
-FALLBACK = {"scale": 1000.0, "augmentations": 16, "steps": 100, "skip": 0.0, "eta": 1.0}
+FALLBACK = {
+    "scale": 1000.0,
+    "augmentations": 16,
+    "steps": 100,
+    "skip": 0.0,
+    "eta": 1.0,
+    "resamplings": 1,
+}
 
 
 def background_distance(pictures: Tensor, image: Tensor, mask: Tensor, perceptual) -> Tensor:
