@@ -105,8 +105,10 @@ def fit(clip, pictures: Tensor) -> Tensor:
 
 
 def look(clip, pictures: Tensor) -> Tensor:
-    """CLIP's unit vectors (n,d) for pictures (n,3,size,size) in [0,1]."""
-    return F.normalize(clip.model.encode_image(normalised(clip, pictures)), dim=-1)
+    """CLIP's unit vectors (n,d) for pictures (n,3,size,size) in [0,1], on the pictures' device."""
+    device = next(clip.model.parameters()).device
+    seen = clip.model.encode_image(normalised(clip, pictures.to(device)))
+    return F.normalize(seen, dim=-1).to(pictures.device)
 
 
 def normalised(clip, pictures: Tensor) -> Tensor:

@@ -72,8 +72,8 @@ class Judge(nn.Module):
         self.head = nn.Conv2d(widths[0], len(self.kinds) + len(self.colours) + 2, 1)
 
     def forward(self, images: Tensor) -> Verdict:
-        """Judge pictures (B,3,H,W) in [-1,1]."""
-        x = self.encode[0](self.stem(at_side(images, SIZE)))
+        """Judge pictures (B,3,H,W) in [-1,1], on the judge's own device."""
+        x = self.encode[0](self.stem(at_side(images.to(self.stem.weight.device), SIZE)))
         skips = [x]
         for down, block in zip(self.down, self.encode[1:], strict=True):
             x = block(down(x))
@@ -98,7 +98,7 @@ class Judge(nn.Module):
         verdict = self(images)
         kinds, colours = verdict.kinds(), verdict.colours()
         if mask is not None:
-            kinds = kinds * to_size(mask)
+            kinds = kinds * to_size(mask).to(kinds.device)
         kinds, colours = kinds.cpu().numpy(), colours.cpu().numpy()
         objects: list[list[Found]] = [[] for _ in kinds]
         for i, k in [(i, k) for i, each in enumerate(kinds) for k in set(each.ravel()) - {0}]:
@@ -160,10 +160,10 @@ class Judge(nn.Module):
     def dominant(
         self, verdict: Verdict, inside: Tensor, share: float = 0.05
     ) -> tuple[Tensor, Tensor]:
-        """The class and colour, both (B,), that dominate in `inside` (B or 1,64,64); 0 =
-        nothing.
+        """The class and colour, both (B,), that dominate in `inside` (B or 1,64,64), on its
+        device; 0 = nothing.
         """
-        kinds, colours = verdict.kinds(), verdict.colours()
+        kinds, colours = (one.to(inside.device) for one in (verdict.kinds(), verdict.colours()))
         inside = inside.expand(len(kinds), -1, -1)
         counts = _count(kinds, inside, len(self.kinds) + 1)  # (B, K+1)
         area, best = counts[:, 1:].max(1)
