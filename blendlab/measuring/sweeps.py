@@ -29,13 +29,22 @@ LATENT = around(
     steps=(15, 50),
     window=(0, 96),
 )
+_PIXEL = {
+    "scale": 3000.0,
+    "augmentations": 4,
+    "steps": 12,
+    "skip": 0.1,
+    "eta": 1.0,
+    "resamplings": 3,
+}
 PIXEL = around(
-    {"scale": 300.0, "augmentations": 4, "steps": 25, "skip": 0.1, "eta": 1.0},
-    scale=(100.0, 1000.0),
+    _PIXEL,
+    scale=(1000.0, 10000.0),
     augmentations=(1, 8),
-    steps=(50,),
-    skip=(0.0, 0.25),
-)
+    steps=(25,),
+    skip=(0.0,),
+    resamplings=(1,),
+) | around(_PIXEL | {"steps": 34, "resamplings": 1})  # as many network calls as the middle
 EXEMPLAR = around(
     {"w": 1.5, "steps": 25, "skip": 0.0, "eta": 1.0, "window": 0},
     w=(1.0, 2.0, 3.0, 5.0),
@@ -95,7 +104,7 @@ def exemplar_settings(n, pipe, judge):
     return rows
 
 
-@measured(6, "tinyworld-64")
+@measured(6, "tinyworld")
 def decoder_settings(n, pipe):
     """Steps and rate of decoder tuning: the background of latent edits before it, and after it. On
     tasks that no other table reports.

@@ -22,8 +22,17 @@ from .diffusion import begin, levels, noised, scheduler
 from .harness import WEIGHTS, Job, Pool, copy_weights
 from .pictures import crop, enlarged, from_bytes, looks, middles, one_object, sheet, to_bytes
 
-# Recommended values: the middle of the sweep `pixel_settings`, which no other row beats.
-SETTINGS = {"blended": {"scale": 300.0, "augmentations": 4, "steps": 25, "skip": 0.1, "eta": 1.0}}
+# Recommended values: the middle of the sweep `pixel_settings`.
+SETTINGS = {
+    "blended": {
+        "scale": 3000.0,
+        "augmentations": 4,
+        "steps": 12,
+        "skip": 0.1,
+        "eta": 1.0,
+        "resamplings": 3,
+    }
+}
 DENSE = 0.05  # what it counts that the middle of the network says what stands where
 EMPHASIS = 1.0  # how much more a pixel of an object counts in the loss than one of the ground
 
