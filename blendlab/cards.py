@@ -18,7 +18,6 @@ KEPT = "_blendlab"  # where a pipeline's configuration, and so its model_index.j
 # The networks that travel with the package, and the command that trains each one.
 SHIPPED = {
     "tinyworld": "blendlab train latent",
-    "tinyworld-64": "blendlab train latent --set size=64 --set widths=80,160",
     "tinyworld-judge": "blendlab train judge",
     "tinyworld-clip": "blendlab train clip",
     "tinyworld-pixel": "blendlab train pixel",

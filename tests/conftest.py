@@ -124,7 +124,7 @@ def tiny():
     """The shipped latent model."""
     import blendlab as bl
 
-    return bl.load("tinyworld-64", device="cpu")
+    return bl.load("tinyworld", device="cpu")
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from blendlab import prompts
 from blendlab.attention import Maps, capture, centre, tokens
 
 DOWN, MID = (
-    "down_blocks.1.attentions.0.transformer_blocks.0.attn2",
+    "down_blocks.2.attentions.0.transformer_blocks.0.attn2",
     "mid_block.attentions.0.transformer_blocks.0.attn2",
 )
 

@@ -86,7 +86,7 @@ def test_two_passes_a_step_make_the_same_picture_with_twice_the_calls(tmp_path):
 
 
 def test_decoder_tuning_is_compared_at_the_same_loss():
-    pipe = blendlab.load("tinyworld-64")
+    pipe = blendlab.load("tinyworld")
     runs = bench.tunings(pipe, n=1, steps=20)
     tuned, plain = (runs[name]().settings["loss"] for name in ("tuned", "plain"))
     assert len(plain) == 20 and plain[-1] < plain[0]

@@ -45,7 +45,7 @@ boxes""",
 upload = PictureUpload(64, image, note="Photographs come out as the model sees them.")
 upload""",
     """\
-pipe = bl.load("tinyworld-64")
+pipe = bl.load("tinyworld")
 calls = []
 
 def edit(mask, words, seed):
@@ -62,7 +62,7 @@ play = panel(edit, {
 }, before=image, setup='''
 import blendlab as bl
 from PIL import Image
-pipe, image = bl.load("tinyworld-64"), Image.open(bl.data("scenes/meadow.png"))
+pipe, image = bl.load("tinyworld"), Image.open(bl.data("scenes/meadow.png"))
 image = image.convert("RGB").resize((64, 64))''')
 play""",
     """\

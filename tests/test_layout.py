@@ -355,10 +355,10 @@ def test_the_network_is_put_back_whatever_happens(sd, error):
 
 
 def test_a_word_draws_attention_where_it_should(tiny):
-    z, prompt = bl.Noise(0, 2, "initial")((4, 16, 16)), "a red cat"
-    walk = Walk.of(tiny, prompt, Drawing(w=4.0, steps=4, eta=0.0), size=(16, 16))
+    z, prompt = bl.Noise(0, 2, "initial")((4, 32, 32)), "a red cat"
+    walk = Walk.of(tiny, prompt, Drawing(w=4.0, steps=4, eta=0.0), size=(32, 32))
     reader = Reader.of(tiny, prompt, ["cat"], z.shape, "up")
-    shapes = shapes_of([BOX], (16, 16), "mask")
+    shapes = shapes_of([BOX], (32, 32), "mask")
     free = reader.looks(walk.net, z, 999, walk.text)
     with attend(tiny.unet, 2, reader.places, shapes, 0.5):
         led = reader.looks(walk.net, z, 999, walk.text)
@@ -382,7 +382,7 @@ def test_layout_carries_blocks_and_makes_the_picture_of_that_noise(layers, tiny)
         moved, z
     )
     assert edit.settings["attention"].shape[:2] == (2, 2) and edit.settings["cells"].shape[0] == 2
-    assert edit.tensor.shape == (2, 3, 64, 64)
+    assert edit.tensor.shape == (2, 3, *2 * [h * pipe.vae_scale_factor])
     torch.testing.assert_close(
         edit.tensor, plain(pipe, "a red cat and a car", moved), rtol=0, atol=1e-4
     )
@@ -480,8 +480,9 @@ def test_how_far_the_rest_moved_is_what_it_says(sd):
 def test_other_layouts_are_repainted(layers, tiny):
     pipe = tiny if layers == "tiny" else getattr(checkpoints, layers)()
     edit = repaint(pipe, "a red cat", (0.2, 0.2, 0.7, 0.7), negative="", **QUICK)
+    side = pipe.unet.config.sample_size * pipe.vae_scale_factor
     assert (
-        edit.tensor.shape == (1, 3, 64, 64)
+        edit.tensor.shape == (1, 3, side, side)
         and edit.settings["moved"]["inside"] > edit.settings["moved"]["outside"]
     )
 

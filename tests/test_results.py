@@ -34,7 +34,7 @@ def networks():
     """A latent pipeline and a judge that know nothing."""
     torch.manual_seed(0)
     judge = Judge(world.KINDS, world.COLOURS, widths=(8, 8)).eval().requires_grad_(False)
-    latent = dict.fromkeys(("tinyworld", "tinyworld-64"), checkpoints.sd1())
+    latent = {"tinyworld": checkpoints.sd1()}
     return latent | {"tinyworld-judge": judge}
 
 
@@ -91,7 +91,7 @@ def test_blending_measures_what_is_left_of_the_source(quick, networks):
     assert rows["default"] == rows["start='noise'"] == rows["preset='diffusers'"] == 0
     # The last level of the published scripts is t = 0: a little noise, and a slightly darker
     # source.
-    s = (1 - networks["tinyworld-64"].scheduler.alphas_cumprod[0].item()) ** 0.5
+    s = (1 - networks["tinyworld"].scheduler.alphas_cumprod[0].item()) ** 0.5
     assert rows["level='t', final='noised'"] > 0.5 * s and rows["preset='official-sd2'"] > 0
 
 
@@ -465,7 +465,7 @@ def test_the_command_lists_the_tables(toy, run):
 
 def test_a_table_of_other_weights_is_marked(toy, run, monkeypatch):
     results.run("toy")
-    recipe = tables.Recipe(results.TABLES["toy"].function, 20, ("tinyworld-64",))
+    recipe = tables.Recipe(results.TABLES["toy"].function, 20, ("tinyworld",))
     monkeypatch.setitem(results.TABLES, "toy", recipe)
     assert "made with other weights" in run()[1]
 

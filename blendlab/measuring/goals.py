@@ -135,7 +135,7 @@ def _blends(my_blended_step, n=8):
 
 @aims("my_latent_loop", 0.0, 0.3, "share of 32 tasks in which the judge sees what was asked: {}")
 def _latents(my_latent_loop, n=32):
-    pipe, judge = load("tinyworld-64"), load("tinyworld-judge")
+    pipe, judge = load("tinyworld"), load("tinyworld-judge")
     right = []
     for start in range(0, n, 16):
         tasks = _tasks(min(16, n - start), pipe, start)
@@ -146,7 +146,7 @@ def _latents(my_latent_loop, n=32):
 
 @aims("my_loss", 0.0, 6.0, "the background, nearer to the source than decoded by {} dB")
 def _tunes(my_loss, steps=40):
-    pipe = load("tinyworld-64")
+    pipe = load("tinyworld")
     tasks = _tasks(1, pipe)
     vae, z = deepcopy(pipe.vae).float(), encode(pipe.vae, tasks.image)
     h = vae.post_quant_conv(z / vae.config.scaling_factor).detach()
@@ -166,7 +166,7 @@ def _tunes(my_loss, steps=40):
 
 @aims("my_mask_schedule", 0.25, 0.5, "share of 12 thin strokes in which something appeared: {}")
 def _strokes(my_mask_schedule, n=12):
-    pipe = load("tinyworld-64")
+    pipe = load("tinyworld")
     tasks = upright(n, side(pipe), pipe.vae_scale_factor, SEED)
 
     def loop(given):
@@ -186,7 +186,7 @@ def _strokes(my_mask_schedule, n=12):
 
 @aims("my_exchange", 0.4, 0.6, "share of 12 noises whose object stands in its box: {}")
 def _carries(my_exchange, n=4):
-    pipe, judge = load("tinyworld-64"), load("tinyworld-judge")
+    pipe, judge = load("tinyworld"), load("tinyworld-judge")
     right, how = [], BEST | HOW | {"n": n, "rule": "none"}
     for i, (phrases, prompt) in enumerate(naming(3, 1)):
         asked = [(phrases[0], BOXES[i % 2])]

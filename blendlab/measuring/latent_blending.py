@@ -37,7 +37,7 @@ from .tables import (
 # Latents against pixels
 
 
-@measured(48, "tinyworld-64", "tinyworld-pixel", "tinyworld-clip", "tinyworld-judge")
+@measured(48, "tinyworld", "tinyworld-pixel", "tinyworld-clip", "tinyworld-judge")
 def spaces(n, pipe, model, clip, judge):
     """The same tasks in latents, where words guide, and in pixels, where CLIP does: precision,
     background, seconds an edit (16 at once), and adversarial examples: edits that please CLIP as
@@ -69,7 +69,7 @@ def spaces(n, pipe, model, clip, judge):
     }, figure
 
 
-@measured(64, "tinyworld-64")
+@measured(64, "tinyworld")
 def sensitivity(n, pipe):
     """How much an edit changes inside the mask when its input changes a little: from the same noise
     another colour word, a mask wider by one pixel, a picture brighter by two grey levels; and from
@@ -96,7 +96,7 @@ def sensitivity(n, pipe):
     return {label: joined(parts) for label, parts in rows.items()}
 
 
-@measured(32, "tinyworld-64", "tinyworld-clip", "tinyworld-judge")
+@measured(32, "tinyworld", "tinyworld-clip", "tinyworld-judge")
 def latent_ranking(n, pipe, clip, judge, results=8):
     """What ranking is worth for latent edits: 8 results of each task, and of these the one that
     CLIP likes best (in the mask, or in the whole picture too), the one that it likes least, and one
@@ -127,7 +127,7 @@ def latent_ranking(n, pipe, clip, judge, results=8):
 # The background
 
 
-@measured(24, "tinyworld-64", "tinyworld-judge")
+@measured(24, "tinyworld", "tinyworld-judge")
 def reconstructions(n, pipe, judge):
     """Six ways to bring the source back outside the mask, in scenes with a face or a word beside
     it: how near the background is to the source, how near the edit to what was decoded, how much
@@ -211,7 +211,7 @@ TUNING = [dict(lam=lam) for lam in (0.0, 1.0, 10.0, 100.0, 1000.0)] + [
 ]
 
 
-@measured(12, "tinyworld-64")
+@measured(12, "tinyworld")
 def decoder_tuning(n, pipe):
     """Tuning the decoder: what the weight lambda of the background does (the paper: 100), and how
     many steps it takes (the recommended number where none is given).
@@ -351,7 +351,7 @@ SCHEDULES = {
 }
 
 
-@measured(36, "tinyworld-64", "tinyworld-judge")
+@measured(36, "tinyworld", "tinyworld-judge")
 def thickness(n, pipe, judge):
     """Edits in masks around lamps, fences and lightning, from their outline to 4 pixels more on
     every side, and how often the judge sees the prompted object: with plain blending, and with
@@ -424,7 +424,7 @@ def fine(images, mask):
     return metrics.rms(images - blurred, mask).square()
 
 
-@measured(100, "tinyworld-64", "tinyworld-judge")
+@measured(100, "tinyworld", "tinyworld-judge")
 def light(n, pipe, judge):
     """An object from a sunny day in a scene at sunset or at night: cut out and pasted, against a
     blended edit of the same words that the judge accepts. How far the mean colour of the object is
@@ -470,9 +470,11 @@ def _colour(images, mask):
     return (images * mask).sum((2, 3)) / mask.sum((2, 3)).clamp(min=1)
 
 
-# Options that help an edit into its mask; passes repeat each step, also above a level only.
+# Options that help an edit into its mask, beside the window that is recommended; the others edit
+# the whole picture, or enlarge a part. Passes repeat each step, also above a level only.
 SAMPLING = {
     "plain": {},
+    "window=64": dict(window=64),
     "three times the steps": dict(steps=75),
     "noises=8": dict(noises=8),
     "resamplings=3": dict(resamplings=3),
@@ -485,12 +487,12 @@ SAMPLING = {
 }
 
 
-@measured(64, "tinyworld-64", "tinyworld-judge")
+@measured(64, "tinyworld", "tinyworld-judge")
 def sampling(n, pipe, judge):
     """More from the same network: a noise chosen for the mask (noises), repeated steps
-    (resamplings) and an enlarged crop around the mask (around), alone and together. Calls are
-    those of the network for one edit, with and without the words. Same tasks and seeds in
-    every row.
+    (resamplings), an enlarged crop around the mask (around), alone and together, and a square
+    around it at its own size (window). Calls are those of the network for one edit, with and
+    without the words. Same tasks and seeds in every row.
     """
     rows = {}
     for label, how in SAMPLING.items():
@@ -508,6 +510,6 @@ def sampling(n, pipe, judge):
 def _sampled(pipe, tasks, seed, **how):
     """Edits of tasks; a crop around the mask is made for one picture at a time."""
     if "around" not in how:
-        return edited(pipe, tasks, seed, **how).tensor
+        return edited(pipe, tasks, seed, **{"window": 0} | how).tensor
     each = (edited(pipe, part(tasks, [i]), seed, first=i, **how) for i in range(len(tasks)))
     return torch.cat([edit.tensor for edit in each])

@@ -36,6 +36,7 @@ from ..papers.repaint import repaint
 from ..rank import fit, look, read
 from ..warps import warp
 from .exemplars import frame
+from .pixel_blending import BACKGROUND
 
 INPAINT = "tinyworld-inpaint"  # does not ship: `blendlab train inpaint` makes it
 
@@ -165,7 +166,7 @@ def folder(name: str) -> Path:
 @method("tinyworld-pixel", "tinyworld-clip", keeps=False, name="clip_guided")
 def _algorithm_1(ask, model, clip):
     """Blended Diffusion's algorithm 1: CLIP guides, a loss asks for the background."""
-    start = cards.settings(model, "blended")
+    start = cards.settings(model, "blended") | {"background": BACKGROUND}
     return clip_guided(
         model, clip, ask.image, ask.mask, ask.prompt, ranking=None, **(start | ask.how)
     )

@@ -113,7 +113,7 @@ def _from_noise(n, pipe, prompt):
 ETAS = (0.0, 0.25, 0.5, 1.0)
 
 
-@measured(48, "tinyworld-64", "tinyworld-judge")
+@measured(48, "tinyworld", "tinyworld-judge")
 def tendency_eta(n, pipe, judge):
     """How far the initial noise decides when the steps add noise of their own: a red cat and a red
     bus from the same initial noise, other noise in the steps. How often the two are nearer to each
@@ -128,7 +128,7 @@ def tendency_eta(n, pipe, judge):
     return rows
 
 
-@measured(48, "tinyworld-64", "tinyworld-judge")
+@measured(48, "tinyworld", "tinyworld-judge")
 def word_order(n, pipe, judge):
     """Two prompts with the same two objects in another order, from the same noises: does each of
     them stay where it was? How often it is nearer to its own place under the other order than under
@@ -222,7 +222,7 @@ def laid_out(pipe, judge, asked, seeds=4, **how):
     return torch.stack(right)
 
 
-@measured(10, "tinyworld-64", "tinyworld-judge")
+@measured(10, "tinyworld", "tinyworld-judge")
 def layouts(n, pipe, judge):
     """Objects in boxes: how often the middle of every named object is in its box, for one, two and
     three objects; n prompts, four noises each. The rules carry blocks of the initial noise; other
@@ -245,7 +245,7 @@ MAPS = {
 }
 
 
-@measured(12, "tinyworld-64", "tinyworld-judge")
+@measured(12, "tinyworld", "tinyworld-judge")
 def relative_maps(n, pipe, judge):
     """Which cells are carried: those that the word looks at the most, as published, or those that
     it looks at more than with other noises. How often the one object is in its box; n prompts, four
@@ -267,7 +267,7 @@ MOMENTS = {
 }
 
 
-@measured(16, "tinyworld-64", "tinyworld-judge")
+@measured(16, "tinyworld", "tinyworld-judge")
 def exchange_steps(n, pipe, judge):
     """When blocks are carried: once before the first step, as published, again before later ones,
     or only later. How often the one object is in its box; n prompts, four noises each.
@@ -281,7 +281,7 @@ def exchange_steps(n, pipe, judge):
     }
 
 
-@measured(16, "tinyworld-64", "tinyworld-judge")
+@measured(16, "tinyworld", "tinyworld-judge")
 def value_or_place(n, pipe, judge):
     """Is it the values of a block that make an object, or its place? Into the box are carried the
     blocks that the word looks at the most, the ones it looks at the least, or fresh noise; or
@@ -315,18 +315,18 @@ def value_or_place(n, pipe, judge):
 # The remedy of a reader
 
 
-TUNING, NOISY = 200, 600  # steps of 16 pictures; the level from which on a step counts as noisy
+TUNING, NOISY = 100, 600  # steps of 16 pictures; the level from which on a step counts as noisy
 REMEDIES = {  # the weight of the attention that falls beside its object; None: no step more
     "as shipped": None,
-    "200 steps more": 0.0,
-    "200 steps more, attention on its object": 0.3,
+    f"{TUNING} steps more": 0.0,
+    f"{TUNING} steps more, attention on its object": 0.3,
 }
 
 
-@measured(16, "tinyworld-64", "tinyworld-judge")
+@measured(16, "tinyworld", "tinyworld-judge")
 def remedy(n, pipe, judge):
-    """The remedy that a reader of the paper proposed: 200 more steps of training in which a noun's
-    attention at noisy levels has to fall on its object. As shipped, after 200 plain steps, and
+    """The remedy that a reader of the paper proposed: 100 more steps of training in which a noun's
+    attention at noisy levels has to fall on its object. As shipped, after 100 plain steps, and
     after those: how often both of two objects appear, how often swap brings one object into its
     box, and how often the attention of the first step foretells the place. n prompts, four noises
     each, new noise for the last.
@@ -335,7 +335,7 @@ def remedy(n, pipe, judge):
     for label, weight in REMEDIES.items():
         tuned, both = copy.copy(pipe), []
         if weight is not None:
-            tuned.unet = fine_tuned(weight)
+            tuned.unet = fine_tuned(weight, pipe.device)
         for i, (phrases, prompt) in enumerate(naming(n, 2)):
             made = layout(
                 tuned, prompt, [(phrases[0], BOXES[0])], rule="none", n=4, seed=i, **LAYER, **HOW
@@ -353,20 +353,20 @@ def remedy(n, pipe, judge):
     return rows
 
 
-def fine_tuned(weight):
-    """The UNet of tinyworld-64 after TUNING more steps of its own training, in which attention
+def fine_tuned(weight, device):
+    """The UNet of tinyworld after TUNING more steps of its own training, in which attention
     beside the object costs `weight` times the negative logarithm of what falls on it.
     """
     from ..training.latent import Latent
 
-    folder = cards.WEIGHTS / "tinyworld-64"
-    job = Latent(batch_size=16, pool=1024, **Latent.sizes_of(folder))
+    folder = cards.WEIGHTS / "tinyworld"
+    job = Latent(device=device, batch_size=16, pool=1024, **Latent.sizes_of(folder))
     job.load(folder)
     job.fill(0)
-    unet = job.net["unet"]
+    unet = job.net.to(device)["unet"]
     optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-4)
     nouns = torch.tensor(
-        [job.tokenizer.convert_tokens_to_ids(f"{kind}</w>") for kind in world.KINDS]
+        [job.tokenizer.convert_tokens_to_ids(f"{kind}</w>") for kind in world.KINDS], device=device
     )
     with torch.enable_grad(), progress(TUNING, f"fine-tuning, weight {weight:g}", "step") as bar:
         for step in range(TUNING):
@@ -388,7 +388,8 @@ def beside(heat, batch, nouns):
     Mean over all nouns (ids of world.KINDS) that a caption names and that stand in at least one
     cell.
     """
-    on = batch["kind"][:, None] == torch.arange(1, len(nouns) + 1)[:, None, None]  # (B,kinds,h,w)
+    kinds = torch.arange(1, len(nouns) + 1, device=nouns.device)
+    on = batch["kind"][:, None] == kinds[:, None, None]  # (B,kinds,h,w)
     word = (batch["ids"][:, None] == nouns[:, None]).float()  # (B,kinds,tokens)
     mass = torch.einsum("bhwt,bkt->bkhw", heat, word)
     counts = on.flatten(2).any(2) & word.any(2) & (batch["t"] > NOISY)[:, None]  # (B,kinds)
@@ -399,7 +400,7 @@ def beside(heat, batch, nouns):
 # Words, and pictures that are there
 
 
-@measured(48, "tinyworld-64", "tinyworld-judge")
+@measured(48, "tinyworld", "tinyworld-judge")
 def injection(n, pipe, judge):
     """Prompt-to-Prompt's remark: the same noise does not keep a picture when a word changes; its
     attention has to be kept. "A red cat" becomes "a red dog" with the cat's attention for a share
@@ -423,7 +424,7 @@ def injection(n, pipe, judge):
     return rows
 
 
-@measured(24, "tinyworld-64", "tinyworld-judge")
+@measured(24, "tinyworld", "tinyworld-judge")
 def repainting(n, pipe, judge):
     """Fresh noise in a box until the judge sees the prompted object there, at most 12 tries: tries,
     successes, and how much the rest of the picture moved. One picture for each prompt, in which the
@@ -452,7 +453,7 @@ def repainting(n, pipe, judge):
     }}  # fmt: skip
 
 
-@measured(32, "tinyworld-64", "tinyworld-judge")
+@measured(32, "tinyworld", "tinyworld-judge")
 def inverted(n, pipe, judge):
     """Re-painting of pictures that were not generated, as a way of inpainting: their noise is found
     by DDIM inversion, drawn anew in the box, and everything is made again with the truth's caption;
@@ -486,7 +487,7 @@ ROUND_TRIPS = {
 }
 
 
-@measured(16, "tinyworld-64")
+@measured(16, "tinyworld")
 def inversions(n, pipe):
     """The way to the noise and back: pictures that the autoencoder decoded, inverted and made again
     by DDIM of 25 steps with the caption, without guidance unless said. PSNR to the picture.
