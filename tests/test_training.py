@@ -504,7 +504,7 @@ def test_the_pixel_job_continues_from_the_weights_that_ship():
     assert (
         job.scheduler.config.prediction_type
         == pipe.scheduler.config.prediction_type
-        == "v_prediction"
+        == "sample"
     )
     x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
