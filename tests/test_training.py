@@ -501,11 +501,7 @@ def test_the_pixel_job_continues_from_the_weights_that_ship():
     folder, pipe = training.shipped("pixel"), bl.load("tinyworld-pixel", device="cpu")
     job = Pixel(pool=16, **Pixel.sizes_of(folder))
     job.load(folder)
-    assert (
-        job.scheduler.config.prediction_type
-        == pipe.scheduler.config.prediction_type
-        == "sample"
-    )
+    assert job.scheduler.config.prediction_type == pipe.scheduler.config.prediction_type == "sample"
     x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(job.net["unet"](x, 500).sample, pipe.unet(x, 500).sample)
