@@ -33,7 +33,7 @@ def networks(tmp_path_factory):
     checkpoints.open_clip_folder(folder)
     judge = Judge(world.KINDS, world.COLOURS, widths=(8, 8)).eval().requires_grad_(False)
     return {
-        **{"tinyworld": checkpoints.sd1()},
+        "tinyworld": checkpoints.sd1(),
         "tinyworld-judge": judge,
         "tinyworld-clip": load_clip(folder),
     }
