@@ -9,6 +9,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .errors import Refused
 
@@ -22,6 +23,27 @@ SHIPPED = {
     "tinyworld-clip": "blendlab train clip",
     "tinyworld-pixel": "blendlab train pixel",
     "tinyworld-exemplar": "blendlab train exemplar",
+}
+
+# What they recommend, by model and method: the middle choices of measuring/sweeps.py, written into
+# their cards by training. For exemplars the published weight, 5, and steps without noise let the
+# light of the reference into the background.
+RECOMMENDED: dict[str, dict[str, dict[str, Any]]] = {
+    "tinyworld": {
+        "blended_latent": {"w": 2.0, "steps": 25, "skip": 0.1, "eta": 1.0, "window": 64},
+        "reconstruct": {"weights": {"steps": 75, "lr": 3e-4}},
+    },
+    "tinyworld-pixel": {
+        "blended": {
+            "scale": 3000.0,
+            "augmentations": 4,
+            "steps": 12,
+            "skip": 0.1,
+            "eta": 1.0,
+            "resamplings": 3,
+        }
+    },
+    "tinyworld-exemplar": {"exemplar": {"w": 1.5, "steps": 25, "skip": 0.0, "eta": 1.0}},
 }
 
 # Whose autoencoder and image tower tinyworld-exemplar takes, so that they travel once.

@@ -151,7 +151,8 @@ def _tunes(my_loss, steps=40):
     vae, z = deepcopy(pipe.vae).float(), encode(pipe.vae, tasks.image)
     h = vae.post_quant_conv(z / vae.config.scaling_factor).detach()
     target = vae.decoder(h).detach()
-    adam = torch.optim.Adam(vae.decoder.requires_grad_(True).parameters(), 3e-4)
+    rate = cards.settings(pipe, "reconstruct")["weights"]["lr"]
+    adam = torch.optim.Adam(vae.decoder.requires_grad_(True).parameters(), rate)
     for _ in range(steps):
         adam.zero_grad()
         my_loss(vae.decoder(h), target, tasks.image, tasks.mask, 100.0).backward()

@@ -36,7 +36,7 @@ from ..papers.repaint import repaint
 from ..rank import fit, look, read
 from ..warps import warp
 from .exemplars import frame
-from .pixel_blending import BACKGROUND
+from .pixel_blending import algorithm_1
 
 INPAINT = "tinyworld-inpaint"  # does not ship: `blendlab train inpaint` makes it
 
@@ -166,10 +166,8 @@ def folder(name: str) -> Path:
 @method("tinyworld-pixel", "tinyworld-clip", keeps=False, name="clip_guided")
 def _algorithm_1(ask, model, clip):
     """Blended Diffusion's algorithm 1: CLIP guides, a loss asks for the background."""
-    start = cards.settings(model, "blended") | {"background": BACKGROUND}
-    return clip_guided(
-        model, clip, ask.image, ask.mask, ask.prompt, ranking=None, **(start | ask.how)
-    )
+    how = algorithm_1(model) | ask.how
+    return clip_guided(model, clip, ask.image, ask.mask, ask.prompt, ranking=None, **how)
 
 
 @method("tinyworld-pixel", "tinyworld-clip", name="blended")

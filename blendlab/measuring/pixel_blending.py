@@ -49,12 +49,16 @@ SHIFTED = 0.1
 RESULTS = 10  # of each task, to rank: their best and worst fifth are two each
 
 
+def algorithm_1(model):
+    """Its settings: those that the model recommends for algorithm 2, and BACKGROUND."""
+    return cards.settings(model, "blended") | {"background": BACKGROUND}
+
+
 def asked(model, clip, tasks, seed, **options):
     """Edits (n,3,H,W) by algorithm 1, which asks for the background, from where the recommended
     edits start.
     """
-    how = cards.settings(model, "blended") | {"background": BACKGROUND} | options
-    how |= dict(n=len(tasks), seed=seed, ranking=None)
+    how = algorithm_1(model) | dict(n=len(tasks), seed=seed, ranking=None) | options
     return clip_guided(model, clip, tasks.image, tasks.mask, tasks.prompts, **how).tensor.cpu()
 
 

@@ -5,6 +5,7 @@ chosen stands in each model's blendlab.json. Next: cards.settings, which hands i
 """
 
 from .. import world
+from ..cards import RECOMMENDED
 from ..papers.decoder import reconstruct
 from ..papers.exemplar import exemplar
 from . import metrics
@@ -22,38 +23,34 @@ def around(middle: dict, **tried) -> dict[str, dict]:
 
 
 LATENT = around(
-    {"w": 2.0, "steps": 25, "skip": 0.1, "eta": 1.0, "window": 64},
+    RECOMMENDED["tinyworld"]["blended_latent"],
     w=(1.0, 3.0, 4.0, 6.0),
     eta=(0.0, 0.5),
     skip=(0.0, 0.25),
     steps=(15, 50),
     window=(0, 96),
 )
-_PIXEL = {
-    "scale": 3000.0,
-    "augmentations": 4,
-    "steps": 12,
-    "skip": 0.1,
-    "eta": 1.0,
-    "resamplings": 3,
-}
 PIXEL = around(
-    _PIXEL,
+    RECOMMENDED["tinyworld-pixel"]["blended"],
     scale=(1000.0, 10000.0),
     augmentations=(1, 8),
     steps=(25,),
     skip=(0.0,),
     resamplings=(1,),
-) | around(_PIXEL | {"steps": 34, "resamplings": 1})  # as many network calls as the middle
+) | around(
+    RECOMMENDED["tinyworld-pixel"]["blended"] | {"steps": 34, "resamplings": 1}
+)  # as many calls as the middle
 EXEMPLAR = around(
-    {"w": 1.5, "steps": 25, "skip": 0.0, "eta": 1.0, "window": 0},
+    RECOMMENDED["tinyworld-exemplar"]["exemplar"] | {"window": 0},
     w=(1.0, 2.0, 3.0, 5.0),
     eta=(0.0,),
     skip=(0.1,),
     steps=(15, 50),
     window=(64,),
 )
-DECODER = around({"steps": 75, "lr": 3e-4}, steps=(25, 150), lr=(1e-4, 1e-3))
+DECODER = around(
+    RECOMMENDED["tinyworld"]["reconstruct"]["weights"], steps=(25, 150), lr=(1e-4, 1e-3)
+)
 
 
 @measured(64, "tinyworld", "tinyworld-judge")

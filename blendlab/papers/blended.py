@@ -12,20 +12,10 @@ import torch
 
 from .. import masks
 from ..blend import blend
-from ..clip_guidance import Guiding, ask, choose, clip_loss, guided_steps, told
+from ..clip_guidance import FALLBACK, Guiding, ask, choose, clip_loss, guided_steps, told
 from ..edit import Edit
 from ..guidance import from_pipe
 from ..options import registered
-
-# arguments.py:17-59, the copies as in the paper
-FALLBACK = {
-    "scale": 1000.0,
-    "augmentations": 16,
-    "steps": 100,
-    "skip": 0.25,
-    "eta": 1.0,
-    "resamplings": 1,
-}
 
 
 def blended_steps(steps, source, mask, schedule, how, background):

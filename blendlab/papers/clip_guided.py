@@ -11,22 +11,14 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
-from ..clip_guidance import Guiding, ask, choose, clip_loss, guided_steps, looked_at, told
+from ..clip_guidance import FALLBACK, Guiding, ask, choose, clip_loss, guided_steps, looked_at, told
 from ..edit import Edit
 from ..errors import Refused
 from ..guidance import from_pipe
 from ..networks.perceptual import perceptual_distance
 from ..options import function, number, registered
 
-# arguments.py:36-59, the copies as in the paper; from pure noise
-FALLBACK = {
-    "scale": 1000.0,
-    "augmentations": 16,
-    "steps": 100,
-    "skip": 0.0,
-    "eta": 1.0,
-    "resamplings": 1,
-}
+FROM_NOISE = FALLBACK | {"skip": 0.0}
 
 
 def background_distance(pictures: Tensor, image: Tensor, mask: Tensor, perceptual) -> Tensor:
@@ -68,7 +60,7 @@ def clip_guided(
     pasted at the end unless paste=True: how far the background is off is the point. Bad input
     raises ValueError with the fix before any network runs.
     """
-    how = choose(model, clip_guided, FALLBACK, preset, {"paste": False} | options)
+    how = choose(model, clip_guided, FROM_NOISE, preset, {"paste": False} | options)
     number("background", background, whole=False)
     function("perceptual", perceptual, "a function of two batches of pictures")
     if how.soft:

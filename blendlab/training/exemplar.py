@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import files
-from ..cards import LENDERS
+from ..cards import LENDERS, RECOMMENDED
 from ..errors import Refused
 from ..networks.exemplar import (
     ExemplarEncoder,
@@ -39,9 +39,7 @@ RUNGS = {
     "augmented": ("all", True, 0.0),
     "full": ("class", True, 0.2),
 }
-# Recommended values: the middle of the sweep `exemplar_settings`. The published weight, 5, and
-# steps without noise let the light of the reference into the background here.
-SETTINGS = {"w": 1.5, "steps": 25, "skip": 0.0, "eta": 1.0}
+SETTINGS = RECOMMENDED["tinyworld-exemplar"]["exemplar"]
 EMPHASIS = 1.0  # how much more a cell in the hole counts in the loss than one that is given
 
 

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import files
+from ..cards import RECOMMENDED
 from . import dense
 from .diffusion import begin, levels, noised, scheduler
 from .harness import Job, Pool, copy_weights, find_autoencoder
@@ -28,12 +29,6 @@ DENSE = 0.05  # what it counts that the middle of the UNet says what stands wher
 # Stable Diffusion's noise schedule.
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 VARIANTS = 4  # captions kept for each scene
-# Recommended values: the middle of the sweep in data/results/settings.json, which no other
-# choice beats; the rate of decoder tuning is the best of three on this autoencoder.
-SETTINGS = {
-    "blended_latent": {"w": 2.0, "steps": 25, "skip": 0.1, "eta": 1.0, "window": 64},
-    "reconstruct": {"weights": {"steps": 75, "lr": 3e-4}},
-}
 
 
 class Latent(Job):
@@ -220,7 +215,7 @@ class Latent(Job):
             file.unlink()
         save_tokenizer(folder / "tokenizer", self.words)
         if not (folder / "blendlab.json").exists():  # it may hold measured settings
-            card = {"size": self.size, "settings": SETTINGS, "words": self.words}
+            card = {"size": self.size, "settings": RECOMMENDED["tinyworld"], "words": self.words}
             files.write_json(folder / "blendlab.json", card)
 
     def load(self, folder: Path):

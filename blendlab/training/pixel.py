@@ -16,23 +16,13 @@ import torch
 from torch import nn
 
 from .. import files
+from ..cards import RECOMMENDED
 from ..networks.patches import Patches
 from . import dense
 from .diffusion import begin, levels, noised, scheduler
 from .harness import WEIGHTS, Job, Pool, copy_weights
 from .pictures import crop, enlarged, from_bytes, looks, middles, one_object, sheet, to_bytes
 
-# Recommended values: the middle of the sweep `pixel_settings`.
-SETTINGS = {
-    "blended": {
-        "scale": 3000.0,
-        "augmentations": 4,
-        "steps": 12,
-        "skip": 0.1,
-        "eta": 1.0,
-        "resamplings": 3,
-    }
-}
 DENSE = 0.05  # what it counts that the middle of the network says what stands where
 EMPHASIS = 1.0  # how much more a pixel of an object counts in the loss than one of the ground
 
@@ -168,7 +158,7 @@ class Pixel(Job):
             "size": self.size,
             "world": "simple",
             "perceptual": "tinyworld",
-            "settings": SETTINGS,
+            "settings": RECOMMENDED["tinyworld-pixel"],
         }
         files.write_json(folder / "blendlab.json", card)
 
