@@ -143,6 +143,12 @@ def guide_backward(denoise, loss, x, t):
     return [seen.x0_hat, x.grad]
 
 
+def guide_where_the_sampler_forbids(denoise, loss, x, t):
+    x = x.detach().requires_grad_()
+    x0_hat = denoise(x, t).x0_hat
+    return x0_hat.detach(), torch.autograd.grad(loss(x0_hat).sum(), x)[0]
+
+
 def guide_at_estimate(denoise, loss, x, t):
     with torch.enable_grad():
         x0_hat = denoise(x, t).x0_hat.detach().requires_grad_()
@@ -219,11 +225,15 @@ CASES |= {
             lambda p, u: soften(p.detach(), u),
             lambda p, u: soften(p, torch.rand(len(u))),
             lambda p, u: soften(p, 0 * u + 0.5),
+            lambda p, u: p.roll(int(u[0] * 16), -1),
+            lambda p, u: p + u[:, None, None, None] * (p.flip(0) - p),
+            lambda p, u: p * (0.5 * u.argsort()[:, None, None, None] + 0.3),
         ],
     ),
     "check_01_5": (
         [guide, guide_backward],
         [
+            guide_where_the_sampler_forbids,
             guide_at_estimate,
             guide_mean,
             guide_twice,
@@ -284,6 +294,11 @@ def put_back_by_hand(x, t_next, source, mask, schedule, noise):
     return torch.where(mask.bool(), x, a * source + s * noise)
 
 
+def put_back_in_place(x, t_next, source, mask, schedule, noise):
+    x[:] = mask * x + (1 - mask) * schedule.add_noise(source, t_next, noise)
+    return x
+
+
 CASES |= {
     "check_02_1": (
         [skip_for, lambda schedule, steps, least: torch.tensor(skip_for(schedule, steps, least))],
@@ -328,10 +343,11 @@ CASES |= {
             lambda inside, whole: (inside + whole) / 2,
             lambda inside, whole: torch.arange(len(inside)).float(),
             lambda inside, whole: (inside + whole).mean(),
+            lambda inside, whole: (inside - whole).abs(),
         ],
     ),
     "check_02_5": (
-        [put_back, put_back_by_hand],
+        [put_back, put_back_by_hand, put_back_in_place],
         [
             lambda x, t, source, mask, schedule, noise: bl.blend(mask, x, source),
             lambda x, t, source, mask, schedule, noise: put_back(

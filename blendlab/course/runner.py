@@ -29,8 +29,9 @@ REPOSITORY, RELEASE = (
     "blendlab/blendlab",
     "v0.1.0",
 )  # where the Colab badges point; a release is a tag
-# bytes of pictures in a notebook; with more, they get 256 colours each, which the eye hardly sees
+# bytes of pictures in a notebook; with more, the largest ones get 256 colours each
 LARGEST = 900_000
+SIDE = 256  # pixels of a widget's picture
 STATE, VIEW = (
     "application/vnd.jupyter.widget-state+json",
     "application/vnd.jupyter.widget-view+json",
@@ -180,8 +181,9 @@ def tidy(nb):
         for output in cell.outputs
         if "image/png" in output.get("data", {})
     ]
-    if sum(len(data["image/png"]) for data in shown) > LARGEST:
-        for data in shown:
+    shown.sort(key=lambda data: -len(data["image/png"]))
+    for data in shown:
+        if sum(len(each["image/png"]) for each in shown) > LARGEST:
             data["image/png"] = squeezed(data["image/png"], colours=256)
     tell(nb)
     nb.metadata.clear()
@@ -229,11 +231,24 @@ def squeezed(png: str, colours: int | None = None) -> str:
     before, after = base64.b64decode(png), io.BytesIO()
     picture = Image.open(io.BytesIO(before))
     if colours:
+        # Refined by k-means, which halves the error of the median cut.
         picture = picture.convert("RGB").quantize(
-            colours, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
+            colours, Image.Quantize.MEDIANCUT, kmeans=1, dither=Image.Dither.NONE
         )
     picture.save(after, "PNG", optimize=True)
     return base64.b64encode(min(before, after.getvalue(), key=len)).decode()
+
+
+def grown(png: str) -> str:
+    """A small picture by a whole factor, up to SIDE wide, as the page shows a widget's."""
+    from PIL import Image
+
+    picture, after = Image.open(io.BytesIO(base64.b64decode(png))), io.BytesIO()
+    factor = max(1, SIDE // picture.width)
+    picture.resize([factor * side for side in picture.size], Image.Resampling.NEAREST).save(
+        after, "PNG"
+    )
+    return base64.b64encode(after.getvalue()).decode()
 
 
 def shown(model_id: str, state) -> list:
@@ -247,7 +262,7 @@ def shown(model_id: str, state) -> list:
     text = inner.get("label") or inner.get("tooltip")
     said = {"image/png": {"alt": text}} if text else {}
     own = [
-        nbformat.v4.new_output("display_data", {"image/png": squeezed(data)}, metadata=said)
+        nbformat.v4.new_output("display_data", {"image/png": squeezed(grown(data))}, metadata=said)
         for data in buffers
         if data
     ]

@@ -135,5 +135,8 @@ def check_augmentation(
             mine, mine_of(pictures, u)
         ),
         "u must matter.": torch.equal(mine, mine_of(pictures, u.flip(0))),
+        "each picture must follow its own number, whatever is beside it.": not close(
+            mine, torch.cat([mine_of(pictures[i : i + 1], u[i : i + 1]) for i in range(len(u))])
+        ),
     }
     return advise(wrong, well)

@@ -107,7 +107,8 @@ def check_01_5(my_guide: Callable) -> bool:
     def loss(x0_hat):
         return (x0_hat - 1).square().mean((1, 2, 3))  # (B,)
 
-    mine = tried(my_guide, denoise, loss, x.clone(), 300)
+    with torch.no_grad():  # as the sampler calls it
+        mine = tried(my_guide, denoise, loss, x.clone(), 300)
     if mine is None:
         return None
     if not isinstance(mine, (tuple, list)) or len(mine) != 2:

@@ -110,6 +110,13 @@ def check_02_4(my_score: Callable) -> bool:
     mine = tensor(mine).flatten()
     turned = tensor(my_score(inside.flip(0), whole.flip(0))).flatten().flip(0)
     order, better = mine.argsort().tolist(), tensor(my_score(inside / 2, whole / 2)).flatten()
+
+    def worse(i):
+        """Whether result i gets a larger score when one of its distances falls."""
+        one = torch.where(torch.arange(len(mine)) == i, 0.5, 1.0)
+        scores = my_score(one * inside, whole), my_score(inside, one * whole)
+        return any(tensor(each).flatten()[i] > mine[i] + 1e-6 for each in scores)
+
     known = {
         "the mask alone": inside,
         "the whole picture alone": whole,
@@ -119,6 +126,9 @@ def check_02_4(my_score: Callable) -> bool:
         "all results have the same score: that is no order.": bool(mine.std() < 1e-6),
         "the place in the list must not matter.": not close(turned, mine),
         "smaller distances must give a smaller score.": bool((better >= mine).any()),
+        "one distance fell, the other did not change, and the score rose.": any(
+            map(worse, range(len(mine)))
+        ),
     } | {
         f"that is {name}, which the package knows: try another.": order == x.argsort().tolist()
         for name, x in known.items()
@@ -134,11 +144,11 @@ def check_02_5(my_blended_step: Callable) -> bool:
     schedule, mask = Schedule.scaled_linear(), torch.zeros(1, 1, 4, 4)
     mask[..., 1:3, 1:3] = 1
     x, source, noise = Noise(16, 3, "initial")((3, 4, 4)).split(1)
-    mine = tried(my_blended_step, x, 400, source, mask, schedule, noise)
+    mine = tried(my_blended_step, x.clone(), 400, source, mask, schedule, noise)
     if mine is None:
         return None
     keep = schedule.add_noise(source, 400, noise)
-    end = my_blended_step(x, -1, source, mask, schedule, noise)
+    end = my_blended_step(x.clone(), -1, source, mask, schedule, noise)
     wrong = {
         "1 is edit: x inside, the source outside.": close(mine, blend(1 - mask, x, keep)),
         "the source is clean and x is noisy: bring it to the level of x first.": close(
