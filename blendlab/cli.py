@@ -254,6 +254,8 @@ def results(
     batch: Annotated[int, Option(min=1, help="Of precision: results of a scene.")] = 24,
     task: Annotated[str, Option(help="Of precision: add or remove an object.")] = "add",
     add: Annotated[Path | None, Option(help="Of precision: a file with your own @method.")] = None,
+    images: Annotated[Path | None, Option(help="Of precision: a folder of photographs.")] = None,
+    model: Annotated[str, Option(help="Of photographs: what edits them.")] = "sd15",
 ):
     """Make one of the course's tables of measurements again, a page of them, or compare methods by
     precision and diversity.
@@ -263,9 +265,13 @@ def results(
     if name == "precision":
         if n is not None or not save:
             raise Refused("precision has --scenes and --batch, and keeps what it measures")
-        return compare(methods, scenes, batch, task, out or Path("runs/precision"), add)
-    if (methods, scenes, batch, task, add) != (None, 50, 24, "add", None):
-        raise Refused("--methods, --scenes, --batch, --task and --add are of precision")
+        if images is None:
+            return compare(methods, scenes, batch, task, out or Path("runs/precision"), add)
+        if (task, add) != ("add", None):
+            raise Refused("--task and --add are of tinyworld's scenes: leave them or --images out")
+        return compare(images, model, methods, scenes, batch, out or Path("runs/photographs"))
+    if (methods, scenes, batch, task, add, images) != (None, 50, 24, "add", None, None):
+        raise Refused("--methods, --scenes, --batch, --task, --add and --images are of precision")
     from .measuring import index, report, results
 
     if out:
@@ -307,11 +313,13 @@ def remake():
         index.write()
 
 
-def compare(*asked):
-    """Run precision.py and print its table, where no other process still has scenes to make."""
-    from .measuring import precision, results
+def compare(first, *asked):
+    """Run precision.py, or photographs.py on a folder, and print the table, where no other process
+    still has scenes to make.
+    """
+    from .measuring import photographs, precision, results
 
-    table = precision.run(*asked)
+    table = (photographs if isinstance(first, Path) else precision).run(first, *asked)
     print(results.table(table) if table else "other processes still have scenes to make")
 
 

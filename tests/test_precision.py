@@ -475,7 +475,7 @@ def test_a_folder_without_rows_is_named(run, tmp_path):
 @pytest.mark.parametrize(
     "words, said",
     [
-        (["edits", "--methods", "source"], "--add are of precision"),
+        (["edits", "--methods", "source"], "--images are of precision"),
         (["precision", "-n", "3"], "precision has --scenes and --batch"),
         (["precision", "--methods", "nobody"], "there is no method 'nobody'"),
     ],

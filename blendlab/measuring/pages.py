@@ -15,7 +15,16 @@ from .. import files, viz
 from . import results
 
 SHOWN = 4  # scenes on the sheet of a row
-LOWER = ("truth error", "light off", "seam", "(s)", "background (tinyworld", "shadow", "CLIP")
+LOWER = (
+    "truth error",
+    "light off",
+    "seam",
+    "(s)",
+    "background (tinyworld",
+    "background (LPIPS",
+    "shadow",
+    "CLIP",
+)
 
 
 def write(out: Path, made: dict, records: dict) -> None:

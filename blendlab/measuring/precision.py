@@ -6,7 +6,8 @@ section 5) on tinyworld, whose judge guides nothing and whose scenes have a trut
 Random boxes with sides of a fifth to a half of the picture's, a random class as prompt, a batch of
 results for each. Each scene of each method is a file, so a run that was killed goes on. Processes
 share the scenes: `accelerate launch -m blendlab ...` on GPUs, on CPUs `torchrun --nproc_per_node 2
--m blendlab ...`. Next: methods.py, what is compared; leaderboard.py.
+-m blendlab ...`. Next: methods.py, what is compared; photographs.py, the same on photographs;
+leaderboard.py.
 """
 
 import json
@@ -16,6 +17,7 @@ import time
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +74,12 @@ class Drawn:
         tasks = self.tasks
         same = (tasks.image.clone(), tasks.mask.clone(), tasks.prompts[0], self.reference.clone())
         return Ask(*same, self.caption, self.whole, n, seed)
+
+    @property
+    def shown(self) -> list:
+        """What stands before the results on a sheet."""
+        size = self.tasks.image.shape[-1]
+        return [viz.overlay(self.tasks.image, self.tasks.mask, size), self.tasks.truth]
 
 
 def draw(task: str, i: int, size: int) -> Drawn:
@@ -260,6 +268,15 @@ class Run:
     out: Path
     loaded: dict
 
+    @property
+    def what(self) -> str:
+        return WHAT[self.task]
+
+    @property
+    def asked(self) -> dict:
+        """The options of the command, beside those of all tasks."""
+        return {"--task": None if self.task == "add" else self.task}
+
     def network(self, name):
         if name not in self.loaded:
             rank = os.environ.get("LOCAL_RANK")
@@ -269,31 +286,44 @@ class Run:
             self.loaded[name] = network(name, **place)
         return self.loaded[name]
 
+    def tasks(self) -> dict:
+        return tasks_of(self.task)
+
+    def weights(self, method: Method) -> dict:
+        return {name: weights_of(name) for name in (*MEASURING, *method.needs)}
+
+    def draw(self, i: int, size: int) -> Any:
+        """Scene i as a Drawn, or what has its `ask` and `shown`."""
+        return draw(self.task, i, size)
+
+    def outcomes(self, drawn, images: Tensor) -> dict:
+        judging = self.network("tinyworld-judge"), self.network("tinyworld-clip")
+        return outcomes(self.task, drawn, images, *judging, *self.distances())
+
     def identity(self, method: Method) -> dict:
         """What must be the same in all scenes of a row; JSON."""
-        weights = {name: weights_of(name) for name in (*MEASURING, *method.needs)}
         code = results.digest(method.code.encode())
-        return tasks_of(self.task) | {"batch": self.batch, "weights": weights, "code": code}
+        return self.tasks() | {"batch": self.batch, "weights": self.weights(method), "code": code}
 
     def scene(self, method: Method, i: int, identity: dict) -> None:
         """Make and measure one scene of a method, and keep it."""
         loaded = [self.network(name) for name in method.needs]
         makers = [one for one in loaded if hasattr(one, "unet")] or [self.network("tinyworld")]
-        drawn, start = draw(self.task, i, side(makers[0])), clock()
+        drawn, start = self.draw(i, side(makers[0])), clock()
         ask = drawn.ask(self.batch, seed=i)
         with torch.no_grad():
-            made = drawn.tasks.truth.expand(self.batch, -1, -1, -1)
-            if method.name != "truth":
+            if method.name == "truth":
+                made = drawn.tasks.truth.expand(self.batch, -1, -1, -1)
+            else:
                 made = method(ask, *loaded)
             images = admitted(method, made, ask)
             seconds = clock() - start
-            judging = self.network("tinyworld-judge"), self.network("tinyworld-clip")
-            found = outcomes(self.task, drawn, images, *judging, *self.distances())
+            found = self.outcomes(drawn, images)
         found |= {"a picture (s)": [seconds / self.batch], "a batch (s)": [seconds]}
         found |= {"parameters (M)": [parameters(loaded) / 1e6], "side (pixels)": [images.shape[-1]]}
         self.keep(method, i, drawn, images, {
             "scene": i,
-            "prompt": drawn.tasks.prompts[0],
+            "prompt": ask.prompt,
             "identity": identity,
             "device": results.machine()["device"],
             "seconds": clock() - start,
@@ -311,10 +341,9 @@ class Run:
 
     def keep(self, method, i, drawn, images, record):
         """The picture first: a record without its picture does not count."""
-        size, tasks = images.shape[-1], drawn.tasks
-        strip = [viz.overlay(tasks.image, tasks.mask, size), tasks.truth, images]
         with files.replacing(self.path(method, i).with_suffix(".png")) as file:
-            viz.sheet(strip, columns=min(9, 2 + len(images))).save(file, "PNG")
+            columns = min(9, len(drawn.shown) + len(images))
+            viz.sheet([*drawn.shown, images], columns=columns).save(file, "PNG")
         files.write_text(self.path(method, i), json.dumps(record) + "\n")
 
     def path(self, method, i) -> Path:
@@ -342,23 +371,32 @@ def run(methods=None, scenes=SCENES, batch=BATCH, task="add", out="runs/precisio
     """
     if task not in TASKS:
         raise Refused(f"task is {task!r}; choose {' or '.join(TASKS)}")
+    sized(scenes, batch)
+    listed = {one.name: one for one in (added(add) if add else [])}
+    if methods or not add:
+        listed |= {one.name: one for one in chosen(methods) if methods or _there(one)}
+    run = Run(task, scenes, batch, Path(out), {})
+    return compared(run, list(listed.values()), methods, add)
+
+
+def sized(scenes, batch) -> None:
+    """Refuse numbers of scenes and of results that cannot be."""
     for name, value, most in (("scenes", scenes, results.MOST), ("batch", batch, 1000)):
         number(name, value)
         if not 1 <= value <= most:
             raise Refused(f"{name} is {value}; take 1 to {most}")
-    listed = {one.name: one for one in (added(add) if add else [])}
-    if methods or not add:
-        listed |= {one.name: one for one in chosen(methods) if methods or _there(one)}
-    listed = list(listed.values())
-    run = Run(task, scenes, batch, Path(out), {})
-    identities = {one.name: run.identity(one) for one in listed}
+
+
+def compared(run: Run, listed: list[Method], methods=None, add=None) -> dict | None:
+    """Make what is missing of the scenes of a run, and return the table, as `run` does."""
+    identities, scenes = {one.name: run.identity(one) for one in listed}, run.scenes
 
     # Scene i belongs to process i modulo their number.
     mine, of = (
         int(os.environ.get(name, least)) for name, least in (("RANK", 0), ("WORLD_SIZE", 1))
     )
     todo = [(one, i) for one in listed for i in range(mine, scenes, of)]
-    with progress(len(todo), f"precision, {task}", "scene") as bar:
+    with progress(len(todo), f"precision, {run.task}", "scene") as bar:
         for one, i in todo:
             bar.set_postfix_str(one.name)
             if not run.kept(one, i, identities[one.name]):
@@ -398,14 +436,13 @@ def _there(method):
 
 def table(run: Run, records: dict, methods=None, add=None) -> dict:
     """The table of all records, as results.Table shows it; pages.py writes it."""
-    asked = {"--task": run.task, "--methods": methods, "--add": add}
-    usual = {"--task": "add", "--methods": None, "--add": None}
-    words = [f"{k} {v}" for k, v in asked.items() if v != usual[k]]
+    asked = run.asked | {"--methods": methods, "--add": add}
+    words = [f"{k} {v}" for k, v in asked.items() if v is not None]
     every = [record for each in records.values() for record in each]
     less = f" Here: {run.scenes} scenes x {run.batch}, of the paper's {SCENES} x {BATCH}."
     made = {
         "name": "precision",
-        "what": WHAT[run.task] + less * ((run.scenes, run.batch) != (SCENES, BATCH)),
+        "what": run.what + less * ((run.scenes, run.batch) != (SCENES, BATCH)),
         "command": " ".join(
             ["blendlab results precision", *words, f"--scenes {run.scenes} --batch {run.batch}"]
         ),
