@@ -195,7 +195,6 @@ class Notebook:
         self.widget(number).screenshot(path=SHOTS / f"{self.app}_{name}.png")
 
 
-@pytest.mark.slow  # for BLENDLAB_LAB=1, which runs the notebooks so
 def test_what_fails_in_jupyterlab_is_found_where_a_cell_or_only_a_widget_fails(
     tabs, server, tmp_path
 ):
