@@ -23,6 +23,7 @@ SHIPPED = {
     "tinyworld-clip": "blendlab train clip",
     "tinyworld-pixel": "blendlab train pixel",
     "tinyworld-exemplar": "blendlab train exemplar",
+    "tinyworld-inpaint": "blendlab train inpaint",
 }
 
 # What they recommend, by model and method: the middle choices of measuring/sweeps.py, written into
@@ -44,6 +45,7 @@ RECOMMENDED: dict[str, dict[str, dict[str, Any]]] = {
         }
     },
     "tinyworld-exemplar": {"exemplar": {"w": 1.5, "steps": 25, "skip": 0.0, "eta": 1.0}},
+    "tinyworld-inpaint": {"inpaint": {"w": 3.0, "steps": 25}},
 }
 
 # Whose autoencoder and image tower tinyworld-exemplar takes, so that they travel once.

@@ -143,6 +143,8 @@ FIGURES = {
     "CLIP, the right one of 100 captions: objects on grey": ("clip", "objects on grey", ["right of 100"], ""),
     "random boxes, all results / CLIP's choice of each batch: class": (
         "precision", "blended_latent", ["batch precision", "best result"], ""),
+    "the same, by the inpainting network": ("precision", "inpaint", ["batch precision", "best result"], ""),
+    "the truth in these boxes": ("precision", "truth", ["batch precision"], ""),
     "an edit, seconds each: alone / four at once": (
         "edits", "blended_latent", ["an edit, 1 at once (s)", "an edit, 4 at once (s)"], "1.5 s on two cores"),
 }  # fmt: skip

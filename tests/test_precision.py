@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 from test_notebooks import made_again
 
+import blendlab as bl
 from blendlab import cards, world
-from blendlab.measuring import leaderboard, methods, metrics, pages, precision, results
+from blendlab.measuring import leaderboard, metrics, pages, precision, results
 from blendlab.measuring.methods import METHODS, Ask, Method, method
 from blendlab.networks.judge import Judge
 from blendlab.rank import rank
@@ -32,9 +33,9 @@ def loaded():
 def few(monkeypatch, loaded):
     """Networks are loaded once, and edit in four steps."""
 
-    def network(name, **place):
+    def load(name, **place):
         if name not in loaded:
-            loaded[name] = methods.network(name)
+            loaded[name] = bl.load(name)
         return loaded[name]
 
     steps = dict(steps=4, skip=0.0, w=3.0, scale=100.0, augmentations=1, eta=1.0)
@@ -44,7 +45,7 @@ def few(monkeypatch, loaded):
         "exemplar": dict(steps=4, skip=0.0, w=2.0, eta=0.0),
         "reconstruct": {"weights": dict(steps=2, lr=1e-4)},
     }
-    monkeypatch.setattr(precision, "network", network)
+    monkeypatch.setattr(precision, "load", load)
     monkeypatch.setattr(cards, "settings", lambda pipe, name: dict(known.get(name, {})))
     before = dict(METHODS)
     yield
@@ -102,7 +103,7 @@ def test_diversity_agrees_with_lpips():
 def test_one_look_at_each_picture_gives_the_mean_of_all_pairs(few):
     from blendlab.networks.perceptual import encoder_distance
 
-    vae = precision.network("tinyworld").vae
+    vae = precision.load("tinyworld").vae
     images = metrics.tasks(5).truth
     pairs = metrics.diversity(encoder_distance(vae), images)
     assert precision.spread(vae, images) == pytest.approx(pairs, rel=1e-4)
@@ -201,7 +202,7 @@ def test_the_truth_is_right_complete_and_without_error(few, loaded):
     drawn = precision.draw("add", 3, 64)
     view = world.render(drawn.tasks.scenes, 64)
     judge = Knows(view.kinds(), view.colours())
-    clip = precision.network("tinyworld-clip")
+    clip = precision.load("tinyworld-clip")
     distance = lambda a, b: (a - b).abs().mean((1, 2, 3))  # noqa: E731
     truths = drawn.tasks.truth.expand(3, -1, -1, -1)
     found = precision.outcomes("add", drawn, truths, judge, clip, distance, lambda x: 0.0)
@@ -264,9 +265,7 @@ def test_a_method_that_says_so_may_change_the_background(few):
     assert precision.admitted(loose, loose(ask), ask).shape == (2, 3, 64, 64)
 
 
-NAMES = [
-    name for name, one in METHODS.items() if name != "truth" and methods.INPAINT not in one.needs
-]
+NAMES = [name for name in METHODS if name != "truth"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -274,7 +273,7 @@ def test_every_method_makes_what_is_asked_and_the_same_again(name, few, loaded):
     one = METHODS[name]
     slow = name in ("paint_by_word", "clip_alone")
     one = replace(one, how=one.how | {"steps": 4}) if slow else one
-    nets = [precision.network(need) for need in one.needs]
+    nets = [precision.load(need) for need in one.needs]
     ask = precision.draw("add", 3, 64).ask(2, seed=3)
     made = [precision.admitted(one, one(ask, *nets), ask) for _ in range(2)]
     assert torch.equal(*made) and one.what.endswith(".")
@@ -284,8 +283,8 @@ def test_every_method_makes_what_is_asked_and_the_same_again(name, few, loaded):
 
 
 def test_pixels_that_clip_alone_moved_please_clip_and_keep_the_background(few):
-    ask, clip = precision.draw("add", 3, 64).ask(2, 3), precision.network("tinyworld-clip")
-    made = methods.METHODS["clip_alone"](ask, clip)
+    ask, clip = precision.draw("add", 3, 64).ask(2, 3), precision.load("tinyworld-clip")
+    made = METHODS["clip_alone"](ask, clip)
     _, before = rank(ask.image, ask.prompt, clip, ask.mask)
     _, after = rank(made, ask.prompt, clip, ask.mask)
     assert max(after) < min(before) - 0.1 and not torch.equal(made[0], made[1])
@@ -396,13 +395,6 @@ def test_wrong_questions_are_answered_by_a_sentence(asked, said, tmp_path):
         precision.run(**({"methods": "source"} | asked), out=tmp_path)
 
 
-def test_the_inpainting_network_names_the_command_that_makes_it(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    if not (cards.WEIGHTS / methods.INPAINT).is_dir():
-        with pytest.raises(FileNotFoundError, match="blendlab train inpaint"):
-            precision.run("inpaint", 1, 1, out=tmp_path)
-
-
 # A method of one's own, and the leaderboard
 
 
@@ -487,7 +479,7 @@ def test_options_of_other_tables_are_refused(run, words, said):
 
 def test_networks_of_methods_are_the_shipped_ones():
     needs = {need for one in METHODS.values() for need in one.needs}
-    assert needs <= {*cards.SHIPPED, methods.INPAINT}
+    assert needs <= cards.SHIPPED.keys()
     with pytest.raises(ValueError, match="not '../../etc'"):
         precision.weights_of("../../etc")
 

@@ -905,11 +905,10 @@ def test_the_inpainting_model_opens_in_diffusers_and_was_trained_on_their_order_
         torch.testing.assert_close(fresh(ours, t, text).sample, plain(z, t, text).sample)
 
 
-def test_the_comparison_of_methods_runs_the_inpainting_model(runs, monkeypatch):
+def test_the_comparison_of_methods_runs_the_inpainting_model(runs):
     from blendlab.measuring import methods, precision, tables
 
-    monkeypatch.setattr(methods, "folder", lambda name: runs["inpaint"])
-    pipe = methods.network(methods.INPAINT, device="cpu")
+    pipe = bl.load(runs["inpaint"], device="cpu")
     method = methods.METHODS["inpaint"]
     ask = precision.draw("add", 0, tables.side(pipe)).ask(2, seed=0)
     with torch.no_grad():

@@ -24,7 +24,6 @@ from torch import Tensor
 from .. import cards, files, masks
 from ..blend import blend
 from ..errors import Refused
-from ..networks import load as networks
 from ..noise import Noise
 from ..papers.blended import blended
 from ..papers.blended_latent import FALLBACK, PRESETS, blended_latent
@@ -37,8 +36,6 @@ from ..rank import fit, look, read
 from ..warps import warp
 from .exemplars import frame
 from .pixel_blending import algorithm_1
-
-INPAINT = "tinyworld-inpaint"  # does not ship: `blendlab train inpaint` makes it
 
 
 @dataclass(frozen=True)
@@ -140,26 +137,6 @@ def added(file) -> list[Method]:
     return new
 
 
-def network(name: str, **place):
-    """A network that methods ask for by name."""
-    if name == INPAINT:
-        return networks.load(folder(name), dtype=torch.float32, **place)
-    return networks.load(name, **place)
-
-
-def folder(name: str) -> Path:
-    """Where a network lies; a sentence where it was not trained yet."""
-    if name != INPAINT and name not in cards.SHIPPED:
-        known = ", ".join([*cards.SHIPPED, INPAINT])
-        raise Refused(f"methods are compared with the networks {known}, not {name!r}")
-    places = [cards.WEIGHTS / name] + [Path("runs/inpaint/export")] * (name == INPAINT)
-    for place in places:
-        if place.is_dir():
-            return place
-    fix = cards.SHIPPED.get(name, "blendlab train inpaint")
-    raise FileNotFoundError(f"{name} is not there; make it with `{fix}`")
-
-
 # In pixels
 
 
@@ -253,12 +230,13 @@ def _exemplar(ask, pipe):
     return exemplar(pipe, ask.image, ask.mask, ask.reference, **ask.how)
 
 
-@method(INPAINT, name="inpaint")
+@method("tinyworld-inpaint", name="inpaint")
 def _inpaint(ask, pipe):
     """A network with nine channels, trained for inpainting with words (GLIDE, SD inpainting)."""
     numbers = FALLBACK | cards.settings(pipe, "inpaint")
     how = dict(num_inference_steps=numbers["steps"], guidance_scale=numbers["w"])
     how |= dict(num_images_per_prompt=ask.n, output_type="pt")
+    how |= dict(zip(("height", "width"), ask.image.shape[-2:], strict=True))
     draws = [torch.Generator().manual_seed(ask.seed * 1009 + i) for i in range(ask.n)]
     return 2 * pipe(ask.prompt, ask.image / 2 + 0.5, ask.mask, generator=draws, **how).images - 1
 

@@ -25,10 +25,9 @@ from ..networks.load import load
 from ..networks.opening import undisturbed
 from ..networks.perceptual import lpips_distance
 from ..rank import rank
-from ..world.noise import uniform
 from . import metrics, results
 from .methods import Ask, Method, chosen
-from .precision import SEED, Run, compared, sized
+from .precision import SEED, Run, compared, lot, sized
 from .tables import seen_outside
 
 CLASSIFIER, CLIP = "convnext_base.fb_in1k", "ViT-B-16"
@@ -124,13 +123,11 @@ class OnPhotographs(Run):
         """Picture i, cut to a square of the model's size, and a box with sides of a fifth to a half
         of it.
         """
-        u = uniform(SEED, torch.tensor([i]), 40, 8)[0].tolist()
-        w, h = 0.2 + 0.3 * u[2], 0.2 + 0.3 * u[3]
-        x0, y0 = u[4] * (1 - w), u[5] * (1 - h)
+        u, _, x0, y0, w, h = lot(i)
         image = door.image(door.fit(self.files[i], size))
         mask = masks.from_box((x0, y0, x0 + w, y0 + h), (size, size))
         names = self.classifier.names
-        return Photograph(image, mask, names[int(u[0] * len(names))])
+        return Photograph(image, mask, names[int(u * len(names))])
 
     def outcomes(self, drawn, images: Tensor) -> dict:
         image, mask, name = drawn.image, drawn.mask, drawn.name

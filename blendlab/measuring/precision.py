@@ -26,6 +26,7 @@ from .. import cards, files, viz, world
 from ..blend import blend
 from ..errors import Refused
 from ..networks.judge import to_size
+from ..networks.load import load
 from ..networks.perceptual import encoder_distance, encoder_features
 from ..options import number
 from ..rank import rank
@@ -33,7 +34,7 @@ from ..warps import warp
 from ..world.noise import uniform
 from . import metrics, pages, results
 from .exemplars import frame
-from .methods import Ask, Method, added, chosen, folder, network
+from .methods import Ask, Method, added, chosen
 from .pixel_blending import complete
 from .tables import part, progress, seen_inside, seen_outside, side
 
@@ -86,11 +87,9 @@ def draw(task: str, i: int, size: int) -> Drawn:
     """Scene i depends on (task, i) alone; the size only says how finely it is drawn."""
     if task == "remove":
         return _to_remove(i, size)
-    u = uniform(SEED, torch.tensor([i]), 40, 8)[0].tolist()
+    u, v, x0, y0, w, h = lot(i)
     kinds = world.SIMPLE if _simple() else world.KINDS
-    kind, colour = kinds[int(u[0] * len(kinds))], world.COLOURS[int(u[1] * len(world.COLOURS))]
-    w, h = 0.2 + 0.3 * u[2], 0.2 + 0.3 * u[3]
-    x0, y0 = u[4] * (1 - w), u[5] * (1 - h)
+    kind, colour = kinds[int(u * len(kinds))], world.COLOURS[int(v * len(world.COLOURS))]
 
     before = world.sample(1, SEED, start=i)
     before = world.without(before, 0) if before.count == world.SLOTS else before
@@ -98,6 +97,13 @@ def draw(task: str, i: int, size: int) -> Drawn:
     place = dict(x=x0 + w / 2, y=y0 + h / 2, size=0.46 * min(w, h))
     thing = dict(kind=kind, colour=colour, **place)
     return posed(before, thing, torch.tensor([[x0, y0, x0 + w, y0 + h]]), size)
+
+
+def lot(i: int) -> tuple[float, ...]:
+    """Two numbers in [0,1) of scene i, and its box: left, top, width, height, a fifth to a half."""
+    u = uniform(SEED, torch.tensor([i]), 40, 8)[0].tolist()
+    w, h = 0.2 + 0.3 * u[2], 0.2 + 0.3 * u[3]
+    return u[0], u[1], u[4] * (1 - w), u[5] * (1 - h), w, h
 
 
 def posed(before, thing: dict, box, size: int) -> Drawn:
@@ -255,7 +261,10 @@ def tasks_of(task: str) -> dict:
 @cache
 def weights_of(name: str) -> str:
     """Digits that change with the files of a network that methods ask for."""
-    return results.fingerprint(name, folder(name))
+    if name not in cards.SHIPPED:
+        known = ", ".join(cards.SHIPPED)
+        raise Refused(f"methods are compared with the networks {known}, not {name!r}")
+    return results.fingerprint(name)
 
 
 @dataclass
@@ -283,7 +292,7 @@ class Run:
             many = rank is not None and torch.cuda.is_available()
             place = {"device": f"cuda:{rank}"} if many else {}
             place |= {"device": "cpu"} if name == "tinyworld-judge" else {}  # as the results are
-            self.loaded[name] = network(name, **place)
+            self.loaded[name] = load(name, **place)
         return self.loaded[name]
 
     def tasks(self) -> dict:
@@ -374,7 +383,7 @@ def run(methods=None, scenes=SCENES, batch=BATCH, task="add", out="runs/precisio
     sized(scenes, batch)
     listed = {one.name: one for one in (added(add) if add else [])}
     if methods or not add:
-        listed |= {one.name: one for one in chosen(methods) if methods or _there(one)}
+        listed |= {one.name: one for one in chosen(methods)}
     run = Run(task, scenes, batch, Path(out), {})
     return compared(run, list(listed.values()), methods, add)
 
@@ -421,14 +430,6 @@ def save(out="runs/precision") -> dict:
         made["figure"] = results.digest(part.read_bytes())
     pages.write_table(to / "precision", made)
     return made
-
-
-def _there(method):
-    """Whether the networks of a method are here; the one for inpainting does not ship."""
-    try:
-        return all(folder(name) for name in method.needs)
-    except FileNotFoundError:
-        return False
 
 
 # The table

@@ -27,7 +27,7 @@ SHIPPED = {
     "clip": "tinyworld-clip",
     "pixel": "tinyworld-pixel",
     "exemplar": "tinyworld-exemplar",
-    "inpaint": "tinyworld-inpaint",  # not in the package yet
+    "inpaint": "tinyworld-inpaint",
 }
 STEPS = {
     "autoencoder": 20000,

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .. import files
+from ..cards import RECOMMENDED
 from ..errors import Refused
 from .diffusion import scheduler
 from .exemplar import Exemplar, hole, nine_channels
@@ -23,7 +24,7 @@ from .latent import BETAS, FACTOR, read_text_encoder
 from .pictures import one_object, sheet
 from .tokenizer import load_tokenizer, tokenize
 
-SETTINGS = {"w": 4.0, "steps": 25}
+SETTINGS = RECOMMENDED["tinyworld-inpaint"]["inpaint"]
 SILENT = 0.1  # share of samples without words (2207.12598)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .. import files
 from ..errors import Refused
-from . import check, harness, main, shipped
+from . import check, harness, main
 
 # Minutes on one core with fast bf16 multiplication (AMX), in the order in which networks need each
 # other.
@@ -50,9 +50,7 @@ def train_all(out="runs", share=1.0, restart=None, **given) -> None:
         for name, minutes in PLAN.items():
             print(time.strftime("%Y-%m-%d %H:%M"), name, f"{minutes * share:g} minutes", flush=True)
             needs = {key: out / other / "export" for key, other in NEEDS.get(name, {}).items()}
-            # What does not ship has nothing to start from.
-            asked = given if shipped(name).is_dir() else given | {"source": None}
-            main(name, out=out / name, minutes=minutes * share, **needs, **asked)
+            main(name, out=out / name, minutes=minutes * share, **needs, **given)
             done = harness.load_checkpoint(out / name)
             if (
                 not done
