@@ -737,6 +737,11 @@ def cut_out(picture, box, pad):
     return picture[..., max(y0 - pad, 0) : y1 + pad, max(x0 - pad, 0) : x1 + pad]
 
 
+def shuffled(p, u):
+    order = torch.randperm(p[0, 0].numel(), generator=torch.Generator().manual_seed(0))
+    return p.flatten(2)[..., order].view_as(p) * (0.8 + 0.2 * u[:, None, None, None])
+
+
 def tinted(pieces, u):
     return (pieces + 0.3 * (u.view(-1, 1, 1, 1) - 0.5)).clamp(-1, 1)
 
@@ -766,6 +771,8 @@ CASES |= {
             lambda mask, f: 1 - mask,
             lambda mask, f: 1 - F.max_pool2d(mask, f),
             lambda mask, f: 1 - mask[..., f // 2 :: f, f // 2 :: f],
+            lambda mask, f: 1 - mask[..., ::4, ::4],
+            lambda mask, f: 1 - mask[0, 0, ::f, ::f],
         ],
     ),
     "check_06_2": (
@@ -781,6 +788,8 @@ CASES |= {
             lambda tokens, null, u, share: null.expand_as(tokens),
             lambda tokens, null, u, share: tokens,
             lambda tokens, null, u, share: dropped(tokens, null, u, 0.5),
+            lambda tokens, null, u, share: dropped(tokens, null, u, 0.2),
+            lambda tokens, null, u, share: dropped(tokens, null, u.argsort().argsort(), 2),
         ],
     ),
     "check_06_3": (
@@ -800,11 +809,17 @@ CASES |= {
             ],
             lambda picture, box, pad: picture,
             lambda picture, box, pad: cut_out(picture, box, pad)[..., :6, :5],
+            lambda picture, box, pad: cut_out(picture, box, 2),
         ],
     ),
     "check_06_4": (
-        [tinted, soften],
+        [tinted, soften, lambda p, u: soften(p.flip(-1), u)],
         [
+            shuffled,
+            lambda p, u: (
+                p.mean((2, 3), keepdim=True) + 0.5 * bl.Noise(3, 3, "x")(p.shape[1:]).tanh()
+            ),
+            lambda p, u: F.interpolate(p[..., :5, :5], p.shape[-2:]) * (1 - u[:, None, None, None]),
             lambda p, u: p + 1e-3 * u[:, None, None, None],
             lambda p, u: 0 * p + u[:, None, None, None] - 0.5,
             lambda p, u: -p * (0.5 + u[:, None, None, None] / 2),
@@ -835,6 +850,15 @@ CASES |= {
                 torch.cat([z, holed, keep], 1), t, token
             ),
             lambda net, z, t, token, null, holed, keep, w: net(torch.cat([z, holed], 1), t, token),
+            lambda net, z, t, token, null, holed, keep, w: net(
+                torch.cat([z, holed, keep], 1), t, null + w * (token - null)
+            ),
+            lambda net, z, t, token, null, holed, keep, w: nine_guided(
+                net, z, t, token, null, holed, keep, 3.0
+            ),
+            lambda net, z, t, token, null, holed, keep, w: nine_guided(
+                net, z, 0, token, null, holed, keep, w
+            ),
         ],
     ),
 }

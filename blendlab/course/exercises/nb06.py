@@ -26,6 +26,7 @@ def check_06_1(ninth: Callable) -> bool:
     mask[..., 4:9, 2:8] = 1
     mine = tried(ninth, mask, 4)
     if mine is not None:
+        other = tried(ninth, mask, 3)
         right, area = 1 - mask[..., ::4, ::4], torch.nn.functional.avg_pool2d(mask, 4)
         wrong = {
             "the polarity is wrong: in the ninth channel 1 means keep.": close(mine, 1 - right),
@@ -34,6 +35,8 @@ def check_06_1(ninth: Callable) -> bool:
             "which pixel of each cell do you read? It must be the first one.": not close(
                 mine, right
             ),
+            "a cell has f pixels a side, for any f.": not close(other, 1 - mask[..., ::3, ::3]),
+            "four axes, as a network wants them: (1,1,H/f,W/f).": len(mine.shape) != 4,
         }
         return advise(wrong, "1 where the picture stays; in a mask that you pass, 1 is edit.")
 
@@ -58,7 +61,8 @@ def check_06_2(dropped: Callable) -> bool:
             "zeros are not the null vector: `null` was learned.": close(mine, zeros),
             "as many tokens as came in, (B,1,d).": not isinstance(mine, torch.Tensor)
             or mine.shape != tokens.shape,
-            "some samples are wrong: compare each u with share.": not close(mine, right),
+            "some samples are wrong: compare each u with share.": not close(mine, right)
+            or not close(dropped(tokens, null, u, 0.4)[:, 0, 0], torch.where(u < 0.4, -2.0, 1.0)),
         }
         return advise(
             wrong, "each for itself. Per batch, four of five batches would forget nothing at all."
@@ -86,6 +90,9 @@ def check_06_3(cut_out: Callable) -> bool:
                 mine, picture[..., 0:6, 0:7]
             ),
             "at the other border, too, the picture ends.": not close(edge, picture[..., 3:8, 5:10]),
+            "pad is a number that may change.": not close(
+                cut_out(picture, (2, 1, 5, 4), 1), picture[..., 0:5, 1:6]
+            ),
         }
         return advise(wrong, "that is where every training pair comes from.")
 
@@ -94,12 +101,22 @@ def check_06_4(my_augmentation: Callable) -> bool:
     """my_augmentation(pieces, u) -> references (B,3,S,S) changed as u (B,) says."""
     pieces, u = smooth_pictures(3, seed=11), torch.tensor([0.2, 0.5, 0.8])
 
+    def lost(mine):  # what is left at a quarter of the size belongs to no piece, or to another
+        small = [torch.nn.functional.avg_pool2d(x, 4) for x in (mine, pieces, pieces.flip(-1))]
+        far = torch.stack(
+            [(small[0][:, None] - each).square().sum((2, 3, 4)) for each in small[1:]]
+        ).amin(0)
+        return (far.argmin(1) != torch.arange(len(pieces))).any() or (
+            far.diagonal() > 0.5 * small[1].flatten(1).square().sum(1)
+        ).any()
+
     def inverted(mine):  # its colours point the other way
         return ((mine.mean((2, 3)) * pieces.mean((2, 3))).sum(1) < 0).any()
 
     also = {
         "pictures stay in [-1, 1]: clamp them.": lambda mine: mine.abs().max().item() > 1,
         "the colours are inverted: the object must stay the same object.": inverted,
+        "the object is lost: move, turn or blur it a little, or change its light.": lost,
     }
     return check_augmentation(
         my_augmentation, pieces, u, also, "the same object, another picture: copying fails now."
@@ -122,7 +139,8 @@ def check_06_5(my_nine_guided: Callable) -> bool:
         if nine.shape[1] != 9:
             raise ValueError(f"the network takes 9 channels, and got {nine.shape[1]}")
         a, b, mask = nine.split([4, 4, 1], dim=1)
-        return a * weight + token.mean((1, 2)).view(-1, 1, 1, 1) * (b + mask)
+        said = token.mean((1, 2)).view(-1, 1, 1, 1)
+        return a * weight * (1 + t / 1000) + (said + said**2) * (b + mask)
 
     mine = tried(my_nine_guided, net, z, 500, token, null, holed, keep, 3.0)
     if mine is None:
@@ -136,7 +154,7 @@ def check_06_5(my_nine_guided: Callable) -> bool:
 
     right = nine_guided(net, z, 500, token, null, holed, keep, 3.0)
     swapped = [holed, z, keep]
-    guided = lambda u, c, w: u + w * (c - u)  # noqa: E731
+    guided = lambda u, p, w: u + w * (p - u)  # noqa: E731
     wrong = {
         "the noisy latent comes first, then the holed picture, then the mask.": close(
             mine, guided(estimate(swapped, null), estimate(swapped, token), 3.0)
@@ -151,9 +169,16 @@ def check_06_5(my_nine_guided: Callable) -> bool:
         "the null vector was learned; zeros are another token.": close(
             mine, guided(estimate(order, torch.zeros_like(null)), both[1], 3.0)
         ),
-        "that is u + (w + 1) * (c - u): w = 1 must give the token alone.": close(
+        "that is u + (w + 1) * (p - u): w = 1 must give the token alone.": close(
             mine, guided(*both, 4.0)
         ),
-        "u + w * (c - u), both from nine channels.": tensor(mine) is None or not close(mine, right),
+        "guide the estimates, not the vectors: run the network twice.": close(
+            mine, estimate(order, null + 3.0 * (token - null))
+        ),
+        "u + w * (p - u), both from nine channels.": tensor(mine) is None
+        or not close(mine, right)
+        or not close(
+            my_nine_guided(net, z, 500, token, null, holed, keep, 1.5), guided(*both, 1.5)
+        ),
     }
     return advise(wrong, "nine channels in, one token beside, and away from the null vector.")
