@@ -426,7 +426,7 @@ def save(out="runs/precision") -> dict:
     made = json.loads((out / "precision.json").read_text())
     strips = [out / row["label"] / "scene-0000.png" for row in made["rows"]]
     with files.replacing(to / "precision.png") as part:
-        viz.sheet(strips, columns=1).save(part, "PNG", optimize=True)
+        viz.sheet(strips, columns=1).quantize(kmeans=1).save(part, "PNG", optimize=True)
         made["figure"] = results.digest(part.read_bytes())
     pages.write_table(to / "precision", made)
     return made
