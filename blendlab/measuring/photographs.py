@@ -24,10 +24,9 @@ from ..networks.clip import load_clip
 from ..networks.load import load
 from ..networks.opening import undisturbed
 from ..networks.perceptual import lpips_distance
-from ..rank import rank
 from . import metrics, results
 from .methods import Ask, Method, chosen
-from .precision import SEED, Run, compared, lot, sized
+from .precision import SEED, Run, compared, lot, on, preferred, sized
 from .tables import seen_outside
 
 CLASSIFIER, CLIP = "convnext_base.fb_in1k", "ViT-B-16"
@@ -133,13 +132,12 @@ class OnPhotographs(Run):
         image, mask, name = drawn.image, drawn.mask, drawn.name
         left, top, right, bottom = masks.edges(mask)
         seen = self.classifier.sees(images[..., top:bottom, left:right], name)
-        order, scores = rank(images, name, self.clip, mask)
-        liked = torch.tensor(scores)[torch.tensor(order).argsort()]
+        favourite, liked = preferred(images, name, self.clip, mask)
         good = blend(mask, edit=images, keep=image)[seen]  # outside, all are the source
         beside = blend(mask, edit=image, keep=images)  # so that only the background differs
         return {
             "batch precision": seen,
-            "best result": seen[order[:1]],
+            "best result": seen[favourite],
             "diversity (LPIPS)": torch.tensor([metrics.diversity(self.distance, good)]),
             "CLIP distance (1 - cos)": liked,
             "background (LPIPS)": self.distance(beside, image.expand_as(beside)),
@@ -178,7 +176,7 @@ def run(
         "photographs", scenes, batch, Path(out), {"tinyworld": pipe}, found[:scenes], str(model),
         CLASSIFIER if judge is None else type(judge.network).__name__,
         judge or classifier(device=device), clip or load_clip(CLIP, device=device),
-        distance or _on_cpu(lpips_distance(device=device), device),
+        distance or on(device, lpips_distance(device=device)),
     )  # fmt: skip
     return compared(asked, list(listed.values()), methods)
 
@@ -186,7 +184,3 @@ def run(
 def fits(method: Method) -> bool:
     """Whether a method takes words and one model, and neither a caption nor a reference."""
     return method.name == "source" or method.needs == ("tinyworld",) and method.name != "repaint"
-
-
-def _on_cpu(distance, device):
-    return lambda a, b: distance(a.to(device), b.to(device)).cpu()

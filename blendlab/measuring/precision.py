@@ -171,18 +171,28 @@ def outcomes(task: str, drawn: Drawn, images: Tensor, judge, clip, distance, spr
         share = [x.sum((1, 2)) / inside.sum((1, 2)) for x in things]
         left = metrics.stayed_behind(images, image, truth, drawn.thing)
         return {"gone": share[0] <= share[1] + 0.05, "shadow left (1 is all)": left} | each
-    order, scores = rank(images, tasks.prompts[0], clip, mask[:1])
-    liked = torch.tensor(scores)[torch.tensor(order).argsort()]
+    favourite, liked = preferred(images, tasks.prompts[0], clip, mask[:1])
     seen = seen_inside(judge, images, tasks)
     right = blend(mask, edit=images, keep=image)[seen["class"]]  # outside, all are the source
     return {
         "batch precision": seen["class"],
-        "best result": seen["class"][order[:1]],
+        "best result": seen["class"][favourite],
         "class and colour": seen["class and colour"],
         "complete": complete(judge, images, tasks),
         SPREAD: torch.tensor([spread(right)] if n > 1 else []),
         "CLIP distance (1 - cos)": liked,
     } | each
+
+
+def preferred(images: Tensor, prompt: str, clip, mask: Tensor) -> tuple[list[int], Tensor]:
+    """The one picture that CLIP puts first, and CLIP's distance of each, (n,)."""
+    order, scores = rank(images, prompt, clip, mask)
+    return order[:1], torch.tensor(scores)[torch.tensor(order).argsort()]
+
+
+def on(device, distance):
+    """A distance of two batches that is measured on a device, for pictures on the CPU."""
+    return lambda a, b: distance(a.to(device), b.to(device)).cpu()
 
 
 def spread(vae, images: Tensor) -> float:
@@ -342,10 +352,9 @@ class Run:
     def distances(self):
         """Of two batches of pictures on the CPU, and the mean of all pairs of one batch."""
         pipe = self.network("tinyworld")
-        both, device = encoder_distance(pipe.vae), pipe.device
         return (
-            lambda a, b: both(a.to(device), b.to(device)).cpu(),
-            lambda x: spread(pipe.vae, x.to(device)),
+            on(pipe.device, encoder_distance(pipe.vae)),
+            lambda x: spread(pipe.vae, x.to(pipe.device)),
         )
 
     def keep(self, method, i, drawn, images, record):
