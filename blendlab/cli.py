@@ -255,7 +255,7 @@ def results(
     task: Annotated[str, Option(help="Of precision: add or remove an object.")] = "add",
     add: Annotated[Path | None, Option(help="Of precision: a file with your own @method.")] = None,
     images: Annotated[Path | None, Option(help="Of precision: a folder of photographs.")] = None,
-    model: Annotated[str, Option(help="Of photographs: what edits them.")] = "sd15",
+    model: Annotated[str | None, Option(help="Of --images: what edits them; sd15.")] = None,
 ):
     """Make one of the course's tables of measurements again, a page of them, or compare methods by
     precision and diversity.
@@ -265,12 +265,19 @@ def results(
     if name == "precision":
         if n is not None or not save:
             raise Refused("precision has --scenes and --batch, and keeps what it measures")
-        if images is None:
-            return compare(methods, scenes, batch, task, out or Path("runs/precision"), add)
-        if (task, add) != ("add", None):
+        if images is None and model:
+            raise Refused("--model edits the photographs of --images: name their folder, too")
+        if images and (task, add) != ("add", None):
             raise Refused("--task and --add are of tinyworld's scenes: leave them or --images out")
-        return compare(images, model, methods, scenes, batch, out or Path("runs/photographs"))
-    if (methods, scenes, batch, task, add, images) != (None, 50, 24, "add", None, None):
+        from .measuring import photographs, precision
+
+        if images is None:
+            how = (methods, scenes, batch, task, out or Path("runs/precision"), add)
+            return show(precision.run(*how))
+        how = (methods, scenes, batch, out or Path("runs/photographs"))
+        return show(photographs.run(images, model or "sd15", *how))
+    asked = (methods, scenes, batch, task, add, images, model)
+    if asked != (None, 50, 24, "add", None, None, None):
         raise Refused("--methods, --scenes, --batch, --task, --add and --images are of precision")
     from .measuring import index, report, results
 
@@ -313,13 +320,10 @@ def remake():
         index.write()
 
 
-def compare(first, *asked):
-    """Run precision.py, or photographs.py on a folder, and print the table, where no other process
-    still has scenes to make.
-    """
-    from .measuring import photographs, precision, results
+def show(table):
+    """Print a table of methods; None where other processes still have scenes to make."""
+    from .measuring import results
 
-    table = (photographs if isinstance(first, Path) else precision).run(first, *asked)
     print(results.table(table) if table else "other processes still have scenes to make")
 
 

@@ -143,3 +143,5 @@ def test_the_command_line_takes_a_folder(run, folder):
     assert code == 2 and "has 3 pictures" in err
     code, _, err = run("results", "precision", "--images", folder, "--task", "remove")
     assert code == 2 and "leave them or --images out" in err
+    code, _, err = run("results", "precision", "--model", "sdxl")
+    assert code == 2 and "name their folder, too" in err
