@@ -1,5 +1,4 @@
-"""Where the words look: cross-attention maps of a UNet, which token a word is, and where a map
-points.
+"""Where the words look: cross-attention maps of a UNet, and which token a word is.
 
 For every cell of the picture a cross-attention layer weighs the tokens of the prompt (latent
 diffusion, 2112.10752, section 3.3). Initial image editing (2305.03382) reads from the first step's
@@ -14,12 +13,11 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from . import prompts
 from .errors import Refused
-from .options import choice, tensor
+from .options import choice
 
 
 @dataclass
@@ -191,26 +189,6 @@ def tokens(pipe, prompt: str, word: str) -> list[int]:
         there = ", ".join(dict.fromkeys(re.findall(r"[\w'-]+", prompt)))
         raise Refused(f"{word!r} is not in the prompt; its words are: {there}")
     return sorted(found)
-
-
-def centre(heat: Tensor, by="mass") -> Tensor:
-    """Where maps (B,h,w) point: x and y (B,2) in fractions of the picture, from the top left.
-
-    by: "mass", the centre of mass, which an even background draws to the middle; "peak", of the
-        largest cell.
-    """
-    choice("by", by, ("mass", "peak"))
-    tensor("heat of one word (as in heat[..., places].mean(-1))", heat, "B,h,w")
-    if not heat.isfinite().all() or not heat.abs().sum((1, 2)).all():
-        raise Refused("heat is zero everywhere, or not finite, and so points nowhere: check it")
-    if by == "mass" and heat.min() < 0:
-        raise Refused("heat has negative cells, so no centre of mass: clamp it, or take by='peak'")
-    B, h, w = heat.shape
-    if by == "peak":
-        heat = F.one_hot(heat.reshape(B, -1).argmax(-1), h * w).float().reshape(B, h, w)
-    x, y = ((torch.arange(side, device=heat.device) + 0.5) / side for side in (w, h))
-    x, y = (heat.sum(1) * x).sum(-1), (heat.sum(2) * y).sum(-1)  # (B,) each
-    return torch.stack([x, y], -1) / heat.sum((1, 2))[:, None]
 
 
 def _named(name, layers):

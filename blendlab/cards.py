@@ -1,5 +1,4 @@
-"""Which networks blendlab knows, and what each says about itself: its card and recommended
-settings.
+"""Which networks blendlab knows, and what each says about itself: card and recommended settings.
 
 Recommended numbers come from the official code of BLD (arXiv 2206.02779). Read next:
 networks/load.py.

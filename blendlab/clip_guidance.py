@@ -1,5 +1,4 @@
-"""Guidance by CLIP in pixels: what the losses are, what they look at, and one guided step after
-another.
+"""Guidance by CLIP in pixels: the losses, what they look at, and one guided step after another.
 
 Blended Diffusion (2111.14818), sections 3.1 to 3.3; numbers of the official code by file and line.
 Both of its algorithms are made of this: papers/clip_guided.py is algorithm 1, papers/blended.py

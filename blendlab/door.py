@@ -1,5 +1,4 @@
-"""One door for every editing method: it checks the input, places it, deals it out, and puts the
-Edit together.
+"""One door for every editing method: it checks the input, places it, and puts the Edit together.
 
     request = door.latent(pipe, image, mask, prompt, n=4, seed=0)
     with request.memory():
@@ -69,11 +68,6 @@ class Request:
                     f"{what} ranks edits of one picture and prompt: pass one {name}, not {given}"
                 )
 
-    def ranker(self, clip, ranking):
-        """The clip that orders the results, where there is something to order; else None."""
-        one = len(self.image) == len(self.mask) == len(self.prompt) == 1
-        return clip if ranking and self.n > 1 and one else None
-
     @contextmanager
     def memory(self):
         """In a `with`, "out of memory" becomes a sentence that says which option halves it."""
@@ -108,10 +102,11 @@ class Request:
         start = self.first if len(picture) > 1 else 0
         return Noise(self.seed, len(picture), purpose, self.device, start, self.shape)()
 
-    def finish(self, tensors, latents, settings: dict, paste=False, clip=None, view="mask") -> Edit:
-        """The Edit: pasted, ranked by `clip` (None: not), best first; refuses what is not finite.
+    def finish(self, tensors, latents, settings: dict, paste=False, clip=None, view=None) -> Edit:
+        """The Edit: pasted, the best first where `clip` is to rank and there is something to rank.
 
-        tensors: pictures of each batch, in order; latents: the same, or None.
+        tensors: pictures of each batch, in order; latents: the same, or None. view: the ranking, as
+        in `rank`; None: none. What is not finite is refused.
         """
         tensor, latents = torch.cat(tensors), latents and torch.cat(latents)  # (n,3,H,W), (n,C,h,w)
         if not tensor.isfinite().all() or latents is not None and not latents.isfinite().all():
@@ -119,7 +114,8 @@ class Request:
         if paste:
             tensor = blend(self.mask, edit=tensor, keep=self.image)
         order, scores = list(range(self.n)), None
-        if clip is not None:
+        several = clip and view and self.n > 1
+        if several and len(self.image) == len(self.mask) == len(self.prompt) == 1:
             order, scores = rank(tensor, self.prompt[0], clip, self.mask, view)
         used = dict(n=self.n, seed=self.seed, order=[self.first + i for i in order])
         used |= {"first": self.first} if self.first else {}

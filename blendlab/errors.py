@@ -1,6 +1,7 @@
 """What is said to a caller who asked for what cannot be done: one sentence, with the fix.
 
-Whatever else is raised (but OSError, of files) is a fault of blendlab. No paper. Next: options.py.
+Whatever else is raised, but OSError (of files) and MemoryError, is a fault of blendlab, or of a
+function that you passed. No paper. Next: options.py.
 """
 
 

@@ -1,5 +1,4 @@
-"""The one door for pictures and masks: they are checked here, once, and bad ones get a sentence
-with the fix.
+"""The one door for pictures and masks: they are checked here, and bad ones get a sentence.
 
 Nothing is resized, inverted, clipped or rounded on the way in: what needs that is refused, and
 `fit` and `fit_mask` resize when you ask. Pictures are float32 (B,3,H,W) in [-1, 1]; masks are

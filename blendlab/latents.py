@@ -1,5 +1,4 @@
-"""Between pixels and latents: the autoencoder's two directions (latent diffusion, 2112.10752,
-section 3.1).
+"""Between pixels and latents: the autoencoder's two directions (2112.10752, section 3.1).
 
 Latents here are scaled as the diffusion model wants them, and float32 whatever the autoencoder's
 precision. What it loses is lost everywhere in the picture, also outside a mask. Next:

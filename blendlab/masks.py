@@ -1,5 +1,4 @@
-"""Masks at latent size: four ways down, dilation, shrinking, boxes (BLD, arXiv 2206.02779, section
-4.3).
+"""Masks at latent size: four ways down, dilation, shrinking, boxes (2206.02779, section 4.3).
 
 A latent cell stands for a block of pixels, so a thin stroke may fall between the cells. Masks are
 float (B or 1,1,H,W), 1 = edit; `mask_small` is a mask at latent size; sizes are (height, width), as

@@ -1,5 +1,4 @@
-"""Which of several edits shows the prompt best: CLIP's word for it, as BD and BLD rank their
-results.
+"""Which of several edits shows the prompt best, by CLIP, as BD and BLD rank their results.
 
 Blended Diffusion (2111.14818), BLD (2206.02779). CLIP is asked without augmentations, and it also
 likes partial objects and written words. Next: papers/blended_latent.py, which ranks when given
@@ -12,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import images as door
+from . import images as inputs
 from . import prompts
 from .errors import Refused
 from .options import check, choice
@@ -43,7 +42,7 @@ def rank(images, prompt: str, clip, mask=None, view: str = "mask", normalised: b
     pictures = (_pictures(images) + 1) / 2  # (n,3,H,W) in [0,1]: 0 is black
     shown = {"image": pictures}
     if mask is not None:
-        mask = door.mask(mask, like=pictures, allow_full=True)
+        mask = inputs.mask(mask, like=pictures, allow_full=True)
         if len(mask) not in (1, len(pictures)):
             raise Refused(
                 f"{len(mask)} masks for {len(pictures)} images: pass one mask, or one for each"
@@ -76,10 +75,10 @@ def is_clip(clip, ranking=None, optional=False):
 def _pictures(images) -> Tensor:
     """Pictures in every form that `rank` takes, as one tensor (n,3,H,W) in [-1,1]."""
     if not isinstance(images, list | tuple):
-        return door.image(getattr(images, "tensor", images))
+        return inputs.image(getattr(images, "tensor", images))
     if not images:
         raise Refused("images is an empty list: pass at least one picture")
-    each = [door.image(x, name=f"images[{i}]") for i, x in enumerate(images)]
+    each = [inputs.image(x, name=f"images[{i}]") for i, x in enumerate(images)]
     sizes = [f"{x.shape[-1]}x{x.shape[-2]}" for x in each]
     if len(set(sizes)) > 1:
         other = next(i for i, size in enumerate(sizes) if size != sizes[0])
@@ -97,7 +96,7 @@ def fit(clip, pictures: Tensor) -> Tensor:
     is. Published CLIPs are shown bicubic pictures, as they were trained.
     """
     if getattr(clip, "words", None):
-        return door.at_side(pictures, clip.size)
+        return inputs.at_side(pictures, clip.size)
     size = (clip.size, clip.size)
     if pictures.shape[-2:] == size:
         return pictures

@@ -1,5 +1,4 @@
-"""Pictures of pictures, one call each: grids, filmstrips, masks drawn on pictures, plots of
-measured numbers.
+"""Pictures of pictures, a call each: grids, filmstrips, masks on pictures, plots of numbers.
 
 Grids come out as PIL pictures for a notebook's column: small pictures are enlarged by whole
 factors, so that every pixel stays a crisp square. Plots come out as matplotlib figures. Put either
@@ -17,7 +16,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from . import images as door
+from . import images as inputs
 from .masks import dilate, window
 
 WIDTH = 960  # pixels, about a notebook's column
@@ -239,10 +238,10 @@ def _pictures(images):
         return [picture for one in images for picture in _pictures(one)]
     if isinstance(images, Tensor):
         images = images.reshape((1,) * (4 - images.ndim) + images.shape)
-        return [picture.convert("RGB") for picture in door.to_pil(images)]
+        return [picture.convert("RGB") for picture in inputs.to_pil(images)]
     if isinstance(images, Image.Image):
         return [images.convert("RGB")]
-    return door.to_pil(door.image(images, name="picture"))
+    return inputs.to_pil(inputs.image(images, name="picture"))
 
 
 def _columns(n):
@@ -264,7 +263,7 @@ def _outlined(picture, mask):
     inside = (torch.from_numpy(np.array(mask)) > 127).float()[None, None]  # (1,1,H,W)
     white, dark = dilate(inside, 2), dilate(inside, 3)
     for ring, colour in ((dark - white, (0, 0, 0)), (white - inside, (255, 255, 255))):
-        (where,) = door.to_pil(ring)
+        (where,) = inputs.to_pil(ring)
         picture = Image.composite(Image.new("RGB", picture.size, colour), picture, where)
     return picture
 
@@ -351,7 +350,7 @@ def attention(images, heat: Tensor, most: float = 2.0, width: int = 256) -> list
     pictures = [enlarged(picture, width) for picture in _pictures(images)]
     alphas = ((heat.float().cpu() - 1) / (most - 1)).clamp(0, 1)[:, None] * 0.85
     shown = []
-    for picture, alpha in zip(pictures, door.to_pil(alphas), strict=True):
+    for picture, alpha in zip(pictures, inputs.to_pil(alphas), strict=True):
         alpha = alpha.convert("L").resize(picture.size, Image.Resampling.NEAREST)
         tint = Image.new("RGB", picture.size, TINT)
         shown.append(Image.composite(tint, picture, alpha))

@@ -5,11 +5,10 @@ where words are.
 import checkpoints
 import pytest
 import torch
-import torch.nn.functional as F
 
 import blendlab as bl
 from blendlab import prompts
-from blendlab.attention import Maps, capture, centre, tokens
+from blendlab.attention import Maps, capture, tokens
 
 DOWN, MID = (
     "down_blocks.2.attentions.0.transformer_blocks.0.attn2",
@@ -349,42 +348,3 @@ def test_places_are_those_of_the_embeddings_that_the_unet_gets(sd):
     # the text encoder looks only back
     first = (with_cat != with_dog).any(-1)[0].nonzero()[0].item()
     assert [first] == tokens(sd, "a red cat", "cat") == tokens(sd, "a red dog", "dog")
-
-
-# --- where a map points
-# -------------------------------------------------------------------------------
-
-
-def test_one_cell_has_its_centre_in_fractions_of_the_picture():
-    heat = torch.zeros(2, 4, 8)
-    heat[0, 3, 0], heat[1, 0, 5] = 0.2, 7
-    wanted = torch.tensor([[0.5 / 8, 3.5 / 4], [5.5 / 8, 0.5 / 4]])
-    for by in ("mass", "peak"):
-        torch.testing.assert_close(centre(heat, by), wanted)
-
-
-def test_mass_and_peak_are_two_things():
-    heat = F.pad(torch.ones(1, 2, 2), (0, 6, 0, 6)) + 1.0  # a bright corner on an even background
-    heat[0, 1, 1] += 1e-3
-    torch.testing.assert_close(centre(heat, "peak"), torch.tensor([[1.5 / 8, 1.5 / 8]]))
-    torch.testing.assert_close(
-        centre(heat)[0, 0].item(), (64 * 0.5 + 4 * 1 / 8) / 68, rtol=0, atol=1e-4
-    )
-    torch.testing.assert_close(centre(heat - 2, "peak"), torch.tensor([[1.5 / 8, 1.5 / 8]]))
-
-
-@pytest.mark.parametrize(
-    "shape, by, says",
-    [
-        ((1, 4, 4), "mean", "choose 'mass' or 'peak'"),
-        (
-            (1, 4, 4, 7),
-            "peak",
-            r"heat of one word .as in heat\[.*\.mean.* is \(1,4,4,7\): pass a tensor \(B,h,w\)",
-        ),
-        ((1, 4, 4), "mass", "negative cells"),
-    ],
-)
-def test_heat_that_points_nowhere_is_refused(shape, by, says):
-    with pytest.raises(ValueError, match=says):
-        centre(torch.zeros(shape) - 1, by)

@@ -412,6 +412,8 @@ def test_ranking_puts_the_best_first(pipe, image, mask, monkeypatch):
     assert torch.equal(ranked.latents, plain.latents[[2, 0, 1]])
     assert torch.equal(ranked.tensor, plain.tensor[[2, 0, 1]])
     assert ranked.scores == [0.1, 0.2, 0.3] and ranked.settings["order"] == [2, 0, 1]
+    one = blended_latent(pipe, image, mask, "a dog", clip=clip, **QUICK)
+    assert one.scores is None  # nothing to order: CLIP is not asked, as in the other methods
 
 
 def test_an_overflowing_autoencoder_is_put_back_in_half_precision():

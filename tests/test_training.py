@@ -432,6 +432,19 @@ def test_the_latent_model_is_a_stable_diffusion_pipeline(runs):
     assert all(key.startswith("text_model.") for key in keys)
 
 
+def test_the_latent_model_learns_by_the_optimizer_that_is_named(runs):
+    from blendlab.training.latent import Latent
+    from blendlab.training.muon import Muon
+
+    small = {"widths": (16, 16), "text_width": 16, "text_layers": 1, "pool": 16}
+    small |= {"autoencoder": runs["autoencoder"]}
+    for named, kind in (({}, Muon), ({"optimizer": "adamw"}, torch.optim.AdamW)):
+        job = Latent(**named, **small)
+        assert type(harness.make_optimizer(job, harness.Options(1))) is kind
+    with pytest.raises(ValueError, match="optimizer is 'sgd'; choose 'muon' or 'adamw'"):
+        Latent(optimizer="sgd", **small)
+
+
 def test_the_clip_is_an_open_clip_folder_with_its_own_words(runs):
     import open_clip
 

@@ -1,3 +1,1 @@
-"""The course around the package: exercises, the notebook runner, plots, the doctor. Next:
-runner.py.
-"""
+"""The course around the package: exercises, notebook runner, plots, the doctor. Next: runner.py."""

@@ -1,5 +1,4 @@
-"""What a user should know before the first picture: versions, device, memory, networks; `blendlab
-doctor`.
+"""What to know before the first picture: versions, device, memory, networks (`blendlab doctor`).
 
 `check()` is the last line of the set-up cell of every notebook. Read next: ../cards.py.
 """
@@ -19,9 +18,7 @@ PACKAGES = {
 
 
 def check():
-    """Print one readable line each: versions, device and free memory, networks that are there or
-    missing.
-    """
+    """Print one readable line each: versions, device and free memory, networks here or missing."""
     print("\n".join(report()))
 
 

@@ -1,5 +1,4 @@
-"""The page of pictures that `make run` leaves: every picture of every executed notebook under its
-heading.
+"""The page of pictures that `make run` leaves: all pictures of the notebooks, under their headings.
 
 No paper. Next: runner.py, which executes the notebooks.
 """

@@ -1,5 +1,4 @@
-"""The notebook runner behind `make run`, `make notebooks` and the tests: execute, tidy, show the
-pictures.
+"""The notebook runner of `make run`, `make notebooks` and the tests: execute, tidy, show pictures.
 
 No paper. `python -m blendlab.course --help` says what it can do. Read next:
 notebooks/00_start_here.ipynb.
@@ -154,9 +153,7 @@ def kernel_environment() -> dict:
 
 
 def hidden_errors(nb, name: str) -> list[str]:
-    """Errors that a widget's callback printed into its Output widget, where no cell fails from
-    them.
-    """
+    """Errors that a widget's callback printed into its Output widget, where no cell fails."""
     outputs = [out for model in widgets(nb).values() for out in model["state"].get("outputs", [])]
     errors = [out for out in outputs if out["output_type"] == "error"]
     return [
@@ -169,9 +166,7 @@ def hidden_errors(nb, name: str) -> list[str]:
 
 
 def tidy(nb):
-    """Make an executed notebook fit to commit: pictures for widgets, plain metadata, the hash of
-    its code.
-    """
+    """Make an executed notebook fit to commit: pictures for widgets, a hash of its code."""
     state = widgets(nb)
     for cell in code(nb):
         cell.outputs = [kept for output in cell.outputs for kept in settled(output, state)]
@@ -207,9 +202,7 @@ def tell(nb) -> None:
 
 
 def settled(output, state) -> list:
-    """What is left of one output: what a widget shows, one picture of two, a progress bar's last
-    line.
-    """
+    """What is left of one output: a widget's picture, one picture of two, a bar's last line."""
     data = output.get("data", {})
     if VIEW in data:
         return shown(data[VIEW]["model_id"], state)
@@ -223,9 +216,7 @@ def settled(output, state) -> list:
 
 
 def squeezed(png: str, colours: int | None = None) -> str:
-    """The same picture in fewer bytes where Pillow finds a way: pixel for pixel, or in so many
-    colours of its own.
-    """
+    """The same picture in fewer bytes: pixel for pixel, or in so many colours of its own."""
     from PIL import Image
 
     before, after = base64.b64decode(png), io.BytesIO()
@@ -281,9 +272,7 @@ def code(nb) -> list:
 
 
 def code_hash(nb) -> str:
-    """A fingerprint of all code cells, 16 hexadecimal digits; text may change without
-    re-execution.
-    """
+    """A fingerprint of all code cells, 16 hexadecimal digits; text may change freely."""
     return hashlib.sha256("\0".join(cell.source for cell in code(nb)).encode()).hexdigest()[:16]
 
 
@@ -336,9 +325,7 @@ def stale(paths: list[Path]) -> int:
 
 
 def run(paths: list[Path], out: Path, save: bool) -> int:
-    """Execute notebooks; save them in place, or under out with the page of pictures; return the
-    failures.
-    """
+    """Execute notebooks, in place or to out with the page of pictures; return the failures."""
     import nbformat
 
     runs, start = [], time.perf_counter()

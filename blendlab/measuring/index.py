@@ -1,5 +1,4 @@
-"""data/results/index.md: all saved tables on one page, a section for each paper; an appendix to the
-notebooks.
+"""data/results/index.md: all saved tables on one page, by paper; an appendix to the notebooks.
 
 `blendlab results index` writes it, and so does each table that is saved from the command line.
 Nothing is measured here. Next: results.py.

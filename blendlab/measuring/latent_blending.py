@@ -1,5 +1,4 @@
-"""What Blended Latent Diffusion (2206.02779) claims, and what its options do: tables for notebooks
-03 to 05.
+"""What Blended Latent Diffusion (2206.02779) claims: tables for notebooks 03 to 05.
 
 Tasks, seeds and settings are the same in all rows of a table, except for what a row's label says.
 Next: tables.py, whose helpers these use, and ../papers/decoder.py, which most of them measure.
@@ -167,9 +166,7 @@ def _put_back(images, plain, tasks):
 
 
 def detailed(n, size, seed=world.HELD_OUT + 17):
-    """Tasks in scenes with a face (even) or a sign (odd) on the left, whose box on the right gets
-    something new.
-    """
+    """Tasks with a face (even) or a sign (odd) on the left, and a box on the right."""
     each = torch.arange(n)
     before = world.sample(n, seed)
     before = replace(before, kind=torch.full_like(before.kind, -1))
@@ -265,9 +262,7 @@ def thin_masks(n, pipe, judge):
 
 
 def _where_left(pipe, tasks, seed, small, how):
-    """Edits (n,3,H,W) of the tasks whose mask has a cell left at latent size; of the others the
-    source, decoded.
-    """
+    """Edits (n,3,H,W); of tasks whose mask has no cell at latent size the source, decoded."""
     rule = how.get("mask_rule", "centre")
     left = (
         masks.to_latent(tasks.mask, small, rule, allow_empty=True)
@@ -372,9 +367,7 @@ def thickness(n, pipe, judge):
 
 
 def _thickness(mask):
-    """The mean width of a mask (H,W) in pixels: the distance to its border is a quarter of it, on
-    average.
-    """
+    """The mean width of a mask (H,W) in pixels: four times the mean distance to its border."""
     from scipy.ndimage import distance_transform_edt
 
     inside = mask.numpy() > 0

@@ -1,5 +1,4 @@
-"""How edits are measured: tasks with a known truth, what the judge says of them, and numbers with
-intervals.
+"""How edits are measured: tasks with a known truth, the judge's verdicts, numbers with intervals.
 
 After the protocol of Blended Latent Diffusion (2206.02779, section 5): a box in a picture, a
 prompt, and a classifier that guided nothing. Precision is the share of edits in whose box it sees
@@ -31,9 +30,7 @@ MARGIN = (
 
 
 def proportion(successes: int, n: int) -> tuple[float, float, float]:
-    """The share successes/n with its 95% interval (Wilson's score, which is honest at 0 and at n
-    too).
-    """
+    """The share successes/n with its 95% interval (Wilson's score, honest at 0 and at n)."""
     if not 0 <= successes <= n or n < 1:
         raise Refused(f"{successes} of {n} is no share; count successes among one or more")
     from scipy.stats import binomtest
@@ -43,9 +40,7 @@ def proportion(successes: int, n: int) -> tuple[float, float, float]:
 
 
 def mean(values) -> tuple[float, float, float]:
-    """The mean with its 95% interval (Student's t); one value alone has no interval, and gets
-    nan.
-    """
+    """The mean with its 95% interval (Student's t); that of one value alone is nan."""
     from scipy.stats import t
 
     values = torch.as_tensor(values, dtype=torch.float64).flatten().cpu()
@@ -82,9 +77,7 @@ def resampled(values: list, share: bool = False) -> tuple[float, float, float]:
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """(B,) peak signal-to-noise ratio in dB of pictures (B,3,H,W) in [-1,1]; infinite if they are
-    equal.
-    """
+    """(B,) peak signal-to-noise ratio in dB of pictures (B,3,H,W) in [-1,1]; infinite if equal."""
     return decibels(rms((a - b) / 2, torch.ones_like(a[:, :1])))
 
 
@@ -267,9 +260,7 @@ def tasks(
 
 @lru_cache(maxsize=64)
 def _block(seed: int, block: int, simple: bool) -> tuple[world.Scenes, Tensor, Tensor]:
-    """BLOCK true scenes, the slot of the new object in each, and the box (BLOCK,4) to edit, in
-    fractions.
-    """
+    """BLOCK true scenes, the slot of the new object in each, and its box (BLOCK,4) in fractions."""
     before = world.sample(2 * BLOCK, seed, start=2 * BLOCK * block)
     before = before[before.count < 3][: BLOCK + 4]  # five in six hold so few
     after, slot = world.added(before, seed=seed * 1009 + block), before.count
@@ -298,8 +289,7 @@ def box_mask(boxes: Tensor, size: int) -> Tensor:
 
 
 def precision(judge, images: Tensor, tasks: Tasks) -> tuple[Tensor, Tensor]:
-    """(n,) bool twice: the judge sees the prompted class in the mask; and in the prompted colour
-    too.
+    """(n,) bool twice: the judge sees the prompted class in the mask; and in its colour, too.
 
     images (n,3,S,S): one for each task. The rule is `Judge.agrees`. On the CPU.
     """

@@ -1,5 +1,4 @@
-"""What Initial Image Editing (2305.03382) claims, and what its readers asked: tables for notebook
-07, on tinyworld.
+"""What Initial Image Editing (2305.03382) claims and its readers asked: tables for notebook 07.
 
 Noise, prompts and settings are the same in all rows of a table, except for what a row's label says.
 Next: tables.py, whose helpers these use, and ../papers/layout.py, which most of them measure.
@@ -33,9 +32,7 @@ COLOURS = ("red", "blue", "yellow", "green")
 
 
 def naming(n, count):
-    """n prompts that name so many objects each, all different: (["red cat", ...], "a red cat and
-    ...").
-    """
+    """n prompts of so many objects each, all different: (["red cat", ...], "a red cat and ...")."""
     asked = []
     for i in range(n):
         kinds = [KINDS[(3 * i + step) % 8] for step in (0, 1 + i % 3, 4 + i % 3)[:count]]
@@ -90,9 +87,7 @@ def tendency(n, pipe, judge):
 
 @torch.no_grad()
 def _from_noise(n, pipe, prompt):
-    """Pictures (n,3,H,W) of one prompt from noises 0 .. n-1, and the noun's maps at FIRST, {step:
-    (n,h,w)}.
-    """
+    """Pictures (n,3,H,W) from noises 0 .. n-1, the noun's maps at FIRST, {step: (n,h,w)}."""
     w = cards.settings(pipe, "blended_latent")["w"]
     walk = Walk.of(pipe, prompt, Drawing(w=w, steps=25, eta=0.0))
     places, shape = attention.tokens(pipe, prompt, prompt.split()[-1]), door.state_shape(pipe)

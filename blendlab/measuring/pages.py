@@ -1,5 +1,4 @@
-"""What precision.py writes: a table as JSON, CSV and Markdown, and a page with the pictures behind
-each number.
+"""What precision.py writes: a table as JSON, CSV and Markdown, and a page of its pictures.
 
 Next: leaderboard.py, which merges rows.
 """
@@ -28,9 +27,7 @@ LOWER = (
 
 
 def write(out: Path, made: dict, records: dict) -> None:
-    """The table as JSON, CSV, Markdown and a page with the best, the worst and a random scene for
-    each number.
-    """
+    """The table as JSON, CSV, Markdown; a page with the best, worst and a random scene."""
     write_table(out / "precision", made)
     parts = [_details(label, each) for label, each in records.items()]
     files.write_text(

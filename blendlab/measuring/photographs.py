@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import images as door
+from .. import images as inputs
 from .. import masks, viz
 from ..blend import blend
 from ..errors import Refused
@@ -119,11 +119,9 @@ class OnPhotographs(Run):
         return {"model": self.model, "classifier": self.judged}
 
     def draw(self, i: int, size: int) -> Photograph:
-        """Picture i, cut to a square of the model's size, and a box with sides of a fifth to a half
-        of it.
-        """
+        """Picture i, cut to the model's size, and a box with sides of a fifth to a half."""
         u, _, x0, y0, w, h = lot(i)
-        image = door.image(door.fit(self.files[i], size))
+        image = inputs.image(inputs.fit(self.files[i], size))
         mask = masks.from_box((x0, y0, x0 + w, y0 + h), (size, size))
         names = self.classifier.names
         return Photograph(image, mask, names[int(u * len(names))])

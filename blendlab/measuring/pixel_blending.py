@@ -1,5 +1,4 @@
-"""What Blended Diffusion (2111.14818) claims, and what its options do: tables for notebooks 01 and
-02, on tinyworld.
+"""What Blended Diffusion (2111.14818) claims: tables for notebooks 01 and 02.
 
 Tasks, seeds and settings are the same in all rows of a table, except for what a row's label says.
 Next: tables.py, whose helpers these use, and ../papers/blended.py, which most of them measure.
@@ -55,9 +54,7 @@ def algorithm_1(model):
 
 
 def asked(model, clip, tasks, seed, **options):
-    """Edits (n,3,H,W) by algorithm 1, which asks for the background, from where the recommended
-    edits start.
-    """
+    """Edits (n,3,H,W) by algorithm 1, from where the recommended edits start."""
     how = algorithm_1(model) | dict(n=len(tasks), seed=seed, ranking=None) | options
     return clip_guided(model, clip, tasks.image, tasks.mask, tasks.prompts, **how).tensor.cpu()
 
@@ -153,9 +150,7 @@ def guided(model, clip, tasks, seed, **options):
 
 
 def distance(clip, images, tasks, how=None, u=None):
-    """(n,) distances as guidance measures them: of the pictures themselves, or of their warped
-    copies.
-    """
+    """(n,) distances as guidance measures them: of the pictures, or of their warped copies."""
     return clip_distance(
         images, read(clip, tasks.prompts).cpu(), tasks.mask, clip, how or Guiding(), u
     )
@@ -374,9 +369,7 @@ def _ranked(right, full, order):
 
 
 def complete(judge, images, tasks):
-    """(n,) how much of the mask the prompted object fills, as a share of what the truth's fills; at
-    most 1.
-    """
+    """(n,) how much of the mask the prompted object fills, of what the truth's fills; at most 1."""
     names = torch.tensor([1 + world.KINDS.index(kind) for kind in tasks.kind])[:, None, None]
     inside = to_size(tasks.mask)  # (n,64,64), as the judge sees
     shares = [

@@ -1,5 +1,4 @@
-"""data/phenomena.md: what the notebooks rest on, each with one figure, one comparison and one
-sentence.
+"""data/phenomena.md: what the notebooks rest on, each with a figure, a comparison, a sentence.
 
 `blendlab results phenomena` makes the tables that are missing or were made with other weights, then
 the page. A phenomenon is confirmed when the intervals of its comparison do not overlap. Read next:
@@ -15,9 +14,7 @@ from . import results
 
 @dataclass(frozen=True)
 class Section:
-    """One phenomenon: `more` and `less` are (row, column) of a table, or `less` a share; `says`
-    names both.
-    """
+    """One phenomenon: `more`, `less` are (row, column) or a share; `says` names both."""
 
     title: str
     table: str

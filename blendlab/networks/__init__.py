@@ -1,3 +1,1 @@
-"""Networks: how each is opened, and what the ecosystem does not have. Next: load.py, the one way to
-get any.
-"""
+"""Networks: how each is opened, and what the ecosystem lacks. Next: load.py, the way to get any."""

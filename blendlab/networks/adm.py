@@ -1,5 +1,4 @@
-"""OpenAI's guided-diffusion networks (ADM: 2105.05233, section 3) as diffusers networks, weight for
-weight.
+"""OpenAI's guided-diffusion networks (ADM: 2105.05233, section 3) as diffusers networks.
 
 Blended Diffusion (2111.14818) edits with the 256x256 one without classes. How a network is built is
 read from its checkpoint: widths, levels, where it attends, classes, learned variance. Facts:
@@ -61,8 +60,7 @@ def load(path, device="cpu", dtype=torch.float32, betas=None, **options):
 
 
 def fetch(url, sha256):
-    """Return the local copy of a published file; the first time, download it into torch.hub's
-    folder.
+    """Return the local copy of a published file; the first time, download it to torch.hub's folder.
 
     A bar shows progress. The file appears under its name when it is complete and its hash is right.
     """
@@ -80,8 +78,7 @@ def fetch(url, sha256):
 
 
 def pipeline(unet, betas="linear"):
-    """A DDPMPipeline around a converted network, with the noise that it was trained on: 1000
-    levels, 0 to 999.
+    """A DDPMPipeline around a converted network, with its noise: 1000 levels, 0 to 999.
 
     betas: "linear" from 0.0001 to 0.02, or "squaredcos_cap_v2", the cosine of 2102.09672.
     The network sees level numbers of training, however few steps are made. (The official
@@ -106,8 +103,7 @@ def pipeline(unet, betas="linear"):
 
 
 def convert(state, size=None, head_channels=64, heads=None, legacy=True, dtype=torch.float32):
-    """Return a diffusers UNet2DModel, frozen, that computes what the network of a guided-diffusion
-    state dict does.
+    """Return a frozen UNet2DModel that computes what the network of an ADM state dict does.
 
     size: side of its pictures, pixels; left out, such that the deepest level is 8x8, as in the
           official networks.
@@ -151,8 +147,7 @@ def convert(state, size=None, head_channels=64, heads=None, legacy=True, dtype=t
 
 
 def _layout(state):
-    """What names alone tell: parts of a level, which levels attend, if resizing is plain, {their
-    name: our names}.
+    """What names alone tell: parts, levels that attend, plain resizing, {their name: ours}.
 
     Parts are recognised by words that several keys share, so one missing key does not look like
     another layout.
@@ -204,9 +199,7 @@ def _layout(state):
 
 
 def _empty(state, blocks, attends, plain, size, head_channels, heads):
-    """The network that the shapes in a state dict ask for, without weights (on the device
-    "meta").
-    """
+    """The network that the shapes in a state dict ask for, without weights (on "meta")."""
     from diffusers import UNet2DModel
     from diffusers.models.attention_processor import Attention
     from diffusers.models.embeddings import TimestepEmbedding, Timesteps

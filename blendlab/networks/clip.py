@@ -17,9 +17,7 @@ from .weights import check_finite, check_weights, described, header
 
 @dataclass
 class Clip:
-    """A CLIP and what it takes to show it pictures: (B,3,size,size) in [0,1], minus mean, over
-    std.
-    """
+    """A CLIP, and how to show it pictures: (B,3,size,size) in [0,1], minus mean, over std."""
 
     model: torch.nn.Module
     tokenizer: object  # list of str -> token ids (B, context)

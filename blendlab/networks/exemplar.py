@@ -1,5 +1,4 @@
-"""The networks of Paint by Example (2211.13227): what becomes of the exemplar, and all parts as one
-pipeline.
+"""The networks of Paint by Example (2211.13227): what the exemplar becomes, and all as a pipeline.
 
 The exemplar goes through CLIP and a mapper and arrives as one token (section 3.2). Next:
 ../papers/exemplar.py.
@@ -23,9 +22,7 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class Block(nn.Module):
-    """A transformer block, normalised first, with one head. Over a single token its attention is a
-    linear map.
-    """
+    """A transformer block, one head. Over one token its attention is a linear map."""
 
     def __init__(self, width):
         super().__init__()
@@ -46,9 +43,7 @@ class Block(nn.Module):
 
 
 class TokenHead(nn.Module):
-    """What is trained beside the UNet: from what CLIP saw (B,L,width) to tokens (B,L,d), and the
-    null vector.
-    """
+    """What is trained beside the UNet: CLIP's (B,L,width) to tokens (B,L,d); a null vector."""
 
     def __init__(self, width, depth, d):
         super().__init__()
@@ -92,8 +87,7 @@ def features(tower, pixels: Tensor, tokens: str) -> Tensor:
 
 
 def vision_tower(visual):
-    """An open_clip VisionTransformer as transformers' CLIPVisionModel, frozen: the same class
-    token.
+    """An open_clip VisionTransformer as transformers' CLIPVisionModel, frozen: same class token.
 
     The projection to the space that CLIP shares with texts is left out: references go on
     unprojected.
@@ -135,9 +129,7 @@ def vision_tower(visual):
 
 @dataclass
 class ExemplarPipeline:
-    """The parts of Paint by Example; diffusers' own pipeline for it is deprecated and no longer
-    loads.
-    """
+    """The parts of Paint by Example; diffusers' own pipeline is deprecated and no longer loads."""
 
     vae: nn.Module
     # 9 channels: noisy latent (4), latent of the picture with its hole (4), mask (1, 1 = keep)
@@ -171,8 +163,7 @@ class ExemplarPipeline:
     @classmethod
     @opening.undisturbed()
     def from_folder(cls, folder, vae=None, clip=None):
-        """Open a folder of the published layout, part by part, on the CPU in float32; never
-        downloads.
+        """Open a folder of the published layout on the CPU in float32; never downloads.
 
         vae, clip: folders of an autoencoder and of an open_clip model, for a folder that leaves
                    these out.

@@ -1,5 +1,4 @@
-"""The judge: a small dense segmenter that says what stands where in a tinyworld picture. For
-measuring only.
+"""The judge: a small network that says what stands where in a tinyworld picture.
 
 Per pixel it names a class and a colour, or nothing, so presence, place, completeness and precision
 all come from one network. It never guides and lends no features to a loss. Its accuracy on
@@ -28,9 +27,7 @@ SIZE = 64  # pictures of other sizes are resized to this before the network look
 
 @dataclass
 class Verdict:
-    """What the judge says of each pixel of (B,3,64,64); index 0 is nothing, index 1+i is the i-th
-    name.
-    """
+    """What the judge says of each pixel of (B,3,64,64); index 0 is nothing, 1+i the i-th name."""
 
     kind: Tensor  # (B, K+1, 64, 64) logits
     colour: Tensor  # (B, C+1, 64, 64) logits
@@ -46,9 +43,7 @@ class Verdict:
 
 @dataclass
 class Found:
-    """One connected object: its names, share of the picture's area, and box (x0,y0,x1,y1) in
-    fractions.
-    """
+    """One connected object: names, share of the picture's area, box (x0,y0,x1,y1) in fractions."""
 
     kind: str
     colour: str
@@ -116,8 +111,7 @@ class Judge(nn.Module):
 
     @torch.no_grad()
     def sure(self, images: Tensor, smallest: float = 0.01) -> Tensor:
-        """How sure the judge is of its clearest object in each picture, (B,) in [0,1]; 0 where it
-        sees nothing.
+        """How sure the judge is of the clearest object in each picture, (B,) in [0,1]; 0: none.
 
         A patch that touches itself (8 neighbours), whatever the classes in it, of at least
         `smallest` of the picture's area, is as clear as the mean probability over it of the class
@@ -160,9 +154,7 @@ class Judge(nn.Module):
     def dominant(
         self, verdict: Verdict, inside: Tensor, share: float = 0.05
     ) -> tuple[Tensor, Tensor]:
-        """The class and colour, both (B,), that dominate in `inside` (B or 1,64,64), on its
-        device; 0 = nothing.
-        """
+        """The class and colour, (B,) each, that dominate `inside` (B or 1,64,64); 0 = none."""
         kinds, colours = (one.to(inside.device) for one in (verdict.kinds(), verdict.colours()))
         inside = inside.expand(len(kinds), -1, -1)
         counts = _count(kinds, inside, len(self.kinds) + 1)  # (B, K+1)
@@ -212,8 +204,7 @@ class Block(nn.Module):
 def per_object(
     judge: Judge, images: Tensor, masks: Tensor, kind: Tensor, colour: Tensor, smallest=0.006
 ) -> dict:
-    """Compare with the truth, object by object: how many there are, and how often class and colour
-    are right.
+    """Compare with the truth: how many objects, and how often class and colour are right.
 
     images (B,3,64,64); masks (B,N,64,64) visible coverage of each slot; kind and colour (B,N) the
     truth, -1 = empty slot. Objects that show less than `smallest` of the picture are left out.
@@ -231,9 +222,7 @@ def per_object(
 
 
 def to_size(mask: Tensor) -> Tensor:
-    """A mask (B or 1,1,H,W) as booleans (B or 1,64,64): true where at least half of the pixel is
-    masked.
-    """
+    """A mask (B or 1,1,H,W) as booleans (B or 1,64,64): true where half of a pixel is masked."""
     return F.interpolate(mask.float(), (SIZE, SIZE), mode="area")[:, 0] >= 0.5
 
 

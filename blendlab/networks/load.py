@@ -21,8 +21,7 @@ from .weights import FLOATS
 
 @opening.undisturbed()
 def load(name, device=None, dtype=None):
-    """Return the model called `name`, ready to use: on its device, in inference mode, weights
-    frozen.
+    """Return the model called `name`, ready to use: on its device, in inference mode, frozen.
 
     name: a shipped network ("tinyworld", ...), a published one ("sd15", "sd21-base", "sd21",
         "sdxl", "adm-256"), a folder that save_pretrained wrote (never downloads; "./sd15" for a
@@ -92,9 +91,7 @@ def _converted(name, device, dtype):
 
 
 def _folder(name):
-    """Return the folder that `name` means, None if it is on the hub; complain if it can be
-    neither.
-    """
+    """Return the folder that `name` means, None for one of the hub; complain if it is neither."""
     if name in KNOWN:
         return None
     path = Path(name).expanduser()
@@ -128,8 +125,7 @@ def _folder(name):
 
 
 def _open(folder, device, dtype):
-    """Open a folder as the pipeline that its model_index.json names, without touching the
-    network.
+    """Open a folder as the pipeline that its model_index.json names, without the network.
 
     Its parts are opened one by one (opening.py), each as a class of the lists in folders.py.
     """
@@ -217,9 +213,7 @@ STORED = re.compile(
 
 
 def _wanted(files, plan, half):
-    """The files of a repository to fetch: no picture filter, no weights twice, no pickles where
-    there are safetensors.
-    """
+    """The files of a repository to fetch: no weights twice, no pickles beside safetensors."""
     exemplar = plan.kind == folders.EXEMPLAR
     parts = {*folders.LAYOUTS[plan.kind]}
     if exemplar:

@@ -18,9 +18,7 @@ from .. import cards
 
 
 class Patches(nn.Module):
-    """A UNet2DModel of 3*p*p channels as one of three: pictures (B,3,H,W) in, (B,3,H,W) out; p
-    divides H and W.
-    """
+    """A UNet2DModel of 3*p*p channels as one of three, on (B,3,H,W); p divides H and W."""
 
     def __init__(self, unet):
         super().__init__()

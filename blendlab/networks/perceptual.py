@@ -1,5 +1,4 @@
-"""How different two pictures look: LPIPS (1801.03924), or the same distance over an autoencoder's
-features.
+"""How different two pictures look: LPIPS (1801.03924), or the same by an autoencoder's features.
 
 LPIPS needs a network that is downloaded; tinyworld has its autoencoder, which travels in the
 package and judges nothing else. Next: ../papers/clip_guided.py, whose background loss uses it.
@@ -16,9 +15,7 @@ from . import opening
 
 
 def perceptual_distance(model):
-    """The distance that goes with a model: a function of two batches (B,3,H,W) in [-1,1] that gives
-    (B,).
-    """
+    """A model's own distance: a function of two batches (B,3,H,W) in [-1,1] that gives (B,)."""
     other = cards.card(model).get("perceptual")  # a model whose autoencoder lends its features
     if other:
         return encoder_distance(networks.load(other, device=model.device).vae)
@@ -48,9 +45,7 @@ def encoder_features(vae, x):
 
 @opening.undisturbed()
 def lpips_distance(net: str = "vgg", device="cpu"):
-    """LPIPS with the network that Blended Diffusion takes (image_editor.py:94); downloads it at
-    first use.
-    """
+    """LPIPS by the network of Blended Diffusion (image_editor.py:94); downloaded at first use."""
     import lpips
 
     try:

@@ -1,6 +1,4 @@
-"""One module for each method, each after its paper; none imports another paper's. Next:
-blended_latent.py.
-"""
+"""A module for each method; none imports another paper's. Next: blended_latent.py."""
 
 from importlib import import_module
 from pkgutil import iter_modules

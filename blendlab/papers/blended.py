@@ -1,5 +1,4 @@
-"""Blended Diffusion (2111.14818), algorithm 2: words, a mask, a picture; CLIP guides inside, the
-picture outside.
+"""Blended Diffusion (2111.14818), algorithm 2: CLIP guides inside the mask, the picture outside.
 
 Every step ends with the source, noised to the same level, put back outside the mask; the next step
 then makes the two halves one picture. Next: clip_guided.py, the baseline that has to ask for the
@@ -80,4 +79,4 @@ def blended(
             tensors.append(result.clamp(-1, 1))  # a state may overshoot, a picture may not
 
     used = dict(prompt=prompt, ranking=ranking) | asdict(how)
-    return request.finish(tensors, None, used, how.paste, request.ranker(clip, ranking), ranking)
+    return request.finish(tensors, None, used, how.paste, clip, ranking)

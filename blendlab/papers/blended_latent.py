@@ -1,5 +1,4 @@
-"""Blended Latent Diffusion (2206.02779): words, a mask, a picture; the edit inside, the picture
-outside.
+"""Blended Latent Diffusion (2206.02779): the edit inside the mask, the picture outside.
 
 Algorithm 1 in latent space. `blended_steps` is the algorithm, `blended_latent` the front door
 around it, `Blending` what its implementations disagree on. Next: ../rank.py, then ../masks.py for
@@ -122,7 +121,7 @@ PRESETS = {
     # A1111, modules/sd_samplers_cfg_denoiser.py.
     "a1111": Blending(when="x0"),
 }
-# None of them draws fresh noise; all of them edit the whole picture.
+# All step by DDIM (eta 0) and edit the whole picture.
 PRESETS = {name: replace(how, eta=0.0, window=0) for name, how in PRESETS.items()}
 
 # For pipelines that nobody recommends numbers for: BLD, text_editing_SD2.py:28-75.
@@ -261,7 +260,7 @@ def blended_latent(
     used |= read_from(pipe.scheduler) | asdict(how)
     if how.window:
         used["square"] = door.in_pixels(pipe, squares)
-    edit = request.finish(tensors, latents, used, how.paste, ranking and clip, ranking)
+    edit = request.finish(tensors, latents, used, how.paste, clip, ranking)
     return closer.back(edit) if closer else edit
 
 

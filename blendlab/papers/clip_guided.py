@@ -1,5 +1,4 @@
-"""Blended Diffusion (2111.14818), algorithm 1: CLIP guides inside the mask, a second loss asks for
-the background.
+"""Blended Diffusion (2111.14818), algorithm 1: CLIP guides inside, a loss asks for the background.
 
 The baseline that blending replaces: the background is asked for at every step and never exact, and
 the more it is asked for (`background`, the paper's lambda, figure 3), the less is edited. Next:
@@ -86,7 +85,7 @@ def clip_guided(
             tensors.append(result.clamp(-1, 1))  # a state may overshoot, a picture may not
 
     used = dict(background=background, prompt=prompt, ranking=ranking) | asdict(how)
-    return request.finish(tensors, None, used, how.paste, request.ranker(clip, ranking), ranking)
+    return request.finish(tensors, None, used, how.paste, clip, ranking)
 
 
 def _with_background(towards, background, part, perceptual, schedule, how):

@@ -1,5 +1,4 @@
-"""Background reconstruction (Blended Latent Diffusion, 2206.02779, section 4.2): the source back
-outside the mask.
+"""Background reconstruction (2206.02779, section 4.2): the source back outside the mask.
 
 An autoencoder loses detail everywhere, so an edited latent does not decode to the source outside
 the mask. `reconstruct` is the front door to six remedies; `tune_weights` is the paper's, which

@@ -1,5 +1,4 @@
-"""Paint by Example (2211.13227): a picture in place of words; what it shows appears inside the
-mask.
+"""Paint by Example (2211.13227): what a picture shows, in place of words, appears in the mask.
 
 The UNet sees nine channels: noisy latent, latent of the picture with its hole, mask. The exemplar
 goes through CLIP and a mapper and arrives as one token (section 3.2). Next:

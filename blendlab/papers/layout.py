@@ -1,5 +1,4 @@
-"""Layout (initial image editing, 2305.03382, section 4.2): blocks of noise that a word looks
-at take its object along.
+"""Layout (2305.03382, section 4.2): blocks of noise that a word looks at take its object along.
 
 The noise that a picture starts from decides what appears where: the same noise puts objects at the
 same places whatever the words (tendency.py), fresh noise in a region paints that region anew

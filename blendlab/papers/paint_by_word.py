@@ -85,7 +85,7 @@ def paint_by_word(
             tensors.append(decode(vae, latents[-1]).clamp(-1, 1))
 
     used = dict(prompt=prompt, ranking=ranking) | asdict(how)
-    return request.finish(tensors, latents, used, how.paste, request.ranker(clip, ranking), ranking)
+    return request.finish(tensors, latents, used, how.paste, clip, ranking)
 
 
 def _run(vae, clip, part, how, initial, draw):

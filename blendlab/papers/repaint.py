@@ -1,5 +1,4 @@
-"""Re-painting (initial image editing, 2305.03382, section 4.1): fresh noise in a region paints that
-region anew.
+"""Re-painting (2305.03382, section 4.1): fresh noise in a region paints that region anew.
 
 The noise that a picture starts from decides what appears where. The walk is ../walk.py's. Next:
 layout.py.

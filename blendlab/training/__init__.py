@@ -11,32 +11,15 @@ from pathlib import Path
 from ..errors import Refused
 from ..options import pairs
 
+# Each network's class, what ships of it, and the steps of a whole training.
 JOBS = {
-    "autoencoder": "autoencoder:Autoencoder",
-    "judge": "judge:JudgeJob",
-    "latent": "latent:Latent",
-    "clip": "clip:ClipJob",
-    "pixel": "pixel:Pixel",
-    "exemplar": "exemplar:Exemplar",
-    "inpaint": "inpaint:Inpaint",
-}
-SHIPPED = {
-    "autoencoder": "tinyworld/vae",
-    "judge": "tinyworld-judge",
-    "latent": "tinyworld",
-    "clip": "tinyworld-clip",
-    "pixel": "tinyworld-pixel",
-    "exemplar": "tinyworld-exemplar",
-    "inpaint": "tinyworld-inpaint",
-}
-STEPS = {
-    "autoencoder": 20000,
-    "judge": 12000,
-    "latent": 60000,
-    "clip": 12000,
-    "pixel": 60000,
-    "exemplar": 20000,
-    "inpaint": 20000,
+    "autoencoder": ("autoencoder:Autoencoder", "tinyworld/vae", 20000),
+    "judge": ("judge:JudgeJob", "tinyworld-judge", 12000),
+    "latent": ("latent:Latent", "tinyworld", 60000),
+    "clip": ("clip:ClipJob", "tinyworld-clip", 12000),
+    "pixel": ("pixel:Pixel", "tinyworld-pixel", 60000),
+    "exemplar": ("exemplar:Exemplar", "tinyworld-exemplar", 20000),
+    "inpaint": ("inpaint:Inpaint", "tinyworld-inpaint", 20000),
 }
 
 
@@ -46,7 +29,7 @@ def job_class(name: str):
 
     if name not in JOBS:
         raise Refused(f"blendlab cannot train '{name}'; it can train {', '.join(JOBS)}")
-    module, attribute = JOBS[name].split(":")
+    module, attribute = JOBS[name][0].split(":")
     return getattr(import_module(f".{module}", __name__), attribute)
 
 
@@ -54,7 +37,7 @@ def shipped(name: str) -> Path:
     """The folder of the weights that travel with the package."""
     from .harness import WEIGHTS
 
-    return WEIGHTS / SHIPPED[name]
+    return WEIGHTS / JOBS[name][1]
 
 
 def settings(texts: list[str]) -> dict:
@@ -106,7 +89,7 @@ def check(name, steps, minutes, lr, precision, batch, seed, options, sizes):
     harness.number("seed", seed, 0, harness.SEEDS)
     if batch is not None:
         harness.number("batch", batch, 1, 4096)
-    steps, lr = STEPS[name] if steps is None else steps, kind.lr if lr is None else lr
+    steps, lr = JOBS[name][2] if steps is None else steps, kind.lr if lr is None else lr
     return kind, harness.Options(
         steps=steps, minutes=minutes, lr=lr, precision=precision, **(options or {})
     )

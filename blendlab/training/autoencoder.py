@@ -1,5 +1,4 @@
-"""The autoencoder of latent diffusion (arXiv 2112.10752, section 3.1) for tinyworld: f=4, four
-channels.
+"""The autoencoder of latent diffusion (2112.10752, section 3.1): f=4, four channels.
 
 It is fully convolutional: trained on 64x64 pictures, closer looks and crops around objects, used at
 any size. Read next: latent.py, the diffusion model that lives in its latents.
@@ -44,8 +43,7 @@ class Autoencoder(Job):
         self.pool = Pool(self.render, self.pool_size, renew, step, chunk=max(16, renew))
 
     def render(self, start, n):
-        """Pictures start .. start+n-1 of the stream, (n,3,64,64) uint8, and where their objects
-        are, (n,1,64,64) bool.
+        """Pictures start .. start+n-1, (n,3,64,64) uint8, and where objects are, (n,1,64,64) bool.
 
         Every fourth picture is a closer look.
         """
@@ -57,9 +55,7 @@ class Autoencoder(Job):
         return {"image": to_bytes(view.image), "objects": view.masks.sum(1, keepdim=True) > 0.5}
 
     def batch(self, step):
-        """Whole pictures, and in every other step crops around objects: as many pixels, most of
-        them worth learning.
-        """
+        """Whole pictures, and in every other step crops around objects: as many pixels."""
         g, crops = self.generator(step), step % 2
         data = self.pool.draw(self.batch_size * (4 if crops else 1), step, g)
         image = from_bytes(data["image"])  # (B,3,64,64)
@@ -86,9 +82,7 @@ class Autoencoder(Job):
 
     @torch.no_grad()
     def sheet(self):
-        """Held-out scenes in the upper rows, their reconstructions below; four more at twice the
-        size.
-        """
+        """Held-out scenes above, their reconstructions below; four more at twice the size."""
         from .. import world
 
         scenes = world.sample(20, seed=world.HELD_OUT, device=self.device)

@@ -1,5 +1,4 @@
-"""A small CLIP (arXiv 2103.00020) for tinyworld: it sees what guidance will show it, and reads what
-signs say.
+"""A small CLIP (2103.00020) for tinyworld: it sees what guidance shows it, and reads signs.
 
 Guidance shows a CLIP the inside of a mask on grey, ranking on black, both often blurred; so most of
 its training pictures are objects cut out of their scenes, captioned by the object alone. Warps stay
@@ -86,9 +85,7 @@ class ClipJob(Job):
         self.pool = Pool(self.render, self.pool_size, renew, step, chunk=max(32, renew))
 
     def render(self, start, n):
-        """Scenes start .. start+n-1 of the stream, the box of one object in each, and five captions
-        as ids.
-        """
+        """Scenes start .. start+n-1, the box of one object in each, and five captions as ids."""
         scenes = world.sample(n, seed=self.world_seed(), start=start, device=self.device)
         slot, sign = one_object(scenes, start), world.KINDS.index("sign")
         kind, word = (
@@ -201,9 +198,7 @@ class ClipJob(Job):
 
     @torch.no_grad()
     def sheet(self):
-        """What a batch looks like; prints how often the right one of 100 different captions wins,
-        held out.
-        """
+        """What a batch looks like; prints how often the right one of 100 held-out captions wins."""
         scenes = world.sample(200, seed=world.HELD_OUT, device=self.device)
         texts = world.captions(scenes)
         first = sorted({text: i for i, text in reversed(list(enumerate(texts)))}.values())[:100]

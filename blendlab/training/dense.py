@@ -22,9 +22,7 @@ def head(width: int) -> nn.Module:
 
 
 def shown(view) -> dict[str, Tensor]:
-    """What a pool keeps of a rendered batch: coverage of the slots in bytes, and their names as
-    numbers from 1.
-    """
+    """What a pool keeps of a batch: coverage of the slots in bytes, names as numbers from 1."""
     named = {"kind": view.scenes.kind + 1, "colour": view.scenes.colour + 1}
     return {
         "planes": (view.masks * 255).round().byte(),
@@ -33,9 +31,7 @@ def shown(view) -> dict[str, Tensor]:
 
 
 def labels(planes: Tensor, kind: Tensor, colour: Tensor, cells: int) -> tuple[Tensor, Tensor]:
-    """Class and colour of each cell, (B,cells,cells), 0 = nothing, from coverage (B,SLOTS,H,W) in
-    [0,1].
-    """
+    """Class and colour of each cell, (B,cells,cells), from coverage (B,SLOTS,H,W) in [0,1]."""
     most, slot = F.adaptive_avg_pool2d(planes, cells).max(1)  # (B,cells,cells)
     there, slot = most > 0.25, slot.flatten(1)
     return tuple(values.long().gather(1, slot).view_as(most) * there for values in (kind, colour))

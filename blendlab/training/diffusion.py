@@ -1,5 +1,4 @@
-"""What every diffusion model here is trained on: a level for each sample, the noised sample, its
-target and weight.
+"""What diffusion models here are trained on: a level a sample, the noised sample, target, weight.
 
 v as in arXiv 2202.00512, appendix D; predicting the picture itself with the loss of v as in arXiv
 2511.13720. Read next: pixel.py, the shortest of latent, pixel and exemplar.
@@ -24,8 +23,7 @@ def levels(B: int, g: torch.Generator) -> Tensor:
 
 
 def noised(scheduler, x0: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """x0 (B,C,H,W) on levels t (B,), what to predict there (v or x0), and the weight (B,1,1,1) of
-    its squared error.
+    """x0 (B,C,H,W) on levels t (B,), the target (v or x0), and its weight (B,1,1,1) in the loss.
 
     An error of x0_hat weighs SNR + 1, as the loss of v has it, but at most 6, as in min-SNR-5
     (arXiv 2303.09556): else the levels of little noise drown those of much noise.
@@ -53,9 +51,7 @@ def scheduler(prediction_type="v_prediction", **betas):
 
 
 def begin(unet, folder: Path) -> None:
-    """Take over what the network in `folder` has in the same place, counted from the middle, and in
-    the same size.
-    """
+    """Take over what the network in `folder` has in the same place, from the middle, and size."""
     from diffusers import UNet2DConditionModel
 
     if not folder.is_dir():

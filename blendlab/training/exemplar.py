@@ -1,5 +1,4 @@
-"""Paint by Example (arXiv 2211.13227), section 3: a picture's own objects teach the network to
-insert others.
+"""Paint by Example (2211.13227), section 3: a picture's own objects teach how to insert others.
 
 Cut an object's box out of a picture, and ask for the picture back, given the hole and what CLIP saw
 in the cut-out piece. The piece goes through one token and through augmentations, or the network
@@ -101,8 +100,7 @@ class Exemplar(Job):
 
     @torch.no_grad()
     def render(self, start, n):
-        """n pictures of scenes start .. start+n-1: latents with and without the hole, the mask, the
-        piece cut out.
+        """n pictures from scene start on: latents with and without the hole, the mask, the piece.
 
         A scene whose object is hidden lends its place to another one of them.
         """
@@ -142,9 +140,7 @@ class Exemplar(Job):
         )
 
     def batch(self, step):
-        """Whole pictures in one step of `whole`, in the others three times as many crops around
-        holes, for less.
-        """
+        """Whole pictures in one step of `whole`, else three times as many crops of holes."""
         g, crops = self.generator(step), step % self.whole
         B = self.batch_size * (3 if crops else 1)
         data = self.pool.draw(B, step, g)
@@ -204,9 +200,7 @@ class Exemplar(Job):
 
     @torch.no_grad()
     def sheet(self):
-        """Held-out pictures with their holes, references from other scenes, and what becomes of
-        them.
-        """
+        """Held-out pictures with their holes, references of other scenes, and what they become."""
         from .. import world
 
         scenes = world.sample(24, seed=world.HELD_OUT, device=self.device)
@@ -277,8 +271,7 @@ class Exemplar(Job):
 
 
 def nine_channels(folder):
-    """The text-to-image UNet in `folder` with five more channels, which at first it does not look
-    at.
+    """The text-to-image UNet in `folder` with five more channels, ignored at first.
 
     As the official scripts/modify_checkpoints.py: new weights of the first convolution are zero.
     """
@@ -329,8 +322,7 @@ def cut(image: Tensor, box: Tensor, size: int) -> Tensor:
 
 
 def hole(box: Tensor, u: Tensor, shake: Tensor, size: int) -> Tensor:
-    """Masks (B,1,size,size), 1 = edit, around boxes (B,4) in fractions; u (B,9), shake (B,4,18) in
-    [0,1).
+    """Masks (B,1,size,size), 1 = edit, around boxes (B,4); u (B,9), shake (B,4,18) in [0,1).
 
     A larger box is drawn first, each side moved out by up to 40% of the room that it has. Half of
     the masks are that box; in the others each side of the box bends towards it, as a quadratic
@@ -362,8 +354,7 @@ def hole(box: Tensor, u: Tensor, shake: Tensor, size: int) -> Tensor:
 
 
 def augmented(pieces: Tensor, u: Tensor, bend: Tensor) -> Tensor:
-    """References (B,3,S,S) flipped (chance .5), turned by up to 20 degrees (.5), bent (.3), blurred
-    (.3).
+    """References (B,3,S,S) flipped (chance .5), turned up to 20 degrees (.5), bent, blurred (.3).
 
     u: (B,6) in [0,1), bend: (B,2,4,4) normal, so each has parameters of its own
        (open-images.py:135-145).

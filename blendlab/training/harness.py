@@ -35,9 +35,7 @@ SEEDS = HELD_OUT // PROCESSES - 1  # the highest seed of a run
 
 
 def number(name: str, value, low, high, kind=int):
-    """Return a number of low .. high (above low, where low is not an int); ValueError names the
-    range.
-    """
+    """Return a number of low .. high (above low if no int); ValueError names the range."""
     whole = kind is int
     good = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
     if not good or not (low <= value if whole else low < value) or not value <= high:
@@ -47,8 +45,7 @@ def number(name: str, value, low, high, kind=int):
 
 
 class Job:
-    """What `train` needs to know about a network. Subclasses set the attributes and fill in the
-    methods.
+    """What `train` needs to know about a network: subclasses set and fill in what follows.
 
     `net` holds every trained weight (and nothing else). Frozen networks are plain attributes, kept
     out of `net`.
@@ -71,18 +68,14 @@ class Job:
             self.batch_size = number("batch", batch_size, 1, 4096)
 
     def fill(self, step: int) -> None:
-        """Render the data that steps from `step` on start with (called once, before the first
-        step).
-        """
+        """Render the data that steps from `step` on start with (called once, at first)."""
 
     def batch(self, step: int) -> dict[str, Tensor]:
         """The data and the noise of one step, from (seed, step) alone."""
         raise NotImplementedError
 
     def loss(self, batch: dict) -> dict[str, Tensor]:
-        """A dictionary of scalars; "loss" is what is minimised, the others are printed beside
-        it.
-        """
+        """Scalars by name; "loss" is what is minimised, the others are printed beside it."""
         raise NotImplementedError
 
     def sheet(self):
@@ -116,23 +109,17 @@ class Job:
         return {"seed": self.seed, "batch_size": self.batch_size}
 
     def world_seed(self) -> int:
-        """The seed of the scenes of this process: below world.HELD_OUT, and never another
-        process's.
-        """
+        """The seed of this process's scenes: below world.HELD_OUT, and nobody else's."""
         return self.seed * PROCESSES + self.rank
 
     def generator(self, step: int) -> torch.Generator:
-        """The random stream of one step of one process (on the CPU: the same numbers on every
-        device).
-        """
+        """The random stream of one step of one process (on the CPU: the same on every device)."""
         return torch.Generator().manual_seed((self.seed * 1009 + self.rank) * 2**32 + step)
 
 
 @dataclass
 class Options:
-    """How long and how to train; saved in config.json. With `minutes`, the schedule ends with that
-    time.
-    """
+    """How long and how to train; kept in config.json. With `minutes`, the schedule ends then."""
 
     steps: int
     minutes: float | None = None
@@ -198,8 +185,7 @@ class Pool:
 
 
 class EMA:
-    """A float32 moving average of the weights; its decay warms up, so that short runs come out well
-    too.
+    """A float32 moving average of the weights; its decay warms up, for short runs.
 
     diffusers' EMAModel forgets the first weights at its first update (decay 0, here 1/10) and keeps
     the precision of the weights, so runs and checkpoints would not stay what they are.
@@ -244,8 +230,7 @@ class EMA:
 
 
 def train(job: Job, out, options: Options, accelerator=None) -> Path:
-    """Train `job` in the folder `out`, from the checkpoint there if any; returns the folder
-    `out`/export.
+    """Train `job` in the folder `out`, from the checkpoint there if any; returns out/export.
 
     One process trains in a folder at a time; a second one gets a sentence.
     """
@@ -332,17 +317,14 @@ def make_optimizer(job: Job, options: Options):
 
 
 def fast_attention(device: torch.device):
-    """On a CPU the plain formula of attention: the fused kernel's backward pass is several times
-    slower there.
-    """
+    """On a CPU the plain formula of attention: the fused kernel's backward pass is far slower."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 
 
 def with_jemalloc(argv: list[str]) -> None:
-    """Start this program again with jemalloc, if it is installed: fresh pages are dear, and it
-    keeps them.
+    """Start this program again with jemalloc, if it is installed: fresh pages are dear.
 
     argv: of Python. Returns where there is nothing to do: on a GPU, where it is loaded already, or
     where it is not found.
@@ -365,9 +347,7 @@ def with_jemalloc(argv: list[str]) -> None:
 
 
 def make_accelerator(precision="auto", cpu=False):
-    """The accelerator of this machine; `precision` "auto": bf16 where the chip has it, fp16 on
-    older GPUs.
-    """
+    """The accelerator of this machine; `precision` "auto": bf16, or fp16 on older GPUs."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
@@ -387,26 +367,20 @@ def pick_precision() -> str:
 
 
 def cosine(step: int, share: float, warmup: int) -> float:
-    """The factor on the learning rate: up over `warmup` steps, then half a cosine down to 1% at
-    share 1.
-    """
+    """The factor on the rate: up over `warmup` steps, then half a cosine down to 1%."""
     down = 0.01 + 0.99 * (1 + math.cos(math.pi * min(share, 1))) / 2
     return min(1.0, (step + 1) / max(1, warmup)) * down
 
 
 def _share(step: int, seconds: float, options: Options) -> float:
-    """How much of the run is over, in [0, 1]: by steps or by time, whichever is further. A run has
-    one step at least.
-    """
+    """How much of the run is over, in [0, 1]: by steps or by time. It has one step at least."""
     if step == 0:
         return 0.0
     return max(step / options.steps, seconds / (options.minutes * 60) if options.minutes else 0.0)
 
 
 def _agreed(share: float, accelerator) -> float:
-    """The share of the first process: every process stops at the same step, whatever its own clock
-    says.
-    """
+    """The share of the first process: all stop at the same step, whatever their clocks say."""
     if accelerator.num_processes == 1:
         return share
     from accelerate.utils import broadcast
@@ -415,9 +389,7 @@ def _agreed(share: float, accelerator) -> float:
 
 
 def checkpoint(out, job, ema, optimizer, accelerator, step, seconds) -> None:
-    """Save everything that resuming needs; out/checkpoint.pt is at any moment either the old or the
-    new.
-    """
+    """Save what resuming needs; out/checkpoint.pt is at any moment the old or the new."""
     state = {
         "net": job.net.state_dict(),
         "ema": ema.state_dict(),
@@ -498,8 +470,7 @@ def _resume(out, job, ema, optimizer, accelerator) -> dict:
 
 
 def export(job: Job, folder, notes: dict) -> None:
-    """Write the shippable folder of `job` with the weights that are in it now, and how they were
-    made.
+    """Write the shippable folder of `job` with its weights now, and how they were made.
 
     It is written beside first, so that each file of the folder is at any moment old or new.
     """
@@ -529,9 +500,7 @@ def export(job: Job, folder, notes: dict) -> None:
 
 
 def save_half(model, folder) -> None:
-    """Save a diffusers or transformers model as fp16 safetensors, without changing the one in
-    training.
-    """
+    """Save a diffusers or transformers model as fp16 safetensors; the one in training stays."""
     copy.deepcopy(model).half().save_pretrained(folder)
 
 
@@ -565,9 +534,7 @@ def _keys(file):
 
 
 def find_autoencoder(folder, device):
-    """The frozen autoencoder in `folder`: by default that of runs/autoencoder, else the shipped
-    one.
-    """
+    """The frozen autoencoder in `folder`: by default of runs/autoencoder, else the shipped one."""
     from diffusers import AutoencoderKL
 
     places = (
@@ -636,9 +603,7 @@ def _until_terminated(stop: list):
 
 
 class Log:
-    """Progress: a bar on a terminal, otherwise one plain line every `log_seconds` (for nohup and
-    CI).
-    """
+    """Progress: a bar on a terminal, else one plain line every `log_seconds`."""
 
     def __init__(self, job, options, accelerator, step):
         self.job, self.options, self.bar = job, options, None

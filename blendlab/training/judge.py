@@ -35,9 +35,7 @@ class JudgeJob(Job):
         self.pool = Pool(self.render, self.pool_size, renew, step, chunk=max(16, renew))
 
     def render(self, start, n):
-        """Scenes start .. start+n-1 of the stream, their reconstructions, and the labels of each
-        pixel.
-        """
+        """Scenes start .. start+n-1, their reconstructions, and the labels of each pixel."""
         from .. import world
 
         scenes = world.sample(n, seed=self.world_seed(), start=start, device=self.device)

@@ -1,5 +1,4 @@
-"""What the jobs do to pictures: keep them in bytes, cut windows around objects, lay them out on a
-sheet.
+"""What the jobs do to pictures: keep them in bytes, cut windows around objects, make sheets.
 
 Objects cover a tenth of a scene and are what everything here is about. Read next: autoencoder.py.
 """
@@ -21,9 +20,7 @@ def from_bytes(image: Tensor) -> Tensor:
 
 
 def closer_looks(start: int, n: int, smallest: float) -> Tensor:
-    """Windows (n,4) in fractions for pictures start .. start+n-1: the whole, and for every fourth a
-    part of it.
-    """
+    """Windows (n,4) in fractions for pictures from start on: all, and for every fourth a part."""
     g = torch.Generator().manual_seed(start)
     side = smallest + (1 - smallest) * torch.rand(n, 1, generator=g)
     side[torch.arange(start, start + n) % 4 != 3] = 1.0
@@ -32,9 +29,7 @@ def closer_looks(start: int, n: int, smallest: float) -> Tensor:
 
 
 def middles(objects: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A pixel (y, x) of each picture, (B,) each, drawn from its objects (B,1,H,W), or anywhere if
-    it has none.
-    """
+    """A pixel (y, x) of each picture, (B,) each, of its objects (B,1,H,W), else anywhere."""
     chance = (objects.float() + 1e-3).flatten(1)
     draw = torch.empty(chance.shape).exponential_(generator=g).to(objects.device)
     middle, W = (chance / draw).argmax(1), objects.shape[-1]
@@ -42,9 +37,7 @@ def middles(objects: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor]:
 
 
 def crop(maps: Tensor, y: Tensor, x: Tensor, side: int) -> Tensor:
-    """Windows (B,C,side,side) of (B,C,H,W) around the cells (y, x), (B,) each, moved to lie inside
-    the picture.
-    """
+    """Windows (B,C,side,side) of (B,C,H,W) around cells (y, x), (B,) each, moved to lie inside."""
     B, _, H, W = maps.shape
     reach = torch.arange(side, device=maps.device)
     rows = (y - side // 2).clamp(0, H - side)[:, None] + reach  # (B,side)
@@ -95,9 +88,7 @@ def looks(scenes, slot: Tensor, start: int) -> tuple[Tensor, Tensor]:
 
 
 def enlarged(image: Tensor, closer: Tensor, start: int) -> Tensor:
-    """Pictures (n,3,S,S), of which every other closer look is blurred, as a crop of a picture is
-    once enlarged.
-    """
+    """Pictures (n,3,S,S); every other closer look is blurred, as an enlarged crop is."""
     blurred = F.interpolate(F.avg_pool2d(image, 2), scale_factor=2.0, mode="bilinear")
     every_other = torch.arange(start, start + len(image), device=image.device) // CLOSER % 2 == 0
     return torch.where((closer & every_other)[:, None, None, None], blurred, image)

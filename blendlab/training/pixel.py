@@ -1,5 +1,4 @@
-"""The unconditional diffusion model of Blended Diffusion (arXiv 2111.14818), small: whole scenes in
-pixels.
+"""The unconditional diffusion model of Blended Diffusion (2111.14818), small: scenes in pixels.
 
 Words reach it only through CLIP's gradient, so it must find any object likely anywhere: it sees
 scenes with none to four objects and closer looks, and objects, a tenth of a scene, count more.
@@ -80,9 +79,7 @@ class Pixel(Job):
         self.pool = Pool(self.render, self.pool_size, renew, step, chunk=max(16, renew))
 
     def render(self, start, n):
-        """Pictures start .. start+n-1 of the stream and where their objects are; every fourth is a
-        closer look.
-        """
+        """Pictures from start on and where their objects are; every fourth is a closer look."""
         from .. import world
 
         scenes = world.simple(
@@ -93,9 +90,7 @@ class Pixel(Job):
         return {"image": to_bytes(enlarged(view.image, closer, start))} | dense.shown(view)
 
     def batch(self, step):
-        """Whole pictures, and in every other step crops around objects, four for one: as many
-        pixels.
-        """
+        """Whole pictures, and in every other step four times as many crops around objects."""
         g, crops = self.generator(step), step % 4
         B = self.batch_size * (4 if crops else 1)
         data = self.pool.draw(B, step, g)

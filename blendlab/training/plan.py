@@ -82,15 +82,13 @@ def check_all(share: float, given: dict) -> None:
 
 def steps_of(name: str, given: dict) -> int:
     """The most steps that a network of the plan is trained for."""
-    from . import STEPS
+    from . import JOBS
 
-    return STEPS[name] if given.get("steps") is None else given["steps"]
+    return JOBS[name][2] if given.get("steps") is None else given["steps"]
 
 
 def in_background(out="runs", **given) -> None:
-    """`train_all` in a process that goes on when the terminal closes; it writes to train.log in
-    `out`.
-    """
+    """`train_all` in a process that outlives the terminal; it writes to train.log in `out`."""
     check_all(given.get("share", 1.0), {key: v for key, v in given.items() if key != "share"})
     out = Path(out)
     with files.locked(out):  # refuse now what the other process would refuse

@@ -1,5 +1,4 @@
-"""A CLIP tokenizer for tinyworld's few words: byte-pair encoding in which every known word is one
-token.
+"""A CLIP tokenizer for tinyworld: byte-pair encoding in which every known word is one token.
 
 The stock vocabulary would be larger than the whole model. Same files, same class, so that
 transformers opens it. Read next: latent.py.

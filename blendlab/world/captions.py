@@ -1,6 +1,4 @@
-"""Words for scenes: plain captions as an editor would type them, rich ones that also name what
-plain ones leave out.
-"""
+"""Words for scenes: plain captions as an editor would type them, and rich ones that name more."""
 
 from functools import cache
 
@@ -77,8 +75,7 @@ def _article(noun: str) -> str:
 
 
 def describe(scenes: Scenes, slot: int | torch.Tensor, rich: bool = False) -> list[str]:
-    """The name of one object of each scene, as in "a red mushroom": the prompt whose truth that
-    object is.
+    """The name of one object of each scene, as in "a red mushroom": the prompt of that truth.
 
     rich: also pattern, accent colour and the word on a sign. An empty slot is "nothing".
     """

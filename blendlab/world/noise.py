@@ -1,5 +1,4 @@
-"""Numbers that depend on where they are used and on nothing else: counter-based random numbers and
-one tile of noise.
+"""Random numbers that depend on where they are used alone (counter-based), and a tile of noise.
 
 A scene must not change with the batch that it is drawn in, nor with the device, so tinyworld never
 touches a random
@@ -23,18 +22,14 @@ _SEED, _INDEX, _PURPOSE, _SLOT = (
 
 
 def _mix(x: Tensor) -> Tensor:
-    """Scramble 64-bit integers (multiply and shift, twice); the masks make the shifts logical
-    ones.
-    """
+    """Scramble 64-bit integers (multiply and shift, twice); masks make the shifts logical."""
     x = (x ^ ((x >> 30) & 0x3FFFFFFFF)) * 0x3F58476D1CE4E5B9
     x = (x ^ ((x >> 27) & 0x1FFFFFFFFF)) * 0x14D049BB133111EB
     return x ^ ((x >> 31) & 0x1FFFFFFFF)
 
 
 def uniform(seed: int, index: Tensor, purpose: int, count: int) -> Tensor:
-    """(B, count) float32 in [0, 1) for scene numbers index (B,); the same for any batch and any
-    device.
-    """
+    """(B, count) float32 in [0, 1) for scene numbers index (B,), whatever the batch and device."""
     slot = torch.arange(count, device=index.device) * _SLOT
     key = _mix(index * _INDEX + seed * _SEED % 2**62 + purpose * _PURPOSE % 2**62)[:, None] + slot
     return ((_mix(key) >> 20) & 0xFFFFFF).float() / 2**24
@@ -42,25 +37,19 @@ def uniform(seed: int, index: Tensor, purpose: int, count: int) -> Tensor:
 
 @cache
 def _tile(device: torch.device) -> Tensor:
-    """(1, 4, 65, 65): four sheets of white noise in [0, 1] whose last row and column repeat the
-    first.
-    """
+    """(1, 4, 65, 65): four sheets of white noise in [0, 1] that repeat at the borders."""
     tile = uniform(11, torch.arange(4, device=device), 0, 64 * 64).view(1, 4, 64, 64)
     return F.pad(tile, (0, 1, 0, 1), mode="circular")
 
 
 def noise(u: Tensor, v: Tensor) -> Tensor:
-    """(B, 4, H, W) smooth noise in [0, 1] at coordinates u, v (B, H, W): one bump a unit, repeating
-    every 64.
-    """
+    """(B, 4, H, W) smooth noise in [0, 1] at u, v (B, H, W): a bump a unit, repeating every 64."""
     grid = torch.stack([u, v], -1).remainder(64) / 32 - 1  # (B, H, W, 2) in [-1, 1)
     return F.grid_sample(_tile(u.device).expand(len(u), -1, -1, -1), grid, align_corners=True)
 
 
 def cells(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Where u, v (B, H, W) lie in their unit cells, in [0, 1), and four random numbers of each cell
-    (B, 4, H, W).
-    """
+    """Where u, v (B, H, W) lie in their cells, and four random numbers of each (B, 4, H, W)."""
     iu, iv = u.floor(), v.floor()
     index = (iv.long() % 64) * 65 + iu.long() % 64
     return u - iu, v - iv, _tile(u.device).view(4, -1)[:, index].transpose(0, 1)

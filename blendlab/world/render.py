@@ -54,9 +54,7 @@ class View:
         return self._label(self.scenes.kind)
 
     def colours(self) -> Tensor:
-        """(B, S, S): 0 where there is no object, else 1 + the index of its named colour in
-        COLOURS.
-        """
+        """(B, S, S): 0 where there is no object, else 1 + its colour's index in COLOURS."""
         return self._label(self.scenes.colour)
 
     def _label(self, what: Tensor) -> Tensor:
@@ -66,9 +64,7 @@ class View:
 
     @property
     def boxes(self) -> Tensor:
-        """(B, SLOTS, 4): x0, y0, x1, y1 of what shows of each object, in fractions; zeros where
-        nothing does.
-        """
+        """(B, SLOTS, 4): x0, y0, x1, y1 of what shows of each object, in fractions; else zeros."""
         S = self.masks.shape[-1]
         edge = torch.arange(S, device=self.masks.device)
         seen = self.masks > 0.5

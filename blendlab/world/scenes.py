@@ -91,8 +91,7 @@ _SMALLEST = (0.16, 0.16, 0.14, 0.11, 0.10)
 
 @dataclass(frozen=True)
 class Scenes:
-    """A batch of scenes as tensors; positions and sizes are fractions of the picture, y grows
-    downwards.
+    """A batch of scenes as tensors; positions and sizes are fractions of the picture, y grows down.
 
     Objects stand in SLOTS slots, drawn in that order (later ones in front); kind -1 is an empty
     slot.
@@ -214,8 +213,7 @@ def _objects(u: Tensor, count: Tensor, lane: Tensor, horizon: Tensor) -> dict[st
 
 
 def scene(ground="grass", time="day", objects=(), *, seed=0, horizon=0.55, device="cpu") -> Scenes:
-    """One scene written by hand; objects are dicts with kind and colour as words, and any other
-    field of Scenes.
+    """One scene written by hand; objects are dicts of kind, colour and any other field of Scenes.
 
     scene("snow", "night", [dict(kind="house", colour="red", x=0.3, y=0.6, size=0.2,
     pattern="striped")])
@@ -277,8 +275,7 @@ def _put(scenes: Scenes, slot: Tensor, values: dict) -> Scenes:
 
 
 def added(scenes: Scenes, seed: int | None = None, **values) -> Scenes:
-    """The same scenes with one more object in front, whose fields are given as words, numbers or
-    (B,) tensors.
+    """The same scenes with one more object in front; fields are words, numbers or (B,) tensors.
 
     What is left out is drawn from seed: of eight random objects the one that covers least of the
     others is taken. Scenes that are full already raise ValueError.
@@ -324,9 +321,7 @@ def without(scenes: Scenes, slot: Tensor | int) -> Scenes:
 
 
 def changed(scenes: Scenes, slot: Tensor | int, **values) -> Scenes:
-    """The same scenes with fields of one object changed, as in changed(scenes, 0,
-    colour="blue").
-    """
+    """The same scenes with fields of one object changed: changed(scenes, 0, colour="blue")."""
     return _put(
         scenes, torch.as_tensor(slot, device=scenes.kind.device).expand(len(scenes)), values
     )

@@ -74,8 +74,7 @@ WHITE, GLASS, STEEL, BEAK = (
 
 
 class Brush:
-    """Paints N objects at once; `shape` grows the silhouette, `mark` only paints inside what is
-    there.
+    """Paints N objects at once; `shape` grows the silhouette, `mark` paints inside it only.
 
     With rgb=None it traces the silhouette only (for shadows and reflections). Colours are "skin"
     (main colour with its pattern), "main", "deep" (a darker main), "accent", or an (r, g, b)
@@ -451,9 +450,7 @@ _LETTERING = torch.stack([_sheet(word) for word in SIGN_WORDS])  # (words, 7, 17
 
 
 def _lettering(word: Tensor, u: Tensor, v: Tensor) -> Tensor:
-    """Something like a signed distance to the letters of word (N,), for u, v in [-1, 1] over the
-    board.
-    """
+    """Roughly a signed distance to the letters of word (N,), for u, v in [-1, 1] on the board."""
     sheets = _LETTERING.to(u.device)[word][:, None]  # (N, 1, 7, 17)
     ink = F.grid_sample(sheets, torch.stack([u, -v], -1), align_corners=False)[:, 0]
     return (0.5 - ink) * 0.12

@@ -1,5 +1,4 @@
-"""Checkers for the notebooks' exercises: each runs your function on a toy and says in one sentence
-how it went.
+"""Checkers of the exercises: each runs your function on a toy and says in a sentence how it went.
 
 Solutions are in notebooks/solutions/. Next: notebooks/00_start_here.ipynb.
 """

@@ -115,9 +115,7 @@ def smooth_pictures(n: int, seed: int) -> Tensor:
 def check_augmentation(
     mine_of: Callable, pictures: Tensor, u: Tensor, also: dict, well: str
 ) -> Verdict | None:
-    """What an augmentation of pictures (B,3,S,S) by u (B,) has to do; also: {hint: test of its
-    own}.
-    """
+    """What an augmentation of pictures (B,3,S,S) by u (B,) has to do; also: {hint: own test}."""
     mine = tried(mine_of, pictures, u)
     if mine is None:
         return None

@@ -81,9 +81,7 @@ def check_00_3(my_blend: Callable) -> bool:
 
 
 def check_00_4(estimate: Callable) -> bool:
-    """estimate(x, t, m, sd, schedule) -> the mean of x0 given x, for x0 normal with mean m and
-    deviation sd.
-    """
+    """estimate(x, t, m, sd, schedule) -> the mean of x0 given x, for x0 normal with m and sd."""
     schedule, m, sd = Schedule.scaled_linear(), 2.0, 0.5
     noise = Noise(0, 2000, "initial")((1,))
     if tried(estimate, noise, 500, m, sd, schedule) is None:

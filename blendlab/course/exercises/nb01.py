@@ -75,9 +75,7 @@ def check_01_3(shifted: Callable) -> bool:
 
 
 def check_01_4(my_augmentation: Callable) -> bool:
-    """my_augmentation(pictures, u) -> pictures changed as u says, for (B,3,S,S) and u (B,) in
-    [0,1).
-    """
+    """my_augmentation(pictures, u) -> pictures (B,3,S,S) changed as u (B,) in [0,1) says."""
     pictures, u = smooth_pictures(2, seed=7).requires_grad_(), torch.tensor([0.2, 0.8])
 
     def slope(mine):

@@ -21,9 +21,7 @@ def blended_step(x, t_next, source, mask, schedule, noise):
 
 
 def check_02_1(skip_for: Callable) -> bool:
-    """skip_for(schedule, steps, least) -> the smallest skip k / steps whose first level has a >=
-    least.
-    """
+    """skip_for(schedule, steps, least) -> the least k / steps whose first level has a >= least."""
     schedule, steps = Schedule.scaled_linear(), 25
     right = [
         next(
@@ -52,9 +50,7 @@ def check_02_1(skip_for: Callable) -> bool:
 
 
 def check_02_2(canvas_mask: Callable) -> bool:
-    """canvas_mask(height, width, grow) -> (1,1,height,width+2*grow), 1 where a wider canvas is
-    still empty.
-    """
+    """canvas_mask(height, width, grow) -> (1,1,height,width+2*grow), 1 where it is still empty."""
     mine = tried(canvas_mask, 4, 6, 3)
     if mine is not None:
         right = torch.ones(1, 1, 4, 12)

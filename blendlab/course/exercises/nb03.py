@@ -21,9 +21,7 @@ def latent_loop(denoise, z, source, mask_small, schedule, timesteps, noise):
 
 
 def check_03_1(left_over: Callable) -> bool:
-    """left_over(schedule, timesteps, level) -> std of the noise outside the mask of the final
-    latent.
-    """
+    """left_over(schedule, timesteps, level) -> std of the noise outside the final latent's mask."""
     schedule = Schedule.scaled_linear()
     timesteps = schedule.timesteps(25, spacing="trailing")
     mine = tried(left_over, schedule, timesteps, "t")
@@ -42,9 +40,7 @@ def check_03_1(left_over: Callable) -> bool:
 
 
 def check_03_2(my_stages: Callable) -> bool:
-    """my_stages(mask_small, steps) -> a mask for each move, one cell wider for the first half of
-    them.
-    """
+    """my_stages(mask_small, steps) -> a mask for each move, a cell wider in the first half."""
     mask = torch.zeros(1, 1, 8, 8)
     mask[..., 3:5, 2:5] = 1
     mine = tried(my_stages, mask, 7)
@@ -98,9 +94,7 @@ def check_03_3(my_body: Callable) -> bool:
 
 
 def check_03_4(my_body: Callable) -> bool:
-    """my_body(step, mask, at) -> the new state, by a rule of your own; at(t) is the source on level
-    t.
-    """
+    """my_body(step, mask, at) -> the new state, by your rule; at(t) is the source on level t."""
     schedule, mask, source = (
         Schedule.scaled_linear(),
         torch.zeros(1, 1, 8, 8),

@@ -13,9 +13,7 @@ loss = background_loss  # the package's, for `attempt`
 
 @writes("my_loss")
 def check_04_1(my_loss: Callable) -> bool:
-    """my_loss(picture, target, image, mask, lam) -> section 4.2's loss, as means over the whole
-    picture.
-    """
+    """my_loss(picture, target, image, mask, lam) -> section 4.2's loss, as means of all pixels."""
     picture, target, image = Noise(10, 3, "initial")((3, 6, 6)).split(1)
     mask = torch.zeros(1, 1, 6, 6)
     mask[..., :2] = 1
@@ -45,9 +43,7 @@ def check_04_1(my_loss: Callable) -> bool:
 
 
 def check_04_2(safely: Callable) -> bool:
-    """safely(net, work): runs work(), which changes the weights of net and may raise; net is as
-    before, in any case.
-    """
+    """safely(net, work): runs work(), which changes net and may raise; net is as before."""
     net = torch.nn.Linear(2, 2)
     before = {name: value.clone() for name, value in net.state_dict().items()}
 
@@ -82,9 +78,7 @@ def check_04_2(safely: Callable) -> bool:
 
 
 def check_04_3(soft_paste: Callable) -> bool:
-    """soft_paste(mask, edit, image, width) -> the source outside; inside the edit, fading in over
-    width pixels.
-    """
+    """soft_paste(mask, edit, image, width) -> the source outside; inside the edit fades in."""
     mask, edit, image = (
         torch.zeros(1, 1, 16, 16),
         torch.ones(1, 3, 16, 16),
@@ -114,9 +108,7 @@ def check_04_3(soft_paste: Callable) -> bool:
 
 
 def check_04_4(my_choice: Callable) -> bool:
-    """my_choice({name: tensor}) -> the names of the weights to tune, at most a third of all
-    numbers.
-    """
+    """my_choice({name: tensor}) -> names of the weights to tune, at most a third of all numbers."""
     sizes = {
         "conv_in.weight": 9,
         "mid.conv.weight": 30,

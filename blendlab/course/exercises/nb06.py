@@ -73,9 +73,7 @@ def check_06_2(dropped: Callable) -> bool:
 
 
 def check_06_3(cut_out: Callable) -> bool:
-    """cut_out(picture, box, pad) -> the piece, with pad pixels more on each side where there is
-    room.
-    """
+    """cut_out(picture, box, pad) -> the piece, pad pixels wider on each side that has room."""
     picture = torch.arange(2 * 3 * 8 * 10).float().view(2, 3, 8, 10)[:1]
     mine = tried(cut_out, picture, (2, 1, 5, 4), 2)
     edge = tried(cut_out, picture, (7, 5, 10, 8), 2) if mine is not None else None

@@ -18,9 +18,7 @@ def exchange(noise, comes, goes, block):
 
 
 def check_07_1(is_permutation: Callable) -> bool:
-    """is_permutation(before, moved, block) -> whether the blocks of (C,h,w) are the same ones in
-    another order.
-    """
+    """is_permutation(before, moved, block) -> are the blocks the same in another order?"""
     before = Noise(12, 1, "initial")((2, 4, 4))[0]
     swapped = before.clone()
     swapped[:, :2, :2], swapped[:, 2:, 2:] = before[:, 2:, 2:], before[:, :2, :2]
@@ -53,9 +51,7 @@ def check_07_1(is_permutation: Callable) -> bool:
 
 
 def check_07_2(candidates: Callable) -> bool:
-    """candidates(heat, inside) -> cells outside that look more than A_min, cells inside that look
-    less.
-    """
+    """candidates(heat, inside) -> cells outside that look more than A_min, and inside less."""
     heat = torch.tensor([0.9, 0.1, 0.5, 0.3, 0.8, 0.2, 0.7, 0.4])
     inside = torch.tensor(
         [0, 0, 1, 1, 0, 0, 1, 0], dtype=torch.bool
@@ -79,9 +75,7 @@ def check_07_2(candidates: Callable) -> bool:
 
 
 def check_07_3(agreement_of: Callable) -> bool:
-    """agreement_of(gaps) -> share of comparisons, off the diagonal, in which the diagonal is the
-    nearer one.
-    """
+    """agreement_of(gaps) -> share of comparisons in which the diagonal is the nearer one."""
     gaps = torch.tensor([[0.1, 0.5, 0.6], [0.2, 0.3, 0.7], [0.1, 0.2, 0.4]])
     mine = tried(agreement_of, gaps)
     if mine is not None:
@@ -97,9 +91,7 @@ def check_07_3(agreement_of: Callable) -> bool:
 
 
 def check_07_4(my_rule: Callable) -> bool:
-    """my_rule(heat, inside) -> origin (cells,), a permutation that brings attention into the
-    region.
-    """
+    """my_rule(heat, inside) -> origin (cells,), a permutation that brings attention inside."""
     heat, inside = Noise(13, 1, "initial")((16,))[0].abs(), torch.zeros(16, dtype=torch.bool)
     inside[4:8] = True
     mine = tried(my_rule, heat, inside)

@@ -169,9 +169,7 @@ def check_08_4(my_sign_test: Callable) -> Verdict | None:
 
 
 def check_08_5(my_enough: Callable) -> Verdict | None:
-    """my_enough(share) -> the smallest n for which n right of n says: more than `share`, by
-    Wilson's interval.
-    """
+    """my_enough(share) -> the least n for which n right of n means more than `share`, by Wilson."""
     shares = (0.5, 0.8, 0.9)
     mine = tried(lambda: [my_enough(share) for share in shares])
     if mine is None:
@@ -203,9 +201,7 @@ def _least(n):
 
 
 def check_08_6(my_join: Callable) -> Verdict | None:
-    """my_join(mask, edit, source) -> pictures that are the source outside the mask, by a rule of
-    your own.
-    """
+    """my_join(mask, edit, source) -> the source outside the mask; inside by your rule."""
     edit, source = smooth_pictures(2, 5), smooth_pictures(3, 6)[2:]
     mask = torch.zeros(1, 1, 16, 16)
     mask[..., 3:13, 3:13] = 1

@@ -19,8 +19,7 @@ WIDE = 384  # pixels, of frames with a mask in them
 
 
 def scrub(film, edit, vae=None, masks=None):
-    """Yield (done, picture) for the estimates of the first of an edit's pictures; return that
-    picture.
+    """Yield (done, picture) for the estimates of an edit's first picture; return that picture.
 
     film: the steps of the edit, all samples at once. vae: decodes them; None: they are pixels.
     masks: one at latent size for each step, drawn as an outline around its cells.

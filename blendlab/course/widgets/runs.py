@@ -37,9 +37,7 @@ def steps(made):
 
 
 def result(made):
-    """What a panel shows of play(...) in the end: a generator's result, other values as they
-    are.
-    """
+    """What a panel shows of play(...) in the end: a generator's result, else the value itself."""
     *_, (_, value) = steps(made)
     return value
 
