@@ -248,7 +248,8 @@ def results(
         Option("--out", "-o", help="Write this file instead; of precision, the folder."),
     ] = None,
     methods: Annotated[
-        str | None, Option(help="Of precision: names or patterns, commas between.")
+        str | None,
+        Option(help="Of precision: names, patterns, name:8 for 8 scenes; commas between."),
     ] = None,
     scenes: Annotated[int, Option(min=1, help="Of precision: how many.")] = 50,
     batch: Annotated[int, Option(min=1, help="Of precision: results of a scene.")] = 24,
@@ -257,8 +258,7 @@ def results(
     images: Annotated[Path | None, Option(help="Of precision: a folder of photographs.")] = None,
     model: Annotated[str | None, Option(help="Of --images: what edits them; sd15.")] = None,
 ):
-    """Make one of the course's tables of measurements again, a page of them, or compare methods by
-    precision and diversity.
+    """Make a table of measurements, a page of all, or compare methods by precision and diversity.
 
     Example: blendlab results edits -n 8
     """
@@ -457,7 +457,3 @@ def main():
             sentence = f"{error.filename}: {error.strerror}"
         typer.secho(in_shell_words(sentence), fg="red", err=True)
         sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()

@@ -173,7 +173,9 @@ def figures() -> str:
 
 
 def keep_precision(folder="runs/precision"):
-    """results/precision.*, from the folder of a run of `blendlab results precision`; the page."""
+    """results/precision.* or removals.*, from the folder of a run of `blendlab results precision`;
+    the page.
+    """
     precision.save(folder)
     index.write()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from .. import files
 from ..errors import Refused
-from . import pages, precision
+from . import pages, precision, results
 
 KINDS = {"what": str, "device": str, "command": str, "seconds": float, "n": int}
 
@@ -72,7 +72,7 @@ def _read(path):
     for column, value in row.items():
         numbers = isinstance(value, list) and len(value) == 3
         good = numbers and all(type(x) in (int, float, type(None)) for x in value)
-        if column not in ("label", "first") and not good:
+        if column not in results.BESIDE and not good:
             raise Refused(f"{column!r} is {value!r}, not value, low and high")
     task, *_ = _asked(one)
     if task not in precision.TASKS or not {"batch precision", "gone"} & row.keys():

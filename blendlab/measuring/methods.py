@@ -13,7 +13,7 @@ import importlib.util
 import inspect
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -60,7 +60,8 @@ class Ask:
 class Method:
     """A function of an Ask and of the networks in `needs`.
 
-    keeps: it promises the source outside the mask, up to what an autoencoder loses.
+    keeps: it promises the source outside the mask, up to what an autoencoder loses. scenes: it is
+    measured on the first so many only; None: on all.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Method:
     needs: tuple[str, ...]
     keeps: bool
     how: dict
+    scenes: int | None = None
 
     def __call__(self, ask, *loaded):
         return self.function(ask, *loaded, **self.how)
@@ -106,15 +108,22 @@ def method(*needs: str, name: str | None = None, keeps: bool = True, **how):
 
 
 def chosen(words: str | None) -> list[Method]:
-    """The methods of a list such as "blended,blended_latent*"; None: all of them."""
+    """The methods of a list such as "blended,blended_latent*,paint_by_word:8", where the last is
+    measured on eight scenes only; None: all of them.
+    """
     if words is None:
         return list(METHODS.values())
     found: dict[str, Method] = {}
     for word in words.split(","):
-        names = [name for name in METHODS if fnmatchcase(name, word.strip())]
+        pattern, colon, most = word.strip().partition(":")
+        if colon and not (most.isascii() and most.isdigit() and int(most)):
+            raise Refused(
+                f"{word.strip()!r} is no method and its number of scenes: write blended:8"
+            )
+        names = [name for name in METHODS if fnmatchcase(name, pattern)]
         if not names:
-            raise Refused(f"there is no method {word.strip()!r}; there are {', '.join(METHODS)}")
-        found |= {name: METHODS[name] for name in names}
+            raise Refused(f"there is no method {pattern!r}; there are {', '.join(METHODS)}")
+        found |= {n: replace(METHODS[n], scenes=int(most) if colon else None) for n in names}
     return list(found.values())
 
 

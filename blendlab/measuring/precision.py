@@ -382,8 +382,8 @@ class Run:
 
 
 def run(methods=None, scenes=SCENES, batch=BATCH, task="add", out="runs/precision", add=None):
-    """Measure methods (names or patterns with commas between; add: a file with your own), and
-    return the table; None where other processes still have scenes to make.
+    """Measure methods (as methods.chosen reads them; add: a file with your own), and return the
+    table; None where other processes still have scenes to make.
 
     Scenes that are in `out` already are not made again.
     """
@@ -407,13 +407,17 @@ def sized(scenes, batch) -> None:
 
 def compared(run: Run, listed: list[Method], methods=None, add=None) -> dict | None:
     """Make what is missing of the scenes of a run, and return the table, as `run` does."""
-    identities, scenes = {one.name: run.identity(one) for one in listed}, run.scenes
+    for one in listed:
+        if one.scenes and one.scenes > run.scenes:
+            raise Refused(f"{one.name}:{one.scenes} asks for more than the {run.scenes} scenes")
+    identities = {one.name: run.identity(one) for one in listed}
+    scenes = {one.name: range(one.scenes or run.scenes) for one in listed}
 
     # Scene i belongs to process i modulo their number.
     mine, of = (
         int(os.environ.get(name, least)) for name, least in (("RANK", 0), ("WORLD_SIZE", 1))
     )
-    todo = [(one, i) for one in listed for i in range(mine, scenes, of)]
+    todo = [(one, i) for one in listed for i in scenes[one.name][mine::of]]
     with progress(len(todo), f"precision, {run.task}", "scene") as bar:
         for one, i in todo:
             bar.set_postfix_str(one.name)
@@ -422,7 +426,8 @@ def compared(run: Run, listed: list[Method], methods=None, add=None) -> dict | N
             bar.update(1)
 
     records = {
-        one.name: [run.kept(one, i, identities[one.name]) for i in range(scenes)] for one in listed
+        one.name: [run.kept(one, i, identities[one.name]) for i in scenes[one.name]]
+        for one in listed
     }
     if not all(all(each) for each in records.values()):
         return None
@@ -430,14 +435,14 @@ def compared(run: Run, listed: list[Method], methods=None, add=None) -> dict | N
 
 
 def save(out="runs/precision") -> dict:
-    """Keep the table of a run, and its first scene as a figure, in data/results; returns it."""
+    """Keep a run's table, and its first scene as a figure, in data/results; returns the table."""
     out, to = Path(out), files.data() / "results"
     made = json.loads((out / "precision.json").read_text())
     strips = [out / row["label"] / "scene-0000.png" for row in made["rows"]]
-    with files.replacing(to / "precision.png") as part:
+    with files.replacing(to / f"{made['name']}.png") as part:
         viz.sheet(strips, columns=1).quantize(kmeans=1).save(part, "PNG", optimize=True)
         made["figure"] = results.digest(part.read_bytes())
-    pages.write_table(to / "precision", made)
+    pages.write_table(to / made["name"], made)
     return made
 
 
@@ -451,7 +456,7 @@ def table(run: Run, records: dict, methods=None, add=None) -> dict:
     every = [record for each in records.values() for record in each]
     less = f" Here: {run.scenes} scenes x {run.batch}, of the paper's {SCENES} x {BATCH}."
     made = {
-        "name": "precision",
+        "name": "removals" if run.task == "remove" else "precision",
         "what": run.what + less * ((run.scenes, run.batch) != (SCENES, BATCH)),
         "command": " ".join(
             ["blendlab results precision", *words, f"--scenes {run.scenes} --batch {run.batch}"]
@@ -465,11 +470,17 @@ def table(run: Run, records: dict, methods=None, add=None) -> dict:
     made |= results.machine() | {"weights": every[0]["identity"]["weights"]}
     made["weights"] = {k: v for r in every for k, v in r["identity"]["weights"].items()}
     made["rows"] = [
-        {"label": name} | intervals(each) | {"first": first(each)} for name, each in records.items()
+        {"label": name}
+        | intervals(each)
+        | {"first": first(each), "first result": first_result(each[0])}
+        for name, each in records.items()
     ]
-    for row in made["rows"]:
-        one = made | {"rows": [row], "identity": records[row["label"]][0]["identity"]}
-        pages.write_row(run.out / row["label"], one)
+    fewer = any(len(each) < run.scenes for each in records.values())
+    for row, each in zip(made["rows"], records.values(), strict=True):
+        n = len(each)
+        row |= {"scenes (n)": [n, n, n]} if fewer else {}
+        alone = made | {"n": n, "rows": [row], "identity": each[0]["identity"]}
+        pages.write_row(run.out / row["label"], alone)
     pages.write(run.out, made, records)
     return made
 
@@ -490,6 +501,12 @@ def first(records: list[dict]) -> dict[str, list]:
         for column, values in means.items()
         if not column.endswith("(s)")
     }
+
+
+def first_result(record: dict) -> dict[str, list]:
+    """{column: the value of the first result of a scene}, of what each result has; no times."""
+    batch = record["identity"]["batch"]
+    return {c: values[:1] for c, values in record["outcomes"].items() if len(values) == batch > 1}
 
 
 def _plain(value):

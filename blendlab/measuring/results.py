@@ -1,5 +1,4 @@
-"""Measured tables: each made by one command, and kept in data/results/ with what it takes to make
-it again.
+"""Measured tables: each made by one command, and kept in data/results/ with how it was made.
 
     blendlab results edits                              # measure all of it and save it
     results.table("edits")                              # the saved table, for a notebook
@@ -27,7 +26,8 @@ from . import exemplars, latent_blending, metrics, noise_editing, pixel_blending
 _MODULES = (tables, pixel_blending, latent_blending, exemplars, noise_editing, sweeps)
 _FUNCTIONS = [f for module in _MODULES for f in vars(module).values() if hasattr(f, "recipe")]
 TABLES = {function.__name__: function.recipe for function in _FUNCTIONS}
-ELSEWHERE = ("precision",)  # kept here too, but made by a module of its own
+BESIDE = ("label", "first", "first result")  # what a row has that is no column
+ELSEWHERE = ("precision", "removals")  # kept here too, but made by precision.py
 MOST = 100_000  # tasks of one table
 KEPT = metrics.BLOCK  # the outcomes of so many tasks are saved one by one, for `reproduces`
 PACKAGES = ("blendlab", "torch", "diffusers", "transformers")
@@ -37,9 +37,7 @@ PACKAGES = ("blendlab", "torch", "diffusers", "transformers")
 
 
 def measure(name: str, n: int | None = None) -> dict:
-    """Make a table here and now, of its first n tasks or of all, and its figure if it has one;
-    nothing is saved.
-    """
+    """Make a table here, of its first n tasks or of all, and its figure; nothing is saved."""
     recipe, start = _recipe(name), time.perf_counter()
     n_used = recipe.n if n is None else n
     if type(n_used) is not int or not 1 <= n_used <= MOST:
@@ -125,9 +123,7 @@ def listing() -> str:
 
 
 def fingerprint(model: str, place=None) -> str:
-    """Twelve hexadecimal digits that change with the files of a model (in a folder, else the
-    shipped one).
-    """
+    """Twelve hexadecimal digits that change with a model's files (in a folder, else shipped)."""
     found = sorted((place or cards.WEIGHTS / model).rglob("*.*"))
     return digest(b"".join(file.name.encode() + file.read_bytes() for file in found))
 
@@ -137,8 +133,7 @@ def digest(content: bytes) -> str:
 
 
 def reproduces(saved: dict, live: dict, differ: int = 0, near: float = 0.01) -> str:
-    """Check that a table made here has the outcomes that were saved, task by task; return a
-    sentence.
+    """Check that a table made here has the saved outcomes, task by task; return a sentence.
 
     differ: how many may not, on a machine that rounds differently. near: by what share numbers may
             be off; a tenth where guidance makes rounding errors grow. AssertionError names the
@@ -269,7 +264,7 @@ class Table:
     def __init__(self, result: dict):
         self.result, self.rows = result, result["rows"]
         self.columns = list(dict.fromkeys(key for row in self.rows for key in row))
-        self.columns = [column for column in self.columns if column not in ("label", "first")]
+        self.columns = [column for column in self.columns if column not in BESIDE]
 
     def cells(self) -> list[list[str]]:
         """The rows as text, label first; empty where a row has no such value."""
@@ -311,9 +306,7 @@ class Table:
         )
 
     def _drawn(self, interval, column):
-        """A bar below the numbers: where the interval lies in [0, 1], or among the column's
-        numbers.
-        """
+        """A bar below the numbers: where the interval lies in [0, 1], or in the column."""
         all_ends = [end for row in self.rows for end in row.get(column, [])[1:] if end is not None]
         least, most = (
             (min(all_ends, default=0), max(all_ends, default=0)) if _is_number(column) else (0, 1)
@@ -330,9 +323,7 @@ class Table:
 
 
 def text(interval, column: str) -> str:
-    """A value and its interval, with the digits that the interval allows: 83% [77, 88], 27.4 [26.8,
-    28.0].
-    """
+    """A value and its interval, with the digits that it allows: 83% [77, 88], 27.4 [26.8, 28.0]."""
     if interval is None or interval[0] is None:
         return ""
     scale, unit = (1, "") if _is_number(column) else (100, "%")
