@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from blendlab import world
-from blendlab.measuring import exemplars, noise_editing
+from blendlab.measuring import exemplars, noise_editing, tables
 
 
 def test_things_are_different_kinds_in_a_prompt_that_names_them_all():
@@ -32,8 +32,10 @@ def test_attention_beside_the_thing_costs_the_logarithm_of_what_falls_on_it():
     assert noise_editing.beside(1 - heat, clean, nouns) == 0
 
 
-def test_the_ladder_says_how_to_train_what_does_not_ship(tmp_path, monkeypatch):
+@pytest.mark.parametrize("table, networks", [(exemplars.ladder, 3), (tables.optimizers, 2)])
+def test_a_table_says_how_to_train_what_does_not_ship(table, networks, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(exemplars, "side", lambda pipe: 64)
-    with pytest.raises(FileNotFoundError, match="the rungs do not ship"):
-        exemplars.ladder(3, None, None, None)
+    how = f"it does not ship; train it as {table.__module__}.{table.__name__} says"
+    with pytest.raises(FileNotFoundError, match=how):
+        table(3, *[None] * networks)

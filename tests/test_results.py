@@ -185,6 +185,7 @@ FEW_ROWS = [
     (sweeps, "EXEMPLAR", slice(1)),
     (sweeps, "DECODER", slice(1, 2)),  # a third of the usual steps
     (tables, "BLENDINGS", slice(2)),
+    (tables, "OPTIMIZERS", slice(0)),  # they do not ship
     (latent_blending, "TUNING", slice(0, 6, 5)),  # without the background; 10 steps
     (latent_blending, "WIDER", slice(1)),
     (latent_blending, "SCHEDULES", slice(0, None, 2)),

@@ -1,5 +1,4 @@
-"""What Paint by Example (2211.13227) claims, and what its options do: tables for notebook 06, on
-tinyworld.
+"""What Paint by Example (2211.13227) claims, and what its options do: tables for notebook 06.
 
 Tasks, seeds and settings are the same in all rows of a table, except for what a row's label says.
 The world renders the truth: the reference's own object, in the light and at the place of the
@@ -9,7 +8,6 @@ picture. Next: ../training/exemplar.py.
 import math
 from dataclasses import replace
 from itertools import product
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +28,7 @@ from .tables import (
     seen_inside,
     seen_outside,
     side,
+    unshipped,
 )
 
 
@@ -343,22 +342,18 @@ LOSSES = 32  # batches of training data whose loss is measured
 
 @measured(64, "tinyworld-exemplar", "tinyworld-clip", "tinyworld-judge")
 def ladder(n, shipped, clip, judge):
-    """The paper's ladder (table 3), each rung trained for 400 steps from the text-to-image model:
+    """The paper's ladder (table 3), each rung trained for 1,000 steps from the text-to-image model:
     the loss on its own training data, and what it makes of held-out references in another light and
     tilt. The shipped network has the last rung's training, and more of it. CLIP similarity is
     highest where the reference itself is pasted.
 
-    The rungs do not ship. For each of tokens, augmented, full: `blendlab train exemplar --steps 400
-    --set rung=RUNG --out runs/exemplar-RUNG`.
+    The rungs do not ship. For each of tokens, augmented, full: `blendlab train exemplar --steps
+    1000 --set rung=RUNG --set pool=2048 --out runs/exemplar-RUNG`.
     """
     tasks, box, reference, pasted, _, where = references(n, side(shipped))
     rows, made = {}, {}
     for label, (rung, how) in LADDER.items():
-        folder = Path(f"runs/exemplar-{rung}/export")
-        if not folder.is_dir():
-            raise FileNotFoundError(
-                f"{folder} is missing: the rungs do not ship; train them as {__name__} says"
-            )
+        folder = unshipped(f"exemplar-{rung}", ladder)
         network = networks.load(str(folder), device=shipped.unet.device)
         made[label] = painted(network, tasks, reference, label, **how)
         if how["w"] == 1:

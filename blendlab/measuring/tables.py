@@ -12,12 +12,14 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
 from .. import cards, door, masks, viz, world
 from ..latents import decode, encode
+from ..networks import load as networks
 from ..networks.judge import SIZE, per_object
 from ..noise import Noise
 from ..papers.blended_latent import FALLBACK, blended_latent
@@ -28,9 +30,7 @@ from . import metrics
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a table is made: function(n, *models), with the models of these names, for n tasks unless
-    told.
-    """
+    """How a table is made: function(n, *models), with the models named, for n tasks unless told."""
 
     function: Callable
     n: int
@@ -166,24 +166,56 @@ def text_to_image(n, pipe, judge):
     """Pictures from words alone, with the recommended settings: how often the judge finds every
     object that the caption of a held-out scene names, wherever it stands.
     """
-    rows = {}
-    for label, objects in {"one object": 1, "two objects": 2}.items():
-        right = []
-        with progress(n, label, "picture") as bar:
-            for k, scenes in enumerate(_scenes(n, objects)):
-                made = _from_words(pipe, world.captions(scenes, setting=0.0), seed=k)
-                right += [_shows(seen, scenes, i) for i, seen in enumerate(judge.found(made))]
-                bar.update(len(scenes))
-        rows[label] = dict(
-            zip(("class", "class and colour"), torch.tensor(right).unbind(1), strict=True)
+    return {
+        label: _drawn(n, objects, pipe, judge, label)
+        for label, objects in {"one object": 1, "two objects": 2}.items()
+    }
+
+
+def _drawn(n, objects, pipe, judge, label):
+    """Of n captions of so many objects: are all there, and in their colours?"""
+    right = []
+    with progress(n, label, "picture") as bar:
+        for k, scenes in enumerate(_scenes(n, objects)):
+            made = _from_words(pipe, world.captions(scenes, setting=0.0), seed=k)
+            right += [_shows(seen, scenes, i) for i, seen in enumerate(judge.found(made))]
+            bar.update(len(scenes))
+    return dict(zip(("class", "class and colour"), torch.tensor(right).unbind(1), strict=True))
+
+
+OPTIMIZERS = {"AdamW, lr 8e-4": "adamw", "Muon, lr 2e-3": "muon"}
+
+
+@measured(128, "tinyworld", "tinyworld-judge")
+def optimizers(n, shipped, judge):
+    """Two optimizers, 20 minutes of one core each, from nothing: pictures of one object from words
+    alone, as in text_to_image. Beside them the shipped network, which had hours, and a GPU.
+
+    The two do not ship: `blendlab train latent --minutes 20 --lr 8e-4 --set optimizer=adamw --out
+    runs/latent-adamw`, and the same with 2e-3 and muon.
+    """
+    folders = {label: unshipped(f"latent-{how}", optimizers) for label, how in OPTIMIZERS.items()}
+    made = {
+        label: networks.load(str(folder), device=shipped.unet.device)
+        for label, folder in folders.items()
+    }
+    made |= {"shipped": shipped}
+    return {label: _drawn(n, 1, pipe, judge, label) for label, pipe in made.items()}
+
+
+def unshipped(name, recipe) -> Path:
+    """The folder of a network that a table compares, and that you train yourself."""
+    folder = Path(f"runs/{name}/export")
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{folder} is missing: it does not ship; train it as {recipe.__module__}."
+            f"{recipe.__name__} says"
         )
-    return rows
+    return folder
 
 
 def _shows(seen, scenes, i):
-    """Are all objects of scene i among the objects that were found: their classes, and in their
-    colours too?
-    """
+    """Are all objects of scene i among those that were found: as classes, and in colour?"""
     kinds = [world.KINDS[k] for k in scenes.kind[i].tolist() if k >= 0]
     wanted = Counter(
         (kind, world.COLOURS[c]) for kind, c in zip(kinds, scenes.colour[i].tolist(), strict=False)
@@ -250,9 +282,7 @@ def is_simple(pipe):
 
 
 def blocks(n, pipe, label, seed=world.HELD_OUT):
-    """Yield (k, tasks) block by block. With k as the seed, task i draws the same noise whatever n
-    is.
-    """
+    """Yield (k, tasks) block by block. With k as the seed, task i's noise is the same for any n."""
     with progress(n, label, "task") as bar:
         for k, start in enumerate(range(0, n, metrics.BLOCK)):
             tasks = metrics.tasks(
@@ -372,9 +402,7 @@ SHOWN = 5  # tasks in a figure
 
 
 def columns(tasks, shown, truth=None):
-    """A row for each of the first tasks: picture and mask under the prompt, then the columns of
-    `shown`.
-    """
+    """A row for each of the first tasks: picture and mask under the prompt, then `shown`."""
     shown = shown | ({truth: tasks.truth} if truth else {})
     count_ = min(SHOWN, len(tasks))
     size = tasks.image.shape[-1]

@@ -1,5 +1,4 @@
-"""Latent diffusion (arXiv 2112.10752): text encoder and UNet, trained together in the autoencoder's
-latents.
+"""Latent diffusion (2112.10752): text encoder and UNet, trained together in latents.
 
 The network predicts v (arXiv 2202.00512, appendix D); little noise counts less in the loss, as in
 min-SNR-5 (arXiv 2303.09556), but much noise keeps its weight: there the caption decides what stands
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from .. import files
 from ..cards import RECOMMENDED
+from ..options import choice
 from . import dense
 from .diffusion import begin, levels, noised, scheduler
 from .harness import Job, Pool, copy_weights, find_autoencoder
@@ -35,22 +35,25 @@ class Latent(Job):
     name = "latent"
     batch_size = 32
     # Its first 120 steps lower the loss as far as 173 with AdamW and 8e-4, on the same batches.
-    optimizer, lr = "muon", 2e-3
+    lr = 2e-3
     levels = (2, 5)
     groups = 16
     ema = 0.997
 
     def __init__(
         self, size=128, widths=(32, 80, 160), text_width=128, text_layers=2, inner=None, pool=None,
-        autoencoder=None, **kwargs,
+        autoencoder=None, optimizer="muon", **kwargs,
     ):  # fmt: skip
-        """size: side of the pictures. widths: of the levels, from the latents inwards.
+        """size: side of the pictures. widths: of the levels, from the latents inwards. optimizer:
+        "muon" or "adamw" (whose lr was 8e-4).
 
         inner: folder of a text-to-image model whose text encoder and inner levels to begin with.
         """
         super().__init__(**kwargs)
         from .. import world
 
+        choice("optimizer", optimizer, ("muon", "adamw"))
+        self.optimizer = optimizer
         torch.manual_seed(self.seed)
         self.words = world.words()
         self.tokenizer = load_tokenizer(self.words)
@@ -75,8 +78,7 @@ class Latent(Job):
 
     @torch.no_grad()
     def render(self, start, n):
-        """Scenes start .. start+n-1 of the stream as scaled latents, with VARIANTS captions each as
-        ids.
+        """Scenes start .. start+n-1 as scaled latents, with VARIANTS captions each as ids.
 
         The last caption names one object alone; `middle` is the cell (y, x) where that one stands.
         """
@@ -113,8 +115,7 @@ class Latent(Job):
         } | shown
 
     def batch(self, step):
-        """Whole scenes, and in every other step three times as many crops around one object, which
-        the caption names.
+        """Whole scenes, and in every other step three times as many crops around a named object.
 
         A step costs the same, but the network sees eight times the objects: what edits are about.
         """
@@ -159,9 +160,7 @@ class Latent(Job):
 
     @torch.no_grad()
     def sheet(self):
-        """Samples of 16 single objects, then of 16 held-out captions; always the same prompts and
-        noise.
-        """
+        """Samples of 16 single objects, then of 16 held-out captions; always the same."""
         from .. import world
 
         pipe = self.pipeline()
@@ -247,8 +246,7 @@ class Latent(Job):
 
 
 def captions(scenes, slot: Tensor, seed: int) -> list[list[str]]:
-    """VARIANTS captions of each scene: two plain, one now and then rich, one that names the object
-    in `slot` alone.
+    """VARIANTS captions of each scene: two plain, one at times rich, one of `slot` alone.
 
     The last kind is what an edit prompts with: "a red mushroom", whatever else is in the picture.
     """
@@ -271,9 +269,7 @@ def read_text_encoder(folder):
 
 
 def unet(widths, text_width, cells):
-    """A UNet for latents of cells x cells; self- and cross-attention on the innermost level only:
-    it is dear.
-    """
+    """A UNet for latents of cells x cells; it attends on the innermost level only."""
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
