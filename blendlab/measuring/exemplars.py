@@ -340,7 +340,7 @@ LADDER = {
 LOSSES = 32  # batches of training data whose loss is measured
 
 
-@measured(64, "tinyworld-exemplar", "tinyworld-clip", "tinyworld-judge")
+@measured(128, "tinyworld-exemplar", "tinyworld-clip", "tinyworld-judge")
 def ladder(n, shipped, clip, judge):
     """The paper's ladder (table 3), each rung trained for 1,000 steps from the text-to-image model:
     the loss on its own training data, and what it makes of held-out references in another light and
