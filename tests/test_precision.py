@@ -16,6 +16,7 @@ from test_notebooks import made_again
 
 import blendlab as bl
 from blendlab import cards, world
+from blendlab.images import to_pil
 from blendlab.measuring import leaderboard, metrics, pages, precision, results
 from blendlab.measuring.methods import METHODS, Ask, Method, method
 from blendlab.networks.judge import Judge
@@ -356,6 +357,12 @@ def test_removals_have_a_table_of_their_own_and_a_batch_of_one_has_no_diversity(
     assert source["shadow left (1 is all)"][0] == pytest.approx(1, abs=1e-3)
     assert truth["shadow left (1 is all)"][0] == truth["truth error (of range)"][0] == 0
     assert truth["gone"][0] == 1 > source["gone"][0] and "--task remove" in made["command"]
+    assert made["name"] == "removals"
+    # The figure: a scene begins a row of eight; its second picture is that of the first method.
+    shown = precision.side_by_side(tmp_path / "remove", made)
+    (picture,) = to_pil(precision.draw("remove", 0, 128).tasks.image)
+    places = [shown.crop((136, top, 264, top + 128)) for top in range(100)]
+    assert shown.width == 1080 and picture.tobytes() in [place.tobytes() for place in places]
     (row,) = precision.run("source", 1, 1, out=tmp_path / "one")["rows"]
     assert row[precision.SPREAD] == [None] * 3 and row["batch precision"][0] == 0
     with pytest.raises(ValueError, match="made with another task"):
@@ -382,8 +389,12 @@ def test_two_processes_give_the_table_of_one(few, tmp_path, monkeypatch):
     two = json.loads((tmp_path / "two" / "precision.json").read_text())
     for mine, theirs in zip(untimed(one), untimed(two), strict=True):
         assert mine.keys() == theirs.keys()
-        pairs = [(values, theirs["first"][column]) for column, values in mine["first"].items()]
-        pairs += [(mine[column], theirs[column]) for column in mine.keys() - {"label", "first"}]
+        pairs = [
+            (values, theirs[first][column])
+            for first in ("first", "first result")
+            for column, values in mine[first].items()
+        ]
+        pairs += [(mine[column], theirs[column]) for column in mine.keys() - {*results.BESIDE}]
         for pair in pairs:
             both = [[math.nan if x is None else x for x in values] for values in pair]
             torch.testing.assert_close(*map(torch.tensor, both), equal_nan=True)

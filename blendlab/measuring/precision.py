@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from .. import cards, files, viz, world
@@ -360,7 +361,7 @@ class Run:
     def keep(self, method, i, drawn, images, record):
         """The picture first: a record without its picture does not count."""
         with files.replacing(self.path(method, i).with_suffix(".png")) as file:
-            columns = min(9, len(drawn.shown) + len(images))
+            columns = min(10, len(drawn.shown) + len(images))
             viz.sheet([*drawn.shown, images], columns=columns).save(file, "PNG")
         files.write_text(self.path(method, i), json.dumps(record) + "\n")
 
@@ -435,15 +436,32 @@ def compared(run: Run, listed: list[Method], methods=None, add=None) -> dict | N
 
 
 def save(out="runs/precision") -> dict:
-    """Keep a run's table, and its first scene as a figure, in data/results; returns the table."""
+    """Keep a run's table, with a figure of its first scenes, in data/results; returns the table."""
     out, to = Path(out), files.data() / "results"
     made = json.loads((out / "precision.json").read_text())
-    strips = [out / row["label"] / "scene-0000.png" for row in made["rows"]]
     with files.replacing(to / f"{made['name']}.png") as part:
-        viz.sheet(strips, columns=1).quantize(kmeans=1).save(part, "PNG", optimize=True)
+        side_by_side(out, made).quantize(kmeans=1).save(part, "PNG", optimize=True)
         made["figure"] = results.digest(part.read_bytes())
     pages.write_table(to / made["name"], made)
     return made
+
+
+def side_by_side(out: Path, made: dict, scenes=3):
+    """The first result of each method, for the first scenes of a run: a picture in PIL."""
+    shown, titles = [], []
+    side, columns = int(made["rows"][0]["side (pixels)"][0]), 8
+    for i in range(min(scenes, made["n"])):
+        for k, row in enumerate(made["rows"]):
+            record = out / row["label"] / f"scene-{i:04d}"
+            with Image.open(record.with_suffix(".png")) as strip:
+                pieces = [strip.crop((x, 0, x + side, side)) for x in (0, 2 * (side + 2))]
+            shown += pieces if k == 0 else pieces[1:]
+            titles += [json.loads(record.with_suffix(".json").read_text())["prompt"]] * (k == 0)
+            titles.append(row["label"].replace("+", " +"))
+        blank = -len(shown) % columns  # the next scene begins a row
+        shown += [Image.new("RGB", (side, side), "white")] * blank
+        titles += [""] * blank
+    return viz.show(shown, titles, columns=columns, panel=side)
 
 
 # The table
