@@ -88,14 +88,7 @@ PRESETS = {
 }
 
 # What neither a preset nor the model says: arguments.py:17-59, the copies as in the paper.
-FALLBACK = {
-    "scale": 1000.0,
-    "augmentations": 16,
-    "steps": 100,
-    "skip": 0.25,
-    "eta": 1.0,
-    "resamplings": 1,
-}
+FALLBACK = dict(scale=1000.0, augmentations=16, steps=100, skip=0.25, eta=1.0, resamplings=1)
 
 
 def clip_distance(

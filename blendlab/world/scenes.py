@@ -29,35 +29,11 @@ GROUNDS = ("grass", "sand", "snow", "water", "stone")
 TIMES = ("day", "sunset", "night")
 PATTERNS = ("plain", "striped", "spotted")
 SIGN_WORDS = (
-    "cat",
-    "dog",
-    "fish",
-    "bird",
-    "car",
-    "bus",
-    "boat",
-    "tree",
-    "moon",
-    "star",
-    "ball",
-    "face",
-    "lamp",
-    "go",
-    "hi",
-    "stop",
-    "art",
-    "sea",
-)
-SIMPLE = (
-    "star",
-    "moon",
-    "balloon",
-    "heart",
-    "ball",
-    "mushroom",
-    "tree",
-    "house",
-)  # the first half flies
+    "cat", "dog", "fish", "bird", "car", "bus", "boat", "tree", "moon", "star", "ball", "face",
+    "lamp", "go", "hi", "stop", "art", "sea",
+)  # fmt: skip
+# The first half flies.
+SIMPLE = ("star", "moon", "balloon", "heart", "ball", "mushroom", "tree", "house")
 SLOTS = 4  # objects in a scene, at most
 HELD_OUT = 1_000_000  # no network is ever trained on scenes of this seed or a higher one
 
@@ -69,23 +45,10 @@ _SIMPLER = tuple(  # for each kind one of SIMPLE, in turn
     )
     for k in range(len(KINDS))
 )
-_SCALE = {
-    "sign": 1.25,
-    "face": 1.1,
-    "lamp": 1.25,
-    "fence": 1.15,
-    "lightning": 1.2,
-    "tree": 1.15,
-    "house": 1.1,
-}
+_SCALE = dict(sign=1.25, face=1.1, lamp=1.25, fence=1.15, lightning=1.2, tree=1.15, house=1.1)
 _COUNTS = (0.06, 0.56, 0.88, 0.96)  # share of scenes with at most 0, 1, 2, 3 objects
-_BIGGEST = (
-    0.32,
-    0.32,
-    0.235,
-    0.165,
-    0.135,
-)  # half-width of an object by how many share the picture
+# Half-width of an object by how many share the picture.
+_BIGGEST = (0.32, 0.32, 0.235, 0.165, 0.135)
 _SMALLEST = (0.16, 0.16, 0.14, 0.11, 0.10)
 
 
