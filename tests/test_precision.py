@@ -509,22 +509,28 @@ def test_networks_of_methods_are_the_shipped_ones():
 # The saved table
 
 
-def test_the_saved_table_is_of_the_weights_and_tasks_that_are_here():
-    saved = results.load("precision")
-    assert saved["weights"] == {name: results.fingerprint(name) for name in saved["weights"]}
+each_table = pytest.mark.parametrize("name, task", [("precision", "add"), ("removals", "remove")])
+
+
+@each_table
+def test_the_saved_table_is_of_the_weights_and_tasks_that_are_here(name, task):
+    saved = results.load(name)
+    assert saved["weights"] == {net: results.fingerprint(net) for net in saved["weights"]}
     assert saved["seed"] == precision.SEED and f"{saved['n']} scenes x" in saved["what"]
-    assert results.digest((ROOT / "data/results/precision.png").read_bytes()) == saved["figure"]
-    rows = {row["label"]: row["batch precision"][0] for row in saved["rows"]}
+    assert results.digest((ROOT / f"data/results/{name}.png").read_bytes()) == saved["figure"]
+    share = {"add": "batch precision", "remove": "gone"}[task]
+    rows = {row["label"]: row[share][0] for row in saved["rows"]}
     assert rows["truth"] > 0.5 > rows["source"] and rows.keys() <= METHODS.keys()
 
 
-def test_the_first_scene_of_the_saved_table_comes_out_again(tmp_path):
+@each_table
+def test_the_first_scene_of_the_saved_table_comes_out_again(name, task, tmp_path):
     """One result of each method that no lesson makes again; it does not depend on the batch."""
-    saved = results.load("precision")
-    taught = made_again("run")
+    saved = results.load(name)
+    taught = made_again("run") if task == "add" else {}
     rows = [row for row in saved["rows"] if row["label"] not in taught]
     assert len(taught) + len(rows) == len(saved["rows"])
-    live = precision.run(",".join(row["label"] for row in rows), 1, 1, out=tmp_path)
+    live = precision.run(",".join(row["label"] for row in rows), 1, 1, task, out=tmp_path)
     for row, was in zip(live["rows"], rows, strict=True):
         row["first"] = {column: row["first"][column] for column in was["first result"]}
     was = saved | {"rows": [row | {"first": row["first result"]} for row in rows]}
