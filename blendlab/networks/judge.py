@@ -1,4 +1,4 @@
-"""The judge: a small network that says what stands where in a tinyworld picture.
+"""The judge, for measuring only: it says what stands where in a tinyworld picture.
 
 Per pixel it names a class and a colour, or nothing, so presence, place, completeness and precision
 all come from one network. It never guides and lends no features to a loss. Its accuracy on
@@ -222,7 +222,7 @@ def per_object(
 
 
 def to_size(mask: Tensor) -> Tensor:
-    """A mask (B or 1,1,H,W) as booleans (B or 1,64,64): true where half of a pixel is masked."""
+    """A mask (B or 1,1,H,W) as booleans (B or 1,64,64): true where half or more is masked."""
     return F.interpolate(mask.float(), (SIZE, SIZE), mode="area")[:, 0] >= 0.5
 
 

@@ -125,7 +125,7 @@ def _folder(name):
 
 
 def _open(folder, device, dtype):
-    """Open a folder as the pipeline that its model_index.json names, without the network.
+    """Open a folder as the pipeline that its model_index.json names, offline.
 
     Its parts are opened one by one (opening.py), each as a class of the lists in folders.py.
     """

@@ -51,7 +51,7 @@ def scheduler(prediction_type="v_prediction", **betas):
 
 
 def begin(unet, folder: Path) -> None:
-    """Take over what the network in `folder` has in the same place, from the middle, and size."""
+    """Take over what the network in `folder` has in the same place (from the middle) and size."""
     from diffusers import UNet2DConditionModel
 
     if not folder.is_dir():

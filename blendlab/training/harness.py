@@ -347,7 +347,7 @@ def with_jemalloc(argv: list[str]) -> None:
 
 
 def make_accelerator(precision="auto", cpu=False):
-    """The accelerator of this machine; `precision` "auto": bf16, or fp16 on older GPUs."""
+    """This machine's accelerator; `precision` "auto": bf16 where there is, or fp16 on old GPUs."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
