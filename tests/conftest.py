@@ -119,6 +119,19 @@ def server(browser, tmp_path_factory):
         yield served
 
 
+@pytest.fixture(scope="session")
+def desk(tabs, server):
+    """A page with JupyterLab, in which notebooks are opened one after the other."""
+    import lab
+
+    page = tabs.new_page()
+    lab.visit(page, server, "lab")
+    page.wait_for_function("() => window.jupyterapp", timeout=180_000, polling=200)
+    page.evaluate("() => jupyterapp.restored.then(() => true)")
+    yield page
+    page.close()
+
+
 @pytest.fixture(scope="module")
 def tiny():
     """The shipped latent model."""

@@ -196,7 +196,7 @@ class Notebook:
 
 
 def test_what_fails_in_jupyterlab_is_found_where_a_cell_or_only_a_widget_fails(
-    tabs, server, tmp_path
+    desk, server, tmp_path
 ):
     hidden = "import ipywidgets\nipywidgets.interact(lambda a: 1 / a, a=0);"
     cells = ["1 + 1", hidden, "raise ValueError('the reason')", "2 + 2"]
@@ -206,7 +206,7 @@ def test_what_fails_in_jupyterlab_is_found_where_a_cell_or_only_a_widget_fails(
         )
         nbformat.write(nb, tmp_path / f"{name}.ipynb")
     found = {
-        name: lab.problems(tabs, server, tmp_path / f"{name}.ipynb", f"{name}.ipynb")
+        name: lab.problems(desk, server, tmp_path / f"{name}.ipynb", f"{name}.ipynb")
         for name in ("good", "bad")
     }
     assert found["good"] == []

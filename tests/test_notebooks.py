@@ -61,9 +61,9 @@ def test_there_are_notebooks():
 
 
 def opened(request):
-    """(tabs, server) of a JupyterLab in a browser; None where there is none."""
+    """(page, server) of a JupyterLab in a browser; None where there is none."""
     try:
-        return request.getfixturevalue("tabs"), request.getfixturevalue("server")
+        return request.getfixturevalue("desk"), request.getfixturevalue("server")
     except pytest.skip.Exception:
         return None
 
