@@ -1,7 +1,7 @@
 """What is said to a caller who asked for what cannot be done: one sentence, with the fix.
 
-Whatever else is raised, but OSError (of files) and MemoryError, is a fault of blendlab, or of a
-function that you passed. No paper. Next: options.py.
+Editing functions raise it for what a caller can mend; and OSError of files, MemoryError, and
+RuntimeError under torch.inference_mode. No paper. Next: options.py.
 """
 
 

@@ -125,9 +125,7 @@ def desk(tabs, server):
     import lab
 
     page = tabs.new_page()
-    lab.visit(page, server, "lab")
-    page.wait_for_function("() => window.jupyterapp", timeout=180_000, polling=200)
-    page.evaluate("() => jupyterapp.restored.then(() => true)")
+    lab.clear(page, server)
     yield page
     page.close()
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from blendlab.course import runner
@@ -90,6 +90,13 @@ def visit(page, server, path: str):
     )
 
 
+def clear(page, server):
+    """Load JupyterLab without a notebook, and wait until it is there."""
+    visit(page, server, "lab")
+    page.wait_for_function("() => window.jupyterapp", timeout=180_000, polling=200)
+    page.evaluate("() => jupyterapp.restored.then(() => true)")
+
+
 def run_open(page, seconds: float = 600):
     """Run all cells of the notebook that the page shows, or will."""
     page.wait_for_function(READY, timeout=180_000, polling=200)
@@ -119,7 +126,9 @@ def problems(desk, server, path: Path, name: str) -> list[str]:
         desk.evaluate(QUIT)
         desk.evaluate(CLOSE)
     except BaseException:
-        visit(desk, server, "lab")  # the next notebook finds a clean desk
+        with suppress(Exception):
+            desk.evaluate(QUIT)
+        clear(desk, server)  # for the next notebook
         raise
     nb = nbformat.read(there, as_version=4)
     told = [(cell, output) for cell in runner.code(nb) for output in cell.outputs]

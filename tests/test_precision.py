@@ -327,7 +327,11 @@ def test_a_run_goes_on_where_it_was_killed_and_comes_out_the_same(few, tmp_path)
     # A dear method has fewer scenes, and its row says how many; a leaderboard sees them, too.
     mixed = precision.run("counted:2,source", 3, 2, out=tmp_path)
     assert [row["scenes (n)"][0] for row in mixed["rows"]] == [2, 3] and mixed["n"] == 3
-    assert json.loads((tmp_path / "counted" / "row.json").read_text())["n"] == 2
+    row = json.loads((tmp_path / "counted" / "row.json").read_text())
+    assert row["n"] == 2 and "Here: 2 scenes x 2" in row["what"] and "--scenes 2" in row["command"]
+    assert "n = 3 (fewer where" in results.table(mixed).foot()
+    two = precision.side_by_side(tmp_path, mixed)
+    assert two.height < precision.side_by_side(tmp_path, first).height  # of scenes that all have
     assert mixed["rows"][0]["first"] == {
         column: values[:2] for column, values in first["rows"][0]["first"].items()
     }
@@ -363,6 +367,9 @@ def test_removals_have_a_table_of_their_own_and_a_batch_of_one_has_no_diversity(
     (picture,) = to_pil(precision.draw("remove", 0, 128).tasks.image)
     places = [shown.crop((136, top, 264, top + 128)) for top in range(100)]
     assert shown.width == 1080 and picture.tobytes() in [place.tobytes() for place in places]
+    (second,) = to_pil(precision.draw("remove", 1, 128).tasks.image)
+    places = [shown.crop((136, top, 264, top + 128)) for top in range(136, shown.height - 128)]
+    assert second.tobytes() in [place.tobytes() for place in places]
     (row,) = precision.run("source", 1, 1, out=tmp_path / "one")["rows"]
     assert row[precision.SPREAD] == [None] * 3 and row["batch precision"][0] == 0
     with pytest.raises(ValueError, match="made with another task"):
@@ -525,13 +532,20 @@ def test_the_saved_table_is_of_the_weights_and_tasks_that_are_here(name, task):
 
 @each_table
 def test_the_first_scene_of_the_saved_table_comes_out_again(name, task, tmp_path):
-    """One result of each method that no lesson makes again; it does not depend on the batch."""
+    """One result of each method that no lesson makes again, alone where eight were saved."""
     saved = results.load(name)
     taught = made_again("run") if task == "add" else {}
     rows = [row for row in saved["rows"] if row["label"] not in taught]
     assert len(taught) + len(rows) == len(saved["rows"])
     live = precision.run(",".join(row["label"] for row in rows), 1, 1, task, out=tmp_path)
     for row, was in zip(live["rows"], rows, strict=True):
-        row["first"] = {column: row["first"][column] for column in was["first result"]}
-    was = saved | {"rows": [row | {"first": row["first result"]} for row in rows]}
-    results.reproduces(was, live, differ=1)
+        whole = {column: was[column][:1] for column in ("parameters (M)", "side (pixels)")}
+        was["first"] = was["first result"] | whole
+        row["first"] = {column: row["first"][column] for column in was["first"]}
+    # CLIP's gradient makes errors of rounding grow, and a batch of one rounds differently.
+    for near, clip in ((0.01, False), (0.1, True)):
+        some = [
+            row for row in live["rows"] if clip == ("tinyworld-clip" in METHODS[row["label"]].needs)
+        ]
+        if some:
+            results.reproduces(saved | {"rows": rows}, live | {"rows": some}, differ=1, near=near)

@@ -310,6 +310,18 @@ def test_all_makes_what_is_missing_or_stale_and_leaves_the_rest(drawn, run):
     assert run("all", "-n", 3)[0] == 2
 
 
+def test_all_goes_on_after_a_table_whose_networks_do_not_ship(toy, run, monkeypatch):
+    def lacking(n):
+        """What cannot be."""
+        tables.unshipped("nowhere", tables.optimizers)
+
+    recipes = {"first": tables.Recipe(lacking, 20, ()), "toy": results.TABLES["toy"]}
+    monkeypatch.setattr(results, "TABLES", recipes)
+    code, said, _ = run("all")
+    assert code == 0 and "first is left out: runs/nowhere/export is missing" in said
+    assert results.current("toy") and not results.saved("first")
+
+
 def test_a_process_killed_while_it_draws_leaves_no_torn_figure(drawn, monkeypatch):
     results.run("toy")
     before = drawn.read_bytes(), drawn.with_suffix(".json").read_bytes()

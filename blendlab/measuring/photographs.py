@@ -150,7 +150,7 @@ def run(
     """Measure methods on the pictures of a folder with a model of `load`; return the table.
 
     images: a folder of .jpg, .png or .webp; the first `scenes` by name, cut to centred squares.
-    methods: names or patterns with commas between; those that take words and one model.
+    methods: as methods.chosen reads them; those that take words and one model.
     judge: a Classifier; clip: a Clip; distance: of two batches, as lpips_distance("vgg") gives.
     Left out, they are downloaded.
     """

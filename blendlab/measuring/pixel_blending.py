@@ -369,7 +369,7 @@ def _ranked(right, full, order):
 
 
 def complete(judge, images, tasks):
-    """(n,) how much of the mask the prompted object fills, of what the truth's fills; at most 1."""
+    """(n,) the prompted object's area in the mask over that of the truth's; at most 1."""
     names = torch.tensor([1 + world.KINDS.index(kind) for kind in tasks.kind])[:, None, None]
     inside = to_size(tasks.mask)  # (n,64,64), as the judge sees
     shares = [

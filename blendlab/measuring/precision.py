@@ -1,7 +1,7 @@
 """Precision and diversity of editing methods: the protocol of Blended Latent Diffusion (2206.02779,
 section 5) on tinyworld, whose judge guides nothing and whose scenes have a truth.
 
-    blendlab results precision --methods "blended,blended_latent*" --scenes 10 --batch 4
+    blendlab results precision --methods "blended:5,blended_latent*" --scenes 10 --batch 4
 
 Random boxes with sides of a fifth to a half of the picture's, a random class as prompt, a batch of
 results for each. Each scene of each method is a file, so a run that was killed goes on. Processes
@@ -54,8 +54,9 @@ WHAT = {
     f"Diversity: mean distance, by the features of {DISTANCE}, of all pairs of right results of a "
     "scene. Truth: one of the right answers, the object in the middle of the box.",
     "remove": "An object taken out of a held-out scene, with words for what is behind it. Gone: "
-    "the judge sees no more objects in the box than in the truth. Shadow left: of what the object "
-    "did to the picture beside itself, its shadow or reflection, the share that is still there.",
+    "the judge sees no more of the box full of objects than in the truth, up to 5%. Shadow left: "
+    "of what the object did to the picture beside itself, its shadow or reflection, the share that "
+    "is still there.",
 }
 
 
@@ -450,7 +451,8 @@ def side_by_side(out: Path, made: dict, scenes=3):
     """The first result of each method, for the first scenes of a run: a picture in PIL."""
     shown, titles = [], []
     side, columns = int(made["rows"][0]["side (pixels)"][0]), 8
-    for i in range(min(scenes, made["n"])):
+    fewest = min(row.get("scenes (n)", [made["n"]])[0] for row in made["rows"])
+    for i in range(min(scenes, fewest)):
         for k, row in enumerate(made["rows"]):
             record = out / row["label"] / f"scene-{i:04d}"
             with Image.open(record.with_suffix(".png")) as strip:
@@ -472,16 +474,21 @@ def table(run: Run, records: dict, methods=None, add=None) -> dict:
     asked = run.asked | {"--methods": methods, "--add": add}
     words = [f"{k} {v}" for k, v in asked.items() if v is not None]
     every = [record for each in records.values() for record in each]
-    less = f" Here: {run.scenes} scenes x {run.batch}, of the paper's {SCENES} x {BATCH}."
-    made = {
-        "name": "removals" if run.task == "remove" else "precision",
-        "what": run.what + less * ((run.scenes, run.batch) != (SCENES, BATCH)),
-        "command": " ".join(
-            ["blendlab results precision", *words, f"--scenes {run.scenes} --batch {run.batch}"]
-        ),
+
+    def of(n):
+        """What a table of n scenes says of itself."""
+        less = f" Here: {n} scenes x {run.batch}, of the paper's {SCENES} x {BATCH}."
+        size = f"--scenes {n} --batch {run.batch}"
+        return {
+            "what": run.what + less * ((n, run.batch) != (SCENES, BATCH)),
+            "command": " ".join(["blendlab results precision", *words, size]),
+            "n": n,
+        }
+
+    made = {"name": "removals" if run.task == "remove" else "precision"} | of(run.scenes)
+    made |= {
         "seconds": round(sum(r["seconds"] for r in every), 1),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "n": run.scenes,
         "batch": run.batch,
         "seed": SEED,
     }
@@ -497,7 +504,7 @@ def table(run: Run, records: dict, methods=None, add=None) -> dict:
     for row, each in zip(made["rows"], records.values(), strict=True):
         n = len(each)
         row |= {"scenes (n)": [n, n, n]} if fewer else {}
-        alone = made | {"n": n, "rows": [row], "identity": each[0]["identity"]}
+        alone = made | of(n) | {"rows": [row], "identity": each[0]["identity"]}
         pages.write_row(run.out / row["label"], alone)
     pages.write(run.out, made, records)
     return made

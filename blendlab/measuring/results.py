@@ -273,7 +273,8 @@ class Table:
     def foot(self) -> str:
         """How it was measured, in one line."""
         made = "{command}, {seconds:.0f} s on {device}".format(**self.result)
-        return f"n = {self.result['n']}, brackets: 95% intervals. Made by {made}."
+        fewer = " (fewer where the column scenes says so)" * ("scenes (n)" in self.columns)
+        return f"n = {self.result['n']}{fewer}, brackets: 95% intervals. Made by {made}."
 
     def __repr__(self):
         lines = [["", *self.columns], *self.cells()]

@@ -167,12 +167,12 @@ def text_to_image(n, pipe, judge):
     object that the caption of a held-out scene names, wherever it stands.
     """
     return {
-        label: _drawn(n, objects, pipe, judge, label)
+        label: _right(n, objects, pipe, judge, label)
         for label, objects in {"one object": 1, "two objects": 2}.items()
     }
 
 
-def _drawn(n, objects, pipe, judge, label):
+def _right(n, objects, pipe, judge, label):
     """Of n captions of so many objects: are all there, and in their colours?"""
     right = []
     with progress(n, label, "picture") as bar:
@@ -200,7 +200,7 @@ def optimizers(n, shipped, judge):
         for label, folder in folders.items()
     }
     made |= {"shipped": shipped}
-    return {label: _drawn(n, 1, pipe, judge, label) for label, pipe in made.items()}
+    return {label: _right(n, 1, pipe, judge, label) for label, pipe in made.items()}
 
 
 def unshipped(name, recipe) -> Path:

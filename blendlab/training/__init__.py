@@ -40,6 +40,11 @@ def shipped(name: str) -> Path:
     return WEIGHTS / JOBS[name][1]
 
 
+def steps_of(name: str, steps: int | None = None) -> int:
+    """How many steps a network is trained for at most: what is asked for, else a whole training."""
+    return JOBS[name][2] if steps is None else steps
+
+
 def settings(texts: list[str]) -> dict:
     """["rung=tokens", "widths=8,16"] as arguments of a job; numbers become numbers."""
     return pairs(texts, "rung=tokens", signature(main).parameters)
@@ -89,7 +94,7 @@ def check(name, steps, minutes, lr, precision, batch, seed, options, sizes):
     harness.number("seed", seed, 0, harness.SEEDS)
     if batch is not None:
         harness.number("batch", batch, 1, 4096)
-    steps, lr = JOBS[name][2] if steps is None else steps, kind.lr if lr is None else lr
+    steps, lr = steps_of(name, steps), kind.lr if lr is None else lr
     return kind, harness.Options(
         steps=steps, minutes=minutes, lr=lr, precision=precision, **(options or {})
     )

@@ -1,4 +1,4 @@
-"""What diffusion models here are trained on: a level a sample, the noised sample, target, weight.
+"""What diffusion models are trained on: one level for each sample, the noised sample, its target.
 
 v as in arXiv 2202.00512, appendix D; predicting the picture itself with the loss of v as in arXiv
 2511.13720. Read next: pixel.py, the shortest of latent, pixel and exemplar.

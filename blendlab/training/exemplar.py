@@ -354,7 +354,7 @@ def hole(box: Tensor, u: Tensor, shake: Tensor, size: int) -> Tensor:
 
 
 def augmented(pieces: Tensor, u: Tensor, bend: Tensor) -> Tensor:
-    """References (B,3,S,S) flipped (chance .5), turned up to 20 degrees (.5), bent, blurred (.3).
+    """References (B,3,S,S) flipped (chance .5), turned by 20 degrees (.5), bent (.3), blurred (.3).
 
     u: (B,6) in [0,1), bend: (B,2,4,4) normal, so each has parameters of its own
        (open-images.py:135-145).

@@ -35,7 +35,7 @@ SEEDS = HELD_OUT // PROCESSES - 1  # the highest seed of a run
 
 
 def number(name: str, value, low, high, kind=int):
-    """Return a number of low .. high (above low if no int); ValueError names the range."""
+    """Return a number of low .. high (above low unless kind is int); ValueError names the range."""
     whole = kind is int
     good = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
     if not good or not (low <= value if whole else low < value) or not value <= high:
@@ -324,7 +324,7 @@ def fast_attention(device: torch.device):
 
 
 def with_jemalloc(argv: list[str]) -> None:
-    """Start this program again with jemalloc, if it is installed: fresh pages are dear.
+    """Start this program again with jemalloc, if it is there: it keeps pages, fresh ones are dear.
 
     argv: of Python. Returns where there is nothing to do: on a GPU, where it is loaded already, or
     where it is not found.
@@ -347,7 +347,7 @@ def with_jemalloc(argv: list[str]) -> None:
 
 
 def make_accelerator(precision="auto", cpu=False):
-    """This machine's accelerator; `precision` "auto": bf16 where there is, or fp16 on old GPUs."""
+    """This machine's accelerator; `precision` "auto": bf16 where the chip has it, else fp16."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
@@ -461,7 +461,7 @@ def _resume(out, job, ema, optimizer, accelerator) -> dict:
         optimizer.load_state_dict(state["optimizer"])
     except (RuntimeError, ValueError, KeyError) as error:
         raise Refused(
-            f"{out} holds a run of a network of other sizes; pass its sizes or another folder"
+            f"{out} holds a run of other sizes or another optimizer; pass those or another folder"
         ) from error
     if accelerator.scaler and state["scaler"]:
         accelerator.scaler.load_state_dict(state["scaler"])

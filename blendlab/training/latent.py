@@ -45,7 +45,7 @@ class Latent(Job):
         autoencoder=None, optimizer="muon", **kwargs,
     ):  # fmt: skip
         """size: side of the pictures. widths: of the levels, from the latents inwards. optimizer:
-        "muon" or "adamw" (whose lr was 8e-4).
+        "muon", or "adamw", which wants lr=8e-4 beside it: lr stays 2e-3.
 
         inner: folder of a text-to-image model whose text encoder and inner levels to begin with.
         """
@@ -241,6 +241,7 @@ class Latent(Job):
             "size": self.size,
             "widths": self.net["unet"].config.block_out_channels,
             "pool": self.pool_size,
+            "optimizer": self.optimizer,
         }
         return sizes | {"scaling_factor": self.vae.config.scaling_factor, "words": len(self.words)}
 

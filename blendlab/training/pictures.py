@@ -20,7 +20,7 @@ def from_bytes(image: Tensor) -> Tensor:
 
 
 def closer_looks(start: int, n: int, smallest: float) -> Tensor:
-    """Windows (n,4) in fractions for pictures from start on: all, and for every fourth a part."""
+    """Windows (n,4) in fractions for pictures from start on: the whole, for every fourth a part."""
     g = torch.Generator().manual_seed(start)
     side = smallest + (1 - smallest) * torch.rand(n, 1, generator=g)
     side[torch.arange(start, start + n) % 4 != 3] = 1.0

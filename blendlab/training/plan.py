@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .. import files
 from ..errors import Refused
-from . import check, harness, main
+from . import check, harness, main, steps_of
 
 # Minutes on one core with fast bf16 multiplication (AMX), in the order in which networks need each
 # other.
@@ -55,7 +55,7 @@ def train_all(out="runs", share=1.0, restart=None, **given) -> None:
             if (
                 not done
                 or done["seconds"] < 60 * minutes * share
-                and done["step"] < steps_of(name, given)
+                and done["step"] < steps_of(name, given.get("steps"))
             ):
                 print(f"stopped in {name}; the same command goes on from there", flush=True)
                 return
@@ -78,13 +78,6 @@ def check_all(share: float, given: dict) -> None:
     sizes = {name: v for name, v in given.items() if name not in (*wanted, "source", "cpu")}
     for name, minutes in PLAN.items():
         check(name, minutes=minutes * share, sizes=sizes, **known)
-
-
-def steps_of(name: str, given: dict) -> int:
-    """The most steps that a network of the plan is trained for."""
-    from . import JOBS
-
-    return JOBS[name][2] if given.get("steps") is None else given["steps"]
 
 
 def in_background(out="runs", **given) -> None:

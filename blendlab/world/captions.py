@@ -75,7 +75,7 @@ def _article(noun: str) -> str:
 
 
 def describe(scenes: Scenes, slot: int | torch.Tensor, rich: bool = False) -> list[str]:
-    """The name of one object of each scene, as in "a red mushroom": the prompt of that truth.
+    """The name of one object of each scene, as in "a red mushroom": the prompt that asks for it.
 
     rich: also pattern, accent colour and the word on a sign. An empty slot is "nothing".
     """

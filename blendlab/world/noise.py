@@ -1,4 +1,4 @@
-"""Random numbers that depend on where they are used alone (counter-based), and a tile of noise.
+"""Random numbers that depend only on where they are used (counter-based), and a tile of noise.
 
 A scene must not change with the batch that it is drawn in, nor with the device, so tinyworld never
 touches a random

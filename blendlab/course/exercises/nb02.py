@@ -50,7 +50,7 @@ def check_02_1(skip_for: Callable) -> bool:
 
 
 def check_02_2(canvas_mask: Callable) -> bool:
-    """canvas_mask(height, width, grow) -> (1,1,height,width+2*grow), 1 where it is still empty."""
+    """canvas_mask(height, width, grow) -> (1,1,height,width+2*grow), 1 where the canvas is new."""
     mine = tried(canvas_mask, 4, 6, 3)
     if mine is not None:
         right = torch.ones(1, 1, 4, 12)

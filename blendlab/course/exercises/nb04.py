@@ -78,7 +78,7 @@ def check_04_2(safely: Callable) -> bool:
 
 
 def check_04_3(soft_paste: Callable) -> bool:
-    """soft_paste(mask, edit, image, width) -> the source outside; inside the edit fades in."""
+    """soft_paste(mask, edit, image, width) -> the source; inside the edit fades in over width."""
     mask, edit, image = (
         torch.zeros(1, 1, 16, 16),
         torch.ones(1, 3, 16, 16),
