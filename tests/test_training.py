@@ -690,7 +690,7 @@ def test_a_running_job_can_be_exported_from_its_checkpoint(runs, tmp_path):
             "no checkpoint in elsewhere",
         ),
         ({"name": "judge", "autoencoder": "nowhere"}, "no autoencoder in nowhere; train it first"),
-        ({"name": "autoencoder", "widths": (8, 8, 16)}, "a network of other sizes; pass its sizes"),
+        ({"name": "autoencoder", "widths": (8, 8, 16)}, "of other sizes or another optimizer"),
     ],
 )
 def test_a_wrong_call_gets_a_sentence_that_names_the_fix(runs, arguments, sentence):
