@@ -310,15 +310,15 @@ def results(
 
 def remake():
     """Make every table that is missing or was made with other weights; again called, go on."""
-    from .measuring import index, results
+    from .measuring import index, results, tables
 
-    tables = results.outdated()
-    print(f"{len(tables)} tables; last time they took {sum(tables.values()) / 60:.0f} minutes")
-    for name, seconds in tables.items():
+    outdated = results.outdated()
+    print(f"{len(outdated)} tables; last time they took {sum(outdated.values()) / 60:.0f} minutes")
+    for name, seconds in outdated.items():
         print(f"{name}, {seconds / 60:.1f} minutes last time", flush=True)
         try:
             results.run(name)
-        except FileNotFoundError as error:  # it needs what does not ship
+        except tables.Unshipped as error:
             print(f"{name} is left out: {error}", flush=True)
         index.write()
 

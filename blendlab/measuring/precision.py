@@ -367,7 +367,7 @@ class Run:
         files.write_text(self.path(method, i), json.dumps(record) + "\n")
 
     def path(self, method, i) -> Path:
-        return self.out / method.name / f"scene-{i:04d}.json"
+        return place(self.out, method.name, i)
 
     def kept(self, method, i, identity) -> dict | None:
         """A scene that is there; one of another making is refused."""
@@ -381,6 +381,11 @@ class Run:
                     "name another folder with -o"
                 )
         return record
+
+
+def place(out: Path, label: str, i: int) -> Path:
+    """Where scene i of a method is kept; its picture has the ending .png."""
+    return out / label / f"scene-{i:04d}.json"
 
 
 def run(methods=None, scenes=SCENES, batch=BATCH, task="add", out="runs/precision", add=None):
@@ -451,15 +456,18 @@ def side_by_side(out: Path, made: dict, scenes=3):
     """The first result of each method, for the first scenes of a run: a picture in PIL."""
     shown, titles = [], []
     side, columns = int(made["rows"][0]["side (pixels)"][0]), 8
+    labels = [row["label"] for row in made["rows"]]
     fewest = min(row.get("scenes (n)", [made["n"]])[0] for row in made["rows"])
+
+    def piece(label, i, k):
+        """Picture k of what `keep` wrote: 0 shows the mask, 2 is the first result."""
+        with Image.open(place(out, label, i).with_suffix(".png")) as strip:
+            return strip.crop((k * (side + 2), 0, k * (side + 2) + side, side))
+
     for i in range(min(scenes, fewest)):
-        for k, row in enumerate(made["rows"]):
-            record = out / row["label"] / f"scene-{i:04d}"
-            with Image.open(record.with_suffix(".png")) as strip:
-                pieces = [strip.crop((x, 0, x + side, side)) for x in (0, 2 * (side + 2))]
-            shown += pieces if k == 0 else pieces[1:]
-            titles += [json.loads(record.with_suffix(".json").read_text())["prompt"]] * (k == 0)
-            titles.append(row["label"].replace("+", " +"))
+        shown += [piece(labels[0], i, 0), *(piece(label, i, 2) for label in labels)]
+        titles.append(json.loads(place(out, labels[0], i).read_text())["prompt"])
+        titles += [label.replace("+", " +") for label in labels]
         blank = -len(shown) % columns  # the next scene begins a row
         shown += [Image.new("RGB", (side, side), "white")] * blank
         titles += [""] * blank

@@ -203,11 +203,15 @@ def optimizers(n, shipped, judge):
     return {label: _right(n, 1, pipe, judge, label) for label, pipe in made.items()}
 
 
+class Unshipped(FileNotFoundError):
+    """A table needs networks that do not ship; the sentence says how to train them."""
+
+
 def unshipped(name, recipe) -> Path:
     """The folder of a network that a table compares, and that you train yourself."""
     folder = Path(f"runs/{name}/export")
     if not folder.is_dir():
-        raise FileNotFoundError(
+        raise Unshipped(
             f"{folder} is missing: it does not ship; train it as {recipe.__module__}."
             f"{recipe.__name__} says"
         )
