@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 import statistics
+import subprocess
 import sys
 import types
 from collections import Counter
@@ -93,9 +94,21 @@ def test_decoder_tuning_is_compared_at_the_same_loss():
     assert tuned[-1] <= plain[-1] and tuned[-2] > plain[-1]  # no step more than it takes
 
 
-def test_the_import_is_timed_in_a_process_of_its_own():
+def test_each_import_is_timed_in_a_process_of_its_own_that_has_read_its_files(monkeypatch):
+    asked, run = [], subprocess.run
+
+    def heard(words, **options):
+        done = run(words, **options)
+        asked.append((words[0] == sys.executable, *words[1:], done.returncode))
+
+    monkeypatch.setattr(bench.subprocess, "run", heard)
     (row,) = bench.import_rows(1)
-    assert row["label"].startswith("import blendlab") and row["A/B (ratio)"][0] > 0.9
+    once = [(True, "-c", f"import {name}", 0) for name in ("blendlab", "torch")]
+    assert asked == 2 * once  # the first time no clock runs
+    a, b = row["seconds"]["A"], row["seconds"]["B"]
+    assert len(a) == len(b) == row["pairs"] == 1 and min(a + b) > 0
+    assert row["label"].startswith("import blendlab / import torch")
+    assert row["A/B (ratio)"][0] == pytest.approx(a[0] / b[0], rel=1e-4)
 
 
 def test_contestants_take_turns_there_and_back():
