@@ -20,6 +20,7 @@ from . import images as inputs
 from .masks import dilate, window
 
 WIDTH = 960  # pixels, about a notebook's column
+GAP = 2  # pixels between the pictures of a sheet
 INK, FAINT = "#2b2b2b", "#d8d8d8"
 COLOURS = ("#2f6db5", "#d9722e", "#3f9560", "#8e5aa8", "#767676")
 TINT = (232, 28, 122)  # of a mask; no landscape has it
@@ -90,7 +91,7 @@ def overlay(image, mask, width: int = 256) -> Image.Image:
     return _outlined(Image.composite(tinted, picture, m), m)
 
 
-def sheet(images, columns: int = 8, gap: int = 2) -> Image.Image:
+def sheet(images, columns: int = 8, gap: int = GAP) -> Image.Image:
     """A plain grid of pictures at their own size, to save to a file."""
     return _grid(_pictures(images), [], columns, gap)
 

@@ -355,6 +355,53 @@ def test_a_run_goes_on_where_it_was_killed_and_comes_out_the_same(few, tmp_path)
     assert again["command"] in page.replace("&#x27;", "'")
 
 
+def test_another_clip_ranks_the_results_that_are_kept_and_makes_none(few, tmp_path):
+    calls = []
+
+    @method("tinyworld-clip", name="guided")
+    @method(name="every_third")
+    def every_third(ask, clip=None):
+        calls.append(ask.seed)
+        truth = precision.draw("add", ask.seed, 128).tasks.truth
+        third = (torch.arange(ask.n) % 3 == 1).view(-1, 1, 1, 1)
+        return torch.where(third & (ask.mask > 0), truth, ask.image)
+
+    first = precision.run("every_third", 2, 12, out=tmp_path)  # a sheet has ten in a row
+    file = precision.place(tmp_path, "every_third", 1)
+
+    def ranked_by_another(file):
+        """Write down what an older CLIP may have said; return what it was."""
+        was = json.loads(file.read_text())
+        record = json.loads(file.read_text())
+        record["identity"]["weights"]["tinyworld-clip"] = "0" * 12
+        record["outcomes"] |= {"best result": [None], "CLIP distance (1 - cos)": [2.0] * 12}
+        file.write_text(json.dumps(record))
+        return was
+
+    was = ranked_by_another(file)
+    again = precision.run("every_third", 2, 12, out=tmp_path)
+    now = json.loads(file.read_text())
+    assert calls == [0, 1] and results.reproduces(first, again)
+    assert now["outcomes"]["CLIP distance (1 - cos)"] == pytest.approx(
+        was["outcomes"]["CLIP distance (1 - cos)"], abs=2e-3
+    )
+    assert len(set(now["outcomes"]["CLIP distance (1 - cos)"])) > 1
+    assert now["outcomes"]["best result"] == was["outcomes"]["best result"]
+    assert now["identity"] == was["identity"]
+
+    # A method that CLIP guided has to make them again, and so has any for another judge.
+    precision.run("guided", 1, 2, out=tmp_path)
+    ranked_by_another(precision.place(tmp_path, "guided", 0))
+    with pytest.raises(ValueError, match="guided was made with another weights: delete it"):
+        precision.run("guided", 1, 2, out=tmp_path)
+    ranked_by_another(file)
+    record = json.loads(file.read_text())
+    record["identity"]["weights"]["tinyworld-judge"] = "0" * 12
+    file.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="every_third was made with another weights"):
+        precision.run("every_third", 2, 12, out=tmp_path)
+
+
 def test_removals_have_a_table_of_their_own_and_a_batch_of_one_has_no_diversity(few, tmp_path):
     made = precision.run("source,truth", 6, 1, task="remove", out=tmp_path / "remove")
     source, truth = made["rows"]

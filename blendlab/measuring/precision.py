@@ -24,6 +24,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from .. import cards, files, viz, world
+from .. import images as inputs
 from ..blend import blend
 from ..errors import Refused
 from ..networks.judge import to_size
@@ -42,7 +43,9 @@ from .tables import part, progress, seen_inside, seen_outside, side
 SEED = world.HELD_OUT + 25  # of these scenes, boxes and prompts
 SCENES, BATCH = 50, 24  # as in the paper
 KEPT = 0.15  # of the range: an autoencoder's error outside the mask is a third of it
-MEASURING = ("tinyworld", "tinyworld-clip", "tinyworld-judge")  # their weights are part of a row
+RANKING = "tinyworld-clip"
+MEASURING = ("tinyworld", RANKING, "tinyworld-judge")  # their weights are part of a row
+COLUMNS = 10  # of the sheet of a scene
 TASKS = ("add", "remove")
 DISTANCE = "tinyworld's autoencoder"  # whose features stand for LPIPS, as weights travel offline
 SPREAD = f"diversity ({DISTANCE})"
@@ -318,7 +321,7 @@ class Run:
         return draw(self.task, i, size)
 
     def outcomes(self, drawn, images: Tensor) -> dict:
-        judging = self.network("tinyworld-judge"), self.network("tinyworld-clip")
+        judging = self.network("tinyworld-judge"), self.network(RANKING)
         return outcomes(self.task, drawn, images, *judging, *self.distances())
 
     def identity(self, method: Method) -> dict:
@@ -362,7 +365,7 @@ class Run:
     def keep(self, method, i, drawn, images, record):
         """The picture first: a record without its picture does not count."""
         with files.replacing(self.path(method, i).with_suffix(".png")) as file:
-            columns = min(10, len(drawn.shown) + len(images))
+            columns = min(COLUMNS, len(drawn.shown) + len(images))
             viz.sheet([*drawn.shown, images], columns=columns).save(file, "PNG")
         files.write_text(self.path(method, i), json.dumps(record) + "\n")
 
@@ -370,17 +373,49 @@ class Run:
         return place(self.out, method.name, i)
 
     def kept(self, method, i, identity) -> dict | None:
-        """A scene that is there; one of another making is refused."""
+        """A scene that is there; one of another making is refused. One that only another CLIP has
+        ranked is ranked again, from its sheet.
+        """
         if not self.path(method, i).is_file():
             return None
         record = json.loads(self.path(method, i).read_text())
-        for key, now in identity.items():
-            if record["identity"].get(key) != now:
-                raise Refused(
-                    f"{self.path(method, i).parent} was made with another {key}: delete it, or "
-                    "name another folder with -o"
-                )
+        was = record["identity"]
+        changed = [key for key, now in identity.items() if was.get(key) != now]
+        if changed == ["weights"] and RANKING not in method.needs:
+            ranking = identity["weights"].get(RANKING)
+            if was["weights"] | {RANKING: ranking} == identity["weights"]:
+                return self.ranked(method, i, record | {"identity": identity})
+        for key in changed:
+            raise Refused(
+                f"{self.path(method, i).parent} was made with another {key}: delete it, or "
+                "name another folder with -o"
+            )
         return record
+
+    def ranked(self, method, i, record) -> dict:
+        """The record of a scene with what CLIP says of its results, which are read from its sheet:
+        in 8 bits, so a distance may differ by a thousandth.
+        """
+        outcomes = record["outcomes"]
+        if "best result" in outcomes:
+            side = int(outcomes["side (pixels)"][0])
+            drawn, right = self.draw(i, side), outcomes["batch precision"]
+            with Image.open(self.path(method, i).with_suffix(".png")) as strip:
+                before = len(drawn.shown)
+                tiles = [tile(strip, before + k, side) for k in range(len(right))]
+            images, ask = torch.cat([inputs.image(one) for one in tiles]), drawn.ask(1, seed=i)
+            first, liked = preferred(images, ask.prompt, self.network(RANKING), ask.mask)
+            outcomes["best result"] = [right[k] for k in first]
+            outcomes["CLIP distance (1 - cos)"] = [_plain(v) for v in liked]
+        files.write_text(self.path(method, i), json.dumps(record) + "\n")
+        return record
+
+
+def tile(strip: Image.Image, k: int, side: int) -> Image.Image:
+    """Picture k of the sheet of a scene: 0 shows the mask, 1 the truth, the others are results."""
+    row, column = divmod(k, COLUMNS)
+    x, y = column * (side + viz.GAP), row * (side + viz.GAP)
+    return strip.crop((x, y, x + side, y + side))
 
 
 def place(out: Path, label: str, i: int) -> Path:
@@ -460,9 +495,8 @@ def side_by_side(out: Path, made: dict, scenes=3):
     fewest = min(row.get("scenes (n)", [made["n"]])[0] for row in made["rows"])
 
     def piece(label, i, k):
-        """Picture k of what `keep` wrote: 0 shows the mask, 2 is the first result."""
         with Image.open(place(out, label, i).with_suffix(".png")) as strip:
-            return strip.crop((k * (side + 2), 0, k * (side + 2) + side, side))
+            return tile(strip, k, side)
 
     for i in range(min(scenes, fewest)):
         shown += [piece(labels[0], i, 0), *(piece(label, i, 2) for label in labels)]
