@@ -36,15 +36,15 @@ LARGEST = 32  # gigabytes that the pictures of one call may take
 class Request:
     """One call of an editing method, checked and on the device.
 
-    image: (1 or n,3,H,W) in [-1,1]. mask: (1 or n,1,H,W), 1 = edit; grey: the same as it
-    was given, where greys are allowed. prompt: 1 or n texts.
+    image: (1 or n,3,H,W) in [-1,1]. strength: (1 or n,1,H,W) in [0,1], how strongly a place may
+    change: the mask as it was given. mask: 1 where that is not 0. prompt: 1 or n texts.
     shape: of one sample's state, (C,h,w). first: the number of the first sample.
     given: the noise to start from, (1 or n,C,h,w). Methods without an image or a mask have None.
     """
 
     image: Any
     mask: Any
-    grey: Any
+    strength: Any
     prompt: list[str]
     n: int
     seed: int | str
@@ -155,13 +155,13 @@ def placed(model, image, mask, prompt, *, n, seed, batch, first, soft=None):
         device = model.unet.device
         factor = getattr(model.unet, "patch", 1) * step(model.unet)
     image = images.image(image, size_multiple=factor).to(device)
-    grey = _mask(mask, image, soft)
-    mask = (grey > 0).float()
+    strength = _strength(mask, image, soft)
+    mask = (strength > 0).float()
     prompt = prompts.listed(prompt)
     one_or_n(n, {"image": len(image), "mask": len(mask), "prompt": len(prompt)})
     _fits(n, image.shape[-2:])
     shape = state_shape(model, image) if latents else tuple(image.shape[1:])
-    return Request(image, mask, grey, prompt, n, seed, shape, batch or n, image.device, first)
+    return Request(image, mask, strength, prompt, n, seed, shape, batch or n, image.device, first)
 
 
 def words(pipe, texts, image=None, noise=None, *, n=1, seed=0, batch=None, first=0):
@@ -210,8 +210,10 @@ def state_shape(pipe, image=None, noise=None) -> tuple[int, ...]:
     return (pipe.vae.config.latent_channels, *cells)
 
 
-def _mask(mask, image, soft):
-    """The mask; where greys alone are wrong, the sentence names soft=True (soft None: not)."""
+def _strength(mask, image, soft):
+    """The mask as given; where only its greys are wrong, the sentence names soft=True (unless soft
+    is None).
+    """
     try:
         return images.mask(mask, like=image, soft=bool(soft), allow_full=True)
     except ValueError as error:
@@ -239,13 +241,13 @@ def per_move(mask_small, moves: int, shrink, soft: bool) -> list[Tensor]:
 
 
 def squares(pipe, request, masks_small, least: int) -> list[tuple[int, int, int, int]]:
-    """For each mask the square of the latent, (top, left, bottom, right), to edit it in.
+    """For each mask the square of the latent, (left, top, right, bottom), to edit it in.
 
     masks_small: of all moves, (1 or n,1,h,w) each. least: its side in pixels at least; 0: the
     whole. See masks.square.
     """
     if not least:
-        return [(0, 0, *request.size)]
+        return [(0, 0, *reversed(request.size))]
     touched = masks.to_latent(request.mask, request.size, "any")
     for mask in masks_small:
         touched = touched.maximum(mask)
@@ -272,9 +274,9 @@ def in_squares(rows, part, squares, run, maps=("source", "masks")):
     z = part.source.repeat(len(rows) // len(part.source), 1, 1, 1)
     sizes: dict[tuple, list] = {}
     for i, row in enumerate(rows):
-        y0, x0, y1, x1 = squares[row if len(squares) > 1 else 0]
-        place = slice(None), slice(y0, y1), slice(x0, x1)
-        sizes.setdefault((y1 - y0, x1 - x0), []).append((i, place))
+        left, top, right, bottom = squares[row if len(squares) > 1 else 0]
+        place = slice(None), slice(top, bottom), slice(left, right)
+        sizes.setdefault((bottom - top, right - left), []).append((i, place))
     for samples in sizes.values():
         some, places = [list(values) for values in zip(*samples, strict=True)]
         piece = take(vars(part), some)
@@ -312,9 +314,10 @@ class Closer:
 
     def back(self, edit: Edit) -> Edit:
         """The edit in its place in the picture; outside the mask the source bit for bit."""
-        y0, x0, y1, x1 = self.window
+        left, top, right, bottom = self.window
         canvas = self.whole.expand(len(edit.tensor), -1, -1, -1).clone().to(edit.tensor.device)
-        canvas[..., y0:y1, x0:x1] = _resized(edit.tensor, (y1 - y0, x1 - x0))
+        small = _resized(edit.tensor, (bottom - top, right - left))
+        canvas[..., top:bottom, left:right] = small
         tensor = blend(self.inside.to(canvas.device), canvas, self.whole.to(canvas.device))
         return replace(edit, tensor=tensor, settings=edit.settings | {"square": [self.window]})
 
@@ -323,14 +326,14 @@ def closer(pipe, image, mask, around: float, soft: bool) -> Closer:
     """The square around the mask, enlarged to the size that the model was trained on."""
     has_autoencoder(pipe)
     whole = images.image(image)
-    grey = _mask(mask, whole, soft)
-    if len(grey) > 1 or len(whole) > 1:
-        raise Refused(f"around= takes one picture and one mask, not {len(whole)} and {len(grey)}")
-    y0, x0, y1, x1 = window = masks.window(grey, around)
+    mask = _strength(mask, whole, soft)
+    if len(mask) > 1 or len(whole) > 1:
+        raise Refused(f"around= takes one picture and one mask, not {len(whole)} and {len(mask)}")
+    left, top, right, bottom = window = masks.window(mask, around)
     side = pipe.unet.config.sample_size * pipe.vae_scale_factor
-    image = _resized(whole[..., y0:y1, x0:x1], (side, side))
-    mask = F.interpolate(grey[..., y0:y1, x0:x1], (side, side), mode="nearest-exact")
-    return Closer(image, mask, whole, (grey > 0).float(), window)
+    image, closer = (x[..., top:bottom, left:right] for x in (whole, mask))
+    closer = F.interpolate(closer, (side, side), mode="nearest-exact")
+    return Closer(_resized(image, (side, side)), closer, whole, (mask > 0).float(), window)
 
 
 def _resized(picture, size):

@@ -2,7 +2,8 @@
 
 A latent cell stands for a block of pixels, so a thin stroke may fall between the cells. Masks are
 float (B or 1,1,H,W), 1 = edit; `mask_small` is a mask at latent size; sizes are (height, width), as
-in torch. Next: papers/blended_latent.py blends with them, step by step.
+in torch, and boxes (left, top, right, bottom), as in PIL. Next: papers/blended_latent.py blends
+with them, step by step.
 """
 
 import math
@@ -133,7 +134,7 @@ def strengths(mask: Tensor, moves: int) -> list[Tensor]:
 
 
 def window(mask: Tensor, around: float) -> tuple[int, int, int, int]:
-    """The square (top, left, bottom, right) in pixels around the white of one mask (1,1,H,W).
+    """The square (left, top, right, bottom) in pixels around the white of one mask (1,1,H,W).
 
     Its side is `around` times the longer side of the mask's box, and it lies inside the picture.
     """
@@ -150,7 +151,7 @@ def window(mask: Tensor, around: float) -> tuple[int, int, int, int]:
 
 
 def square(mask: Tensor, least: int, step: int) -> tuple[int, int, int, int]:
-    """The square (top, left, bottom, right) of at least `least` cells around one mask (1,1,h,w).
+    """The square (left, top, right, bottom) of at least `least` cells around one mask (1,1,h,w).
 
     Its side is a multiple of `step`, and a third more than the longer side of the mask's box or
     larger, so that there is something to see around the mask; the whole where that has no room.
@@ -159,7 +160,7 @@ def square(mask: Tensor, least: int, step: int) -> tuple[int, int, int, int]:
     wanted = max(least, 4 / 3 * max(right - left, bottom - top))
     side = math.ceil(wanted / step) * step
     if side >= min(mask.shape[-2:]):
-        return 0, 0, *mask.shape[-2:]
+        return 0, 0, mask.shape[-1], mask.shape[-2]
     return _square(mask, side)
 
 
@@ -167,9 +168,9 @@ def _square(mask, side):
     """The square of a side around the middle of a mask's box, moved into the picture."""
     left, top, right, bottom = edges(mask)
     height, width = mask.shape[-2:]
-    y, x = (top + bottom - side) // 2, (left + right - side) // 2
-    y, x = min(max(y, 0), height - side), min(max(x, 0), width - side)
-    return y, x, y + side, x + side
+    x, y = (left + right - side) // 2, (top + bottom - side) // 2
+    x, y = min(max(x, 0), width - side), min(max(y, 0), height - side)
+    return x, y, x + side, y + side
 
 
 def box(mask: Tensor) -> tuple[float, float, float, float]:

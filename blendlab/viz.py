@@ -78,7 +78,7 @@ def strip(frames, titles=None, most: int = 7, alt: str = "") -> Image.Image:
 
 def crop(images: Tensor, mask: Tensor, around: float = 1.5) -> Tensor:
     """The part of pictures (B,C,H,W) that is worth a look: a square `around` the mask's box."""
-    top, left, bottom, right = window(mask[:1], around)
+    left, top, right, bottom = window(mask[:1], around)
     return images[..., top:bottom, left:right]
 
 

@@ -543,7 +543,7 @@ def test_a_closer_look_leaves_all_outside_the_mask_bit_for_bit(pipe, monkeypatch
     assert edit.tensor.shape == (2, 3, 90, 130)
     assert torch.equal(edit.tensor[outside], picture.expand(2, -1, -1, -1)[outside])
     assert not torch.isclose(edit.tensor[~outside], picture.expand(2, -1, -1, -1)[~outside]).all()
-    assert edit.settings["around"] == 1.5 and edit.settings["square"] == [(51, 92, 89, 130)]
+    assert edit.settings["around"] == 1.5 and edit.settings["square"] == [(92, 51, 130, 89)]
 
 
 # Editing in a window
@@ -603,7 +603,7 @@ def test_the_network_sees_the_square_alone_and_the_edit_says_which(pipe, wide, m
         pipe.unet, "forward", lambda x, *a, **k: sizes.append(tuple(x.shape)) or forward(x, *a, **k)
     )
     edit = blended_latent(pipe, pictures[:1], masks_[:1], "a dog", n=2, window=32, **QUICK)
-    (y0, x0, y1, x1), *more = edit.settings["square"]
+    (x0, y0, x1, y1), *more = edit.settings["square"]
     assert edit.settings["window"] == 32 and not more
     assert y1 - y0 == x1 - x0 == 48  # a third more than the 32 of the mask, in steps of 16
     assert (y0, x1) == (0, 128) and set(sizes) == {(4, 4, 6, 6)}

@@ -242,16 +242,16 @@ def test_strengths_of_black_and_white_are_the_mask_itself():
 def test_the_window_is_a_square_around_the_mask_inside_the_picture(top, left):
     mask = torch.zeros(1, 1, 64, 96)
     mask[..., top : top + 10, left : left + 16] = 1
-    y0, x0, y1, x1 = masks.window(mask, 1.5)
+    x0, y0, x1, y1 = masks.window(mask, 1.5)
     assert (y1 - y0, x1 - x0) == (24, 24) and 0 <= y0 and 0 <= x0 and y1 <= 64 and x1 <= 96
     assert mask[..., y0:y1, x0:x1].sum() == mask.sum()
 
 
 @pytest.mark.parametrize("width, least, square", [
-    (4, 16, (0, 8, 16, 24)),
-    (15, 16, (0, 11, 20, 31)),
-    (28, 16, (0, 0, 32, 64)),
-    (4, 32, (0, 0, 32, 64)),
+    (4, 16, (8, 0, 24, 16)),
+    (15, 16, (11, 0, 31, 20)),
+    (28, 16, (0, 0, 64, 32)),
+    (4, 32, (0, 0, 64, 32)),
 ])  # fmt: skip
 def test_the_square_leaves_a_third_around_the_mask_or_is_the_whole(width, least, square):
     mask = torch.zeros(1, 1, 32, 64)

@@ -62,7 +62,7 @@ def blended(
     request, text = ask(model, clip, image, mask, prompt, how, ranking, **counts)
     schedule, timesteps, net = from_pipe(model, how.steps, how.skip)
     tensors = []
-    per_move = masks.strengths(request.grey, len(timesteps) - 1)
+    per_move = masks.strengths(request.strength, len(timesteps) - 1)
 
     with request.memory():
         for rows, part in request.batches(text=text, masks=per_move):

@@ -227,11 +227,11 @@ def blended_latent(
     # The levels to visit, the mask for each move, and the square around it.
     end = None if how.end == "scheduler" else how.end
     schedule, timesteps, net = from_pipe(pipe, how.steps, how.skip, how.offset, end)
-    mask_small = masks.to_latent(request.grey, request.size, how.mask_rule)
+    mask_small = masks.to_latent(request.strength, request.size, how.mask_rule)
     masks_small = door.per_move(mask_small, len(timesteps) - 1, shrink, how.soft)
     squares = door.squares(pipe, request, masks_small, how.window or 0)
     readers = {}
-    for size in {(y1 - y0, x1 - x0) for y0, x0, y1, x1 in squares} if how.noises > 1 else ():
+    for size in {(y1 - y0, x1 - x0) for x0, y0, x1, y1 in squares} if how.noises > 1 else ():
         readers[size] = [Reader.of(pipe, one, [one], size) for one in request.prompt]
 
     def run(numbers, piece):

@@ -46,6 +46,6 @@ def _placed(square, edit):
     """The latent of an edit's first picture, with a step's (1,C,h,w) in its square."""
     z = edit.latents[:1].clone()
     factor = edit.tensor.shape[-1] // z.shape[-1]
-    y0, x0, y1, x1 = (side // factor for side in edit.settings["square"][0])
-    z[..., y0:y1, x0:x1] = square
+    left, top, right, bottom = (side // factor for side in edit.settings["square"][0])
+    z[..., top:bottom, left:right] = square
     return z
