@@ -42,7 +42,8 @@ class Guiding(Options):
     through_network: bool = True
     # Weight of what leaves [-1,1]: the estimate is never clipped.
     range_scale: float = 0.0
-    # Noise level and noise of the kept part, as in blended_latent.Blending.
+    # Noise of the kept part: for the level that the state is on, or the one that it has just left;
+    # one draw of it for each sample, or one for all.
     level: Literal["t_next", "t"] = "t_next"
     batch_noise: Literal["independent", "shared"] = "independent"
     # D_bg of `clip_guided`: the paper's (both pictures lack what the mask covers), or the code's.
@@ -50,10 +51,11 @@ class Guiding(Options):
     # What comes out: the last state or its clean estimate; is the source put back outside?
     result: Literal["state", "x0_hat"] = "state"
     paste: bool = True
-    # Moves at each level (None: what the model recommends), and greys of the mask, as in
-    # blended_latent.Blending.
+    # RePaint (2201.09865): moves at each level (above resample_above), with ways up between; None:
+    # as often as the model recommends.
     resamplings: int | None = None
     resample_above: int | None = None
+    # Differential Diffusion (2306.00950): greys of the mask say how strongly a place may change.
     soft: bool = False
     # What a network with classes is told: the number of one, or as the authors' code does, another
     # for each sample and step; None: that, where there are classes.
