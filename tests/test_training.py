@@ -773,8 +773,8 @@ def test_weights_that_are_incomplete_or_not_finite_are_no_start(runs, tmp_path, 
         assert not (tmp_path / "run").exists()
 
     key = next(iter(whole))
-    refused({k: v for k, v in whole.items() if k != key}, "incomplete|start.* lacks 1 of the")
-    refused(whole | {key: whole[key] * float("nan")}, "start.* (are not finite; copy|has NaN)")
+    refused({k: v for k, v in whole.items() if k != key}, "start.* lacks 1 of the")
+    refused(whole | {key: whole[key] * float("nan")}, "start.* has NaN")
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(ValueError, match="incomplete or damaged, copy the|is torn"):
         training.main(name, out=tmp_path / "run", source=folder, pool=32, **sizes, **TINY)
@@ -794,7 +794,7 @@ def test_what_only_one_job_knows_is_set_by_name():
 
 
 def test_weights_of_another_size_are_refused_with_a_sentence(runs, tmp_path):
-    with pytest.raises(ValueError, match="other sizes than this network"):
+    with pytest.raises(ValueError, match="holds .* of the shape .*: take weights and sizes"):
         training.main(
             "autoencoder", out=tmp_path, source=runs["autoencoder"], widths=(16, 16, 16), **TINY
         )

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .harness import Job, Pool, copy_weights, save_half
+from ..networks.weights import take_weights
+from .harness import Job, Pool, save_half, stored
 from .pictures import closer_looks, crop, from_bytes, middles, sheet, to_bytes
 
 
@@ -115,10 +116,8 @@ class Autoencoder(Job):
 
     def load(self, folder: Path):
         """From an AutoencoderKL folder, or from the pipeline folder that holds one as vae/."""
-        from diffusers import AutoencoderKL
-
         folder = Path(folder) / "vae" if (Path(folder) / "vae").is_dir() else Path(folder)
-        copy_weights(self.net, AutoencoderKL.from_pretrained(folder), folder)
+        take_weights(self.net, stored(folder), folder)
 
     def config(self):
         return {"widths": self.net.config.block_out_channels, "kl": self.kl, "pool": self.pool_size}

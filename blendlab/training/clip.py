@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import files, world
+from ..networks.weights import take_weights
 from ..warps import warp
 from . import dense
-from .harness import Job, Pool, copy_weights
+from .harness import Job, Pool
 from .pictures import from_bytes, one_object, sheet, to_bytes
 from .tokenizer import LENGTH, load_tokenizer, save_tokenizer, tokenize
 
@@ -229,7 +230,7 @@ class ClipJob(Job):
     def load(self, folder: Path):
         from ..networks.clip import load_clip
 
-        copy_weights(self.net["clip"], load_clip(folder).model, folder)
+        take_weights(self.net["clip"], load_clip(folder).model.state_dict(), folder)
 
     def config(self):
         return {"sizes": self.sizes, "pool": self.pool_size, "words": len(self.words)}

@@ -27,7 +27,7 @@ from ..networks.exemplar import (
 )
 from ..papers.exemplar import exemplar
 from .diffusion import levels, noised, scheduler
-from .harness import WEIGHTS, Job, Pool, copy_weights, find_autoencoder
+from .harness import WEIGHTS, Job, Pool, find_autoencoder
 from .latent import BETAS, FACTOR
 from .pictures import crop, enlarged, from_bytes, looks, one_object, sheet, to_bytes
 
@@ -252,8 +252,8 @@ class Exemplar(Job):
     def load(self, folder: Path):
         pipe = ExemplarPipeline.from_folder(folder, *LENDERS)
         del pipe.encoder.model
-        copy_weights(self.net["unet"], pipe.unet, Path(folder) / "unet")
-        copy_weights(self.net["head"], pipe.encoder, folder)
+        take_weights(self.net["unet"], pipe.unet.state_dict(), folder)
+        take_weights(self.net["head"], pipe.encoder.state_dict(), folder)
 
     def identity(self):
         return super().identity() | {

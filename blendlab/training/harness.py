@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from .. import files
 from ..errors import Refused
+from ..networks.weights import read
 from ..world import HELD_OUT
 from .muon import Muon
 
@@ -504,33 +505,12 @@ def save_half(model, folder) -> None:
     copy.deepcopy(model).half().save_pretrained(folder)
 
 
-def copy_weights(net: nn.Module, other: nn.Module, folder) -> None:
-    """Take over the weights of another network of the same sizes, read from `folder`."""
-    # What a file lacks, the libraries draw at random: so look into the files.
-    stored = "\n".join(key for file in Path(folder).glob("*.safetensors") for key in _keys(file))
-    lacking = [key for key in other.state_dict() if stored and f"{key}\n" not in f"{stored}\n"]
-    if lacking:
-        raise Refused(
-            f"the weights in {folder} are incomplete: {lacking[0]} is missing"
-            f"{f' and {len(lacking) - 1} more' * (len(lacking) > 1)}; copy the folder again"
-        )
-    weights = other.float().state_dict()
-    check_finite(weights, f"in {folder}", "copy the folder again, or take another one")
-    try:
-        net.load_state_dict(weights)
-    except RuntimeError as error:
-        message = (
-            f"the weights in {folder} have other sizes than this network; pass the same "
-            "sizes or start afresh"
-        )
-        raise Refused(message) from error
-
-
-def _keys(file):
-    from safetensors import safe_open
-
-    with safe_open(file, "pt") as tensors:
-        return list(tensors.keys())
+def stored(folder) -> dict[str, Tensor]:
+    """The weights in a folder, as its files hold them: a library draws at random what they lack."""
+    files_ = sorted(Path(folder).glob("*.safetensors"))
+    if not files_:
+        raise Refused(f"{folder} holds no .safetensors: name a folder that `blendlab train` wrote")
+    return {key: value for file in files_ for key, value in read(file).items()}
 
 
 def find_autoencoder(folder, device):

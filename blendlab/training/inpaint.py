@@ -17,9 +17,10 @@ from torch import nn
 from .. import files
 from ..cards import RECOMMENDED
 from ..errors import Refused
+from ..networks.weights import take_weights
 from .diffusion import scheduler
 from .exemplar import Exemplar, hole, nine_channels
-from .harness import WEIGHTS, Job, copy_weights, find_autoencoder
+from .harness import WEIGHTS, Job, find_autoencoder, stored
 from .latent import BETAS, FACTOR, read_text_encoder
 from .pictures import one_object, sheet
 from .tokenizer import load_tokenizer, tokenize
@@ -128,10 +129,8 @@ class Inpaint(Exemplar):
             files.write_json(folder / "blendlab.json", card)
 
     def load(self, folder: Path):
-        from diffusers import UNet2DConditionModel
-
         unet = Path(folder) / "unet"
-        copy_weights(self.net["unet"], UNet2DConditionModel.from_pretrained(unet), unet)
+        take_weights(self.net["unet"], stored(unet), unet)
 
     def identity(self):
         return Job.identity(self) | {"scaling_factor": self.vae.config.scaling_factor}

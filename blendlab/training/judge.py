@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..networks.judge import Judge, per_object
-from .harness import Job, Pool, copy_weights, find_autoencoder
+from ..networks.weights import take_weights
+from .harness import Job, Pool, find_autoencoder
 from .pictures import from_bytes, sheet, to_bytes
 
 
@@ -111,7 +112,7 @@ class JudgeJob(Job):
         self.net.save(folder)
 
     def load(self, folder: Path):
-        copy_weights(self.net, Judge.load(folder), folder)
+        take_weights(self.net, Judge.load(folder).state_dict(), folder)
 
     def identity(self):  # the autoencoder, known by its scaling factor, must not change either
         return super().identity() | {"scaling_factor": self.vae.config.scaling_factor}

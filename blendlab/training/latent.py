@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from .. import files
 from ..cards import RECOMMENDED
+from ..networks.weights import take_weights
 from ..options import choice
 from . import dense
 from .diffusion import begin, levels, noised, scheduler
-from .harness import Job, Pool, copy_weights, find_autoencoder
+from .harness import Job, Pool, find_autoencoder, stored
 from .pictures import crop, enlarged, looks, one_object, sheet
 from .tokenizer import LENGTH, load_tokenizer, save_tokenizer, tokenize
 
@@ -218,12 +219,8 @@ class Latent(Job):
             files.write_json(folder / "blendlab.json", card)
 
     def load(self, folder: Path):
-        from diffusers import UNet2DConditionModel
-
-        folder = Path(folder)
-        unet, words = folder / "unet", folder / "text_encoder"
-        copy_weights(self.net["unet"], UNet2DConditionModel.from_pretrained(unet), unet)
-        copy_weights(self.net["text_encoder"], read_text_encoder(folder), words)
+        for part in ("unet", "text_encoder"):
+            take_weights(self.net[part], stored(Path(folder) / part), Path(folder) / part)
 
     @classmethod
     def sizes_of(cls, folder):

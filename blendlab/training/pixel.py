@@ -17,9 +17,10 @@ from torch import nn
 from .. import files
 from ..cards import RECOMMENDED
 from ..networks.patches import Patches
+from ..networks.weights import take_weights
 from . import dense
 from .diffusion import begin, levels, noised, scheduler
-from .harness import WEIGHTS, Job, Pool, copy_weights
+from .harness import WEIGHTS, Job, Pool, stored
 from .pictures import crop, enlarged, from_bytes, looks, middles, one_object, sheet, to_bytes
 
 DENSE = 0.05  # what it counts that the middle of the network says what stands where
@@ -158,10 +159,8 @@ class Pixel(Job):
         files.write_json(folder / "blendlab.json", card)
 
     def load(self, folder: Path):
-        from diffusers import UNet2DModel
-
         folder = Path(folder) / "unet"
-        copy_weights(self.net["unet"].unet, UNet2DModel.from_pretrained(folder), folder)
+        take_weights(self.net["unet"].unet, stored(folder), folder)
 
     @classmethod
     def sizes_of(cls, folder):
