@@ -604,6 +604,23 @@ def test_each_rung_of_the_exemplar_learns_from_what_the_paper_says(runs, rung, t
         assert {by_batch.batch(step)["said"].unique().numel() for step in range(4)} == {1}
 
 
+def test_half_of_the_scenes_that_a_reference_comes_from_have_patterns_only():
+    from blendlab.training.pictures import patterned
+
+    scenes = world.sample(128, seed=3, start=64)
+    shown = patterned(scenes, 64)
+    again = torch.cat([patterned(scenes[i : i + 32], 64 + i).pattern for i in range(0, 128, 32)])
+    assert torch.equal(again, shown.pattern)  # of a scene's number alone
+    natural = (torch.arange(64, 192) // 8 % 2 == 0)[:, None]
+    there = scenes.kind >= 0
+    assert torch.equal(shown.pattern[natural & there], scenes.pattern[natural & there])
+    striped, spotted = ((shown.pattern == k)[~natural & there].float().mean() for k in (1, 2))
+    assert striped + spotted == 1 and 0.4 < striped < 0.6
+    assert 0.55 < (scenes.pattern == 0)[there].float().mean() < 0.75
+    for name in ("kind", "colour", "x", "size"):
+        assert torch.equal(getattr(shown, name), getattr(scenes, name))
+
+
 def test_crops_lie_around_the_cells_that_were_asked_for():
     from blendlab.training.pictures import closer_looks, crop, middles
 

@@ -17,7 +17,7 @@ from ..networks.weights import take_weights
 from ..warps import warp
 from . import dense
 from .harness import Job, Pool
-from .pictures import from_bytes, one_object, sheet, to_bytes
+from .pictures import from_bytes, one_object, patterned, sheet, to_bytes
 from .tokenizer import LENGTH, load_tokenizer, save_tokenizer, tokenize
 
 MEAN = STD = (0.5, 0.5, 0.5)  # what open_clip takes off pictures in [0,1]: the network sees [-1,1]
@@ -39,14 +39,14 @@ SAID = {
         ("accent", world.COLOURS),
     )
 }
-TOKEN = 0.3  # what that counts
+TOKEN = 1.0  # what that counts
 SIGNS = 8  # in one of so many scenes an object becomes a sign
 
 
 class ClipJob(Job):
     name = "clip"
     batch_size = 128
-    lr = 1e-3
+    optimizer, lr = "muon", 1e-3
 
     def __init__(self, width=192, layers=4, text_width=128, text_layers=2, pool=None, **kwargs):
         super().__init__(**kwargs)
@@ -94,7 +94,7 @@ class ClipJob(Job):
         )
         more = (torch.arange(start, start + n, device=self.device) % SIGNS == 0) & (kind >= 0)
         kind = torch.where(more, sign, kind)
-        scenes = world.changed(scenes, slot, kind=kind)
+        scenes = patterned(world.changed(scenes, slot, kind=kind), start)
         view = world.render(scenes, size=2 * SIDE)
         box = view.boxes[torch.arange(n), slot]  # (n,4), zeros where there is no object
         scene = world.captions(scenes, seed=start)
@@ -128,7 +128,7 @@ class ClipJob(Job):
         image, box = from_bytes(data["image"]), data["box"]  # (B,3,2*SIDE,2*SIDE) and (B,4)
         there = box[:, 2] > 0
         choice = draw()
-        cut, enlarged = (choice > 0.45) & there, (choice < 0.2) & there
+        cut, enlarged = (choice > 0.5) & there, (choice < 0.35) & there
 
         low, high = (
             box[:, :2] - 0.12 * draw(2),

@@ -29,7 +29,7 @@ from ..papers.exemplar import exemplar
 from .diffusion import levels, noised, scheduler
 from .harness import WEIGHTS, Job, Pool, find_autoencoder
 from .latent import BETAS, FACTOR
-from .pictures import crop, enlarged, from_bytes, looks, one_object, sheet, to_bytes
+from .pictures import crop, enlarged, from_bytes, looks, one_object, patterned, sheet, to_bytes
 
 # The ladder of the paper's ablation (table 3): what CLIP passes on, whether the reference is
 # augmented, and the share of samples that get the null vector (ddpm.py:914).
@@ -44,6 +44,7 @@ EMPHASIS = 1.0  # how much more a cell in the hole counts in the loss than one t
 
 class Exemplar(Job):
     name = "exemplar"
+    patterns = True  # a reference shows them, so that they may be more frequent than in the world
     batch_size = 32
     optimizer, lr = "muon", 1e-3
 
@@ -107,6 +108,7 @@ class Exemplar(Job):
         from .. import world
 
         scenes = world.sample(n, seed=self.world_seed(), start=start, device=self.device)
+        scenes = patterned(scenes, start) if self.patterns else scenes
         slot = one_object(scenes, start)
         window, closer = looks(scenes, slot, start)
         view = world.render(scenes, size=self.size, window=window)

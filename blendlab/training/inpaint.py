@@ -31,6 +31,7 @@ SILENT = 0.1  # share of samples without words (2207.12598)
 
 class Inpaint(Exemplar):
     name = "inpaint"
+    patterns = False  # words seldom name them
 
     def __init__(self, whole=2, latent=None, pool=None, **kwargs):
         """whole: one step of so many has whole pictures, the others have crops around the hole.

@@ -3,6 +3,8 @@
 Objects cover a tenth of a scene and are what everything here is about. Read next: autoencoder.py.
 """
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -61,6 +63,21 @@ def one_object(scenes, seed: int) -> Tensor:
     """The slot (B,) of one object of each scene, drawn from the seed; 0 where there is none."""
     slot = torch.randint(2**20, (len(scenes),), generator=torch.Generator().manual_seed(seed))
     return slot.to(scenes.kind.device) % scenes.count.clamp(min=1)
+
+
+def patterned(scenes, start: int):
+    """The scenes of a stream from number start on; in half of them all objects get a pattern.
+
+    In the world two of three objects are plain, here one of three: stripes and spots are thin, and
+    little of a loss is about them.
+    """
+    from .. import world
+
+    pattern = scenes.pattern
+    number = torch.arange(start, start + len(scenes), device=pattern.device)[:, None]
+    slot = torch.arange(world.SLOTS, device=pattern.device)
+    drawn = 1 + (number // 16 + slot) % 2
+    return replace(scenes, pattern=torch.where(number // 8 % 2 == 1, drawn, pattern))
 
 
 def looks(scenes, slot: Tensor, start: int) -> tuple[Tensor, Tensor]:
