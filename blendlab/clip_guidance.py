@@ -93,6 +93,108 @@ PRESETS = {
 FALLBACK = dict(scale=1000.0, augmentations=16, steps=100, skip=0.25, eta=1.0, resamplings=1)
 
 
+def guided_steps(denoise, loss, x, schedule, timesteps, how: Guiding, fresh=None, again=None):
+    """Yield steps of guided diffusion, moved along the gradient; assign to step.x to steer on.
+
+    denoise(x, t) -> Prediction; loss(x0_hat, x, t) -> (B,). x: (B,3,H,W) on level timesteps[0].
+    fresh, again: functions that draw noise, for the moves (eta > 0) and for the ways up
+    (resamplings > 1).
+    """
+    if not how.through_network:
+        denoise = _noise_held(denoise, schedule)
+    by_mean, (a, _) = how.shift == "mean", schedule.levels(timesteps[0])
+    if not by_mean and a < 1e-3:  # it divides by a, as DDIM's form does
+        raise Refused(f"the first level holds {a:.0e} of a picture: take skip=0.1, or eta=1")
+    if not a and not how.through_network:  # and so does the estimate from a noise held constant
+        raise Refused("the first level holds nothing of a picture: skip=1/steps leaves it out")
+    guided = loss_guided(denoise, loss, schedule, scale=0.0 if by_mean else 1.0)
+    ways = dict(passes=how.resamplings or 1, renewed=again, above=how.resample_above)
+    for step in resampled(guided, x, schedule, timesteps, how.eta, fresh, **ways):
+        if by_mean:  # downhill, by the variance of this move times the gradient
+            step.x = step.x - step.var * step.grad
+        yield step
+
+
+def _noise_held(denoise, schedule):
+    """The denoiser with a constant noise estimate: a gradient reaches x past the network."""
+
+    def held(x, t):
+        a, s = schedule.levels(t)
+        with torch.no_grad():
+            seen = denoise(x.detach(), t)
+            eps = (x.detach() - a * seen.x0_hat) / s
+        return replace(seen, x0_hat=(x - s * eps) / a)
+
+    return held
+
+
+def choose(model, method, fallback: dict, preset, asked: dict) -> Guiding:
+    """The Guiding to use, see options.settle; the shift follows eta, classes the network."""
+    how = settle(Guiding, method, model, PRESETS, fallback, preset, asked)
+    if how.shift == "mean" and not how.eta:
+        fix = "take shift='epsilon', or eta=1"
+        raise Refused(f"shift='mean' moves by the variance, which is 0 with eta=0: {fix}")
+    many = getattr(getattr(getattr(model, "unet", None), "config", None), "num_class_embeds", None)
+    if how.classes is not None and not many:
+        raise Refused(f"classes is {how.classes!r}, and this network has none: leave it out")
+    if many and how.classes not in (None, "random", *range(many)):
+        raise Refused(f"classes is {how.classes}; this network has the classes 0 to {many - 1}")
+    classes = "random" if many and how.classes is None else how.classes
+    return replace(how, shift=how.shift or ("mean" if how.eta else "epsilon"), classes=classes)
+
+
+def ask(model, clip, image, mask, prompt, how: Guiding, ranking, **counts):
+    """The request (see door.py) and the prompts' vectors (1 or n,d)."""
+    is_clip(clip, ranking)
+    request = door.pixel(model, image, mask, prompt, soft=how.soft, **counts)
+    return request, read(clip, request.prompt).to(request.image.device)
+
+
+def told(net, unet, how: Guiding, draw):
+    """`denoise(x, t)` of a network: one with classes is told them at each call.
+
+    The authors draw another class for each step (gaussian_diffusion.py:504-510, randomize_class).
+    draw: a function that draws normal noise of a shape for each sample.
+    """
+    if how.classes is None:
+        return net
+    many = unet.config.num_class_embeds
+
+    def denoise(x, t):
+        labels = torch.full((len(x),), 0 if how.classes == "random" else how.classes)
+        if how.classes == "random":
+            share = torch.special.ndtr(draw((1,)).squeeze(1).double())  # (B,) in [0,1]
+            labels = (share * many).long().clamp(max=many - 1)
+        return net(x, t, {"class_labels": labels.to(x.device)})
+
+    return denoise
+
+
+def clip_loss(text, mask, clip, how: Guiding, schedule, draw=None):
+    """`loss(x0_hat, x, t) -> (B,)`: the weighted CLIP distance, and what leaves [-1,1].
+
+    text: (1 or B,d) unit vectors. mask: (1 or B,1,H,W), 1 = edit. draw: see `copied`.
+    """
+
+    def loss(x0_hat, x, t):
+        seen = looked_at(x0_hat, x, t, schedule, how)
+        total = how.scale * clip_distance(seen, text, mask, clip, how, copied(how, draw))
+        if how.range_scale:  # losses.py:16-17
+            beyond = x0_hat - x0_hat.clamp(-1, 1)
+            total = total + how.range_scale * beyond.square().mean((1, 2, 3))
+        return total
+
+    return loss
+
+
+def looked_at(x0_hat, x, t, schedule, how: Guiding):
+    """What the losses look at: the clean estimate, or its mixture with the state (official)."""
+    if how.looks_at == "x0_hat":
+        return x0_hat
+    _, s = schedule.levels(t)  # image_editor.py:177-178
+    return x0_hat * s + x * (1 - s)
+
+
 def clip_distance(
     pictures: Tensor, text: Tensor, mask: Tensor, clip, how: Guiding, u=None
 ) -> Tensor:
@@ -129,105 +231,3 @@ def copied(how, draw):
     if how.augmentations == how.unwarped == 1:
         return None
     return torch.special.ndtr(draw((how.augmentations, 13 if how.copies == "official" else 12)))
-
-
-def looked_at(x0_hat, x, t, schedule, how: Guiding):
-    """What the losses look at: the clean estimate, or its mixture with the state (official)."""
-    if how.looks_at == "x0_hat":
-        return x0_hat
-    _, s = schedule.levels(t)  # image_editor.py:177-178
-    return x0_hat * s + x * (1 - s)
-
-
-def guided_steps(denoise, loss, x, schedule, timesteps, how: Guiding, fresh=None, again=None):
-    """Yield steps of guided diffusion, moved along the gradient; assign to step.x to steer on.
-
-    denoise(x, t) -> Prediction; loss(x0_hat, x, t) -> (B,). x: (B,3,H,W) on level timesteps[0].
-    fresh, again: functions that draw noise, for the moves (eta > 0) and for the ways up
-    (resamplings > 1).
-    """
-    if not how.through_network:
-        denoise = _noise_held(denoise, schedule)
-    by_mean, (a, _) = how.shift == "mean", schedule.levels(timesteps[0])
-    if not by_mean and a < 1e-3:  # it divides by a, as DDIM's form does
-        raise Refused(f"the first level holds {a:.0e} of a picture: take skip=0.1, or eta=1")
-    if not a and not how.through_network:  # and so does the estimate from a noise held constant
-        raise Refused("the first level holds nothing of a picture: skip=1/steps leaves it out")
-    guided = loss_guided(denoise, loss, schedule, scale=0.0 if by_mean else 1.0)
-    passes = how.resamplings or 1, again, how.resample_above
-    for step in resampled(guided, x, schedule, timesteps, how.eta, fresh, *passes):
-        if by_mean:  # downhill, by the variance of this move times the gradient
-            step.x = step.x - step.var * step.grad
-        yield step
-
-
-def _noise_held(denoise, schedule):
-    """The denoiser with a constant noise estimate: a gradient reaches x past the network."""
-
-    def held(x, t):
-        a, s = schedule.levels(t)
-        with torch.no_grad():
-            seen = denoise(x.detach(), t)
-            eps = (x.detach() - a * seen.x0_hat) / s
-        return replace(seen, x0_hat=(x - s * eps) / a)
-
-    return held
-
-
-def choose(model, method, fallback: dict, preset, asked: dict) -> Guiding:
-    """The Guiding to use, see options.settle; the shift follows eta, classes the network."""
-    how = settle(Guiding, method, model, PRESETS, fallback, preset, asked)
-    if how.shift == "mean" and not how.eta:
-        fix = "take shift='epsilon', or eta=1"
-        raise Refused(f"shift='mean' moves by the variance, which is 0 with eta=0: {fix}")
-    many = getattr(getattr(getattr(model, "unet", None), "config", None), "num_class_embeds", None)
-    if how.classes is not None and not many:
-        raise Refused(f"classes is {how.classes!r}, and this network has none: leave it out")
-    if many and how.classes not in (None, "random", *range(many)):
-        raise Refused(f"classes is {how.classes}; this network has the classes 0 to {many - 1}")
-    classes = "random" if many and how.classes is None else how.classes
-    return replace(how, shift=how.shift or ("mean" if how.eta else "epsilon"), classes=classes)
-
-
-def ask(model, clip, image, mask, prompt, how: Guiding, ranking, **counts):
-    """The request (see door.py) and the prompts' vectors (1 or n,d); the rest of its settings."""
-    is_clip(clip, ranking)
-    request = door.pixel(model, image, mask, prompt, soft=how.soft, **counts)
-    return request, read(clip, request.prompt).to(request.image.device)
-
-
-def told(net, unet, how: Guiding, draw):
-    """`denoise(x, t)` of a network: one with classes is told them at each call.
-
-    The authors draw another class for each step (gaussian_diffusion.py:504-510, randomize_class).
-    draw: a function that draws normal noise of a shape for each sample.
-    """
-    if how.classes is None:
-        return net
-    many = unet.config.num_class_embeds
-
-    def denoise(x, t):
-        labels = torch.full((len(x),), 0 if how.classes == "random" else how.classes)
-        if how.classes == "random":
-            share = torch.special.ndtr(draw((1,)).squeeze(1).double())  # (B,) in [0,1]
-            labels = (share * many).long().clamp(max=many - 1)
-        return net(x, t, {"class_labels": labels.to(x.device)})
-
-    return denoise
-
-
-def clip_loss(text, mask, clip, how: Guiding, schedule, draw=None):
-    """`loss(x0_hat, x, t) -> (B,)`: the weighted CLIP distance, and what leaves [-1,1].
-
-    draw: see `copied`.
-    """
-
-    def loss(x0_hat, x, t):
-        seen = looked_at(x0_hat, x, t, schedule, how)
-        total = how.scale * clip_distance(seen, text, mask, clip, how, copied(how, draw))
-        if how.range_scale:  # losses.py:16-17
-            beyond = x0_hat - x0_hat.clamp(-1, 1)
-            total = total + how.range_scale * beyond.square().mean((1, 2, 3))
-        return total
-
-    return loss

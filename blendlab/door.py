@@ -82,7 +82,8 @@ class Request:
     def batches(self, **values):
         """Yield (rows, part): positions range(i, j) of the n samples, and their rows of each value.
 
-        values: tensors (1 or n,...), or dicts and lists of them. image and mask are always in part.
+        values: tensors (1 or n,...), or dicts and lists of them. image and mask are in part, where
+        there are any.
         """
         values = {"image": self.image, "mask": self.mask} | values
         values = {key: value for key, value in values.items() if value is not None}
@@ -228,7 +229,10 @@ def _strength(mask, image, soft):
 
 
 def per_move(mask_small, moves: int, shrink, soft: bool) -> list[Tensor]:
-    """One mask at latent size for each move: shrinking, by strength, or always the same."""
+    """One mask at latent size for each move: shrinking, by strength, or always the same.
+
+    shrink: how many dilations, or their radii in cells.
+    """
     several = isinstance(shrink, list | tuple)
     for radius in shrink if several else [0 if shrink is None else shrink]:
         number("shrink", radius)
@@ -243,8 +247,8 @@ def per_move(mask_small, moves: int, shrink, soft: bool) -> list[Tensor]:
 def squares(pipe, request, masks_small, least: int) -> list[tuple[int, int, int, int]]:
     """For each mask the square of the latent, (left, top, right, bottom), to edit it in.
 
-    masks_small: of all moves, (1 or n,1,h,w) each. least: its side in pixels at least; 0: the
-    whole. See masks.square.
+    masks_small: what it has to hold, (1 or n,1,h,w) each. least: its side in pixels at least; 0:
+    the whole. See masks.square.
     """
     if not least:
         return [(0, 0, *reversed(request.size))]
@@ -265,7 +269,7 @@ def step(unet) -> int:
     return 2 ** (len(unet.config.block_out_channels) - 1)
 
 
-def in_squares(rows, part, squares, run, maps=("source", "masks")):
+def in_squares(rows, part, squares, run, maps):
     """The latents (B,C,h,w) of the samples in rows: the source's, and in each one's square what
     run(numbers, piece) makes, which is called once for each size of square.
 
@@ -304,36 +308,42 @@ def _cut(maps, places):
 
 @dataclass
 class Closer:
-    """A square of a picture at the model's size, and the way back."""
+    """A square of a picture at the model's size, and the way back.
 
+    crop: (1,3,S,S). crop_strength: (1,1,S,S) in [0,1]. image and mask: of the whole picture,
+    (1,3,H,W) and (1,1,H,W), 1 = edit. square: (left, top, right, bottom) in its pixels.
+    """
+
+    crop: Tensor
+    crop_strength: Tensor
     image: Tensor
     mask: Tensor
-    whole: Tensor
-    inside: Tensor
-    window: tuple[int, int, int, int]
+    square: tuple[int, int, int, int]
 
     def back(self, edit: Edit) -> Edit:
         """The edit in its place in the picture; outside the mask the source bit for bit."""
-        left, top, right, bottom = self.window
-        canvas = self.whole.expand(len(edit.tensor), -1, -1, -1).clone().to(edit.tensor.device)
+        left, top, right, bottom = self.square
+        canvas = self.image.expand(len(edit.tensor), -1, -1, -1).clone().to(edit.tensor.device)
         small = _resized(edit.tensor, (bottom - top, right - left))
         canvas[..., top:bottom, left:right] = small
-        tensor = blend(self.inside.to(canvas.device), canvas, self.whole.to(canvas.device))
-        return replace(edit, tensor=tensor, settings=edit.settings | {"square": [self.window]})
+        keep = self.image.to(canvas.device)
+        tensor = blend(self.mask.to(canvas.device), edit=canvas, keep=keep)
+        return replace(edit, tensor=tensor, settings=edit.settings | {"square": [self.square]})
 
 
 def closer(pipe, image, mask, around: float, soft: bool) -> Closer:
     """The square around the mask, enlarged to the size that the model was trained on."""
     has_autoencoder(pipe)
-    whole = images.image(image)
-    mask = _strength(mask, whole, soft)
-    if len(mask) > 1 or len(whole) > 1:
-        raise Refused(f"around= takes one picture and one mask, not {len(whole)} and {len(mask)}")
-    left, top, right, bottom = window = masks.window(mask, around)
-    side = pipe.unet.config.sample_size * pipe.vae_scale_factor
-    image, closer = (x[..., top:bottom, left:right] for x in (whole, mask))
-    closer = F.interpolate(closer, (side, side), mode="nearest-exact")
-    return Closer(_resized(image, (side, side)), closer, whole, (mask > 0).float(), window)
+    image = images.image(image)
+    strength = _strength(mask, image, soft)
+    if len(strength) > 1 or len(image) > 1:
+        given = f"{len(image)} and {len(strength)}"
+        raise Refused(f"around= takes one picture and one mask, not {given}")
+    left, top, right, bottom = square = masks.square_around(strength, around)
+    size = (pipe.unet.config.sample_size * pipe.vae_scale_factor,) * 2
+    crop, crop_strength = (x[..., top:bottom, left:right] for x in (image, strength))
+    crop_strength = F.interpolate(crop_strength, size, mode="nearest-exact")
+    return Closer(_resized(crop, size), crop_strength, image, (strength > 0).float(), square)
 
 
 def _resized(picture, size):

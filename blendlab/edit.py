@@ -17,7 +17,7 @@ class Edit:
     """n edits of one picture, best first when they were ranked.
 
     tensor:   (n,3,H,W) in [-1,1], float32.           images: the same as a list of n PIL pictures
-    latents:  (n,C,h,w) float32, or None in pixel space
+    latents:  (n,C,h,w) float32, of the square alone after around=; or None in pixel space
     scores:   n CLIP distances, smallest (best) first, or None when not ranked
     settings: everything that was used, also what was left to the model; "order" numbers the samples
     """

@@ -177,8 +177,8 @@ def _rows(cond, n, dtype):
     return (cond.to(dtype) if cond.is_floating_point() else cond).expand(n, *cond.shape[1:])
 
 
-def stacked(null, text, n):
+def stacked(first, second, n):
     """n rows with one condition, then n rows with the other; dicts are walked."""
-    if isinstance(text, dict):
-        return {key: stacked(null[key], text[key], n) for key in text}
-    return torch.cat([c.expand(n, *c.shape[1:]) for c in (null, text)])
+    if isinstance(second, dict):
+        return {key: stacked(first[key], second[key], n) for key in second}
+    return torch.cat([c.expand(n, *c.shape[1:]) for c in (first, second)])

@@ -133,7 +133,7 @@ def strengths(mask: Tensor, moves: int) -> list[Tensor]:
     return [(mask >= (moves - i) / moves).to(mask.dtype) for i in range(moves)]
 
 
-def window(mask: Tensor, around: float) -> tuple[int, int, int, int]:
+def square_around(mask: Tensor, around: float) -> tuple[int, int, int, int]:
     """The square (left, top, right, bottom) in pixels around the white of one mask (1,1,H,W).
 
     Its side is `around` times the longer side of the mask's box, and it lies inside the picture.
@@ -151,10 +151,11 @@ def window(mask: Tensor, around: float) -> tuple[int, int, int, int]:
 
 
 def square(mask: Tensor, least: int, step: int) -> tuple[int, int, int, int]:
-    """The square (left, top, right, bottom) of at least `least` cells around one mask (1,1,h,w).
+    """The square (left, top, right, bottom) in cells around one mask at latent size (1,1,h,w).
 
-    Its side is a multiple of `step`, and a third more than the longer side of the mask's box or
-    larger, so that there is something to see around the mask; the whole where that has no room.
+    Its side has at least `least` cells and is a multiple of `step`, and it is a third more than the
+    longer side of the mask's box or larger, so that there is something to see around the mask; the
+    whole where that has no room.
     """
     left, top, right, bottom = edges(mask)
     wanted = max(least, 4 / 3 * max(right - left, bottom - top))
@@ -181,7 +182,9 @@ def box(mask: Tensor) -> tuple[float, float, float, float]:
 
 
 def edges(mask: Tensor) -> tuple[int, int, int, int]:
-    """The same box (left, top, right, bottom) in pixels."""
+    """The smallest box (left, top, right, bottom) around the white of one mask (1,1,H,W), in its
+    own pixels or cells; right and bottom are the first ones outside.
+    """
     tensor("mask", mask, "B,1,H,W")
     if mask.shape[0] != 1:
         raise Refused(f"there are {mask.shape[0]} masks: box takes one, mask[i : i + 1]")

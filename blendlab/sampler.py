@@ -38,7 +38,7 @@ Denoise = Callable[[Tensor, int], Prediction]
 class Step:
     """One move of the loop. Assign to `step.x` to steer: the next move starts from there."""
 
-    i: int  # position: 0 is the first move
+    i: int  # position of its level: 0 is the first move, and repeats of a level share theirs
     t: int  # level that the network saw
     t_next: int  # level that x is on now; -1 is clean (or, by the schedule's `final`, nearly)
     x: Tensor  # (B,C,H,W) the state, on level t_next

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from . import images as inputs
-from .masks import dilate, window
+from .masks import dilate, square_around
 
 WIDTH = 960  # pixels, about a notebook's column
 GAP = 2  # pixels between the pictures of a sheet
@@ -78,7 +78,7 @@ def strip(frames, titles=None, most: int = 7, alt: str = "") -> Image.Image:
 
 def crop(images: Tensor, mask: Tensor, around: float = 1.5) -> Tensor:
     """The part of pictures (B,C,H,W) that is worth a look: a square `around` the mask's box."""
-    left, top, right, bottom = window(mask[:1], around)
+    left, top, right, bottom = square_around(mask[:1], around)
     return images[..., top:bottom, left:right]
 
 

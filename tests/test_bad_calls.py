@@ -292,7 +292,7 @@ def blocks():
          dict(mask_small=small_masks(), steps=COUNTS, radii=[3, "3", [-1], ["a"], *ANYTHING])),
         ("strengths", masks.strengths, dict(mask=mask, moves=3),
          dict(mask=small_masks(), moves=COUNTS)),
-        ("window", masks.window, dict(mask=mask, around=1.5),
+        ("square_around", masks.square_around, dict(mask=mask, around=1.5),
          dict(mask=small_masks(), around=[0, *NUMBERS])),
         ("box", masks.box, dict(mask=mask), dict(mask=small_masks())),
         ("from_box", masks.from_box, dict(box=(0, 0, 1, 1), size=(8, 8)),

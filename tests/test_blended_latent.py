@@ -34,7 +34,7 @@ def run(denoise, source, masks_small, schedule, timesteps, how, seed, rows):
     one, shape = torch.ones(1, 1, 1, 1), tuple(source.shape[1:])
     request = door.Request(source, one, one, [""], len(rows), seed, shape, len(rows), source.device)
     initial = request.noise("initial", rows)()
-    part = SimpleNamespace(source=source, masks=masks_small)
+    part = SimpleNamespace(source=source, masks_small=masks_small)
     return _run(request, rows, part, denoise, schedule, timesteps, how, initial)
 
 

@@ -242,7 +242,7 @@ def test_strengths_of_black_and_white_are_the_mask_itself():
 def test_the_window_is_a_square_around_the_mask_inside_the_picture(top, left):
     mask = torch.zeros(1, 1, 64, 96)
     mask[..., top : top + 10, left : left + 16] = 1
-    x0, y0, x1, y1 = masks.window(mask, 1.5)
+    x0, y0, x1, y1 = masks.square_around(mask, 1.5)
     assert (y1 - y0, x1 - x0) == (24, 24) and 0 <= y0 and 0 <= x0 and y1 <= 64 and x1 <= 96
     assert mask[..., y0:y1, x0:x1].sum() == mask.sum()
 
@@ -263,4 +263,4 @@ def test_a_mask_that_no_square_holds_is_refused():
     mask = torch.zeros(1, 1, 32, 96)
     mask[..., 8:16, 10:80] = 1
     with pytest.raises(ValueError, match="the mask is 70x8, and no square.*leave around= out"):
-        masks.window(mask, 1.5)
+        masks.square_around(mask, 1.5)

@@ -17,20 +17,6 @@ from ..guidance import from_pipe
 from ..options import registered
 
 
-def blended_steps(steps, source, mask, schedule, how, background):
-    """Yield guided steps, blended with the source at their level; assign to step.x to steer on.
-
-    steps: from clip_guidance.guided_steps. source: (1 or B,3,H,W). mask: (1 or B,1,H,W), 1 = edit,
-    or a list of one for each move.
-    background: a function that draws the noise of the kept part.
-    """
-    for step in steps:
-        keep = schedule.add_noise(source, step.t if how.level == "t" else step.t_next, background())
-        now = mask[step.i] if isinstance(mask, list) else mask
-        step.x = blend(now, edit=step.x, keep=keep)
-        yield step
-
-
 @registered("tinyworld-pixel", Guiding)
 @torch.no_grad()
 def blended(
@@ -41,8 +27,8 @@ def blended(
 
     model:    a pixel model (DDIMPipeline, DDPMPipeline), as bl.load("tinyworld-pixel") gives
     clip:     a Clip, as bl.load("tinyworld-clip") or networks.clip.load_clip("ViT-B-16") gives
-    image:    PIL, a path or (1 or n,3,H,W) in [-1,1]; mask: PIL, a path or (1 or n,1,H,W) in {0,1},
-              1 = edit
+    image:    PIL, a path or (1 or n,3,H,W) in [-1,1]
+    mask:     PIL, a path or (1 or n,1,H,W) in {0,1}, with soft=True in [0,1]; 1 (white) = edit
     prompt:   a text, or a list of n
     scale, augmentations, steps, skip, eta, resamplings: weight of the CLIP distance, copies it is
               averaged over, number of levels, share of them left out at the noisy end, 1 for DDPM
@@ -65,18 +51,33 @@ def blended(
     per_move = masks.strengths(request.strength, len(timesteps) - 1)
 
     with request.memory():
-        for rows, part in request.batches(text=text, masks=per_move):
+        for rows, part in request.batches(text=text, masks_per_move=per_move):
             denoise = told(net, model.unet, how, request.noise("class", rows))
             behind = request.noise("background", rows, shared=how.batch_noise == "shared")
             copies = request.noise("augment", rows)
             loss = clip_loss(part.text, part.mask, clip, how, schedule, copies)
             initial = request.noise("initial", rows)()
             x = schedule.add_noise(part.image, timesteps[0], initial)  # (B,3,H,W)
-            draws = request.noise("step", rows), request.noise("resample", rows)
-            guided = guided_steps(denoise, loss, x, schedule, timesteps, how, *draws)
-            for step in blended_steps(guided, part.image, part.masks, schedule, how, behind):
+            fresh, again = request.noise("step", rows), request.noise("resample", rows)
+            guided = guided_steps(denoise, loss, x, schedule, timesteps, how, fresh, again)
+            given = part.image, part.masks_per_move, schedule, how, behind
+            for step in blended_steps(guided, *given):
                 result = step.x if how.result == "state" else step.x0_hat
             tensors.append(result.clamp(-1, 1))  # a state may overshoot, a picture may not
 
     used = dict(prompt=prompt, ranking=ranking) | asdict(how)
     return request.finish(tensors, None, used, how.paste, clip, ranking)
+
+
+def blended_steps(steps, source, mask, schedule, how, background):
+    """Yield guided steps, blended with the source at their level; assign to step.x to steer on.
+
+    steps: from clip_guidance.guided_steps. source: (1 or B,3,H,W). mask: (1 or B,1,H,W), 1 = edit,
+    or a list of one for each move.
+    background: a function that draws the noise of the kept part.
+    """
+    for step in steps:
+        keep = schedule.add_noise(source, step.t if how.level == "t" else step.t_next, background())
+        now = mask[step.i] if isinstance(mask, list) else mask
+        step.x = blend(now, edit=step.x, keep=keep)
+        yield step

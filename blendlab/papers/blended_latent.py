@@ -128,6 +128,115 @@ PRESETS = {name: replace(how, eta=0.0, window=0) for name, how in PRESETS.items(
 FALLBACK = {"w": 7.5, "steps": 50, "skip": 0.25, "eta": 0.0, "window": 0}
 
 
+@registered("tinyworld", Blending)
+@torch.no_grad()
+def blended_latent(
+    pipe, image, mask, prompt, *,
+    shrink=None, preset=None, clip=None, ranking="mask", negative="",
+    n=1, seed=0, batch=None, first=0, **options,
+) -> Edit:  # fmt: skip
+    """Edit a picture inside a mask as the prompt says; return an `Edit` with n results.
+
+    pipe:     a StableDiffusionPipeline (predicting epsilon, v or x0) or a StableDiffusionXLPipeline
+    image:    PIL, a path or (1 or n,3,H,W) in [-1,1]; sides are multiples of the autoencoder's
+              factor
+    mask:     PIL, a path or (1 or n,1,H,W) in {0,1}, with soft=True in [0,1]; 1 (white) = edit
+    prompt:   a text, or a list of n; negative: a text to steer away from
+    w, steps, skip: guidance weight, number of levels, share of them left out at the noisy end. Left
+              out, they (and eta and window) come from the preset, else from the model, else from
+              BLD's script (7.5, 50, 0.25, 0, and the whole picture)
+    shrink:   start with a wider mask (section 4.3): how many dilations (the paper: 3), or radii in
+              cells
+    preset:   a name in PRESETS ("paper", "official-sd2", "diffusers", ...), or a Blending
+    options:  any field of Blending, as in mask_rule="any", noise="fixed", paste=True, soft=True,
+              resamplings=3, window=64, around=1.5, noises=8
+    clip, ranking: who orders the results, best first, and by which view (see rank)
+    n, seed, batch, first: how many, from which seed, how many at once, the number of the first.
+              Sample i is the same whatever n, batch and first are
+
+    Outside the mask the latents are the source's exactly, the pixels within the autoencoder's
+    error, or bit for bit with paste=True. Bad input raises ValueError with the fix before any
+    network runs.
+    """
+    how = settle(Blending, blended_latent, pipe, PRESETS, FALLBACK, preset, options)
+    closer = door.closer(pipe, image, mask, how.around, how.soft) if how.around else None
+    if closer:
+        image, mask = closer.crop, closer.crop_strength
+    counts = dict(n=n, seed=seed, batch=batch, first=first)
+    request = door.latent(pipe, image, mask, prompt, soft=how.soft, **counts)
+    is_clip(clip, ranking, optional=True)
+    if clip is not None:
+        request.one_of_each("clip=")
+    door.readable(pipe, request.prompt, negative, how.w)
+
+    # The levels to visit, the mask for each move, and the square around it.
+    end = None if how.end == "scheduler" else how.end
+    schedule, timesteps, net = from_pipe(pipe, how.steps, how.skip, how.offset, end)
+    mask_small = masks.to_latent(request.strength, request.size, how.mask_rule)
+    masks_small = door.per_move(mask_small, len(timesteps) - 1, shrink, how.soft)
+    squares = door.squares(pipe, request, masks_small, how.window or 0)
+    readers = {}
+    sizes = {(bottom - top, right - left) for left, top, right, bottom in squares}
+    for size in sizes if how.noises > 1 else ():
+        readers[size] = [Reader.of(pipe, one, [one], size) for one in request.prompt]
+
+    def run(numbers, piece):
+        """The final latents of some samples, whose squares have one size."""
+        denoise, shape = cfg(net, piece.text, piece.null, how.w), piece.source.shape[1:]
+        draw = request.noise("initial", numbers, shape)
+        draws = torch.stack([draw() for _ in range(how.noises)], dim=1)  # (B,K,C,h,w)
+        initial = draws[:, 0]
+        if readers:
+            known = readers[tuple(shape[1:])]
+            initial = _suited(draws, numbers, piece, net, schedule, timesteps[0], how, known)
+        return _run(request, numbers, piece, denoise, schedule, timesteps, how, initial)
+
+    latents, tensors = [], []
+    with request.memory():
+        drawn = request.posterior(request.image, sampled=how.posterior == "sample")
+        source = encode(pipe.vae, request.image, drawn)  # (1 or n,C,h,w)
+        text, null = prompts.encode(pipe, request.prompt, negative, tuple(request.image.shape[-2:]))
+        given = dict(source=source, text=text, null=null, masks_small=masks_small)
+        for rows, part in request.batches(**given):
+            z = door.in_squares(rows, part, squares, run, ("source", "masks_small"))
+            latents.append(z)
+            tensors.append(decode(pipe.vae, z))
+
+    used = dict(prompt=request.prompt, negative=negative, shrink=shrink)
+    used |= read_from(pipe.scheduler) | asdict(how)
+    if how.window:
+        used["square"] = door.in_pixels(pipe, squares)
+    edit = request.finish(tensors, latents, used, how.paste, clip, ranking)
+    return closer.back(edit) if closer else edit
+
+
+def _suited(draws, rows, part, net, schedule, t, how, readers):
+    """Of draws (B,K,C,h,w), those (B,C,h,w) under which the words look most inside the mask."""
+    best = []
+    for i, (row, z) in enumerate(zip(rows, draws, strict=True)):
+        given = dict(source=part.source, text=part.text, mask_small=part.masks_small[0])
+        one = SimpleNamespace(**take(given, range(i, i + 1)))
+        reader = readers[row if len(readers) > 1 else 0]
+        x = z if how.start == "noise" else schedule.add_noise(one.source, t, z)
+        best.append(z[reader.inside(net, x, t, one.text, one.mask_small).argmax()])
+    return torch.stack(best)
+
+
+def _run(request, rows, part, denoise, schedule, timesteps, how, initial):
+    """The final latents of the samples in `rows`, each with streams of noise of its own."""
+    shape = part.source.shape[1:]
+    behind = request.noise("background", rows, shape, shared=how.batch_noise == "shared")
+    if how.noise != "fresh":
+        once = initial if how.noise == "initial" else behind()
+        behind = lambda: once  # noqa: E731
+    z = initial if how.start == "noise" else schedule.add_noise(part.source, timesteps[0], initial)
+    fresh, again = (request.noise(purpose, rows, shape) for purpose in ("step", "resample"))
+    steps = blended_steps(
+        denoise, z, part.source, part.masks_small, schedule, timesteps, how, behind, fresh, again
+    )
+    return last(steps)
+
+
 def blended_steps(
     denoise, z, source, masks_small, schedule, timesteps, how, background, fresh=None, again=None
 ):
@@ -135,7 +244,7 @@ def blended_steps(
 
     denoise(x, t) -> Prediction. z: (B,C,h,w) on level timesteps[0]. source: clean latents (1 or
     B,C,h,w).
-    masks_small: one (1 or B,1,h,w) per move, 1 = edit. how: a Blending.
+    masks_small: one (1 or B,1,h,w) in [0,1] per move, 1 = edit. how: a Blending.
     background, fresh, again: functions that draw noise, for the kept part, (eta > 0) for the moves
     and (resamplings > 1) for the ways up.
     """
@@ -147,8 +256,8 @@ def blended_steps(
         masks_small = [*masks_small[1:], masks_small[-1]]
 
     # 1. Move everything one level towards the prompt.
-    passes = how.resamplings, again, how.resample_above
-    for step in resampled(denoise, z, schedule, timesteps, how.eta or 0.0, fresh, *passes):
+    ways = dict(passes=how.resamplings, renewed=again, above=how.resample_above)
+    for step in resampled(denoise, z, schedule, timesteps, how.eta or 0.0, fresh, **ways):
         last_move = step.t_next < 0
 
         # 2. Bring the source to the level that the state is on (or to where the preset wants it).
@@ -181,109 +290,3 @@ def _clean_outside(denoise, source, masks_small, timesteps):
         return replace(seen, x0_hat=blend(mask_at[t], edit=seen.x0_hat, keep=source))
 
     return kept
-
-
-@registered("tinyworld", Blending)
-@torch.no_grad()
-def blended_latent(
-    pipe, image, mask, prompt, *,
-    shrink=None, preset=None, clip=None, ranking="mask", negative="",
-    n=1, seed=0, batch=None, first=0, **options,
-) -> Edit:  # fmt: skip
-    """Edit a picture inside a mask as the prompt says; return an `Edit` with n results.
-
-    pipe:     a StableDiffusionPipeline (predicting epsilon, v or x0) or a StableDiffusionXLPipeline
-    image:    PIL, a path or (1 or n,3,H,W) in [-1,1]; sides are multiples of the autoencoder's
-              factor
-    mask:     PIL, a path or (1 or n,1,H,W) in {0,1}; 1 (white) = edit
-    prompt:   a text, or a list of n; negative: a text to steer away from
-    w, steps, skip: guidance weight, number of levels, share of them left out at the noisy end. Left
-              out, they (and eta and window) come from the preset, else from the model, else from
-              BLD's script (7.5, 50, 0.25, 0, and the whole picture)
-    shrink:   start with a wider mask (section 4.3): how many dilations (the paper: 3), or radii in
-              cells
-    preset:   a name in PRESETS ("paper", "official-sd2", "diffusers", ...), or a Blending
-    options:  any field of Blending, as in mask_rule="any", noise="fixed", paste=True, soft=True,
-              resamplings=3, window=64, around=1.5, noises=8
-    clip, ranking: who orders the results, best first, and by which view (see rank)
-    n, seed, batch, first: how many, from which seed, how many at once, the number of the first.
-              Sample i is the same whatever n, batch and first are
-
-    Outside the mask the latents are the source's exactly, the pixels within the autoencoder's
-    error, or bit for bit with paste=True. Bad input raises ValueError with the fix before any
-    network runs.
-    """
-    how = settle(Blending, blended_latent, pipe, PRESETS, FALLBACK, preset, options)
-    closer = door.closer(pipe, image, mask, how.around, how.soft) if how.around else None
-    if closer:
-        image, mask = closer.image, closer.mask
-    counts = dict(n=n, seed=seed, batch=batch, first=first)
-    request = door.latent(pipe, image, mask, prompt, soft=how.soft, **counts)
-    is_clip(clip, ranking, optional=True)
-    if clip is not None:
-        request.one_of_each("clip=")
-    door.readable(pipe, request.prompt, negative, how.w)
-
-    # The levels to visit, the mask for each move, and the square around it.
-    end = None if how.end == "scheduler" else how.end
-    schedule, timesteps, net = from_pipe(pipe, how.steps, how.skip, how.offset, end)
-    mask_small = masks.to_latent(request.strength, request.size, how.mask_rule)
-    masks_small = door.per_move(mask_small, len(timesteps) - 1, shrink, how.soft)
-    squares = door.squares(pipe, request, masks_small, how.window or 0)
-    readers = {}
-    for size in {(y1 - y0, x1 - x0) for x0, y0, x1, y1 in squares} if how.noises > 1 else ():
-        readers[size] = [Reader.of(pipe, one, [one], size) for one in request.prompt]
-
-    def run(numbers, piece):
-        """The final latents of some samples, whose squares have one size."""
-        denoise, shape = cfg(net, piece.text, piece.null, how.w), piece.source.shape[1:]
-        draw = request.noise("initial", numbers, shape)
-        draws = torch.stack([draw() for _ in range(how.noises)], dim=1)  # (B,K,C,h,w)
-        initial = draws[:, 0]
-        if readers:
-            known = readers[tuple(shape[1:])]
-            initial = _suited(draws, numbers, piece, net, schedule, timesteps[0], how, known)
-        return _run(request, numbers, piece, denoise, schedule, timesteps, how, initial)
-
-    latents, tensors = [], []
-    with request.memory():
-        drawn = request.posterior(request.image, sampled=how.posterior == "sample")
-        source = encode(pipe.vae, request.image, drawn)  # (1 or n,C,h,w)
-        text, null = prompts.encode(pipe, request.prompt, negative, tuple(request.image.shape[-2:]))
-        given = dict(source=source, text=text, null=null, masks=masks_small)
-        for rows, part in request.batches(**given):
-            z = door.in_squares(rows, part, squares, run)
-            latents.append(z)
-            tensors.append(decode(pipe.vae, z))
-
-    used = dict(prompt=request.prompt, negative=negative, shrink=shrink)
-    used |= read_from(pipe.scheduler) | asdict(how)
-    if how.window:
-        used["square"] = door.in_pixels(pipe, squares)
-    edit = request.finish(tensors, latents, used, how.paste, clip, ranking)
-    return closer.back(edit) if closer else edit
-
-
-def _suited(draws, rows, part, net, schedule, t, how, readers):
-    """Of draws (B,K,C,h,w), those (B,C,h,w) under which the words look most inside the mask."""
-    best = []
-    for i, (row, z) in enumerate(zip(rows, draws, strict=True)):
-        given = dict(source=part.source, text=part.text, mask_small=part.masks[0])
-        one = SimpleNamespace(**take(given, range(i, i + 1)))
-        reader = readers[row if len(readers) > 1 else 0]
-        x = z if how.start == "noise" else schedule.add_noise(one.source, t, z)
-        best.append(z[reader.inside(net, x, t, one.text, one.mask_small).argmax()])
-    return torch.stack(best)
-
-
-def _run(request, rows, part, denoise, schedule, timesteps, how, initial):
-    """The final latents of the samples in `rows`, each with streams of noise of its own."""
-    shape = part.source.shape[1:]
-    behind = request.noise("background", rows, shape, shared=how.batch_noise == "shared")
-    if how.noise != "fresh":
-        once = initial if how.noise == "initial" else behind()
-        behind = lambda: once  # noqa: E731
-    z = initial if how.start == "noise" else schedule.add_noise(part.source, timesteps[0], initial)
-    draws = behind, *(request.noise(purpose, rows, shape) for purpose in ("step", "resample"))
-    steps = blended_steps(denoise, z, part.source, part.masks, schedule, timesteps, how, *draws)
-    return last(steps)

@@ -20,27 +20,6 @@ from ..options import function, number, registered
 FROM_NOISE = FALLBACK | {"skip": 0.0}
 
 
-def background_distance(pictures: Tensor, image: Tensor, mask: Tensor, perceptual) -> Tensor:
-    """D_bg of each picture, (B,): half mean square, half perceptual distance, outside the mask.
-
-    pictures, image (B or 1,3,H,W) in [-1,1]; inside the mask (B or 1,1,H,W) both are grey.
-    perceptual: a function of two batches of pictures, (B,).
-    """
-    a, b = (x * (1 - mask) for x in (pictures, image))
-    return ((a - b).square().mean((1, 2, 3)) + perceptual(a, b.expand_as(a))) / 2
-
-
-def official_distance(pictures: Tensor, image: Tensor, mask: Tensor, perceptual) -> Tensor:
-    """The code's D_bg, (B,): perceptual distance and ten times the mean square, 1000 and 10000 with
-    the usual weight (arguments.py:66-79).
-
-    What is grey inside the mask is compared with the whole picture (image_editor.py:193-208), so it
-    is never 0. The code averages the mean square over its batch; this is that of a batch of one.
-    """
-    a = pictures * (1 - mask)
-    return perceptual(a, image.expand_as(a)) + 10 * (a - image).square().mean((1, 2, 3))
-
-
 @registered("tinyworld-pixel", Guiding)
 @torch.no_grad()
 def clip_guided(
@@ -50,6 +29,7 @@ def clip_guided(
 ) -> Edit:  # fmt: skip
     """Make a picture that shows the prompt in the mask and `image` outside; return an `Edit`.
 
+    mask:       PIL, a path or (1 or n,1,H,W) in {0,1}; 1 (white) = edit
     background: lambda, the weight of D_bg (the paper compares 100, 1000 and 10000); 0 forgets the
                 picture
     perceptual: a function of two batches of pictures in [-1,1] that gives (B,); None: LPIPS, or for
@@ -79,8 +59,8 @@ def clip_guided(
             x = request.noise("initial", rows)()  # (B,3,H,W)
             if how.skip:
                 x = schedule.add_noise(part.image, timesteps[0], x)
-            draws = request.noise("step", rows), request.noise("resample", rows)
-            for step in guided_steps(denoise, loss, x, schedule, timesteps, how, *draws):
+            fresh, again = request.noise("step", rows), request.noise("resample", rows)
+            for step in guided_steps(denoise, loss, x, schedule, timesteps, how, fresh, again):
                 result = step.x if how.result == "state" else step.x0_hat
             tensors.append(result.clamp(-1, 1))  # a state may overshoot, a picture may not
 
@@ -100,3 +80,24 @@ def _with_background(towards, background, part, perceptual, schedule, how):
         return towards(x0_hat, x, t) + background * behind
 
     return loss if background else towards
+
+
+def background_distance(pictures: Tensor, image: Tensor, mask: Tensor, perceptual) -> Tensor:
+    """D_bg of each picture, (B,): half mean square, half perceptual distance, outside the mask.
+
+    pictures, image (B or 1,3,H,W) in [-1,1]; inside the mask (B or 1,1,H,W) both are grey.
+    perceptual: a function of two batches of pictures, (B,).
+    """
+    a, b = (x * (1 - mask) for x in (pictures, image))
+    return ((a - b).square().mean((1, 2, 3)) + perceptual(a, b.expand_as(a))) / 2
+
+
+def official_distance(pictures: Tensor, image: Tensor, mask: Tensor, perceptual) -> Tensor:
+    """The code's D_bg, (B,): perceptual distance and ten times the mean square, 1000 and 10000 with
+    the usual weight (arguments.py:66-79).
+
+    What is grey inside the mask is compared with the whole picture (image_editor.py:193-208), so it
+    is never 0. The code averages the mean square over its batch; this is that of a batch of one.
+    """
+    a = pictures * (1 - mask)
+    return perceptual(a, image.expand_as(a)) + 10 * (a - image).square().mean((1, 2, 3))

@@ -70,7 +70,7 @@ def reconstruct(pipe, edit, image, mask, *, method="weights", preset=None, **opt
               read from 8 bits
     image:    the picture that was edited: PIL, a path or (1 or n,3,H,W) in [-1,1]
     mask:     the mask that it was edited in: PIL, a path or (1 or n,1,H,W) in {0,1}; 1 (white) =
-              edit
+              edit. Of a grey one pass mask > 0
     method:   "none" (as decoded), "paste" (the source's pixels), "poisson" (no seam, but other
               colours), "latents" (the best latent for the decoder; too smooth), "weights" (the best
               decoder for the latent), "weights and paste" (the source exactly, and hardly a seam)
@@ -152,7 +152,8 @@ def background_loss(
     """Section 4.2: the edit is kept inside the mask, the source comes back outside by lam.
 
     Mean squares over the whole picture, the other side of the mask counted as zeros, as in BLD,
-    ldm/image_reconstruction.py:210-223; of several pictures (B,3,H,W) in [-1,1] the mean.
+    ldm/image_reconstruction.py:210-223; of several pictures (B,3,H,W) in [-1,1] the mean. mask: (1
+    or B,1,H,W), 1 = edit.
     """
     inside, outside = mask * (picture - edit), (1 - mask) * (picture - image)
     return inside.square().mean() + lam * outside.square().mean()

@@ -93,30 +93,32 @@ def exemplar(
     unet = nine_channels(pipe.unet)
     schedule, timesteps, net = from_pipe(pipe, how.steps, how.skip, unet=unet)
     size = request.size
-    keep = F.interpolate(1 - request.mask, size, mode=how.mask_channel)  # inside, 1 = keep
-    if (keep.flatten(1).amin(1) == 1).any():
+    hole = F.interpolate(request.mask, size, mode=how.mask_channel)  # (1 or n,1,h,w), 1 = edit
+    if (hole.flatten(1).amax(1) == 0).any():
         raise Refused(f"the mask vanishes at latent size {size[1]}x{size[0]}: paint it thicker")
     allow_empty = how.paste != "latent"
     mask_small = masks.to_latent(request.mask, size, how.mask_rule, allow_empty=allow_empty)
-    squares = door.squares(pipe, request, [1 - keep, mask_small], how.window or 0)
+    squares = door.squares(pipe, request, [hole, mask_small], how.window or 0)
     sampled = how.posterior == "sample"
     run = partial(_run, request, net, schedule, timesteps, how)
 
     latents, tensors = [], []
     with request.memory():
-        # What stands beside the noisy latent: the picture with a grey hole, then the mask.
+        # What stands beside the noisy latent: the picture with a grey hole, then the mask, which
+        # inside the network is 1 where the picture is kept.
         holed = request.image * (1 - request.mask)
         hidden = encode(pipe.vae, holed, request.posterior(holed, "holed posterior", sampled))
-        beside = torch.cat([hidden, keep.expand(len(hidden), -1, -1, -1)], dim=1)  # (1 or n,5,h,w)
+        kept = (1 - hole).expand(len(hidden), -1, -1, -1)
+        beside = torch.cat([hidden, kept], dim=1)  # (1 or n,5,h,w)
         drawn = request.posterior(request.image, sampled=sampled)
         source = encode(pipe.vae, request.image, drawn)  # (1 or n,4,h,w)
 
         # What the exemplar says, and what the null vector says in its place.
         tokens = pipe.encoder(normalised(pipe, (shown + 1) / 2)).float()  # (1 or n,L,d)
         nothing = pipe.encoder.uncond_vector.float().expand(1, *tokens.shape[1:])
-        maps = dict(source=source, beside=beside, masks=mask_small)
+        maps = dict(source=source, beside=beside, mask_small=mask_small)
         for rows, part in request.batches(tokens=tokens, nothing=nothing, **maps):
-            z = door.in_squares(rows, part, squares, run, maps)
+            z = door.in_squares(rows, part, squares, run, tuple(maps))
             latents.append(z)
             tensors.append(decode(pipe.vae, z))
 
@@ -138,7 +140,7 @@ def _run(request, net, schedule, timesteps, how, rows, part):
         if how.paste == "latent":
             level = schedule.add_noise(part.source, step.t_next, initial)
             keep = part.source if step.t_next < 0 else level
-            step.x = blend(part.masks, edit=step.x, keep=keep)
+            step.x = blend(part.mask_small, edit=step.x, keep=keep)
     return step.x
 
 

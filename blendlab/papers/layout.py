@@ -76,7 +76,8 @@ def layout(
             attention of the first step decides. See Arranging
     preset: "published": as the authors' code, whatever the defaults are. heat: "plain" or
             "relative", see Arranging
-    image, noise, caption: what to start from, as in `repaint`
+    image, noise, caption: start from the noise of this picture, which `caption` (None: the prompt)
+            describes, or from this noise (1 or n,C,h,w)
     w, steps, options: any field of Arranging, as in block=2, at=(0, 5), strength=0.3
     n, seed, batch, first: how many, from which seed, how many at once, the number of the first.
                            Sample i is the same whatever n, batch and first are

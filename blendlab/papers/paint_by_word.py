@@ -58,7 +58,8 @@ def paint_by_word(
 
     pipe:     a StableDiffusionPipeline or another with an autoencoder, which is left as it was,
               whatever happens
-    clip, image, mask, prompt, ranking, n, seed, batch: as in `blended`; sides are multiples of the
+    mask:     PIL, a path or (1 or n,1,H,W) in {0,1}; 1 (white) = edit
+    clip, image, prompt, ranking, n, seed, batch, first: as in `blended`; sides are multiples of the
               autoencoder's factor. Samples differ in the warps that CLIP sees and, with noise > 0,
               in where they start
     steps, lr: of Adam. Left out, they come from the preset ("paper", or an Optimising), else from

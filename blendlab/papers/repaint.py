@@ -30,7 +30,7 @@ def repaint(
     The rest is not kept: it comes from the noise that it came from, and moves a little.
 
     region:   a box (x0, y0, x1, y1) in fractions, a list of boxes, or a mask: PIL, a path or (1 or
-              n,1,H,W), 1 = anew
+              n,1,H,W), 1 = anew; not the whole picture, as what moves outside is measured
     image:    start from the noise of this picture, which `caption` (None: the prompt) describes;
               see inversion.invert
     noise:    start from this (1 or n,C,h,w). Without both, seed draws it
