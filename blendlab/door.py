@@ -91,7 +91,7 @@ class Request:
             rows = range(start, min(start + self.at_once, self.n))
             yield rows, SimpleNamespace(**{key: take(v, rows) for key, v in values.items()})
 
-    def noise(self, purpose: str, rows=None, shape=None, shared=False) -> Noise:
+    def noise(self, purpose: str, rows, shape=None, shared=False) -> Noise:
         """The noise of the samples in rows; shared: one draw that serves them all, sample 0's."""
         rows, start = ([0], 0) if shared else (rows, self.first)
         return Noise(self.seed, rows, purpose, self.device, start, shape or self.shape)
@@ -244,7 +244,7 @@ def per_move(mask_small, moves: int, shrink, soft: bool) -> list[Tensor]:
     return masks.stages(mask_small, moves, tuple(radii))
 
 
-def squares(pipe, request, masks_small, least: int) -> list[tuple[int, int, int, int]]:
+def squares(pipe, request, masks_small, least: int | None) -> list[tuple[int, int, int, int]]:
     """For each mask the square of the latent, (left, top, right, bottom), to edit it in.
 
     masks_small: what it has to hold, (1 or n,1,h,w) each. least: its side in pixels at least; 0:
@@ -324,7 +324,7 @@ class Closer:
         """The edit in its place in the picture; outside the mask the source bit for bit."""
         left, top, right, bottom = self.square
         canvas = self.image.expand(len(edit.tensor), -1, -1, -1).clone().to(edit.tensor.device)
-        small = _resized(edit.tensor, (bottom - top, right - left))
+        small = images.resized(edit.tensor, (bottom - top, right - left))
         canvas[..., top:bottom, left:right] = small
         keep = self.image.to(canvas.device)
         tensor = blend(self.mask.to(canvas.device), edit=canvas, keep=keep)
@@ -343,13 +343,7 @@ def closer(pipe, image, mask, around: float, soft: bool) -> Closer:
     size = (pipe.unet.config.sample_size * pipe.vae_scale_factor,) * 2
     crop, crop_strength = (x[..., top:bottom, left:right] for x in (image, strength))
     crop_strength = F.interpolate(crop_strength, size, mode="nearest-exact")
-    return Closer(_resized(crop, size), crop_strength, image, (strength > 0).float(), square)
-
-
-def _resized(picture, size):
-    if tuple(picture.shape[-2:]) == size:
-        return picture
-    return F.interpolate(picture, size, mode="bicubic", antialias=True).clamp(-1, 1)
+    return Closer(images.resized(crop, size), crop_strength, image, (strength > 0).float(), square)
 
 
 def counted(n, seed, batch, first):

@@ -119,6 +119,13 @@ def at_side(pictures: Tensor, side: int) -> Tensor:
     return pictures if same else F.interpolate(pictures, (side, side), mode="area")
 
 
+def resized(pictures: Tensor, size: tuple[int, int]) -> Tensor:
+    """Pictures (B,3,H,W) in [-1,1] at a size (height, width): bicubic and antialiased, clamped."""
+    if tuple(pictures.shape[-2:]) == size:
+        return pictures
+    return F.interpolate(pictures, size, mode="bicubic", antialias=True).clamp(-1, 1)
+
+
 def _pair(size):
     pair = (size, size) if isinstance(size, int) else size
     whole = isinstance(pair, list | tuple) and all(type(side) is int for side in pair)

@@ -174,7 +174,7 @@ def blended_latent(
     schedule, timesteps, net = from_pipe(pipe, how.steps, how.skip, how.offset, end)
     mask_small = masks.to_latent(request.strength, request.size, how.mask_rule)
     masks_small = door.per_move(mask_small, len(timesteps) - 1, shrink, how.soft)
-    squares = door.squares(pipe, request, masks_small, how.window or 0)
+    squares = door.squares(pipe, request, masks_small, how.window)
     readers = {}
     sizes = {(bottom - top, right - left) for left, top, right, bottom in squares}
     for size in sizes if how.noises > 1 else ():

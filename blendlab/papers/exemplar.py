@@ -98,7 +98,7 @@ def exemplar(
         raise Refused(f"the mask vanishes at latent size {size[1]}x{size[0]}: paint it thicker")
     allow_empty = how.paste != "latent"
     mask_small = masks.to_latent(request.mask, size, how.mask_rule, allow_empty=allow_empty)
-    squares = door.squares(pipe, request, [hole, mask_small], how.window or 0)
+    squares = door.squares(pipe, request, [hole, mask_small], how.window)
     sampled = how.posterior == "sample"
     run = partial(_run, request, net, schedule, timesteps, how)
 
@@ -198,6 +198,4 @@ def see(reference, size: int, region=None) -> Tensor:
         raise Refused(
             "reference is of one colour, so it shows nothing to paint: give a picture of an object"
         )
-    if picture.shape[-2:] != (size, size):
-        picture = F.interpolate(picture, (size, size), mode="bicubic", antialias=True).clamp(-1, 1)
-    return picture
+    return images.resized(picture, (size, size))

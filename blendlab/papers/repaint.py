@@ -98,7 +98,7 @@ def _region(region, size):
     if not isinstance(region, (tuple, list)):
         return region
     boxes = region if region and isinstance(region[0], (tuple, list)) else [region]
-    return torch.stack([masks.from_box(masks.corners(box), size) for box in boxes]).amax(0)
+    return torch.stack([masks.from_box(box, size) for box in boxes]).amax(0)
 
 
 def _moved(pipe, before, after, mask, distance, at_once):
