@@ -4,10 +4,10 @@ section 5) on tinyworld, whose judge guides nothing and whose scenes have a trut
     blendlab results precision --methods "blended:5,blended_latent*" --scenes 10 --batch 4
 
 Random boxes with sides of a fifth to a half of the picture's, a random class as prompt, a batch of
-results for each. Each scene of each method is a file, so a run that was killed goes on. Processes
-share the scenes: `accelerate launch -m blendlab ...` on GPUs, on CPUs `torchrun --nproc_per_node 2
--m blendlab ...`. Next: methods.py, what is compared; photographs.py, the same on photographs;
-leaderboard.py.
+results for each. Each scene of each method is a file, so a run that was killed goes on, and another
+CLIP only ranks what is there. Processes share the scenes: `accelerate launch -m blendlab ...` on
+GPUs, on CPUs `torchrun --nproc_per_node 2 -m blendlab ...`. Next: methods.py, what is compared;
+photographs.py, the same on photographs; leaderboard.py.
 """
 
 import json
