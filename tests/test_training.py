@@ -811,7 +811,7 @@ def test_what_only_one_job_knows_is_set_by_name():
 
 
 def test_weights_of_another_size_are_refused_with_a_sentence(runs, tmp_path):
-    with pytest.raises(ValueError, match="holds .* of the shape .*: take weights and sizes"):
+    with pytest.raises(ValueError, match="of the shape .*; without --from it starts afresh"):
         training.main(
             "autoencoder", out=tmp_path, source=runs["autoencoder"], widths=(16, 16, 16), **TINY
         )

@@ -61,7 +61,7 @@ def check_weights(module: nn.Module, weights: dict, where) -> None:
         if value.shape != mine[key].shape:
             raise Refused(
                 f"{where} holds {key} of the shape {tuple(value.shape)}, where this {kind} has "
-                f"{tuple(mine[key].shape)}: take weights and sizes (config.json) of one model"
+                f"{tuple(mine[key].shape)}: take weights and config.json of one model"
             )
         if mine[key].is_floating_point() and value.dtype not in FLOATS:
             form = str(value.dtype).removeprefix("torch.")

@@ -155,8 +155,8 @@ def _readable(start):
     """Whatever a library says of weights that it cannot read becomes a sentence that names them."""
     try:
         yield
-    except Refused:
-        raise
+    except Refused as error:
+        raise Refused(f"{error}; without --from it starts afresh") from error
     except Exception as error:
         raise Refused(
             f"the weights in {start} are incomplete or damaged, copy the folder again: {error}"
