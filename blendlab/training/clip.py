@@ -119,8 +119,8 @@ class ClipJob(Job):
         return kept | {"named": named.to(torch.int8)} | dense.shown(view)
 
     def batch(self, step):
-        """Whole scenes (a quarter), objects in their boxes on grey or black, and enlarged boxes (a
-        fifth), as exemplars are shown; all of them warped, some blurred or noisy.
+        """Objects in their boxes on grey or black (half), enlarged boxes, as exemplars are shown (a
+        third), and whole scenes; all of them warped, some blurred or noisy.
         """
         g, B = self.generator(step), self.batch_size
         data = self.pool.draw(B, step, g)
