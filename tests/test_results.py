@@ -173,7 +173,7 @@ FEW = {
     "exemplar_masks": 6,
     "exemplar_sizes": 3,
     "repainting": 3,
-    "tendency_eta": 12,
+    "tendency_eta": 24,
     "which_layer": 24,
 }
 
@@ -217,9 +217,24 @@ def shipped():
     return functools.cache(loading.load)
 
 
+@pytest.fixture(scope="module")
+def landings():
+    """What two tables ask for is made once: where objects land with eta 0."""
+    make, made = noise_editing.landings_of, {}
+
+    def landings_of(pipe, judge, said, **how):
+        key = (pipe, *said, *sorted(({"eta": 0.0} | how).items()))
+        if key not in made:
+            made[key] = make(pipe, judge, said, **how)
+        return made[key]
+
+    return landings_of
+
+
 @pytest.mark.parametrize("name", HERE)
-def test_saved_tables_come_out_again(name, shipped, monkeypatch):
+def test_saved_tables_come_out_again(name, shipped, landings, monkeypatch):
     monkeypatch.setattr(loading, "load", shipped)
+    monkeypatch.setattr(noise_editing, "landings_of", landings)
     saved = results.load(name)
     for module, rows, some in FEW_ROWS:
         all_of_them = getattr(module, rows)
