@@ -143,6 +143,13 @@ def choose(model, method, fallback: dict, preset, asked: dict) -> Guiding:
     return replace(how, shift=how.shift or ("mean" if how.eta else "epsilon"), classes=classes)
 
 
+def not_for(method: str, asked: dict, **why: str):
+    """Refuse options of Guiding that a method cannot honour, unless they are as usual."""
+    for name, reason in why.items():
+        if asked.get(name, usual := getattr(Guiding, name)) != usual:
+            raise Refused(f"{name}={asked[name]!r} is not for {method}: {reason}; leave it out")
+
+
 def ask(model, clip, image, mask, prompt, how: Guiding, ranking, **counts):
     """The request (see door.py) and the prompts' vectors (1 or n,d)."""
     is_clip(clip, ranking)

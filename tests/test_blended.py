@@ -256,7 +256,8 @@ def test_the_algorithm_is_a_generator_that_can_be_steered(model, clip, image, ma
     loss = clip_loss(torch.tensor([COLOURS["red"]]), mask, clip, how, schedule)
     noise = lambda: torch.zeros_like(image)  # noqa: E731
     guided = guided_steps(denoise, loss, torch.randn_like(image), schedule, ts, how, noise)
-    for step in blended_steps(guided, image, mask, schedule, replace(how, level="t"), noise):
+    given = [mask] * 4, schedule, replace(how, level="t"), noise
+    for step in blended_steps(guided, image, *given):
         keep = schedule.add_noise(image, step.t, noise())
         assert torch.equal(
             step.x[..., 0, 0], keep[..., 0, 0]
@@ -333,6 +334,25 @@ def test_a_model_may_recommend_passes_and_presets_make_one(model, clip, image, m
     assert (passes(preset="paper"), passes(preset="official", paste=False)) == (1, 1)
 
 
+@pytest.mark.parametrize(
+    "method, option, usual",
+    [
+        (bl.blended, {"background_loss": "official"}, {"background_loss": "paper"}),
+        (bl.clip_guided, {"level": "t"}, {"level": "t_next"}),
+        (bl.clip_guided, {"batch_noise": "shared"}, {"batch_noise": "independent"}),
+        (bl.clip_guided, {"preset": Guiding(soft=True)}, {"preset": "official"}),
+    ],
+)
+def test_an_option_of_the_other_method_is_refused_where_it_would_be_ignored(
+    model, clip, image, mask, method, option, usual
+):
+    same = dict(background=1.0, perceptual=lambda a, b: (a - b).square().mean((1, 2, 3)))
+    how = QUICK | (same if method is bl.clip_guided else {})
+    with pytest.raises(ValueError, match="is not for .*; leave it out"):
+        method(model, clip, image, mask, "red", **how | option)
+    assert method(model, clip, image, mask, "red", **how | usual).tensor.isfinite().all()
+
+
 def test_greys_need_soft_and_black_and_white_is_the_same_with_it(model, clip, image, mask):
     hard, soft = (
         bl.blended(model, clip, image, mask, "red", soft=soft, **QUICK) for soft in (False, True)
@@ -340,7 +360,7 @@ def test_greys_need_soft_and_black_and_white_is_the_same_with_it(model, clip, im
     assert torch.equal(hard.tensor, soft.tensor)
     with pytest.raises(ValueError, match="or pass soft=True"):
         bl.blended(model, clip, image, mask / 2, "red", **QUICK)
-    with pytest.raises(ValueError, match="soft=True is for blended"):
+    with pytest.raises(ValueError, match="soft=True is not for clip_guided: .* which blended puts"):
         bl.clip_guided(model, clip, image, mask / 2, "red", soft=True, **QUICK)
     grey = bl.blended(model, clip, image, mask / 2, "red", soft=True, **QUICK)
     outside = mask.expand_as(image) == 0

@@ -11,7 +11,7 @@ import torch
 
 from .. import masks
 from ..blend import blend
-from ..clip_guidance import FALLBACK, Guiding, ask, choose, clip_loss, guided_steps, told
+from ..clip_guidance import FALLBACK, Guiding, ask, choose, clip_loss, guided_steps, not_for, told
 from ..edit import Edit
 from ..guidance import from_pipe
 from ..options import registered
@@ -44,6 +44,7 @@ def blended(
     ValueError with the fix before any network runs.
     """
     how = choose(model, blended, FALLBACK, preset, options)
+    not_for("blended", options, background_loss="here the background is put back")
     counts = dict(n=n, seed=seed, batch=batch, first=first)
     request, text = ask(model, clip, image, mask, prompt, how, ranking, **counts)
     schedule, timesteps, net = from_pipe(model, how.steps, how.skip)
@@ -69,15 +70,13 @@ def blended(
     return request.finish(tensors, None, used, how.paste, clip, ranking)
 
 
-def blended_steps(steps, source, mask, schedule, how, background):
+def blended_steps(steps, source, masks_per_move, schedule, how, background):
     """Yield guided steps, blended with the source at their level; assign to step.x to steer on.
 
-    steps: from clip_guidance.guided_steps. source: (1 or B,3,H,W). mask: (1 or B,1,H,W), 1 = edit,
-    or a list of one for each move.
-    background: a function that draws the noise of the kept part.
+    steps: from clip_guidance.guided_steps. source: (1 or B,3,H,W). masks_per_move: one (1 or
+    B,1,H,W) each, 1 = edit. background: a function that draws the noise of the kept part.
     """
     for step in steps:
         keep = schedule.add_noise(source, step.t if how.level == "t" else step.t_next, background())
-        now = mask[step.i] if isinstance(mask, list) else mask
-        step.x = blend(now, edit=step.x, keep=keep)
+        step.x = blend(masks_per_move[step.i], edit=step.x, keep=keep)
         yield step

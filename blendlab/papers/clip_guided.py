@@ -10,9 +10,18 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
-from ..clip_guidance import FALLBACK, Guiding, ask, choose, clip_loss, guided_steps, looked_at, told
+from ..clip_guidance import (
+    FALLBACK,
+    Guiding,
+    ask,
+    choose,
+    clip_loss,
+    guided_steps,
+    looked_at,
+    not_for,
+    told,
+)
 from ..edit import Edit
-from ..errors import Refused
 from ..guidance import from_pipe
 from ..networks.perceptual import perceptual_distance
 from ..options import function, number, registered
@@ -40,10 +49,10 @@ def clip_guided(
     raises ValueError with the fix before any network runs.
     """
     how = choose(model, clip_guided, FROM_NOISE, preset, {"paste": False} | options)
+    why = "here a loss asks for the background, which blended puts back"
+    not_for("clip_guided", options | {"soft": how.soft}, level=why, batch_noise=why, soft=why)
     number("background", background, whole=False)
     function("perceptual", perceptual, "a function of two batches of pictures")
-    if how.soft:
-        raise Refused("soft=True is for blended: here a loss asks for the background")
     counts = dict(n=n, seed=seed, batch=batch, first=first)
     request, text = ask(model, clip, image, mask, prompt, how, ranking, **counts)
     perceptual = perceptual or perceptual_distance(model)

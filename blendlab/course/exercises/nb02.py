@@ -16,7 +16,7 @@ from .common import advise, close, say, sized, tensor, tried, writes
 def blended_step(x, t_next, source, mask, schedule, noise):
     """The package's blend after a move to level t_next, for `attempt`."""
     step = Step(0, t_next, t_next, x, x0_hat=x, eps=x, var=0.0, grad=None)
-    steps = blended_steps([step], source, mask, schedule, Guiding(), lambda: noise)
+    steps = blended_steps([step], source, [mask], schedule, Guiding(), lambda: noise)
     return next(steps).x
 
 
