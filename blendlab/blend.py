@@ -11,7 +11,7 @@ from .errors import Refused
 
 
 def blend(mask: Tensor, edit: Tensor, keep: Tensor) -> Tensor:
-    """`edit` where the mask is 1, `keep` where it is 0, bit for bit; a mix where it is soft.
+    """`edit` where the mask is 1, `keep` where it is 0, bit for bit; a mix in between.
 
     mask: (1 or B,1,H,W) in [0,1], 1 = edit. edit, keep: (1 or B,C,H,W).
     """

@@ -30,7 +30,7 @@ def to_latent(
     corner: the pixel in the cell's first corner (torch nearest, as diffusers does).
     centre: the pixel in the cell's middle (PIL nearest, as the official BLD code); thin strokes can
             vanish.
-    area: the white share of the cell, a soft mask in [0, 1]. any: white where one pixel is; nothing
+    area: the white share of the cell, in [0, 1]. any: white where one pixel is; nothing
           vanishes.
     Raises ValueError where a mask vanishes altogether, and warns where a part of it that touches
     nothing else does, unless allow_empty.
