@@ -385,9 +385,9 @@ class Run:
             ranking = identity["weights"].get(RANKING)
             if was["weights"] | {RANKING: ranking} == identity["weights"]:
                 return self.ranked(method, i, record | {"identity": identity})
-        for key in changed:
+        if changed:
             raise Refused(
-                f"{self.path(method, i).parent} was made with another {key}: delete it, or "
+                f"{self.path(method, i).parent} was made with another {changed[0]}: delete it, or "
                 "name another folder with -o"
             )
         return record

@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..networks.weights import take_weights
-from .harness import Job, Pool, save_half, stored
+from .harness import Job, Pool, go_on_from, save_half
 from .pictures import closer_looks, crop, from_bytes, middles, sheet, to_bytes
 
 
@@ -117,7 +116,7 @@ class Autoencoder(Job):
     def load(self, folder: Path):
         """From an AutoencoderKL folder, or from the pipeline folder that holds one as vae/."""
         folder = Path(folder) / "vae" if (Path(folder) / "vae").is_dir() else Path(folder)
-        take_weights(self.net, stored(folder), folder)
+        go_on_from(folder, self.net)
 
     def config(self):
         return {"widths": self.net.config.block_out_channels, "kl": self.kl, "pool": self.pool_size}

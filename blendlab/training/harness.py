@@ -26,7 +26,8 @@ from tqdm import tqdm
 
 from .. import files
 from ..errors import Refused
-from ..networks.weights import read
+from ..networks import opening
+from ..networks.weights import take_weights
 from ..world import HELD_OUT
 from .muon import Muon
 
@@ -505,12 +506,10 @@ def save_half(model, folder) -> None:
     copy.deepcopy(model).half().save_pretrained(folder)
 
 
-def stored(folder) -> dict[str, Tensor]:
-    """The weights in a folder, as its files hold them: a library draws at random what they lack."""
-    files_ = sorted(Path(folder).glob("*.safetensors"))
-    if not files_:
-        raise Refused(f"{folder} holds no .safetensors: name a folder that `blendlab train` wrote")
-    return {key: value for file in files_ for key, value in read(file).items()}
+def go_on_from(folder: Path, net: nn.Module) -> None:
+    """Take over the weights of the network in a folder, which is of the same class and sizes."""
+    known = opening.network(folder, type(net).__name__, safe=False)
+    take_weights(net, known.state_dict(), folder)
 
 
 def find_autoencoder(folder, device):

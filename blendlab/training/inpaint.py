@@ -17,10 +17,9 @@ from torch import nn
 from .. import files
 from ..cards import RECOMMENDED
 from ..errors import Refused
-from ..networks.weights import take_weights
 from .diffusion import scheduler
 from .exemplar import Exemplar, hole, nine_channels
-from .harness import WEIGHTS, Job, find_autoencoder, stored
+from .harness import WEIGHTS, Job, find_autoencoder, go_on_from
 from .latent import BETAS, FACTOR, read_text_encoder
 from .pictures import one_object, sheet
 from .tokenizer import load_tokenizer, tokenize
@@ -130,8 +129,7 @@ class Inpaint(Exemplar):
             files.write_json(folder / "blendlab.json", card)
 
     def load(self, folder: Path):
-        unet = Path(folder) / "unet"
-        take_weights(self.net["unet"], stored(unet), unet)
+        go_on_from(Path(folder) / "unet", self.net["unet"])
 
     def identity(self):
         return Job.identity(self) | {"scaling_factor": self.vae.config.scaling_factor}

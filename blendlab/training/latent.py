@@ -16,11 +16,10 @@ from torch import Tensor, nn
 
 from .. import files
 from ..cards import RECOMMENDED
-from ..networks.weights import take_weights
 from ..options import choice
 from . import dense
 from .diffusion import begin, levels, noised, scheduler
-from .harness import Job, Pool, find_autoencoder, stored
+from .harness import Job, Pool, find_autoencoder, go_on_from
 from .pictures import crop, enlarged, looks, one_object, sheet
 from .tokenizer import LENGTH, load_tokenizer, save_tokenizer, tokenize
 
@@ -220,7 +219,7 @@ class Latent(Job):
 
     def load(self, folder: Path):
         for part in ("unet", "text_encoder"):
-            take_weights(self.net[part], stored(Path(folder) / part), Path(folder) / part)
+            go_on_from(Path(folder) / part, self.net[part])
 
     @classmethod
     def sizes_of(cls, folder):

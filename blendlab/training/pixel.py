@@ -17,10 +17,9 @@ from torch import nn
 from .. import files
 from ..cards import RECOMMENDED
 from ..networks.patches import Patches
-from ..networks.weights import take_weights
 from . import dense
 from .diffusion import begin, levels, noised, scheduler
-from .harness import WEIGHTS, Job, Pool, stored
+from .harness import WEIGHTS, Job, Pool, go_on_from
 from .pictures import crop, enlarged, from_bytes, looks, middles, one_object, sheet, to_bytes
 
 DENSE = 0.05  # what it counts that the middle of the network says what stands where
@@ -159,8 +158,7 @@ class Pixel(Job):
         files.write_json(folder / "blendlab.json", card)
 
     def load(self, folder: Path):
-        folder = Path(folder) / "unet"
-        take_weights(self.net["unet"].unet, stored(folder), folder)
+        go_on_from(Path(folder) / "unet", self.net["unet"].unet)
 
     @classmethod
     def sizes_of(cls, folder):
