@@ -374,6 +374,10 @@ BAD = [
     (dict(edit=torch.zeros(1, 3, 64, 64)), r"edit is \(1,3,64,64\): .*\(1 or n,4,h,w\)"),
     (dict(edit=torch.full((1, 4, 8, 8), torch.nan)), "NaN"),
     (dict(edit=Edit(torch.zeros(1, 3, 64, 64))), "no latents, so there are no weights to tune"),
+    (
+        dict(edit=Edit(torch.zeros(1, 3, 64, 64), torch.zeros(1, 4, 8, 8), settings={"around": 2})),
+        "its latents are of an enlarged square",
+    ),
     (dict(steps=0), "1 or more"),
     (dict(steps=2.5), "steps is 2.5, not an integer"),
     (dict(lr=0.0), "more than 0"),

@@ -66,11 +66,11 @@ def reconstruct(pipe, edit, image, mask, *, method="weights", preset=None, **opt
 
     pipe:     the pipeline that made the edit; a copy of its autoencoder is tuned, so other threads
               may use it meanwhile
-    edit:     an Edit, or latents (n,C,h,w). The picture is decoded anew from the latents, never
-              read from 8 bits
+    edit:     an Edit (not one of around=, whose latents are of a square), or latents (n,C,h,w).
+              The picture is decoded anew from the latents, never read from 8 bits
     image:    the picture that was edited: PIL, a path or (1 or n,3,H,W) in [-1,1]
     mask:     the mask that it was edited in: PIL, a path or (1 or n,1,H,W) in {0,1}; 1 (white) =
-              edit. Of a grey one pass mask > 0
+              edit. Of a grey one pass bl.images.mask(mask, soft=True) > 0
     method:   "none" (as decoded), "paste" (the source's pixels), "poisson" (no seam, but other
               colours), "latents" (the best latent for the decoder; too smooth), "weights" (the best
               decoder for the latent), "weights and paste" (the source exactly, and hardly a seam)
@@ -226,6 +226,11 @@ def _admit(pipe, edit, image, mask, of):
     if not isinstance(edit, Edit):
         kind = type(edit).__name__
         raise WrongType(f"edit is a {kind}: pass what bl.blended_latent returned, or its latents")
+    if edit.latents is not None and edit.settings.get("around"):
+        raise Refused(
+            "edit was made with around=, so its latents are of an enlarged square, and outside the "
+            "mask it is the source already: pass an edit that was made without around="
+        )
     z = edit.latents
     if z is None and of:
         fix = "pass an edit of bl.blended_latent, or take method='paste' or 'poisson'"
