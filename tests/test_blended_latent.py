@@ -646,6 +646,13 @@ def test_of_several_noises_that_one_is_taken_under_which_the_words_look_inside(
     alone = edit_from(pipe, image, mask, given, start=start, seed=2)
     assert torch.equal(chosen.latents, alone.latents)
 
+    # A soft mask without white changes nothing in its first move; its greys count all the same.
+    grey = blended_latent(
+        pipe, image, mask * 0.6, "a dog", noises=5, start=start, seed=2, soft=True, **QUICK
+    )
+    alone = edit_from(pipe, image, mask * 0.6, given, start=start, seed=2, soft=True)
+    assert torch.equal(grey.latents, alone.latents)
+
 
 def edit_from(pipe, image, mask, given, **options):
     """An edit with the initial noise given."""

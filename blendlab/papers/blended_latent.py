@@ -155,8 +155,8 @@ def blended_latent(
               Sample i is the same whatever n, batch and first are
 
     Outside the mask the latents are the source's exactly, the pixels within the autoencoder's
-    error, or bit for bit with paste=True. Bad input raises ValueError with the fix before any
-    network runs.
+    error, or bit for bit with paste=True or around=. Bad input raises ValueError with the fix
+    before any network runs.
     """
     how = settle(Blending, blended_latent, pipe, PRESETS, FALLBACK, preset, options)
     closer = door.closer(pipe, image, mask, how.around, how.soft) if how.around else None
@@ -180,16 +180,16 @@ def blended_latent(
     for size in sizes if how.noises > 1 else ():
         readers[size] = [Reader.of(pipe, one, [one], size) for one in request.prompt]
 
-    def run(numbers, piece):
+    def run(rows, part):
         """The final latents of some samples, whose squares have one size."""
-        denoise, shape = cfg(net, piece.text, piece.null, how.w), piece.source.shape[1:]
-        draw = request.noise("initial", numbers, shape)
+        denoise, shape = cfg(net, part.text, part.null, how.w), part.source.shape[1:]
+        draw = request.noise("initial", rows, shape)
         draws = torch.stack([draw() for _ in range(how.noises)], dim=1)  # (B,K,C,h,w)
         initial = draws[:, 0]
         if readers:
             known = readers[tuple(shape[1:])]
-            initial = _suited(draws, numbers, piece, net, schedule, timesteps[0], how, known)
-        return _run(request, numbers, piece, denoise, schedule, timesteps, how, initial)
+            initial = _suited(draws, rows, part, net, schedule, timesteps[0], how, known)
+        return _run(request, rows, part, denoise, schedule, timesteps, how, initial)
 
     latents, tensors = [], []
     with request.memory():
@@ -211,10 +211,12 @@ def blended_latent(
 
 
 def _suited(draws, rows, part, net, schedule, t, how, readers):
-    """Of draws (B,K,C,h,w), those (B,C,h,w) under which the words look most inside the mask."""
-    best = []
+    """Of draws (B,K,C,h,w), those (B,C,h,w) under which the words look most inside the mask: where
+    any move may change something. readers: one for all prompts or one each.
+    """
+    best, mask_small = [], torch.stack(part.masks_small).amax(0)
     for i, (row, z) in enumerate(zip(rows, draws, strict=True)):
-        given = dict(source=part.source, text=part.text, mask_small=part.masks_small[0])
+        given = dict(source=part.source, text=part.text, mask_small=mask_small)
         one = SimpleNamespace(**take(given, range(i, i + 1)))
         reader = readers[row if len(readers) > 1 else 0]
         x = z if how.start == "noise" else schedule.add_noise(one.source, t, z)
