@@ -1,6 +1,6 @@
 """One door for every editing method: it checks the input, places it, and puts the Edit together.
 
-    request = door.latent(pipe, image, mask, prompt, n=4, seed=0)
+    request = door.latent(pipe, image, mask, prompt, n=4, seed=0, batch=None, first=0)
     with request.memory():
         for rows, part in request.batches(text=text, null=null):
             noise = request.noise("initial", rows)  # noise() draws for the samples in rows
@@ -245,10 +245,11 @@ def per_move(mask_small, moves: int, shrink, soft: bool) -> list[Tensor]:
 
 
 def squares(pipe, request, masks_small, least: int | None) -> list[tuple[int, int, int, int]]:
-    """For each mask the square of the latent, (left, top, right, bottom), to edit it in.
+    """For each sample, or once for all, the square of the latent to edit it in.
 
-    masks_small: what it has to hold, (1 or n,1,h,w) each. least: its side in pixels at least; 0:
-    the whole. See masks.square.
+    They are (left, top, right, bottom) in cells, and hold each cell that the request's mask touches
+    and all of masks_small, a list of (1 or n,1,h,w). least: their side in pixels at least; 0: the
+    whole. See masks.square.
     """
     if not least:
         return [(0, 0, *reversed(request.size))]
@@ -271,7 +272,7 @@ def step(unet) -> int:
 
 def in_squares(rows, part, squares, run, maps):
     """The latents (B,C,h,w) of the samples in rows: the source's, and in each one's square what
-    run(numbers, piece) makes, which is called once for each size of square.
+    run(rows, part) makes of some of them, which is called once for each size of square.
 
     maps: the names of what of the part is cut to the squares; the rest is not.
     """

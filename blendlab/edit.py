@@ -19,7 +19,9 @@ class Edit:
     tensor:   (n,3,H,W) in [-1,1], float32.           images: the same as a list of n PIL pictures
     latents:  (n,C,h,w) float32, of the square alone after around=; or None in pixel space
     scores:   n CLIP distances, smallest (best) first, or None when not ranked
-    settings: everything that was used, also what was left to the model; "order" numbers the samples
+    settings: everything that was used, also what was left to the model; "order" numbers the
+              samples; "square" (after window= or around=) is a list of one for all or one for each,
+              (left, top, right, bottom) in pixels of the picture
     """
 
     tensor: Tensor

@@ -108,9 +108,10 @@ def dilate(mask: Tensor, radius: int) -> Tensor:
 def stages(mask_small: Tensor, steps: int, radii: tuple[int, ...] = (3, 2, 1)) -> list[Tensor]:
     """Progressive mask shrinking (BLD section 4.3): a mask for each step, the widest first.
 
-    The steps fall into equal parts, one for each radius and one for the mask. The default is the
-    paper's squares of 7, 5 and 3 cells. Every stage is reached, which the official schedule does
-    not promise: with 50 steps and 9 dilations its last mask is still a dilated one.
+    steps: how many moves are made, which is what is left after skip: len(timesteps) - 1. They fall
+    into equal parts, one for each radius and one for the mask. The default is the paper's squares
+    of 7, 5 and 3 cells. Every stage is reached, which the official schedule does not promise: with
+    50 steps and 9 dilations its last mask is still a dilated one.
     """
     tensor("mask_small", mask_small, "B,1,H,W")
     number("steps", steps, span=(1, 10**6, "it counts the steps, so take 1 or more"))
@@ -134,9 +135,10 @@ def strengths(mask: Tensor, moves: int) -> list[Tensor]:
 
 
 def square_around(mask: Tensor, around: float) -> tuple[int, int, int, int]:
-    """The square (left, top, right, bottom) in pixels around the white of one mask (1,1,H,W).
+    """The square (left, top, right, bottom), in pixels, around all but black of a mask (1,1,H,W).
 
-    Its side is `around` times the longer side of the mask's box, and it lies inside the picture.
+    Its side is `around` times the longer side of the mask's box, or the picture's shorter side
+    where that is less, and it lies inside the picture.
     """
     number("around", around, whole=False)
     left, top, right, bottom = edges(mask)
@@ -175,15 +177,15 @@ def _square(mask, side):
 
 
 def box(mask: Tensor) -> tuple[float, float, float, float]:
-    """The smallest box (x0, y0, x1, y1) around the white of one mask (1,1,H,W), in fractions."""
+    """The smallest box (x0, y0, x1, y1), in fractions, around all but black of a mask (1,1,H,W)."""
     left, top, right, bottom = edges(mask)
     height, width = mask.shape[-2:]
     return left / width, top / height, right / width, bottom / height
 
 
 def edges(mask: Tensor) -> tuple[int, int, int, int]:
-    """The smallest box (left, top, right, bottom) around the white of one mask (1,1,H,W), in its
-    own pixels or cells; right and bottom are the first ones outside.
+    """The smallest box (left, top, right, bottom) around all but black of one mask (1,1,H,W), in
+    its own pixels or cells; right and bottom are the first ones outside.
     """
     tensor("mask", mask, "B,1,H,W")
     if mask.shape[0] != 1:

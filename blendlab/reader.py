@@ -35,11 +35,13 @@ class Reader:
     places: list[list[int]]  # of each word among the tokens
     layers: list[str]
     block: int  # side of a cell in cells of the latent
-    cells: tuple[int, int]  # (h, w)
+    cells: tuple[int, int]  # (H, W): how many tile the latent
 
     @classmethod
     def of(cls, pipe, prompt, words, shape, layers=None, block=None):
-        """layers: as in attention.capture, None: the encoder's last; block: None: their finest."""
+        """shape: ends with (h, w) of the latents; layers: as in attention.capture, None: the
+        encoder's last; block: None: their finest.
+        """
         names = list(attention.cross_attention(pipe.unet, layers))
         if layers is None:  # input_blocks.8 of Stable Diffusion 1 (utils.py:188)
             names = [name for name in names if name.startswith("down")][-1:] or names
@@ -60,7 +62,7 @@ class Reader:
         return cls(pipe.unet, places, names, block, (h // block, w // block))
 
     def looks(self, net, x, t, text) -> Tensor:
-        """(B,words,h,w) on the CPU: how much more than on average each word is looked at.
+        """(B,words,H,W) on the CPU: how much more than on average each word is looked at.
 
         net: the `denoiser` of this reader's network.
         """
@@ -69,12 +71,12 @@ class Reader:
         heat = [
             F.adaptive_avg_pool2d(m.weights.mean(1).permute(0, 3, 1, 2), self.cells) for m in maps
         ]
-        heat = torch.stack(heat).mean(0)  # (B,tokens,h,w)
+        heat = torch.stack(heat).mean(0)  # (B,tokens,H,W)
         heat = torch.stack([heat[:, place].mean(1) for place in self.places], dim=1)
         return heat / heat.mean((2, 3), keepdim=True)
 
     def usual(self, walk, request) -> Tensor:
-        """(words,h,w): the mean of `looks` at the first step over NOISES noises."""
+        """(words,H,W): the mean of `looks` at the first step over NOISES noises."""
         z = Noise("usual", NOISES, "initial", request.device)(request.shape)
         parts = [
             self.looks(walk.net, some, walk.timesteps[0], walk.text)
@@ -86,7 +88,7 @@ class Reader:
         """(K,): how much the words are looked at inside a mask (1,1,h,w), for each of K noises
         (K,C,h,w) on level t; 1 is the mean of these noises.
         """
-        heat = self.looks(net, x, t, text).mean(1)  # (K,h,w)
+        heat = self.looks(net, x, t, text).mean(1)  # (K,H,W)
         share = F.adaptive_avg_pool2d(mask_small.cpu().float(), self.cells)[0, 0]
         return (heat / heat.mean(0) * share).sum((1, 2)) / share.sum().clamp(min=1e-6)
 

@@ -109,7 +109,9 @@ class Walk:
         return last(self.steps(z, fresh, within))
 
     def pictures(self, z, request, rows=None) -> tuple[Tensor, Tensor]:
-        """Latents and pictures of the samples of these numbers (None: all), in batches."""
+        """Latents and pictures of the samples at these positions (None: all), in batches; z: their
+        noise, a row each.
+        """
         rows = list(range(request.n) if rows is None else rows)
         parts = []
         for i in range(0, len(rows), request.at_once):

@@ -30,7 +30,8 @@ from ..schedule import read_from
 class Painting(Options):
     """How to paint. The defaults are diffusers' port, but with the posterior's mode."""
 
-    # The mask's channel: as pipeline_paint_by_example.py:318-320 of diffusers, or ddpm.py:688.
+    # How the mask comes to latent size for the UNet's ninth channel: nearest (the rule "corner" of
+    # masks.to_latent), as pipeline_paint_by_example.py:318-320 of diffusers, or as ddpm.py:688.
     mask_channel: Literal["nearest", "bilinear"] = "nearest"
     # What is put back outside the mask: nothing (published), the source's latent, or its pixels.
     paste: Literal["none", "latent", "pixels"] = "none"
@@ -138,8 +139,7 @@ def _run(request, net, schedule, timesteps, how, rows, part):
     z = schedule.add_noise(part.source, timesteps[0], initial) if how.skip else initial
     for step in sample(denoise, z, schedule, timesteps, how.eta, fresh):
         if how.paste == "latent":
-            level = schedule.add_noise(part.source, step.t_next, initial)
-            keep = part.source if step.t_next < 0 else level
+            keep = schedule.add_noise(part.source, step.t_next, initial)  # last the source itself
             step.x = blend(part.mask_small, edit=step.x, keep=keep)
     return step.x
 

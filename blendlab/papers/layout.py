@@ -82,9 +82,9 @@ def layout(
     n, seed, batch, first: how many, from which seed, how many at once, the number of the first.
                            Sample i is the same whatever n, batch and first are
 
-    settings["noise"]: the noise as it was carried (n,C,h,w); "origin": (n,cells), where each block
-    comes from; "attention": (n,words,h,w), where the words looked before; "cells": (words,h,w),
-    which cells are whose.
+    settings["noise"]: the noise as it was carried (n,C,h,w), in cells of the latent. The rest is on
+    its blocks, H x W: "origin": (n,H*W), where each comes from; "attention": (n,words,H,W), where
+    the words looked before; "cells": (words,H,W), which are whose.
     """
     how = settled(Arranging, layout, pipe, options, PRESETS, preset, strength=STRENGTH)
     caption = caption or prompt
