@@ -126,11 +126,10 @@ def _not_open_clip(record):
 @contextmanager
 def quiet():
     """Hide the progress bars of opening files (not those of downloads), and put them back."""
-    import diffusers
-    import transformers
+    from diffusers.utils import logging as diffusers_bars
+    from transformers.utils import logging as transformers_bars
 
-    bars = [library.utils.logging for library in (diffusers, transformers)]
-    bars = [bar for bar in bars if bar.is_progress_bar_enabled()]
+    bars = [bar for bar in (diffusers_bars, transformers_bars) if bar.is_progress_bar_enabled()]
     for bar in bars:
         bar.disable_progress_bar()
     try:
