@@ -97,11 +97,14 @@ class Request:
         return Noise(self.seed, rows, purpose, self.device, start, shape or self.shape)
 
     def posterior(self, picture: Tensor, purpose="posterior", sampled=True):
-        """The noise that draws a posterior of each picture, or None for its mode."""
+        """The noise that draws a posterior of each picture, or None for its mode.
+
+        All of them have the stream of sample 0, so that a picture's own does not depend on how many
+        there are.
+        """
         if not sampled:
             return None
-        start = self.first if len(picture) > 1 else 0
-        return Noise(self.seed, len(picture), purpose, self.device, start, self.shape)()
+        return Noise(self.seed, [0] * len(picture), purpose, self.device, 0, self.shape)()
 
     def finish(self, tensors, latents, settings: dict, paste=False, clip=None, view=None) -> Edit:
         """The Edit: pasted, the best first where `clip` is to rank and there is something to rank.
