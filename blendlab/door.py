@@ -346,7 +346,10 @@ def closer(pipe, image, mask, around: float, soft: bool) -> Closer:
     left, top, right, bottom = square = masks.square_around(strength, around)
     size = (pipe.unet.config.sample_size * pipe.vae_scale_factor,) * 2
     crop, crop_strength = (x[..., top:bottom, left:right] for x in (image, strength))
-    crop_strength = F.interpolate(crop_strength, size, mode="nearest-exact")
+    if right - left > size[0]:  # a thin line stays white
+        crop_strength = F.adaptive_max_pool2d(crop_strength, size)
+    else:
+        crop_strength = F.interpolate(crop_strength, size, mode="nearest-exact")
     return Closer(images.resized(crop, size), crop_strength, image, (strength > 0).float(), square)
 
 
