@@ -120,7 +120,7 @@ class Request:
         order, scores = list(range(self.n)), None
         several = clip and view and self.n > 1
         if several and len(self.image) == len(self.mask) == len(self.prompt) == 1:
-            order, scores = rank(tensor, self.prompt[0], clip, self.mask, view)
+            order, scores = rank(Edit(tensor), self.prompt[0], clip, self.mask, view)
         used = dict(n=self.n, seed=self.seed, order=[self.first + i for i in order])
         used |= {"first": self.first} if self.first else {}
         return Edit(
@@ -146,10 +146,11 @@ def pixel(model, image, mask, prompt, **how):
     return placed(model, image, mask, prompt, **how)
 
 
-def placed(model, image, mask, prompt, *, n, seed, batch, first, soft=None):
+def placed(model, image, mask, prompt, *, n, seed, batch, first, soft=None, known=False):
     """Picture, mask and prompts on the device; the state is of pixels without an autoencoder.
 
-    soft: whether greys of the mask pass; None: a method that has no such option.
+    soft: whether greys of the mask pass; None: a method that has no such option. known: as in
+    images.image.
     """
     counted(n, seed, batch, first)
     latents = hasattr(model, "vae")
@@ -158,7 +159,7 @@ def placed(model, image, mask, prompt, *, n, seed, batch, first, soft=None):
     else:
         device = model.unet.device
         factor = getattr(model.unet, "patch", 1) * step(model.unet)
-    image = images.image(image, size_multiple=factor).to(device)
+    image = images.image(image, size_multiple=factor, known=known).to(device)
     strength = _strength(mask, image, soft)
     mask = (strength > 0).float()
     prompt = prompts.listed(prompt)

@@ -25,7 +25,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 MOST = 64_000_000
 
 
-def image(x, size_multiple: int | None = None, name: str = "image") -> Tensor:
+def image(x, size_multiple: int | None = None, name: str = "image", known: bool = False) -> Tensor:
     """Bring a picture in as a float32 tensor (B,3,H,W) in [-1, 1].
 
     x: a PIL picture, a path, or a float tensor (B,3,H,W) in [-1, 1] (it keeps its device and its
@@ -34,11 +34,11 @@ def image(x, size_multiple: int | None = None, name: str = "image") -> Tensor:
     everywhere. A tensor without a value below 0 gets a warning, as it may be in [0, 1].
     At most 64 million pixels, as PNG, JPEG, WebP, GIF, BMP, TIFF or PPM.
     size_multiple: the model's factor, which must divide width and height. name: what an error calls
-                   x.
+                   x. known: it was made here, so no value below 0 is no reason to warn.
     Raises ValueError, TypeError, FileNotFoundError or IsADirectoryError, with the fix.
     """
     if isinstance(x, Tensor):
-        _check_image_tensor(x, name)
+        _check_image_tensor(x, name, known)
         x = x.float()
     else:
         picture, how = _open(x, name)
@@ -324,7 +324,7 @@ def _one_channel(pixels, soft, name, how):
 # Tensors
 
 
-def _check_image_tensor(x, name):
+def _check_image_tensor(x, name, known=False):
     match tuple(x.shape):
         case (_, 3, _, _):
             fix = None
@@ -350,7 +350,7 @@ def _check_image_tensor(x, name):
         if low >= 0 and 2 < high <= 255:  # eight bits
             fix = f"{name} / 127.5 - 1"
         raise Refused(f"{name} has values from {low:.4g} to {high:.4g}, not in [-1, 1]: pass {fix}")
-    if low >= 0 and high - low > 0.5:  # bright pictures have less contrast than that
+    if not known and low >= 0 and high - low > 0.5:  # bright pictures have less contrast than that
         warn(
             f"{name} has values from {low:.4g} to {high:.4g}, and black is -1: if it is in [0, 1], "
             f"pass {name} * 2 - 1"

@@ -75,7 +75,8 @@ def is_clip(clip, ranking=None, optional=False):
 def _pictures(images) -> Tensor:
     """Pictures in every form that `rank` takes, as one tensor (n,3,H,W) in [-1,1]."""
     if not isinstance(images, list | tuple):
-        return inputs.image(getattr(images, "tensor", images))
+        made_here = hasattr(images, "tensor")
+        return inputs.image(images.tensor if made_here else images, known=made_here)
     if not images:
         raise Refused("images is an empty list: pass at least one picture")
     each = [inputs.image(x, name=f"images[{i}]") for i, x in enumerate(images)]

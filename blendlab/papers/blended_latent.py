@@ -163,7 +163,7 @@ def blended_latent(
     if closer:
         image, mask = closer.crop, closer.crop_strength
     counts = dict(n=n, seed=seed, batch=batch, first=first)
-    request = door.latent(pipe, image, mask, prompt, soft=how.soft, **counts)
+    request = door.latent(pipe, image, mask, prompt, soft=how.soft, known=bool(closer), **counts)
     is_clip(clip, ranking, optional=True)
     if clip is not None:
         request.one_of_each("clip=")
