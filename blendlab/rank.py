@@ -121,13 +121,18 @@ def normalised(clip, pictures: Tensor) -> Tensor:
 @torch.no_grad()
 def read(clip, texts: list[str]) -> Tensor:
     """CLIP's unit vectors (n,d) for texts, all of whose words it has to know and to read."""
-    for text in prompts.listed(texts):
-        prompts.known_words(text, getattr(clip, "words", None), "this CLIP")
-        _check_length(clip.tokenizer, text)
+    readable(clip, texts)
     device = next(clip.model.parameters()).device
     with prompts.one_at_a_time:
         ids = clip.tokenizer(texts)
     return F.normalize(clip.model.encode_text(ids.to(device)), dim=-1)
+
+
+def readable(clip, texts: list[str]):
+    """Refuse texts with words that this CLIP does not know, or with more than it reads."""
+    for text in prompts.listed(texts):
+        prompts.known_words(text, getattr(clip, "words", None), "this CLIP")
+        _check_length(clip.tokenizer, text)
 
 
 def _check_length(tokenizer, text):

@@ -5,6 +5,7 @@ words, on cells of one size. Next: papers/layout.py and papers/tendency.py, whic
 """
 
 from dataclasses import dataclass
+from math import ceil
 
 import torch
 import torch.nn.functional as F
@@ -38,9 +39,9 @@ class Reader:
     cells: tuple[int, int]  # (H, W): how many tile the latent
 
     @classmethod
-    def of(cls, pipe, prompt, words, shape, layers=None, block=None):
+    def of(cls, pipe, prompt, words, shape, layers=None, block=None, tiled=True):
         """shape: ends with (h, w) of the latents; layers: as in attention.capture, None: the
-        encoder's last; block: None: their finest.
+        encoder's last; block: None: their finest. tiled: the blocks must tile the latents.
         """
         names = list(attention.cross_attention(pipe.unet, layers))
         if layers is None:  # input_blocks.8 of Stable Diffusion 1 (utils.py:188)
@@ -53,6 +54,8 @@ class Reader:
         parts = [name.replace("_", ".").split(".") for name in names]  # "down", "blocks", "1", ...
         block = block or 2 ** min(levels.get(kind, int)(i) for kind, _, i, *_ in parts)
         h, w = shape[-2:]
+        if not tiled:
+            return cls(pipe.unet, places, names, block, (ceil(h / block), ceil(w / block)))
         if h % block or w % block:
             fix = f"pass block={_divisor(h, w, block)}"
             raise Refused(f"blocks of {block} do not tile latents of {w}x{h}: {fix}")

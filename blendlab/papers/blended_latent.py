@@ -18,7 +18,7 @@ from ..errors import Refused
 from ..guidance import cfg, from_pipe
 from ..latents import decode, encode
 from ..options import Options, registered, settle
-from ..rank import is_clip
+from ..rank import is_clip, readable
 from ..reader import Reader
 from ..sampler import last, resampled
 from ..schedule import read_from
@@ -167,7 +167,11 @@ def blended_latent(
     is_clip(clip, ranking, optional=True)
     if clip is not None:
         request.one_of_each("clip=")
+        if ranking and n > 1:
+            readable(clip, request.prompt)
     door.readable(pipe, request.prompt, negative, how.w)
+    if how.noises > 1 and not all(text.strip() for text in request.prompt):
+        raise Refused("noises= looks where the words look, and a prompt is empty: leave it out")
 
     # The levels to visit, the mask for each move, and the square around it.
     end = None if how.end == "scheduler" else how.end
@@ -178,7 +182,7 @@ def blended_latent(
     readers = {}
     sizes = {(bottom - top, right - left) for left, top, right, bottom in squares}
     for size in sizes if how.noises > 1 else ():
-        readers[size] = [Reader.of(pipe, one, [one], size) for one in request.prompt]
+        readers[size] = [Reader.of(pipe, one, [one], size, tiled=False) for one in request.prompt]
 
     def run(rows, part):
         """The final latents of some samples, whose squares have one size."""
