@@ -127,10 +127,16 @@ def strengths(mask: Tensor, moves: int) -> list[Tensor]:
     """Differential Diffusion (2306.00950): one binary mask per move for a grey mask in [0,1].
 
     A grey says how strongly a place may change: white is edited from the first move on, half grey
-    in the second half of them, black never. A black-and-white mask is itself at each move.
+    in the second half of them, black and what is below 1 / moves never. A black-and-white mask is
+    itself at each move. A mask all of which is below 1 / moves is refused.
     """
     tensor("mask", mask, "B,1,H,W")
     number("moves", moves)
+    if (lightest := mask.amax((1, 2, 3)).min().item()) < 1 / moves:
+        raise Refused(
+            f"the lightest grey of a mask is {lightest:.2g}, and {moves} moves edit nothing below "
+            f"{1 / moves:.2g}: paint it lighter, or take more steps or a smaller skip"
+        )
     return [(mask >= (moves - i) / moves).to(mask.dtype) for i in range(moves)]
 
 

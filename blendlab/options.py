@@ -43,7 +43,7 @@ RANGES = {
     "resample_above": (0, 10**6, "a level; passes are repeated above it only"),
     "noises": (1, 1000, "how many noises to choose from, 1 is the first and 8 usual"),
     "shrink": (0, 1000, "a number of dilations, 0 is none and 3 the paper's"),
-    "offset": (-math.inf, math.inf, "it is added to every level, 1 is usual"),
+    "offset": (0, math.inf, "it is added to every level, 1 is usual"),
     "strength": (0, 1000, "the weight of the attention guidance, 0.1 is usual"),
     "block": (1, 10**4, "the side of a block in cells of the latent, so take 1 or more"),
     "classes": (0, 10**6, "it is the number of a class, or 'random'"),
