@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from . import images as inputs
+from .errors import Refused
 from .masks import dilate, square_around
 
 WIDTH = 960  # pixels, about a notebook's column
@@ -77,14 +78,23 @@ def strip(frames, titles=None, most: int = 7, alt: str = "") -> Image.Image:
 
 
 def crop(images: Tensor, mask: Tensor, around: float = 1.5) -> Tensor:
-    """The part of pictures (B,C,H,W) that is worth a look: a square `around` the mask's box."""
-    left, top, right, bottom = square_around(mask[:1], around)
+    """The part of pictures (B,C,H,W) that is worth a look: one square `around` the box of a mask,
+    or of all (1 or B,1,H,W).
+    """
+    if mask.shape[-2:] != images.shape[-2:]:
+        sizes = [f"{x.shape[-1]}x{x.shape[-2]}" for x in (mask, images)]
+        raise Refused(f"the mask is {sizes[0]} and the pictures {sizes[1]}: pass their own mask")
+    left, top, right, bottom = square_around(mask.amax(0, keepdim=True), around)
     return images[..., top:bottom, left:right]
 
 
 def overlay(image, mask, width: int = 256) -> Image.Image:
     """The picture with the area to edit tinted and outlined; a small mask is drawn as cells."""
-    (picture,), (m,) = _pictures(image), _pictures(mask)
+    pictures, given = _pictures(image), _pictures(mask)
+    if len(pictures) != 1 or len(given) != 1:
+        counts = f"{len(pictures)} and {len(given)}"
+        raise Refused(f"overlay takes one picture and one mask, not {counts}: pass mask[i : i + 1]")
+    (picture,), (m,) = pictures, given
     picture = enlarged(picture, width)
     tinted = Image.blend(picture, Image.new("RGB", picture.size, TINT), 0.45)
     m = m.convert("L").resize(picture.size, Image.Resampling.NEAREST)
