@@ -407,12 +407,12 @@ def test_ranking_puts_the_best_first(pipe, image, mask, monkeypatch):
     ranked_so = lambda tensor, *rest: ([2, 0, 1], [0.1, 0.2, 0.3])  # noqa: E731
     monkeypatch.setattr(door, "rank", ranked_so)
     clip = ColourClip(ColourModel())
-    plain = blended_latent(pipe, image, mask, "a dog", n=3, **QUICK)
-    ranked = blended_latent(pipe, image, mask, "a dog", n=3, clip=clip, **QUICK)
+    plain = blended_latent(pipe, image, mask, "red", n=3, **QUICK)
+    ranked = blended_latent(pipe, image, mask, "red", n=3, clip=clip, **QUICK)
     assert torch.equal(ranked.latents, plain.latents[[2, 0, 1]])
     assert torch.equal(ranked.tensor, plain.tensor[[2, 0, 1]])
     assert ranked.scores == [0.1, 0.2, 0.3] and ranked.settings["order"] == [2, 0, 1]
-    one = blended_latent(pipe, image, mask, "a dog", clip=clip, **QUICK)
+    one = blended_latent(pipe, image, mask, "red", clip=clip, **QUICK)
     assert one.scores is None  # nothing to order: CLIP is not asked, as in the other methods
 
 
@@ -442,6 +442,10 @@ BAD = [
     (dict(prompt=["a dog", "a cat"]), "prompt holds 2 for n=1"),
     (dict(image=torch.zeros(3, 3, 64, 64), n=2), "image holds 3 for n=2"),
     (dict(prompt=["a dog", "a cat"], n=2, clip=ColourClip(ColourModel())), "pass one prompt"),
+    (dict(prompt="a dog", n=2, clip=ColourClip(ColourModel())), "this CLIP does not know 'a'"),
+    (dict(prompt="", noises=2), "a prompt is empty"),
+    (dict(mask=torch.eye(64)[None, None] * 0.2, soft=True, steps=4), "4 moves edit nothing below"),
+    (dict(offset=-1), "offset is -1"),
     (dict(preset="oficial"), "official-sd2"),
     (dict(level="t_prev"), "'t_next' or 't'"),
     (dict(steps=0), "1 to 1000"),
@@ -544,6 +548,37 @@ def test_a_closer_look_leaves_all_outside_the_mask_bit_for_bit(pipe, monkeypatch
     assert torch.equal(edit.tensor[outside], picture.expand(2, -1, -1, -1)[outside])
     assert not torch.isclose(edit.tensor[~outside], picture.expand(2, -1, -1, -1)[~outside]).all()
     assert edit.settings["around"] == 1.5 and edit.settings["square"] == [(92, 51, 130, 89)]
+
+
+def test_a_closer_look_keeps_thin_lines_of_the_mask(pipe):
+    picture, mask = torch.zeros(1, 3, 400, 400), torch.zeros(1, 1, 400, 400)
+    mask[..., 100:160, 100:160] = 1
+    mask[..., 301, 100:300] = 1  # a crop of 302 pixels, which is shown at 64
+    shown = door.closer(pipe, picture, mask, 1.5, False).crop_strength
+    assert shown.shape[-2:] == (64, 64) and shown[..., 50:, :].sum() >= 200 * 64 / 302
+
+
+def test_a_closer_look_does_not_warn_of_its_own_bright_crop(pipe, recwarn):
+    picture, mask = torch.full((1, 3, 200, 200), -1.0), torch.zeros(1, 1, 200, 200)
+    picture[..., 100:, 100:] = torch.linspace(0.05, 0.95, 100)[:, None]
+    mask[..., 120:180, 120:180] = 1
+    blended_latent(pipe, picture, mask, "a dog", around=1.1, **QUICK)
+    assert not [w for w in recwarn if "black is -1" in str(w.message)]
+
+
+@pytest.mark.parametrize("how", [{}, {"preset": "official-ldm"}, {"posterior": "sample"}])
+def test_a_picture_has_its_edit_whatever_other_pictures_are_edited_with_it(pipe, mask, how):
+    pictures = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(7)) * 2 - 1
+    together = blended_latent(pipe, pictures, mask, "a dog", n=3, **(QUICK | how))
+    alone = blended_latent(pipe, pictures[2:], mask, "a dog", first=2, **(QUICK | how))
+    torch.testing.assert_close(alone.latents, together.latents[2:], rtol=0, atol=1e-4)
+
+
+def test_a_noise_is_chosen_also_where_blocks_do_not_tile_the_latents(pipe):
+    picture, mask = torch.zeros(1, 3, 72, 72), torch.zeros(1, 1, 72, 72)
+    mask[..., 16:48, 8:40] = 1
+    edit = blended_latent(pipe, picture, mask, "a dog", noises=2, **QUICK)
+    assert edit.tensor.shape == (1, 3, 72, 72)
 
 
 # Editing in a window

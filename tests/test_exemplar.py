@@ -327,9 +327,11 @@ def test_in_a_window_the_network_sees_the_square_alone(pipe, reference, monkeypa
     wide[0, :, 8:24, 104:128] = 1
     wide[1, :, 72:96, 0:16] = 1
     wide[2, :, 8:90, 8:120] = 1  # needs the whole picture
-    how = dict(window=32, paste="latent", seed=4) | QUICK
+    how = dict(window=32, paste="latent", posterior="sample", seed=4) | QUICK
     together = exemplar(pipe, pictures, wide, reference, n=3, **how)
-    source = encode(pipe.vae, pictures)
+    source = encode(
+        pipe.vae, pictures, Noise(4, [0] * 3, "posterior", shape=together.latents.shape[1:])()
+    )
     outside = masks.to_latent(wide, source.shape[-2:], "any").expand_as(source) == 0
     assert torch.equal(together.latents[outside], source[outside])
     sizes, forward = [], pipe.unet.forward

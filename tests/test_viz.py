@@ -126,6 +126,11 @@ def test_overlay_tints_the_mask_and_only_the_mask():
     assert red > 150 > 100 > green
 
 
+def test_overlay_takes_one_picture_and_one_mask():
+    with pytest.raises(ValueError, match="not 1 and 3: pass mask"):
+        viz.overlay(torch.zeros(1, 3, 32, 32), torch.ones(3, 1, 32, 32))
+
+
 def test_overlay_draws_a_mask_at_latent_size_as_its_cells():
     x = pictures(1)
     assert np.array_equal(pixels(viz.overlay(x, square(16))), pixels(viz.overlay(x, square(64))))
@@ -207,6 +212,12 @@ def test_a_crop_is_a_square_around_the_mask_with_its_pixels():
     mask[..., 8:16, 10:18] = 1
     part = viz.crop(picture, mask, 1.5)
     assert part.shape == (1, 3, 12, 12) and torch.equal(part, picture[..., 6:18, 8:20])
+    other = torch.zeros(1, 1, 32, 32)
+    other[..., 8:16, 18:26] = 1
+    both = viz.crop(picture, torch.cat([mask, other]), 1.0)
+    assert torch.equal(both, picture[..., 4:20, 10:26])  # one square holds both boxes
+    with pytest.raises(ValueError, match="the mask is 16x16 and the pictures 32x32"):
+        viz.crop(picture, mask[..., :16, :16])
 
 
 def test_a_column_of_a_table_is_compared_row_by_row():
