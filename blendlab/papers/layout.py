@@ -91,6 +91,8 @@ def layout(
     counts = dict(n=n, seed=seed, batch=batch, first=first)
     request = admit(pipe, [prompt, caption], negative, image, noise, how, **counts)
     words, boxes = _pairs(boxes)
+    if none := [i for i in how.at if not 0 <= i < how.steps]:
+        raise Refused(f"at= names step {none[0]}: take steps from 0 to {how.steps - 1}")
     if how.sharing == "greedy" and len(words) > 2:
         raise Refused(f"sharing='greedy' is for one word or two, not {len(words)}: take 'best'")
     reader = Reader.of(pipe, prompt, words, request.shape, how.layers, how.block)
