@@ -446,6 +446,7 @@ BAD = [
     (dict(prompt="", noises=2), "a prompt is empty"),
     (dict(mask=torch.eye(64)[None, None] * 0.2, soft=True, steps=4), "4 moves edit nothing below"),
     (dict(offset=-1), "offset is -1"),
+    (dict(noise="initial", batch_noise="shared"), "each sample's own"),
     (dict(preset="oficial"), "official-sd2"),
     (dict(level="t_prev"), "'t_next' or 't'"),
     (dict(steps=0), "1 to 1000"),
