@@ -68,6 +68,11 @@ def strip(frames, titles=None, most: int = 7, alt: str = "") -> Image.Image:
             evenly spaced from the first to the last. titles: one for each frame. alt: as in `show`.
     """
     frames, titles = [_pictures(frame) for frame in frames], list(titles or [])
+    if not frames or len({len(frame) for frame in frames}) > 1:
+        counts = ", ".join(str(len(frame)) for frame in frames) or "no"
+        raise Refused(f"the frames hold {counts} pictures: pass frames of as many each")
+    if titles and len(titles) != len(frames):
+        raise Refused(f"there are {len(titles)} titles for {len(frames)} frames: pass one for each")
     if len(frames) > most:
         kept = [round(i * (len(frames) - 1) / (most - 1)) for i in range(most)]
         frames, titles = [frames[i] for i in kept], [titles[i] for i in kept] if titles else []

@@ -105,6 +105,15 @@ def test_a_strip_has_a_column_for_each_frame_and_a_row_for_each_sample():
     assert np.array_equal(film[2::4, 2::4][-64:, 129:193], pixels(images.to_pil(frames[2])[1]))
 
 
+def test_a_strip_of_unequal_frames_or_titles_is_refused():
+    with pytest.raises(ValueError, match="the frames hold 2, 1 pictures"):
+        viz.strip([pictures(2), pictures(1)])
+    with pytest.raises(ValueError, match="the frames hold no pictures"):
+        viz.strip([])
+    with pytest.raises(ValueError, match="1 titles for 2 frames"):
+        viz.strip([pictures(1), pictures(1)], ["one"])
+
+
 @pytest.mark.parametrize("n", [7, 8, 25, 50])
 def test_a_long_strip_keeps_its_first_and_last_frame(n):
     frames = [pictures(1, seed=i) for i in range(n)]
