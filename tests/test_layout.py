@@ -584,6 +584,7 @@ BAD = [
     (layout, dict(boxes=[("cat", (0.5, 0.5, 0.4, 1.0))]), "is empty: give left"),
     (layout, dict(boxes=[("cat", (0.5, 0.5, 0.51, 0.51))]), "make it larger"),
     (layout, dict(at=(0, 7), steps=3), "at= names step 7: take steps from 0 to 2"),
+    (layout, dict(at=(1,), heat="relative"), "maps of the first step"),
     (layout, dict(boxes=[("dog", BOX)]), "'dog' is not in the prompt; its words are: a, red, cat"),
     (
         layout,

@@ -93,6 +93,10 @@ def layout(
     words, boxes = _pairs(boxes)
     if none := [i for i in how.at if not 0 <= i < how.steps]:
         raise Refused(f"at= names step {none[0]}: take steps from 0 to {how.steps - 1}")
+    if how.heat == "relative" and max(how.at, default=0):
+        raise Refused(
+            "heat='relative' compares with maps of the first step: take at=(0,), or plain"
+        )
     if how.sharing == "greedy" and len(words) > 2:
         raise Refused(f"sharing='greedy' is for one word or two, not {len(words)}: take 'best'")
     reader = Reader.of(pipe, prompt, words, request.shape, how.layers, how.block)
