@@ -573,6 +573,23 @@ def test_a_noise_agrees_with_itself_and_random_maps_foretell_nothing():
 
 THIN = torch.zeros(1, 1, 64, 64)
 THIN[..., 1] = 1
+
+
+def test_noise_stays_normal_where_a_region_covers_half_of_a_cell(sd):
+    edit = repaint(
+        sd, "a cat", (0, 0, 36 / 64, 1), n=64, steps=1, w=1.0, mask_rule="area",
+        distance=lambda a, b: (a - b).square().mean((1, 2, 3)),
+    )  # fmt: skip
+    spread = edit.settings["noise"].std((0, 1, 2))  # of each column of cells; the fifth is half
+    torch.testing.assert_close(spread, torch.ones(8), rtol=0, atol=0.06)
+
+
+def test_what_is_no_answer_for_each_picture_is_refused(sd):
+    for answer in (True, torch.tensor(True)):
+        with pytest.raises(ValueError, match="give a bool for each picture"):
+            repaint(sd, "a cat", BOX, until=lambda pictures, a=answer: a, **QUICK)
+
+
 BAD = [
     (layout, dict(boxes=[]), r"pass \[\('cat'"),
     (

@@ -75,11 +75,15 @@ def repaint(
         for k in range(tries if until else 1):
             # Fresh noise in the region, the old noise around it; then everything again.
             fresh = replace(request, seed=new_seed + k).noise("repaint", left)()
-            new[left] = blend(mask_small[left], edit=fresh, keep=z[left])
+            inside = mask_small[left]
+            mixed = blend(inside, edit=fresh, keep=z[left])
+            new[left] = mixed / (inside.square() + (1 - inside).square()).sqrt()  # normal again
             latents[left], tensor[left] = walk.pictures(new[left], request, left)
             tried = [count + (i in left) for i, count in enumerate(tried)]
             if until:
-                answers = list(until(tensor[left]))
+                answers = until(tensor[left])
+                if not hasattr(answers, "__len__") or getattr(answers, "ndim", 1) == 0:
+                    raise Refused(f"until gave {answers!r}: give a bool for each picture")
                 if len(answers) != len(left):
                     given = f"{len(answers)} answers for {len(left)} pictures"
                     raise Refused(f"until gave {given}: give one for each")
