@@ -365,3 +365,11 @@ def test_greys_need_soft_and_black_and_white_is_the_same_with_it(model, clip, im
     grey = bl.blended(model, clip, image, mask / 2, "red", soft=True, **QUICK)
     outside = mask.expand_as(image) == 0
     assert torch.equal(grey.tensor[outside], image[outside])
+
+
+@pytest.mark.parametrize("how", [{}, {"result": "x0_hat"}, {"level": "t"}])
+def test_a_grey_that_no_move_may_change_is_the_source(model, clip, image, mask, how):
+    grey = mask.clone()
+    grey[..., :2, :] = 0.05  # of less than 1 / moves
+    edit = bl.blended(model, clip, image, grey, "red", soft=True, **QUICK | how)
+    assert torch.equal(edit.tensor[..., :2, :], image[..., :2, :])

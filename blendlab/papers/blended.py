@@ -66,6 +66,7 @@ def blended(
                 result = step.x if how.result == "state" else step.x0_hat
             tensors.append(result.clamp(-1, 1))  # a state may overshoot, a picture may not
 
+    request = replace(request, mask=per_move[-1])  # soft: all that any move may change
     used = dict(prompt=prompt, ranking=ranking) | asdict(how)
     return request.finish(tensors, None, used, how.paste, clip, ranking)
 
