@@ -93,6 +93,8 @@ def poisson(mask: Tensor, edit: Tensor, keep: Tensor) -> Tensor:
     neighbours (Neumann).
     """
     _check(mask, edit, keep)
+    if not ((mask == 0) | (mask == 1)).all():
+        raise Refused("the mask has greys: pass (mask > 0.5).float(), or take pyramid")
     if (mask.flatten(1).amin(1) == 1).any():
         raise Refused("a mask is white everywhere, so no border holds the edit: paste the edit")
     B = max(len(mask), len(edit), len(keep))
@@ -128,7 +130,7 @@ def _laplacian(height: int, width: int):
 
     def line(n):
         neighbours = np.full(n, 2.0)
-        neighbours[[0, -1]] = 1.0
+        neighbours[[0, -1]] = 1.0 if n > 1 else 0.0
         return sparse.diags([-np.ones(n - 1), neighbours, -np.ones(n - 1)], [-1, 0, 1])
 
     return sparse.csr_matrix(sparse.kronsum(line(width), line(height)))

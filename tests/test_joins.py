@@ -96,3 +96,18 @@ def test_the_gradient_domain_needs_a_border():
     full, x = torch.ones(1, 1, 8, 8), pictures(1, 3, 8, 8)
     with pytest.raises(ValueError, match="white everywhere, so no border holds the edit"):
         poisson(full, edit=x, keep=-x)
+
+
+def test_a_row_alone_is_joined_as_among_equal_rows():
+    edit, keep = pictures(1, 1, 1, 8), pictures(1, 1, 1, 8).flip(-1)
+    mask = torch.zeros(1, 1, 1, 8)
+    mask[..., 2:5] = 1
+    tall = [x.expand(1, 1, 4, 8) for x in (mask, edit, keep)]
+    torch.testing.assert_close(poisson(mask, edit, keep), poisson(*tall)[..., :1, :])
+    torch.testing.assert_close(poisson(mask.mT, edit.mT, keep.mT), poisson(mask, edit, keep).mT)
+
+
+def test_the_gradient_domain_takes_no_greys():
+    x = pictures(1, 3, 8, 8)
+    with pytest.raises(ValueError, match="the mask has greys"):
+        poisson(torch.full((1, 1, 8, 8), 0.6), edit=x, keep=-x)
