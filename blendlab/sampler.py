@@ -119,6 +119,8 @@ def are_levels(timesteps) -> None:
     """Refuse what is no list of levels to walk down."""
     if not isinstance(timesteps, list | tuple | range) or len(timesteps) < 2:
         raise Refused(f"timesteps is {timesteps!r}: pass levels, as schedule.timesteps(50) gives")
+    if any(t < t_next for t, t_next in pairwise(timesteps)):
+        raise Refused("timesteps rise: pass levels that fall; bl.invert goes from picture to noise")
 
 
 @torch.no_grad()
@@ -141,6 +143,9 @@ def resampled(denoise, x, schedule, timesteps, eta, noise, passes, renewed, abov
 
 def last(steps: Iterator[Step]) -> Tensor:
     """Run to the end and return the final state, (B,C,H,W)."""
+    x = None
     for step in steps:
         x = step.x
+    if x is None:
+        raise Refused("no step is left: these were gone through before, so make new ones")
     return x

@@ -173,3 +173,18 @@ def test_fresh_noise_has_to_be_given():
     schedule = Schedule.linear()
     with pytest.raises(ValueError, match="pass noise="):
         next(sample(lambda x, t: Prediction(x), start(), schedule, schedule.timesteps(3), eta=1.0))
+
+
+def test_levels_that_rise_are_refused():
+    schedule = Schedule.linear()
+    for levels in ([0, 200, 400], schedule.timesteps(3)[::-1]):
+        with pytest.raises(ValueError, match="timesteps rise: pass levels that fall"):
+            next(sample(lambda x, t: Prediction(x), start(), schedule, levels))
+
+
+def test_steps_that_are_used_up_have_no_last_state():
+    schedule = Schedule.linear()
+    steps = sample(lambda x, t: Prediction(x), start(), schedule, schedule.timesteps(3))
+    last(steps)
+    with pytest.raises(ValueError, match="no step is left"):
+        last(steps)
