@@ -25,8 +25,9 @@ def scrub(film, edit, vae=None, masks=None):
     masks: one at latent size for each step, drawn as an outline around its cells.
     """
     first = edit.settings["order"][0] - edit.settings.get("first", 0)
-    if film and len(film[0].x) < edit.settings["n"]:
-        raise ValueError("the film holds a part of the samples at each step: leave batch= out")
+    if any(len(step.x) != edit.settings["n"] for step in film):
+        fix = "leave batch= out, and until=; of reword, cut the steps to the new pictures"
+        raise ValueError(f"the film does not hold just the samples at each step: {fix}")
     every = ceil(len(film) / FRAMES)
     for number in range(0, len(film), every or 1):
         picture = film[number].x0_hat[first : first + 1]
