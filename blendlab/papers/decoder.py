@@ -78,10 +78,11 @@ def reconstruct(pipe, edit, image, mask, *, method="weights", preset=None, **opt
               "official", or a Tuning), else from the model, else from the official code
     options:  any field of Tuning, as in lam=10.0, blocks=1, precision="bfloat16", together=True
 
-    Of the result, settings["reconstruct"] tells what was used, and "taken" in it the steps done.
-    ["loss"] is the loss before each of them, the mean of the n; ["delta"] is what tuning added: to
-    the latents, (n,C,h,w), or to the weights, a list with a dict for each picture or one for all,
-    see `tuned`. Bad input raises ValueError or TypeError with the fix before any network runs.
+    Scores and order stay those of the edit. Of the result, settings["reconstruct"] tells what was
+    used, and "taken" in it the steps done. ["loss"] is the loss before each of them, the mean of
+    the n; ["delta"] is what tuning added: to the latents, (n,C,h,w), or to the weights, a list with
+    a dict for each picture or one for all, see `tuned`. Bad input raises ValueError or TypeError
+    with the fix before any network runs.
     """
     choice("method", method, METHODS)
     of = method.split()[0] if method.startswith(("latents", "weights")) else None  # what is tuned
