@@ -51,6 +51,9 @@ class Maps(list):
             cells = ", ".join(map(str, sizes))
             raise Refused(f"size is {size}; these maps have {cells} cells: choose one (h, w)")
         chosen = [m.weights for m in found if m.size == tuple(size)]
+        least = min(w.shape[1] for w in chosen)
+        if heads != "mean" and not (isinstance(heads, int) and 0 <= heads < least):
+            raise Refused(f"heads is {heads!r}: take 'mean', or a number from 0 to {least - 1}")
         return torch.stack([w.mean(1) if heads == "mean" else w[:, heads] for w in chosen]).mean(0)
 
 

@@ -24,9 +24,9 @@ def alike(mask: Tensor, edit: Tensor, keep: Tensor) -> None:
     """Refuse shapes that do not lie over each other; values are not looked at."""
     given = {"mask": mask, "edit": edit, "keep": keep}
     for name, x in given.items():
-        if not isinstance(x, Tensor) or x.is_complex():
+        if not isinstance(x, Tensor) or x.is_complex() or x.dtype == torch.bool:
             kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
-            raise Refused(f"{name} is a {kind}: pass a tensor of real numbers")
+            raise Refused(f"{name} is a {kind}: pass a tensor of real numbers, as {name}.float()")
     try:
         torch.broadcast_shapes(*(x.shape for x in given.values()))
     except RuntimeError:

@@ -118,9 +118,15 @@ def loss_guided(denoise, loss, schedule=None, scale=0.0):
     function("denoise", denoise, DENOISER, needed=True)
     function("loss", loss, "a function (x0_hat, x, t) that gives a scalar or (B,)", needed=True)
     number("scale", scale, whole=False)
+    if scale and schedule is None:
+        raise Refused("scale= moves x0_hat by the schedule's levels: pass schedule=")
 
     def guided(x, t):
         needs_gradients("guidance")
+        if scale and not schedule.levels(t)[0]:
+            raise Refused(
+                f"level {t} holds no picture, so x0_hat cannot be moved: leave scale= out"
+            )
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             seen = denoise(x, t)

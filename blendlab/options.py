@@ -16,6 +16,7 @@ from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
+import torch
 from torch import Tensor
 
 from . import cards
@@ -149,6 +150,8 @@ def tensor(name: str, x, form: str) -> None:
         raise Refused(f"{name} is {given}: pass a tensor ({form})")
     if x.is_complex():
         raise Refused(f"{name} holds complex numbers: pass {name}.real")
+    if x.dtype == torch.bool:
+        raise Refused(f"{name} holds bools: pass {name}.float()")
 
 
 def sides(size, name="size") -> None:

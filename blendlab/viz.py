@@ -71,6 +71,8 @@ def strip(frames, titles=None, most: int = 7, alt: str = "") -> Image.Image:
     if not frames or len({len(frame) for frame in frames}) > 1:
         counts = ", ".join(str(len(frame)) for frame in frames) or "no"
         raise Refused(f"the frames hold {counts} pictures: pass frames of as many each")
+    if most < 2:
+        raise Refused(f"most is {most}: take 2 or more, the first frame and the last")
     if titles and len(titles) != len(frames):
         raise Refused(f"there are {len(titles)} titles for {len(frames)} frames: pass one for each")
     if len(frames) > most:
@@ -364,6 +366,9 @@ def _name_lines(axes, x, ends):
 def attention(images, heat: Tensor, most: float = 2.0, width: int = 256) -> list[Image.Image]:
     """Pictures with a map (B,h,w) drawn over them: tinted where it is above 1, fully at `most`."""
     pictures = [enlarged(picture, width) for picture in _pictures(images)]
+    if len(pictures) != len(heat) or most <= 1:
+        given = f"{len(pictures)} pictures, {len(heat)} maps and most={most:g}"
+        raise Refused(f"there are {given}: pass a map for each picture, and most above 1")
     alphas = ((heat.float().cpu() - 1) / (most - 1)).clamp(0, 1)[:, None] * 0.85
     shown = []
     for picture, alpha in zip(pictures, inputs.to_pil(alphas), strict=True):

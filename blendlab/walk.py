@@ -122,6 +122,8 @@ class Walk:
     def up(self, z) -> Tensor:
         """The noise of clean latents: each move of DDIM, solved for where it came from."""
         denoise = cfg(self.net, self.text, self.null, self.how.invert_w)
+        if len(self.timesteps) == 2 and not self.schedule.levels(self.timesteps[0])[0]:
+            raise Refused("one step leads to pure noise, which remembers nothing: take steps=2")
         for t, t_next in pairwise(reversed(self.timesteps)):
             (a, s), (a_next, s_next) = self.schedule.target(t), self.schedule.levels(t_next)
             x = z

@@ -1,5 +1,7 @@
+import pytest
 import torch
 
+from blendlab import masks
 from blendlab.blend import blend
 
 
@@ -28,3 +30,11 @@ def test_a_soft_mask_mixes():
 def test_one_source_serves_a_batch():
     out = blend(torch.ones(2, 1, 4, 4), edit=torch.ones(2, 3, 4, 4), keep=torch.zeros(1, 3, 4, 4))
     assert out.shape == (2, 3, 4, 4)
+
+
+def test_bools_are_refused_with_the_fix():
+    x = torch.zeros(1, 3, 4, 4)
+    with pytest.raises(ValueError, match="mask is a torch.bool.*mask.float"):
+        blend(x[:, :1] > 0, x, x)
+    with pytest.raises(ValueError, match="mask holds bools: pass mask.float"):
+        masks.dilate(x[:, :1] > 0, 1)

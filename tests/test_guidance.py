@@ -196,3 +196,14 @@ def test_all_noise_and_a_prediction_of_noise_is_refused_with_the_fix():
     with pytest.raises(ValueError, match="skip=1/steps"):
         net(x, 999)
     assert net(x, 998).x0_hat.isfinite().all()
+
+
+def test_a_scale_needs_levels_with_a_picture_in_them():
+    with pytest.raises(ValueError, match="pass schedule="):
+        loss_guided(lambda x, t: Prediction(x), lambda x0_hat, x, t: x0_hat.sum(), scale=1.0)
+    abar = Schedule.scaled_linear().abar.clone()
+    abar[-1] = 0.0  # zero terminal SNR
+    loss = lambda x0_hat, x, t: x0_hat.sum()  # noqa: E731
+    guided = loss_guided(lambda x, t: Prediction(x), loss, Schedule(abar), 1.0)
+    with pytest.raises(ValueError, match="level 999 holds no picture"):
+        guided(torch.zeros(1, 1, 2, 2), 999)

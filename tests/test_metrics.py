@@ -286,6 +286,8 @@ def test_the_truth_is_always_right(tasks):
 def test_another_colour_is_half_right_and_nothing_is_wrong(tasks):
     other = (tasks.scenes.colour[torch.arange(20), tasks.slot] + 1) % len(world.COLOURS)
     view = world.render(world.changed(tasks.scenes, tasks.slot, colour=other))
+    with pytest.raises(ValueError, match="pass one for each"):
+        metrics.precision(Oracle(view), view.image[:1], tasks)
     kind, both = metrics.precision(Oracle(view), view.image, tasks)
     assert kind.all() and not both.any()
     view = world.render(world.without(tasks.scenes, tasks.slot))

@@ -1,4 +1,5 @@
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import open_clip
 import pytest
@@ -116,7 +117,8 @@ def test_bad_views_are_refused_with_the_fix(pictures, mask, clip):
 
 
 def test_without_normalisation_clip_is_shown_the_picture_as_it_is(clip, pictures, mask):
-    rank(pictures, "red", clip, mask, normalised=False)
+    parts = {part: getattr(clip, part) for part in ("model", "tokenizer", "size", "mean", "std")}
+    rank(pictures, "red", SimpleNamespace(**parts), mask, normalised=False)
     as_it_is = clip.model.shown[
         :, :, 0, 0
     ]  # the model undoes its mean and deviation, which were not taken off

@@ -112,6 +112,8 @@ def test_a_strip_of_unequal_frames_or_titles_is_refused():
         viz.strip([])
     with pytest.raises(ValueError, match="1 titles for 2 frames"):
         viz.strip([pictures(1), pictures(1)], ["one"])
+    with pytest.raises(ValueError, match="most is 1: take 2 or more"):
+        viz.strip([pictures(1), pictures(1)], most=1)
 
 
 @pytest.mark.parametrize("n", [7, 8, 25, 50])
@@ -151,6 +153,8 @@ def test_overlay_draws_a_mask_at_latent_size_as_its_cells():
 def test_attention_tints_where_a_map_is_above_one_and_nowhere_else():
     x, heat = pictures(2), torch.ones(2, 4, 4)
     heat[1, 0, 0] = 2.0
+    with pytest.raises(ValueError, match="2 pictures, 1 maps and most=2"):
+        viz.attention(x, heat[:1])
     still, tinted = viz.attention(x, heat)
     plain = [pixels(viz.overlay(one, square() * 0)) for one in x]
     assert np.array_equal(pixels(still), plain[0])

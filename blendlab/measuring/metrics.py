@@ -19,6 +19,7 @@ from torch import Tensor
 from .. import world
 from ..errors import Refused
 from ..masks import rms
+from ..options import tensor
 
 BLOCK = 16  # tasks are drawn in blocks, so that any part of them can be drawn again
 MARGIN = (
@@ -87,6 +88,7 @@ def background_error(result: Tensor, image: Tensor, mask: Tensor) -> Tensor:
     result (B,3,H,W), image (B or 1,3,H,W) in [-1,1]; mask (B or 1,1,H,W), 1 = edit. As a PSNR:
     `decibels`. A mask that is white everywhere is refused.
     """
+    tensor("mask", mask, "B,1,H,W")
     if (mask.flatten(1).amin(1) == 1).any():
         raise Refused("a mask is white everywhere, so there is no background: leave it out")
     return rms((result - image) / 2, 1 - mask)
@@ -153,6 +155,7 @@ def appeared(result: Tensor, before: Tensor, mask: Tensor, least: float = 0.08) 
 
     before: the picture without the edit, best the source as the autoencoder decodes it.
     """
+    _has_inside(mask)
     return rms((result - before) / 2, mask) > least
 
 
@@ -294,6 +297,8 @@ def precision(judge, images: Tensor, tasks: Tasks) -> tuple[Tensor, Tensor]:
     images (n,3,S,S): one for each task. The rule is `Judge.agrees`. On the CPU.
     """
     _has_inside(tasks.mask)
+    if len(images) != len(tasks):
+        raise Refused(f"there are {len(images)} pictures for {len(tasks)} tasks: pass one for each")
     right, mask = [], tasks.mask.to(images.device)
     for i, (kind, colour) in enumerate(zip(tasks.kind, tasks.colour, strict=True)):
         one = images[i : i + 1], mask[i : i + 1], kind

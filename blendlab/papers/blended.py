@@ -5,7 +5,7 @@ then makes the two halves one picture. Next: clip_guided.py, the baseline that h
 background instead.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import torch
 
