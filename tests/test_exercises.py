@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -1192,6 +1193,130 @@ CASES |= {
         ],
     ),
 }  # fmt: skip
+
+
+# What students write: in place, mixed types, and mistakes that once passed or ended in an error
+
+
+def pasted_in_place(mask, edit, image, width):
+    soft = torch.stack([1 - dilate(1 - mask, r) for r in range(1, width + 1)]).mean(0)
+    edit *= soft
+    edit += (1 - soft) * image
+    return edit
+
+
+def ninth_in_place(mask, f):
+    mask *= -1
+    mask += 1
+    return mask[..., ::f, ::f]
+
+
+def tinted_in_place(pieces, u):
+    pieces += 0.3 * (u.view(-1, 1, 1, 1) - 0.5)
+    return pieces.clamp(-1, 1)
+
+
+def agreement_in_place(gaps):
+    own = gaps.diagonal().clone()
+    gaps.fill_diagonal_(-1)
+    return (own[:, None] < gaps).sum() / (len(gaps) ** 2 - len(gaps))
+
+
+def joined_in_place(mask, edit, source):
+    edit += 0.5 * (source - edit).mean((2, 3), keepdim=True)
+    return faded(mask, edit, source)
+
+
+def keeping_interrupts_alone(net, work):
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    try:
+        work()
+    except KeyboardInterrupt:
+        net.load_state_dict(before)
+        raise
+    net.load_state_dict(before)
+
+
+def swallowing_errors(net, work):
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    try:
+        work()
+    except Exception:
+        pass
+    finally:
+        net.load_state_dict(before)
+
+
+STUDENTS = {
+    "check_04_1": ([], [lambda *given: tuning_loss(*given).item()]),
+    "check_04_2": ([], [keeping_interrupts_alone, swallowing_errors]),
+    "check_04_3": (
+        [pasted_in_place],
+        [
+            lambda mask, edit, image, width: bl.blend(
+                (mask.cumsum(-1) / width).clamp(max=1) * mask, edit, image
+            )
+        ],
+    ),
+    "check_05_1": (
+        [],
+        [
+            lambda mask, radius: F.max_pool2d(mask, 2 * radius - 1, stride=1, padding=radius - 1),
+            lambda mask, radius: F.max_pool2d(mask, 2 * radius, stride=1, padding=radius),
+        ],
+    ),
+    "check_05_2": (
+        [lambda steps, radii: np.array(radii_of(steps, radii))],
+        [lambda steps, radii: radii_of(steps, radii)[::-1]],
+    ),
+    "check_05_3": (
+        [],
+        [
+            lambda mask, f: mask[mask > 1].mean(),
+            lambda mask, f: (mask[..., :, :] * _rows_of_the_first(mask, f)).sum() / mask.sum(),
+        ],
+    ),
+    "check_06_1": ([ninth_in_place], []),
+    "check_06_4": ([tinted_in_place], [lambda p, u: p ** (0.5 + u.view(-1, 1, 1, 1))]),
+    "check_07_3": (
+        [agreement_in_place],
+        [lambda gaps: (gaps.argmin(1) == torch.arange(len(gaps))).float().mean()],
+    ),
+    "check_07_4": ([], [lambda heat, inside: torch.arange(16).roll(4).float()]),
+    "check_08_1": (
+        [
+            lambda right, liked, far: (
+                right.float().mean(),
+                torch.tensor(three_numbers(right, liked, far)[1:2]),
+                three_numbers(right, liked, far)[2],
+            )
+        ],
+        [
+            lambda right, liked, far: (
+                right.float().mean(),
+                right[:, liked.mean(0).argmin()].float().mean(),
+                torch.tensor(three_numbers(right, liked, far)[2]),
+            )
+        ],
+    ),
+    "check_08_2": ([], [lambda right: 1.96 * right.float().mean().std() / len(right) ** 0.5]),
+    "check_08_4": (
+        [lambda wins, losses: min(1, torch.tensor(two_tails(wins, losses), dtype=torch.float64))],
+        [],
+    ),
+    "check_08_6": ([joined_in_place], []),
+}
+
+
+def _rows_of_the_first(mask, f):
+    """Cells that are white in their first row, where the middle one counts."""
+    return mask[..., ::f, f // 2 :: f].repeat_interleave(f, -1).repeat_interleave(f, -2)
+
+
+CASES |= {
+    name: tuple(before + more for before, more in zip(CASES[name], answers, strict=True))
+    for name, answers in STUDENTS.items()
+}
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ does not echo that below the sentence.
 """
 
 from collections.abc import Callable
+from functools import wraps
 
 import torch
 from torch import Tensor
@@ -14,12 +15,26 @@ from ...noise import Noise
 CHECKERS: dict[str, Callable] = {}  # name of a function that the reader writes: its checker
 
 
+def guarded(check: Callable) -> Callable:
+    """The checker, with a sentence where an odd answer would end it in an error."""
+
+    @wraps(check)
+    def safe(mine):
+        try:
+            return check(mine)
+        except Exception as error:
+            hint = f"your answer stops the check with {type(error).__name__}: {error}"
+            return say(False, "", hint)
+
+    return safe
+
+
 def writes(name: str):
     """Register the decorated checker for the reader's function `name`, see `attempt`."""
 
     def register(check):
-        CHECKERS[name] = check
-        return check
+        CHECKERS[name] = guarded(check)
+        return CHECKERS[name]
 
     return register
 
@@ -36,6 +51,11 @@ def attempt(mine: Callable, package: Callable) -> Callable:
     whose = f"your {mine.__name__}" if done else "the package's version, until yours passes"
     print(f"  The cells below use {whose}.")
     return mine if done else package
+
+
+def fresh(function: Callable) -> Callable:
+    """The function, on copies of the tensors that it is given: it may work in place."""
+    return lambda *given: function(*(g.clone() if isinstance(g, Tensor) else g for g in given))
 
 
 def points(check: Callable, mine: Callable, worth: float = 1) -> float:
@@ -78,12 +98,11 @@ def tried(function: Callable, *arguments):
 
 def tensor(mine) -> Tensor | None:
     """Numbers, lists of tensors, booleans: all as one float tensor; None for anything else."""
-    if isinstance(mine, (list, tuple)) and any(isinstance(one, Tensor) for one in mine):
-        shapes = {tuple(one.shape) for one in mine if isinstance(one, Tensor)}
-        if len(shapes) > 1 or not all(isinstance(one, Tensor) for one in mine):
-            return None
-        mine = torch.stack(list(mine))
     try:
+        if isinstance(mine, (list, tuple)) and any(isinstance(one, Tensor) for one in mine):
+            each = [torch.as_tensor(one).detach().float() for one in mine]
+            numbers = all(one.numel() == 1 for one in each)
+            mine = torch.stack([one.reshape(()) if numbers else one for one in each])
         return torch.as_tensor(mine).detach().float()
     except (TypeError, ValueError, RuntimeError):
         return None
@@ -116,6 +135,7 @@ def check_augmentation(
     mine_of: Callable, pictures: Tensor, u: Tensor, also: dict, well: str
 ) -> Verdict | None:
     """What an augmentation of pictures (B,3,S,S) by u (B,) has to do; also: {hint: own test}."""
+    mine_of = fresh(mine_of)
     mine = tried(mine_of, pictures, u)
     if mine is None:
         return None
@@ -125,6 +145,7 @@ def check_augmentation(
     change = (mine - pictures).square().mean().sqrt()
     kept = mine.flatten(1).std(1) / pictures.flatten(1).std(1)
     wrong = {
+        "there are NaN in it, as of a power of a negative number.": not mine.isfinite().all(),
         "nothing was changed.": change == 0,
         "the change is too small to see: make it stronger.": change < 0.02,
         "the pictures are lost: what they show has to survive.": bool((kept < 0.2).any()),

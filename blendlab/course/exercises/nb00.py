@@ -8,7 +8,7 @@ from ...blend import blend
 from ...noise import Noise
 from ...sampler import Prediction, last, sample
 from ...schedule import Schedule
-from .common import advise, close, say, tried, writes
+from .common import advise, close, guarded, say, tried, writes
 
 
 def move(x, x0_hat, t, t_next, schedule):
@@ -17,6 +17,7 @@ def move(x, x0_hat, t, t_next, schedule):
     return last(sample(lambda x, t: seen, x, schedule, [t, t_next]))
 
 
+@guarded
 def check_00_1(add_noise: Callable) -> bool:
     """add_noise(x0, t, noise, schedule) -> x_t."""
     schedule, (x0, noise) = (
@@ -57,6 +58,7 @@ def check_00_2(my_move: Callable) -> bool:
         return say(close(mine, right), "that is DDIM's whole move.", hint)
 
 
+@guarded
 def check_00_3(my_blend: Callable) -> bool:
     """my_blend(mask, edit, keep) of two clean pictures, for a soft mask."""
     mask, edit, keep = (
@@ -80,6 +82,7 @@ def check_00_3(my_blend: Callable) -> bool:
         )
 
 
+@guarded
 def check_00_4(estimate: Callable) -> bool:
     """estimate(x, t, m, sd, schedule) -> the mean of x0 given x, for x0 normal with m and sd."""
     schedule, m, sd = Schedule.scaled_linear(), 2.0, 0.5
@@ -97,6 +100,7 @@ def check_00_4(estimate: Callable) -> bool:
     )
 
 
+@guarded
 def check_00_5(guided: Callable) -> bool:
     """guided(u, c, w) -> the guided estimate, from the one without words and the one with them."""
     u, c = torch.randn(2, 1, 3, 4, 4, generator=torch.Generator().manual_seed(3))

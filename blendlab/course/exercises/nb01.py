@@ -8,7 +8,17 @@ from ...guidance import loss_guided
 from ...noise import Noise
 from ...sampler import Prediction
 from ...schedule import Schedule
-from .common import advise, check_augmentation, close, say, smooth_pictures, tensor, tried, writes
+from .common import (
+    advise,
+    check_augmentation,
+    close,
+    guarded,
+    say,
+    smooth_pictures,
+    tensor,
+    tried,
+    writes,
+)
 
 
 def guide(denoise, loss, x, t):
@@ -17,6 +27,7 @@ def guide(denoise, loss, x, t):
     return seen.x0_hat, seen.grad
 
 
+@guarded
 def check_01_1(clean_estimate: Callable) -> bool:
     """clean_estimate(x, eps, t, schedule) -> x0_hat."""
     schedule, t = Schedule.scaled_linear(), 600
@@ -34,6 +45,7 @@ def check_01_1(clean_estimate: Callable) -> bool:
         return advise(wrong, "with the true noise, the true picture.")
 
 
+@guarded
 def check_01_2(spherical: Callable) -> bool:
     """spherical(seen, text) -> half the squared angle, for unit vectors (B,d) and (1,d)."""
     angle = torch.tensor([0.1, 0.7, 1.5, 3.0])
@@ -54,6 +66,7 @@ def check_01_2(spherical: Callable) -> bool:
         )
 
 
+@guarded
 def check_01_3(shifted: Callable) -> bool:
     """shifted(eps, grad, t, schedule) -> the noise estimate that goes downhill."""
     schedule, t = Schedule.scaled_linear(), 300
@@ -74,6 +87,7 @@ def check_01_3(shifted: Callable) -> bool:
         return advise(wrong, "that is how a loss steers DDIM (2105.05233, algorithm 2).")
 
 
+@guarded
 def check_01_4(my_augmentation: Callable) -> bool:
     """my_augmentation(pictures, u) -> pictures (B,3,S,S) changed as u (B,) in [0,1) says."""
     pictures, u = smooth_pictures(2, seed=7).requires_grad_(), torch.tensor([0.2, 0.8])

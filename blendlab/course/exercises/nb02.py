@@ -10,7 +10,7 @@ from ...noise import Noise
 from ...papers.blended import blended_steps
 from ...sampler import Step
 from ...schedule import Schedule
-from .common import advise, close, say, sized, tensor, tried, writes
+from .common import advise, close, guarded, say, sized, tensor, tried, writes
 
 
 def blended_step(x, t_next, source, mask, schedule, noise):
@@ -20,6 +20,7 @@ def blended_step(x, t_next, source, mask, schedule, noise):
     return next(steps).x
 
 
+@guarded
 def check_02_1(skip_for: Callable) -> bool:
     """skip_for(schedule, steps, least) -> the least k / steps whose first level has a >= least."""
     schedule, steps = Schedule.scaled_linear(), 25
@@ -49,6 +50,7 @@ def check_02_1(skip_for: Callable) -> bool:
         return advise(wrong, "the later the start, the more of a scribble is left.")
 
 
+@guarded
 def check_02_2(canvas_mask: Callable) -> bool:
     """canvas_mask(height, width, grow) -> (1,1,height,width+2*grow), 1 where the canvas is new."""
     mine = tried(canvas_mask, 4, 6, 3)
@@ -68,6 +70,7 @@ def check_02_2(canvas_mask: Callable) -> bool:
         return advise(wrong, "the picture in the middle, and empty columns on both sides.")
 
 
+@guarded
 def check_02_3(two_bands: Callable) -> bool:
     """two_bands(mask, edit, keep, blur) -> a pyramid of two bands."""
     noise = Noise(8, 2, "initial")((3, 8, 8))
@@ -95,6 +98,7 @@ def check_02_3(two_bands: Callable) -> bool:
         return advise(wrong, "colours change slowly across the border, details at once.")
 
 
+@guarded
 def check_02_4(my_score: Callable) -> bool:
     """my_score(inside, whole) -> scores (n,), smaller is better, from CLIP's two distances (n,)."""
     inside, whole = Noise(9, 2, "initial")((12,)).abs()

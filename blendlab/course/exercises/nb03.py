@@ -10,7 +10,7 @@ from ...noise import Noise
 from ...papers.blended_latent import Blending, blended_steps
 from ...sampler import Prediction, last, sample
 from ...schedule import Schedule
-from .common import advise, close, say, tensor, tried, writes
+from .common import advise, close, guarded, say, tensor, tried, writes
 
 
 def latent_loop(denoise, z, source, mask_small, schedule, timesteps, noise):
@@ -20,12 +20,15 @@ def latent_loop(denoise, z, source, mask_small, schedule, timesteps, noise):
     return last(blended_steps(denoise, z, source, masks, schedule, timesteps, how, noise))
 
 
+@guarded
 def check_03_1(left_over: Callable) -> bool:
     """left_over(schedule, timesteps, level) -> std of the noise outside the final latent's mask."""
     schedule = Schedule.scaled_linear()
     timesteps = schedule.timesteps(25, spacing="trailing")
     mine = tried(left_over, schedule, timesteps, "t")
     if mine is not None:
+        if tensor(mine) is None or tensor(mine).numel() != 1:
+            return say(False, "", "one number: of (a, s) from levels it is s, the noise's part.")
         late, on_time = float(mine), left_over(schedule, timesteps, "t_next")
         (a, s), first = schedule.levels(timesteps[-2]), schedule.levels(timesteps[0])[1]
         wrong = {
@@ -39,6 +42,7 @@ def check_03_1(left_over: Callable) -> bool:
         return advise(wrong, "one level late is all of that noise; on time there is none.")
 
 
+@guarded
 def check_03_2(my_stages: Callable) -> bool:
     """my_stages(mask_small, steps) -> a mask for each move, a cell wider in the first half."""
     mask = torch.zeros(1, 1, 8, 8)
@@ -60,6 +64,7 @@ def check_03_2(my_stages: Callable) -> bool:
         return advise(wrong, "wide first, and exactly what was asked for at the end.")
 
 
+@guarded
 def check_03_3(my_body: Callable) -> bool:
     """my_body(step, mask, source, schedule) -> the state, rebuilt from the blended estimate."""
     schedule, mask, source = (
@@ -93,6 +98,7 @@ def check_03_3(my_body: Callable) -> bool:
         return advise(wrong, "one blend, no fresh noise, and the end is clean by itself.")
 
 
+@guarded
 def check_03_4(my_body: Callable) -> bool:
     """my_body(step, mask, at) -> the new state, by your rule; at(t) is the source on level t."""
     schedule, mask, source = (
@@ -135,7 +141,7 @@ def check_03_4(my_body: Callable) -> bool:
             "outside the mask the end is not the source: look at the last move.": not close(
                 blend(mask, source, mine[-1:]), source
             ),
-            "inside the mask too little of the edit is left.": inside.item() < 0.5,
+            "inside the mask too little of the edit is left.": not inside.item() >= 0.5,
         } | {
             f"that is {name}: try another rule.": close(mine, run(rule))
             for name, rule in known.items()
@@ -178,9 +184,9 @@ def check_03_5(my_latent_loop: Callable) -> bool:
     )
     if mine is None:
         return None
+    if tensor(mine) is None or tensor(mine).shape != start.shape:
+        return say(False, "", "the final latent (1,C,h,w) has to come out, as in step.x.")
     wrong = {
-        "the final latent (1,C,h,w) has to come out.": tensor(mine) is None
-        or tensor(mine).shape != start.shape,
         "outside the mask it does not end as the source.": not close(
             blend(mask, source, tensor(mine)), source
         ),

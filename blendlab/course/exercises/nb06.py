@@ -7,7 +7,18 @@ import torch
 from ...guidance import cfg
 from ...noise import Noise
 from ...sampler import Prediction
-from .common import advise, check_augmentation, close, sized, smooth_pictures, tensor, tried, writes
+from .common import (
+    advise,
+    check_augmentation,
+    close,
+    fresh,
+    guarded,
+    sized,
+    smooth_pictures,
+    tensor,
+    tried,
+    writes,
+)
 
 
 def nine_guided(net, z, t, token, null, holed, keep, w):
@@ -20,10 +31,12 @@ def nine_guided(net, z, t, token, null, holed, keep, w):
     return cfg(conditioned, token, null, w)(z, t).x0_hat
 
 
+@guarded
 def check_06_1(ninth: Callable) -> bool:
     """ninth(mask, f) -> (1,1,H/f,W/f), 1 = keep, from the first pixel of each cell."""
     mask = torch.zeros(1, 1, 12, 12)
     mask[..., 4:9, 2:8] = 1
+    ninth = fresh(ninth)
     mine = tried(ninth, mask, 4)
     other = None if mine is None else tried(ninth, mask, 3)
     if other is not None:
@@ -41,6 +54,7 @@ def check_06_1(ninth: Callable) -> bool:
         return advise(wrong, "1 where the picture stays; in a mask that you pass, 1 is edit.")
 
 
+@guarded
 def check_06_2(dropped: Callable) -> bool:
     """dropped(tokens, null, u, share) -> tokens, a share of the samples replaced by null."""
     tokens, null, u = (
@@ -72,6 +86,7 @@ def check_06_2(dropped: Callable) -> bool:
         )
 
 
+@guarded
 def check_06_3(cut_out: Callable) -> bool:
     """cut_out(picture, box, pad) -> the piece, pad pixels wider on each side that has room."""
     picture = torch.arange(2 * 3 * 8 * 10).float().view(2, 3, 8, 10)[:1]
@@ -98,6 +113,7 @@ def check_06_3(cut_out: Callable) -> bool:
         return advise(wrong, "that is where every training pair comes from.")
 
 
+@guarded
 def check_06_4(my_augmentation: Callable) -> bool:
     """my_augmentation(pieces, u) -> references (B,3,S,S) changed as u (B,) says."""
     pieces, u = smooth_pictures(3, seed=11), torch.tensor([0.2, 0.5, 0.8])

@@ -9,7 +9,18 @@ from torch import Tensor
 
 from ...blend import blend
 from ...masks import dilate, rms
-from .common import Verdict, advise, close, say, smooth_pictures, tensor, tried, writes
+from .common import (
+    Verdict,
+    advise,
+    close,
+    fresh,
+    guarded,
+    say,
+    smooth_pictures,
+    tensor,
+    tried,
+    writes,
+)
 
 SLIPS = ("pasted first", "columns exchanged", "too few", "whole mask", "fine")
 FOUND = dict(zip("ABCDE", ("pasted first", "too few", "whole mask", "fine", "columns exchanged"),
@@ -30,6 +41,7 @@ def _scenes():
     draw = torch.Generator().manual_seed(8)
     liked = torch.rand(4, 5, generator=draw)
     liked[1, 2], liked[2, 0], liked[3, 2] = 0.01, 0.99, 0.005
+    liked[[0, 1, 3], 3] = 0.02  # small on average, and never in the middle scenes the smallest
     far = torch.rand(4, 5, 5, generator=draw) * torch.arange(1, 5).view(4, 1, 1)
     far = (far + far.mT) * (1 - torch.eye(5))
     return right.bool(), liked, far
@@ -76,7 +88,8 @@ def check_08_1(my_protocol: Callable) -> Verdict | None:
         "only right results count: wrong ones easily differ much.": close(spread, all_pairs.mean())
         or close(spread, all_pairs[some].mean()),
         "a result and itself are no pair.": close(spread, (pairs[some] / count[some] ** 2).mean()),
-        "a scene without a pair has no diversity, which is not 0.": close(spread, each.sum() / 4),
+        "half of the right number: k results have k * (k - 1) / 2 pairs, and a scene without a "
+        "pair has no diversity, which is not 0.": close(spread, each.sum() / 4),
         "a mean of each scene first, then over scenes: else one scene has most of the pairs.": (
             close(spread, pairs[some].sum() / (count * (count - 1)).sum())
         ),
@@ -87,6 +100,7 @@ def check_08_1(my_protocol: Callable) -> Verdict | None:
     return advise(wrong, "three numbers: what is right, what CLIP would pick, how results differ.")
 
 
+@guarded
 def check_08_2(my_margin: Callable) -> Verdict | None:
     """my_margin(right) -> half the width of the 95% interval of batch precision, over scenes."""
     draw = torch.Generator().manual_seed(9)
@@ -114,12 +128,13 @@ def check_08_2(my_margin: Callable) -> Verdict | None:
         "that is the spread of single scenes: a mean of n scenes varies less.": near(
             want * 30**0.5
         ),
-        "1.96 times the deviation of the scenes' means, over the root of n.": abs(mine - want)
-        > 0.06 * want,
+        "1.96 times the deviation of the scenes' means, over the root of n.": not abs(mine - want)
+        <= 0.06 * want,
     }
     return advise(wrong, "wider than for 240 independent results, as it must be.")
 
 
+@guarded
 def check_08_3(my_findings: Callable) -> Verdict | None:
     """my_findings() -> {report: slip} for the reports A to E."""
     mine = tried(my_findings)
@@ -140,6 +155,7 @@ def check_08_3(my_findings: Callable) -> Verdict | None:
     return advise(wrong, "all five. Such slips are easy to overlook.")
 
 
+@guarded
 def check_08_4(my_sign_test: Callable) -> Verdict | None:
     """my_sign_test(wins, losses) -> the two-sided p-value: as far from half, or further."""
     asked = [(14, 6), (6, 14), (5, 5), (0, 6), (9, 1)]
@@ -168,6 +184,7 @@ def check_08_4(my_sign_test: Callable) -> Verdict | None:
     return advise(wrong, "14 of 20 may well be chance: p is 0.12.")
 
 
+@guarded
 def check_08_5(my_enough: Callable) -> Verdict | None:
     """my_enough(share) -> the least n for which n right of n means more than `share`, by Wilson."""
     shares = (0.5, 0.8, 0.9)
@@ -200,11 +217,13 @@ def _least(n):
     return binomtest(n, n).proportion_ci(method="wilson").low
 
 
+@guarded
 def check_08_6(my_join: Callable) -> Verdict | None:
     """my_join(mask, edit, source) -> the source outside the mask; inside by your rule."""
     edit, source = smooth_pictures(2, 5), smooth_pictures(3, 6)[2:]
     mask = torch.zeros(1, 1, 16, 16)
     mask[..., 3:13, 3:13] = 1
+    my_join = fresh(my_join)
     mine = tried(my_join, mask, edit, source)
     if mine is None:
         return None
