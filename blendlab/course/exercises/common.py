@@ -141,11 +141,12 @@ def check_augmentation(
         return None
     shaped = isinstance(mine, Tensor) and mine.shape == pictures.shape
     if not shaped:
-        return say(False, "", "as many pictures must come out as went in, of the same size.")
+        hint = "as many pictures must come out as went in, of the same size, in one tensor."
+        return say(False, "", hint)
     change = (mine - pictures).square().mean().sqrt()
     kept = mine.flatten(1).std(1) / pictures.flatten(1).std(1)
     wrong = {
-        "there are NaN in it, as of a power of a negative number.": not mine.isfinite().all(),
+        "some numbers in it are NaN or infinite.": not mine.isfinite().all(),
         "nothing was changed.": change == 0,
         "the change is too small to see: make it stronger.": change < 0.02,
         "the pictures are lost: what they show has to survive.": bool((kept < 0.2).any()),

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from ...guidance import loss_guided
 from ...noise import Noise
@@ -12,8 +13,10 @@ from .common import (
     advise,
     check_augmentation,
     close,
+    fresh,
     guarded,
     say,
+    sized,
     smooth_pictures,
     tensor,
     tried,
@@ -57,6 +60,7 @@ def check_01_2(spherical: Callable) -> bool:
             "that is the cosine distance, not the angle.": close(mine, 1 - cos),
             "that is the angle itself: half of its square.": close(mine, angle),
             "that is the square of the angle: take half of it.": close(mine, angle**2),
+            "one number for each row: sum over the last axis.": not sized(mine, angle),
             "the angle between unit vectors is the arc cosine of their product.": not close(
                 mine, angle**2 / 2
             ),
@@ -71,7 +75,7 @@ def check_01_3(shifted: Callable) -> bool:
     """shifted(eps, grad, t, schedule) -> the noise estimate that goes downhill."""
     schedule, t = Schedule.scaled_linear(), 300
     (a, s), eps, grad = schedule.levels(t), *Noise(6, 2, "initial")((2, 3, 4, 4))
-    mine = tried(shifted, eps, grad, t, schedule)
+    mine = tried(fresh(shifted), eps, grad, t, schedule)
     if mine is not None:
         wrong = {
             "that goes uphill: eps is what gets taken away from the picture.": close(
@@ -90,7 +94,7 @@ def check_01_3(shifted: Callable) -> bool:
 @guarded
 def check_01_4(my_augmentation: Callable) -> bool:
     """my_augmentation(pictures, u) -> pictures (B,3,S,S) changed as u (B,) in [0,1) says."""
-    pictures, u = smooth_pictures(2, seed=7).requires_grad_(), torch.tensor([0.2, 0.8])
+    pictures, u = smooth_pictures(2, seed=7).requires_grad_(), torch.tensor([0.95, 0.0])
 
     def slope(mine):
         if not mine.requires_grad:
@@ -126,6 +130,8 @@ def check_01_5(my_guide: Callable) -> bool:
     if not isinstance(mine, (tuple, list)) or len(mine) != 2:
         return say(False, "", "give back two things: x0_hat, and the gradient.")
     used, (x0_hat, grad) = len(calls), mine
+    if not isinstance(grad, Tensor):
+        return say(False, "", "torch.autograd.grad gives a tuple: return the tensor in it.")
     right, right_grad = guide(denoise, loss, x, 300)
     with torch.enable_grad():
         estimate = denoise(x, 300).x0_hat.requires_grad_()

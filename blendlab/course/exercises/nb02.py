@@ -10,7 +10,7 @@ from ...noise import Noise
 from ...papers.blended import blended_steps
 from ...sampler import Step
 from ...schedule import Schedule
-from .common import advise, close, guarded, say, sized, tensor, tried, writes
+from .common import advise, close, fresh, guarded, say, sized, tensor, tried, writes
 
 
 def blended_step(x, t_next, source, mask, schedule, noise):
@@ -24,6 +24,7 @@ def blended_step(x, t_next, source, mask, schedule, noise):
 def check_02_1(skip_for: Callable) -> bool:
     """skip_for(schedule, steps, least) -> the least k / steps whose first level has a >= least."""
     schedule, steps = Schedule.scaled_linear(), 25
+    few = Schedule(torch.tensor([0.9, 0.5, 0.25, 0.1], dtype=torch.float64))  # a = 0.5 at level 2
     right = [
         next(
             k / steps
@@ -46,6 +47,9 @@ def check_02_1(skip_for: Callable) -> bool:
             "for each skip: which level is the first one, and how large is its a?": any(
                 abs(m - r) > 1e-6 for m, r in zip(mine, right, strict=True)
             ),
+            "a level whose a is least itself is noisy enough: at least means >=.": not close(
+                skip_for(few, 4, 0.5), torch.tensor(0.25)
+            ),
         }
         return advise(wrong, "the later the start, the more of a scribble is left.")
 
@@ -60,6 +64,8 @@ def check_02_2(canvas_mask: Callable) -> bool:
         still = tensor(canvas_mask(4, 6, 0))
         wrong = {
             "1 is edit: the new columns, not the picture.": close(mine, 1 - right),
+            "a mask has four axes: (1, 1, height, width + 2 * grow).": tensor(mine) is not None
+            and tensor(mine).dim() != 4,
             "the canvas grows on both sides: width + 2 * grow.": not sized(mine, right),
             "the columns of the picture must be 0.": close(mine, torch.ones_like(right)),
             "with grow = 0 nothing is empty: mind the slice that ends at -0.": not close(
@@ -77,7 +83,7 @@ def check_02_3(two_bands: Callable) -> bool:
     edit, keep, mask = noise[:1], noise[1:], torch.zeros(1, 1, 8, 8)
     mask[..., 2:6, 2:6] = 1
     blur = lambda x: torch.nn.functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False)  # noqa: E731
-    mine = tried(two_bands, mask, edit, keep, blur)
+    mine = tried(fresh(two_bands), mask, edit, keep, blur)
     if mine is not None:
         coarse, fine = (
             blend(blur(mask), blur(edit), blur(keep)),
@@ -101,7 +107,8 @@ def check_02_3(two_bands: Callable) -> bool:
 @guarded
 def check_02_4(my_score: Callable) -> bool:
     """my_score(inside, whole) -> scores (n,), smaller is better, from CLIP's two distances (n,)."""
-    inside, whole = Noise(9, 2, "initial")((12,)).abs()
+    my_score = fresh(my_score)
+    inside, whole = torch.special.ndtr(Noise(9, 2, "initial")((60,)))  # in (0, 1), as distances
     mine = tried(my_score, inside, whole)
     if mine is None:
         return None
@@ -144,11 +151,13 @@ def check_02_5(my_blended_step: Callable) -> bool:
     schedule, mask = Schedule.scaled_linear(), torch.zeros(1, 1, 4, 4)
     mask[..., 1:3, 1:3] = 1
     x, source, noise = Noise(16, 3, "initial")((3, 4, 4)).split(1)
-    mine = tried(my_blended_step, x.clone(), 400, source, mask, schedule, noise)
+    mine_of, given = fresh(my_blended_step), (source.clone(), mask.clone())
+    mine = tried(mine_of, x, 400, source, mask, schedule, noise)
     if mine is None:
         return None
+    my_blended_step(x.clone(), 400, *given, schedule, noise.clone())
     keep = schedule.add_noise(source, 400, noise)
-    end = my_blended_step(x.clone(), -1, source, mask, schedule, noise)
+    end = mine_of(x, -1, source, mask, schedule, noise)
     wrong = {
         "1 is edit: x inside, the source outside.": close(mine, blend(1 - mask, x, keep)),
         "the source is clean and x is noisy: bring it to the level of x first.": close(
@@ -159,6 +168,9 @@ def check_02_5(my_blended_step: Callable) -> bool:
             mine, schedule.add_noise(blend(mask, x, source), 400, noise)
         ),
         "the noised source outside, x inside.": not close(mine, blend(mask, x, keep)),
+        "the next move needs source and mask again: do not change them.": not (
+            torch.equal(given[0], source) and torch.equal(given[1], mask)
+        ),
         "at level -1 the outside has to be the source itself.": not close(
             end, blend(mask, x, source)
         ),
