@@ -281,6 +281,12 @@ def results(
         raise Refused("--methods, --scenes, --batch, --task, --add and --images are of precision")
     from .measuring import index, report, results
 
+    if name in (None, "index") and (n is not None or out):
+        raise Refused("-n and -o are of a table: name one, as in blendlab results edits -n 8")
+    if name == "all" and (n is not None or out or not save):
+        raise Refused("all takes no other option; make one table with -n or -o")
+    if out and not save:
+        raise Refused("-o saves and --no-save does not: choose one")
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
         writable(out)
@@ -289,8 +295,6 @@ def results(
         print("precision (--methods, --scenes, --batch, --task add or remove, --add FILE)")
         print("  Editing methods side by side: precision, diversity, background, light, time.")
     elif name == "all":
-        if n is not None or out or not save:
-            raise Refused("all takes no other option; make one table with -n or -o")
         remake()
     elif name == "index":
         print(index.write() if save else index.page())

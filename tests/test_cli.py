@@ -335,7 +335,19 @@ def test_advice_is_in_the_words_of_the_shell(python, shell):
     assert cli.in_shell_words(python) == shell
 
 
-OTHERS = ["train dragon", "rank --prompt cat --clip no-such a.png", "results dragon"]
+OTHERS = [
+    "train dragon",
+    "rank --prompt cat --clip no-such a.png",
+    "results dragon",
+    "results index -o here.md",
+    "results index -n 3",
+    "results -n 3",
+    "results all -n 3",
+    "results edits --no-save -o here.json",
+    "course pack nowhere.ipynb",
+    "course pack README.md",
+    "course pack notebooks/solutions/00_start_here.ipynb",
+]
 
 
 @pytest.mark.parametrize("arguments", OTHERS)
