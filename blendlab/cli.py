@@ -13,6 +13,7 @@ import typer
 from typer import Argument, Option
 
 from .errors import Refused
+from .files import replacing
 from .papers import methods
 
 app = typer.Typer(
@@ -387,6 +388,7 @@ def numbered(out: Path, n: int) -> list[Path]:
     number("n", n)
     if out.suffix.lower() not in ENDINGS:
         raise Refused(f"cannot write {out}: end the name with {', '.join(ENDINGS)}")
+    out = out.expanduser()
     out.parent.mkdir(parents=True, exist_ok=True)
     files = [out] if n == 1 else [out.with_stem(f"{out.stem}_{i}") for i in range(1, n + 1)]
     for file in {files[0], files[-1]}:
@@ -405,8 +407,15 @@ def writable(file: Path) -> None:
 
 
 def save(picture, file: Path):
-    """Write a picture as its ending says."""
-    picture.save(file, **ENDINGS[file.suffix.lower()])
+    """Write a picture as its ending says; a write that fails leaves what was there."""
+    from PIL import Image as PIL
+
+    ending = file.suffix.lower()
+    try:
+        with replacing(file) as part:
+            picture.save(part, PIL.registered_extensions()[ending], **ENDINGS[ending])
+    except ValueError as error:  # WebP holds 16383 pixels a side
+        raise Refused(f"cannot write {file}: {error}; end the name with .png") from error
 
 
 def opened(clip: str, device):

@@ -4,6 +4,7 @@ networks.
 
 import subprocess
 import sys
+from pathlib import Path
 
 import checkpoints
 import numpy as np
@@ -167,6 +168,20 @@ def test_other_endings_lose_nothing(tmp_path, ending):
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     cli.save(Image.fromarray(pixels), tmp_path / f"ours{ending}")
     assert (np.asarray(Image.open(tmp_path / f"ours{ending}").convert("RGB")) == pixels).all()
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path):
+    old = tmp_path / "old.webp"
+    cli.save(Image.new("RGB", (8, 8), "red"), old)
+    before = old.read_bytes()
+    with pytest.raises(Refused, match="end the name with .png"):
+        cli.save(Image.new("RGB", (2, 16384)), old)  # taller than WebP can hold
+    assert old.read_bytes() == before and list(tmp_path.iterdir()) == [old]
+
+
+def test_the_home_folder_is_meant_by_its_sign(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cli.numbered(Path("~/out.png"), 1) == [tmp_path / "out.png"]
 
 
 def test_paste_puts_every_kept_pixel_back(run, sd1, scene, tmp_path):
