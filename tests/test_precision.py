@@ -522,9 +522,19 @@ def test_the_leaderboard_merges_rows_and_refuses_others_with_the_reason(few, tmp
     change("cleo", lambda row: row["identity"]["weights"].update(tinyworld="0" * 12))
     change("dora", lambda row: row["identity"].update(tasks="0" * 12))
     change("eve", lambda row: row["rows"][0].update({"batch precision": ["<b>1</b>", 0, 0]}))
+    broken = ["[" * 100_000, '{"rows": ["abc"]}', json.dumps({"rows": [{}], "identity": []})]
+    row = json.loads((tmp_path / "anna" / "grey" / "row.json").read_text())
+    for change_of in ({"weights": []}, {"batch": float("inf")}):
+        broken.append(json.dumps(row | {"identity": row["identity"] | change_of}))
+    for i, text in enumerate(broken):
+        (tmp_path / f"gus{i}").mkdir()
+        (tmp_path / f"gus{i}" / "row.json").write_text(text)
     table, refused = leaderboard.merge(tmp_path)
     assert sorted(row["label"] for row in table["rows"]) == ["anna/grey", "ben/grey"]
     said = "\n".join(refused)
+    for i in range(len(broken)):
+        assert f"gus{i}: no row" in said
+        refused = [line for line in refused if not line.startswith(f"gus{i}")]
     assert "cleo/grey: made with another tinyworld (000000000000; here" in said
     assert "dora/grey: made with other tasks" in said and "eve/grey: no row" in said
     assert "fay/grey: made with batch 3, the others with 2" in said and len(refused) == 4
