@@ -38,7 +38,7 @@ Image = Annotated[Path, Option(help="The picture to edit.")]
 Mask = Annotated[Path, Option(help="Where to edit: white is edited, black is kept.")]
 Prompt = Annotated[str, Option(help="What to see there.")]
 Device = Annotated[
-    str | None, Option(help="cpu, cuda or mps; without it, the GPU where there is one.")
+    str | None, Option(help="cpu, cuda or mps; without it, cuda where there is one, else cpu.")
 ]
 Seed = Annotated[int, Option(help="The same seed makes the same picture.")]
 
@@ -66,7 +66,7 @@ def edit(
     skip: Annotated[float | None, Option(help="Share left out at the noisy end, 0 to 1.")] = None,
     preset: Annotated[str | None, Option(help="Settings of a paper or a published code.")] = None,
     paste: Annotated[
-        bool, Option("--paste", help="Put the picture's own pixels back outside the mask.")
+        bool, Option("--paste", help="The picture's own pixels outside the mask (JPEG: nearly).")
     ] = False,
     soft: Annotated[
         bool, Option("--soft", help="Greys of the mask say how strongly a place may change.")
