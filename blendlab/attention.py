@@ -11,6 +11,7 @@ import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -52,7 +53,8 @@ class Maps(list):
             raise Refused(f"size is {size}; these maps have {cells} cells: choose one (h, w)")
         chosen = [m.weights for m in found if m.size == tuple(size)]
         least = min(w.shape[1] for w in chosen)
-        if heads != "mean" and not (isinstance(heads, int) and 0 <= heads < least):
+        whole = isinstance(heads, Integral) and not isinstance(heads, bool)
+        if heads != "mean" and not (whole and 0 <= heads < least):
             raise Refused(f"heads is {heads!r}: take 'mean', or a number from 0 to {least - 1}")
         return torch.stack([w.mean(1) if heads == "mean" else w[:, heads] for w in chosen]).mean(0)
 

@@ -13,7 +13,7 @@ import typer
 from typer import Argument, Option
 
 from .errors import Refused
-from .files import replacing
+from .files import beside, replacing
 from .papers import methods
 
 app = typer.Typer(
@@ -409,6 +409,9 @@ def writable(file: Path) -> None:
     file.open("ab").close()  # an OSError says what is in the way
     if new:
         file.unlink()
+    part = beside(file.resolve())  # `save` writes this first, so the folder has to take it
+    part.open("xb").close()
+    part.unlink()
 
 
 def save(picture, file: Path):
@@ -417,7 +420,7 @@ def save(picture, file: Path):
 
     ending = file.suffix.lower()
     try:
-        with replacing(file) as part:
+        with replacing(file.resolve()) as part:  # of a link, what it leads to
             picture.save(part, PIL.registered_extensions()[ending], **ENDINGS[ending])
     except ValueError as error:  # WebP holds 16383 pixels a side
         raise Refused(f"cannot write {file}: {error}; end the name with .png") from error

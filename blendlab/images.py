@@ -34,7 +34,7 @@ def image(x, size_multiple: int | None = None, name: str = "image", known: bool 
     everywhere. A tensor without a value below 0 gets a warning, as it may be in [0, 1].
     At most 64 million pixels, as PNG, JPEG, WebP, GIF, BMP, TIFF or PPM.
     size_multiple: the model's factor, which must divide width and height. name: what an error calls
-                   x. known: it was made here, so no value below 0 is no reason to warn.
+                   x. known: it was made here, so do not warn that it may be in [0, 1].
     Raises ValueError, TypeError, FileNotFoundError or IsADirectoryError, with the fix.
     """
     if isinstance(x, Tensor):

@@ -127,17 +127,19 @@ def strengths(mask: Tensor, moves: int) -> list[Tensor]:
     """Differential Diffusion (2306.00950): one binary mask per move for a grey mask in [0,1].
 
     A grey says how strongly a place may change: white is edited from the first move on, half grey
-    in the second half of them, black and what is below 1 / moves never. A black-and-white mask is
-    itself at each move. A mask all of which is below 1 / moves is refused.
+    in the second half of them, black and anything darker than 1 / moves never. A black-and-white
+    mask is itself at each move. A mask all of which is darker than 1 / moves is refused.
     """
     tensor("mask", mask, "B,1,H,W")
     number("moves", moves)
-    if (lightest := mask.amax((1, 2, 3)).min().item()) < 1 / moves:
+    each = [(mask >= (moves - i) / moves).to(mask.dtype) for i in range(moves)]
+    if not each[-1].flatten(1).any(1).all():
+        lightest = mask.amax((1, 2, 3)).min().item()
         raise Refused(
             f"the lightest grey of a mask is {lightest:.2g}, and {moves} moves edit nothing below "
             f"{1 / moves:.2g}: paint it lighter, or take more steps or a smaller skip"
         )
-    return [(mask >= (moves - i) / moves).to(mask.dtype) for i in range(moves)]
+    return each
 
 
 def square_around(mask: Tensor, around: float) -> tuple[int, int, int, int]:
@@ -193,7 +195,7 @@ def edges(mask: Tensor) -> tuple[int, int, int, int]:
     """The smallest box (left, top, right, bottom) around all but black of one mask (1,1,H,W), in
     its own pixels or cells; right and bottom are the first ones outside.
     """
-    tensor("mask", mask, "B,1,H,W")
+    tensor("mask", mask.float() if getattr(mask, "dtype", None) == torch.bool else mask, "B,1,H,W")
     if mask.shape[0] != 1:
         raise Refused(f"there are {mask.shape[0]} masks: box takes one, mask[i : i + 1]")
     white = (mask[0, 0] > 0).nonzero()  # (pixels,2): y and x

@@ -51,7 +51,8 @@ def rank(images, prompt: str, clip, mask=None, view: str = "mask", normalised: b
 
     text = read(clip, [prompt])  # (1,d)
     if not normalised:
-        clip = SimpleNamespace(**vars(clip) | {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)})
+        parts = {part: getattr(clip, part, None) for part in ("model", "size", "words")}
+        clip = SimpleNamespace(**parts, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     seen = [look(clip, fit(clip, shown[v].to(text.device)).clamp(0, 1)) for v in VIEWS[view]]
     distances = [1 - (vectors * text).sum(-1) for vectors in seen]  # each (n,)
     scores, order = torch.stack(distances).mean(0).sort(stable=True)

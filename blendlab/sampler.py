@@ -119,6 +119,8 @@ def are_levels(timesteps) -> None:
     """Refuse what is no list of levels to walk down."""
     if not isinstance(timesteps, list | tuple | range) or len(timesteps) < 2:
         raise Refused(f"timesteps is {timesteps!r}: pass levels, as schedule.timesteps(50) gives")
+    for t in timesteps:
+        number("t", t, span=(-1, math.inf, "a level; -1 is clean"))
     if any(t < t_next for t, t_next in pairwise(timesteps)):
         raise Refused("timesteps rise: pass levels that fall; bl.invert goes from picture to noise")
 

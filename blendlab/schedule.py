@@ -39,7 +39,10 @@ class Schedule:
     def __post_init__(self):
         tensor("abar", self.abar, "T")
         if not (self.abar.diff() <= 0).all() or not 0 <= self.abar[-1] <= self.abar[0] < 1:
-            raise Refused("abar is not falling from below 1 to at least 0: pass shares of picture")
+            raise Refused(
+                "abar is not falling from below 1 to at least 0: pass the share of picture of each "
+                "level, without the clean one"
+            )
         choice("final", self.final, ("clean", "first"))
         choice("spacing", self.spacing, SPACINGS)
         number("offset", self.offset)

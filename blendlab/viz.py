@@ -19,6 +19,7 @@ from torch import Tensor
 from . import images as inputs
 from .errors import Refused
 from .masks import dilate, square_around
+from .options import tensor
 
 WIDTH = 960  # pixels, about a notebook's column
 GAP = 2  # pixels between the pictures of a sheet
@@ -88,6 +89,8 @@ def crop(images: Tensor, mask: Tensor, around: float = 1.5) -> Tensor:
     """The part of pictures (B,C,H,W) that is worth a look: one square `around` the box of a mask,
     or of all (1 or B,1,H,W).
     """
+    mask = mask.float() if getattr(mask, "dtype", None) == torch.bool else mask
+    tensor("mask", mask, "B,1,H,W")
     if mask.shape[-2:] != images.shape[-2:]:
         sizes = [f"{x.shape[-1]}x{x.shape[-2]}" for x in (mask, images)]
         raise Refused(f"the mask is {sizes[0]} and the pictures {sizes[1]}: pass their own mask")
@@ -100,7 +103,8 @@ def overlay(image, mask, width: int = 256) -> Image.Image:
     pictures, given = _pictures(image), _pictures(mask)
     if len(pictures) != 1 or len(given) != 1:
         counts = f"{len(pictures)} and {len(given)}"
-        raise Refused(f"overlay takes one picture and one mask, not {counts}: pass mask[i : i + 1]")
+        fix = "pass image[i : i + 1] and mask[i : i + 1]"
+        raise Refused(f"overlay takes one picture and one mask, not {counts}: {fix}")
     (picture,), (m,) = pictures, given
     picture = enlarged(picture, width)
     tinted = Image.blend(picture, Image.new("RGB", picture.size, TINT), 0.45)

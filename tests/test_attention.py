@@ -133,7 +133,7 @@ def test_a_network_can_be_trained_on_where_its_words_look(sd):
     x = noise(1).requires_grad_()
     with capture(unet, branch="both", grad=True) as maps:
         unet(x, 500, text(1))
-    for heads in (99, "max", -1):
+    for heads in (99, "max", -1, True):
         with pytest.raises(ValueError, match="take 'mean', or a number from 0 to"):
             maps.at(0, size=maps[0].size, heads=heads)
     (slope,) = torch.autograd.grad(maps.at(0, size=maps[0].size)[..., 1].mean(), x)

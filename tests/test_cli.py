@@ -350,25 +350,35 @@ def test_advice_is_in_the_words_of_the_shell(python, shell):
     assert cli.in_shell_words(python) == shell
 
 
-OTHERS = [
-    "train dragon",
-    "rank --prompt cat --clip no-such a.png",
-    "results dragon",
-    "results index -o here.md",
-    "results index -n 3",
-    "results -n 3",
-    "results all -n 3",
-    "results edits --no-save -o here.json",
-    "course pack nowhere.ipynb",
-    "course pack README.md",
-    "course pack notebooks/solutions/00_start_here.ipynb",
-]
+OTHERS = ["train dragon", "rank --prompt cat --clip no-such a.png", "results dragon"]
 
 
 @pytest.mark.parametrize("arguments", OTHERS)
 def test_other_commands_explain_themselves_too(run, arguments):
     code, _, err = run(*arguments.split())
     assert code == 2 and len(err.strip().splitlines()) == 1
+
+
+SOLUTION = "notebooks/solutions/00_start_here.ipynb"
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        ("results index -o here.md", "-n and -o are of a table"),
+        ("results index -n 3", "-n and -o are of a table"),
+        ("results -n 3", "-n and -o are of a table"),
+        ("results all -n 3", "all takes no other option"),
+        ("results edits --no-save -o here.json", "choose one"),
+        ("course pack nowhere.ipynb", "is no notebook"),
+        ("course pack README.md", "is no notebook"),
+        (f"course pack {SOLUTION}", "is a solution"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(run, monkeypatch, arguments, said):
+    monkeypatch.chdir(Path(__file__).parents[1])
+    code, _, err = run(*arguments.split())
+    assert code == 2 and said in err and not Path("here.md").exists()
 
 
 def test_a_bug_keeps_its_traceback(run, monkeypatch):

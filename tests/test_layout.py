@@ -569,12 +569,6 @@ def test_a_noise_agrees_with_itself_and_random_maps_foretell_nothing():
     )
 
 
-# Bad input: a sentence that names the fix, before any network runs
-
-THIN = torch.zeros(1, 1, 64, 64)
-THIN[..., 1] = 1
-
-
 def test_noise_stays_normal_where_a_region_covers_half_of_a_cell(sd):
     edit = repaint(
         sd, "a cat", (0, 0, 36 / 64, 1), n=64, steps=1, w=1.0, mask_rule="area",
@@ -585,11 +579,17 @@ def test_noise_stays_normal_where_a_region_covers_half_of_a_cell(sd):
 
 
 def test_what_is_no_answer_for_each_picture_is_refused(sd):
+    met = repaint(sd, "a cat", BOX, until=lambda pictures: map(bool, [1]), **QUICK)
+    assert met.settings["met"] == [True]
     for answer in (True, torch.tensor(True)):
         with pytest.raises(ValueError, match="give a bool for each picture"):
             repaint(sd, "a cat", BOX, until=lambda pictures, a=answer: a, **QUICK)
 
 
+# Bad input: a sentence that names the fix, before any network runs
+
+THIN = torch.zeros(1, 1, 64, 64)
+THIN[..., 1] = 1
 BAD = [
     (layout, dict(boxes=[]), r"pass \[\('cat'"),
     (

@@ -233,6 +233,11 @@ def test_strengths_start_with_white_and_let_darker_greys_in_later():
     assert (moves.diff(dim=0) >= 0).all() and (moves.diff(dim=1) >= 0).all()
 
 
+def test_the_darkest_grey_that_counts_is_not_refused():
+    for moves in (25, 29, 50, 100):  # of which 1 / moves is rounded up in float32
+        assert masks.strengths(torch.full((1, 1, 4, 4), 1 / moves), moves)[-1].all()
+
+
 def test_strengths_of_black_and_white_are_the_mask_itself():
     binary = (torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0)) > 0.5).float()
     assert all(torch.equal(now, binary) for now in masks.strengths(binary, 7))

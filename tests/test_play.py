@@ -5,6 +5,7 @@ steps.
 import builtins
 import runpy
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -199,3 +200,7 @@ def test_a_film_in_batches_is_refused_with_the_fix():
     edit.settings["n"] = 2
     with pytest.raises(ValueError, match="leave batch= out"):
         list(widgets.scrub(film, edit))
+    twice = [replace(step, x=torch.cat([step.x, step.x])) for step in film]  # as of reword
+    edit.settings["n"] = 1
+    with pytest.raises(ValueError, match="after reword keep the last n rows"):
+        list(widgets.scrub(twice, edit))

@@ -177,6 +177,8 @@ def test_fresh_noise_has_to_be_given():
 
 def test_levels_that_rise_are_refused():
     schedule = Schedule.linear()
+    with pytest.raises(ValueError, match="t is None, not an integer"):
+        next(sample(lambda x, t: Prediction(x), start(), schedule, [400, None]))
     for levels in ([0, 200, 400], schedule.timesteps(3)[::-1]):
         with pytest.raises(ValueError, match="timesteps rise: pass levels that fall"):
             next(sample(lambda x, t: Prediction(x), start(), schedule, levels))

@@ -138,7 +138,7 @@ def test_overlay_tints_the_mask_and_only_the_mask():
 
 
 def test_overlay_takes_one_picture_and_one_mask():
-    with pytest.raises(ValueError, match="not 1 and 3: pass mask"):
+    with pytest.raises(ValueError, match="not 1 and 3: pass image"):
         viz.overlay(torch.zeros(1, 3, 32, 32), torch.ones(3, 1, 32, 32))
 
 

@@ -77,7 +77,8 @@ def _read(path):
     task, *_ = _asked(one)
     if task not in precision.TASKS or not {"batch precision", "gone"} & row.keys():
         raise Refused(f"its task is {task!r}")
-    dict.items(one["identity"]["weights"])  # a TypeError where it is no dictionary
+    if not isinstance(one["identity"]["weights"], dict):
+        raise Refused("its weights are no names with digits")
     if not all(type(one[name]) is kind for name, kind in KINDS.items()):
         raise Refused(f"{', '.join(KINDS)} are not all there as they should be")
     return one

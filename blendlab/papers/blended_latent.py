@@ -72,7 +72,7 @@ class Blending(Options):
         if self.around and self.window:
             raise Refused("around= and window= are two ways to edit a square: choose one")
         if self.noise == "initial" and self.batch_noise == "shared":
-            raise Refused("noise='initial' is each sample's own: leave batch_noise='shared' out")
+            raise Refused("noise='initial' is each sample's own: take batch_noise='independent'")
         if self.around:  # so that no model's recommended window joins it
             object.__setattr__(self, "window", 0)
 

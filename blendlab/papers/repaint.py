@@ -82,8 +82,10 @@ def repaint(
             tried = [count + (i in left) for i, count in enumerate(tried)]
             if until:
                 answers = until(tensor[left])
-                if not hasattr(answers, "__len__") or getattr(answers, "ndim", 1) == 0:
-                    raise Refused(f"until gave {answers!r}: give a bool for each picture")
+                try:
+                    answers = list(answers)
+                except TypeError:
+                    raise Refused(f"until gave {answers!r}: give a bool for each picture") from None
                 if len(answers) != len(left):
                     given = f"{len(answers)} answers for {len(left)} pictures"
                     raise Refused(f"until gave {given}: give one for each")

@@ -47,7 +47,7 @@ def check_02_1(skip_for: Callable) -> bool:
             "for each skip: which level is the first one, and how large is its a?": any(
                 abs(m - r) > 1e-6 for m, r in zip(mine, right, strict=True)
             ),
-            "a level whose a is least itself is noisy enough: at least means >=.": not close(
+            "a level whose a is just least counts, too: at least means >=.": not close(
                 skip_for(few, 4, 0.5), torch.tensor(0.25)
             ),
         }

@@ -26,7 +26,7 @@ def scrub(film, edit, vae=None, masks=None):
     """
     first = edit.settings["order"][0] - edit.settings.get("first", 0)
     if any(len(step.x) != edit.settings["n"] for step in film):
-        fix = "leave batch= out, and until=; of reword, cut the steps to the new pictures"
+        fix = "leave batch= out, and until=; after reword keep the last n rows of x and x0_hat"
         raise ValueError(f"the film does not hold just the samples at each step: {fix}")
     every = ceil(len(film) / FRAMES)
     for number in range(0, len(film), every or 1):
