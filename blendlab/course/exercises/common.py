@@ -82,11 +82,11 @@ def advise(wrong: dict[str, bool], well: str) -> Verdict:
 
 
 def tried(function: Callable, *arguments):
-    """What the function returns, or None with a hint printed while its line or its `return` is
-    still missing, or when it raises an error.
+    """What the function returns for copies of these arguments, or None with a hint printed while
+    its line or its `return` is still missing, or when it raises an error.
     """
     try:
-        mine = function(*arguments)
+        mine = fresh(function)(*arguments)
     except NotImplementedError as hint:
         return print(f"○ Not done yet: {hint}")
     except Exception as error:

@@ -24,7 +24,7 @@ def check_00_1(add_noise: Callable) -> bool:
         Schedule.linear(),
         torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(1)),
     )
-    mine = tried(fresh(add_noise), x0, 400, noise, schedule)
+    mine = tried(add_noise, x0, 400, noise, schedule)
     if mine is not None:
         squares = close(
             mine, x0 * schedule.levels(400)[0] ** 2 + noise * schedule.levels(400)[1] ** 2
@@ -49,7 +49,7 @@ def check_00_2(my_move: Callable) -> bool:
     right = move(x, x0_hat, 600, 580, schedule)
     (a, s), (a_next, s_next) = schedule.levels(600), schedule.levels(580)
     kept, eps = x.clone(), (x - a * x0_hat) / s
-    mine = tried(my_move, kept, x0_hat.clone(), 600, 580, schedule)
+    mine = tried(lambda: my_move(kept, x0_hat.clone(), 600, 580, schedule))
     if mine is not None:
         mine, untouched = torch.as_tensor(mine).clone(), torch.equal(kept, x)
         wrong = {
@@ -75,7 +75,7 @@ def check_00_3(my_blend: Callable) -> bool:
         torch.tensor([[4.0, 5.0, -1.0]]),
         torch.tensor([[2.0, -3.0, 6.0]]),
     )
-    mine = tried(fresh(my_blend), mask, edit, keep)
+    mine = tried(my_blend, mask, edit, keep)
     if mine is not None:
         by_variance = mask**0.5 * edit + (1 - mask) ** 0.5 * keep
         if close(mine, blend(1 - mask, edit, keep)):
@@ -119,7 +119,7 @@ def check_00_4(estimate: Callable) -> bool:
 def check_00_5(guided: Callable) -> bool:
     """guided(u, c, w) -> the guided estimate, from the one without words and the one with them."""
     u, c = torch.randn(2, 1, 3, 4, 4, generator=torch.Generator().manual_seed(3))
-    mine = tried(fresh(guided), u, c, 4.0)
+    mine = tried(guided, u, c, 4.0)
     if mine is not None:
         wrong = {
             "u and c have changed places: w = 1 has to give c.": close(mine, c + 4 * (u - c)),

@@ -13,7 +13,6 @@ from .common import (
     advise,
     check_augmentation,
     close,
-    fresh,
     guarded,
     say,
     sized,
@@ -75,7 +74,7 @@ def check_01_3(shifted: Callable) -> bool:
     """shifted(eps, grad, t, schedule) -> the noise estimate that goes downhill."""
     schedule, t = Schedule.scaled_linear(), 300
     (a, s), eps, grad = schedule.levels(t), *Noise(6, 2, "initial")((2, 3, 4, 4))
-    mine = tried(fresh(shifted), eps, grad, t, schedule)
+    mine = tried(shifted, eps, grad, t, schedule)
     if mine is not None:
         wrong = {
             "that goes uphill: eps is what gets taken away from the picture.": close(

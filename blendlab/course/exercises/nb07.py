@@ -6,7 +6,7 @@ import torch
 
 from ...noise import Noise
 from ...papers.layout import move_blocks
-from .common import advise, close, fresh, guarded, say, tensor, tried, writes
+from .common import advise, close, guarded, say, tensor, tried, writes
 
 
 def exchange(noise, comes, goes, block):
@@ -80,7 +80,6 @@ def check_07_2(candidates: Callable) -> bool:
 def check_07_3(agreement_of: Callable) -> bool:
     """agreement_of(gaps) -> share of comparisons in which the diagonal is the nearer one."""
     gaps = torch.tensor([[0.2, 0.8, 0.1], [0.4, 0.6, 0.7], [0.3, 0.9, 0.5]])
-    agreement_of = fresh(agreement_of)
     mine = tried(agreement_of, gaps)
     if mine is not None:
         mine, right = float(mine), 3 / 6
@@ -99,7 +98,6 @@ def check_07_4(my_rule: Callable) -> bool:
     """my_rule(heat, inside) -> origin (cells,), a permutation that brings attention inside."""
     heat, inside = Noise(13, 1, "initial")((16,))[0].abs(), torch.zeros(16, dtype=torch.bool)
     inside[4:8] = True
-    my_rule = fresh(my_rule)
     mine = tried(my_rule, heat, inside)
     if mine is not None:
         origin = torch.as_tensor(mine).flatten()
@@ -126,7 +124,7 @@ def check_07_5(my_exchange: Callable) -> bool:
     """
     noise = Noise(21, 1, "initial")((2, 4, 6))[0]
     kept = noise.clone()
-    mine = tried(my_exchange, noise, [0, 2], [4, 5], 2)
+    mine = tried(lambda: my_exchange(noise, [0, 2], [4, 5], 2))
     if mine is None:
         return None
     right = kept.clone()
