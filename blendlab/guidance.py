@@ -123,7 +123,8 @@ def loss_guided(denoise, loss, schedule=None, scale=0.0):
 
     def guided(x, t):
         needs_gradients("guidance")
-        if scale and not schedule.levels(t)[0]:
+        a, s = schedule.levels(t) if scale else (1.0, 0.0)
+        if not a:
             raise Refused(
                 f"level {t} holds no picture, so x0_hat cannot be moved: leave scale= out"
             )
@@ -140,7 +141,6 @@ def loss_guided(denoise, loss, schedule=None, scale=0.0):
             )
         x0_hat = seen.x0_hat.detach()
         if scale:
-            a, s = schedule.levels(t)
             x0_hat = x0_hat - scale * s**2 / a * grad
         return Prediction(x0_hat, None if seen.var is None else seen.var.detach(), grad)
 
