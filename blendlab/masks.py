@@ -195,7 +195,7 @@ def edges(mask: Tensor) -> tuple[int, int, int, int]:
     """The smallest box (left, top, right, bottom) around all but black of one mask (1,1,H,W), in
     its own pixels or cells; right and bottom are the first ones outside.
     """
-    tensor("mask", mask.float() if getattr(mask, "dtype", None) == torch.bool else mask, "B,1,H,W")
+    tensor("mask", mask, "B,1,H,W", bools=True)
     if mask.shape[0] != 1:
         raise Refused(f"there are {mask.shape[0]} masks: box takes one, mask[i : i + 1]")
     white = (mask[0, 0] > 0).nonzero()  # (pixels,2): y and x

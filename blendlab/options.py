@@ -141,8 +141,11 @@ def number(name: str, value: Any, whole=True, span=None) -> None:
         raise Refused(f"{name} is {value}; {meaning}{ends}")
 
 
-def tensor(name: str, x, form: str) -> None:
-    """Refuse what is no tensor of a form, as in "B,1,H,W": letters are sizes from 1 on."""
+def tensor(name: str, x, form: str, bools=False) -> None:
+    """Refuse what is no tensor of a form, as in "B,1,H,W": letters are sizes from 1 on.
+
+    bools: whether these pass, too.
+    """
     wanted, is_tensor = form.split(","), isinstance(x, Tensor)
     fits = is_tensor and x.ndim == len(wanted) and x.numel() > 0
     if not fits or any(w.isdigit() and int(w) != n for w, n in zip(wanted, x.shape, strict=True)):
@@ -150,7 +153,7 @@ def tensor(name: str, x, form: str) -> None:
         raise Refused(f"{name} is {given}: pass a tensor ({form})")
     if x.is_complex():
         raise Refused(f"{name} holds complex numbers: pass {name}.real")
-    if x.dtype == torch.bool:
+    if x.dtype == torch.bool and not bools:
         raise Refused(f"{name} holds bools: pass {name}.float()")
 
 

@@ -89,8 +89,7 @@ def crop(images: Tensor, mask: Tensor, around: float = 1.5) -> Tensor:
     """The part of pictures (B,C,H,W) that is worth a look: one square `around` the box of a mask,
     or of all (1 or B,1,H,W).
     """
-    mask = mask.float() if getattr(mask, "dtype", None) == torch.bool else mask
-    tensor("mask", mask, "B,1,H,W")
+    tensor("mask", mask, "B,1,H,W", bools=True)
     if mask.shape[-2:] != images.shape[-2:]:
         sizes = [f"{x.shape[-1]}x{x.shape[-2]}" for x in (mask, images)]
         raise Refused(f"the mask is {sizes[0]} and the pictures {sizes[1]}: pass their own mask")

@@ -38,3 +38,5 @@ def test_bools_are_refused_with_the_fix():
         blend(x[:, :1] > 0, x, x)
     with pytest.raises(ValueError, match="mask holds bools: pass mask.float"):
         masks.dilate(x[:, :1] > 0, 1)
+    x[..., 1:3, 2] = 1
+    assert masks.box(x[:, :1] > 0) == masks.box(x[:, :1]) == (0.5, 0.25, 0.75, 0.75)  # may be bools
