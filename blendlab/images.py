@@ -5,6 +5,7 @@ Nothing is resized, inverted, clipped or rounded on the way in: what needs that 
 float32 (B or 1,1,H,W) in {0, 1}, 1 (white) = edit. Next: masks.py takes a mask to latent size.
 """
 
+import io
 import os
 import re
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 from torch import Tensor
 
 from .errors import Refused, WrongType
@@ -23,6 +24,7 @@ from .errors import Refused, WrongType
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 # The most pixels of a picture. It is checked before decoding, as a file of 20 kB can hold billions.
 MOST = 64_000_000
+SRGB = ImageCms.createProfile("sRGB")
 
 
 def image(x, size_multiple: int | None = None, name: str = "image", known: bool = False) -> Tensor:
@@ -31,7 +33,8 @@ def image(x, size_multiple: int | None = None, name: str = "image", known: bool 
     x: a PIL picture, a path, or a float tensor (B,3,H,W) in [-1, 1] (it keeps its device and its
        gradient).
     EXIF rotation is applied; palettes and greys become RGB exactly; alpha must be opaque
-    everywhere. A tensor without a value below 0 gets a warning, as it may be in [0, 1].
+    everywhere. A tensor without a value below 0 gets a warning, as it may be in [0, 1]; so does a
+    picture with a colour profile that is not sRGB.
     At most 64 million pixels, as PNG, JPEG, WebP, GIF, BMP, TIFF or PPM.
     size_multiple: the model's factor, which must divide width and height. name: what an error calls
                    x. known: it was made here, so do not warn that it may be in [0, 1].
@@ -42,6 +45,7 @@ def image(x, size_multiple: int | None = None, name: str = "image", known: bool 
         x = x.float()
     else:
         picture, how = _open(x, name)
+        _check_profile(picture, name, how)
         pixels = torch.from_numpy(_rgb(picture, name, how, _flatten(how)))  # (H,W,3)
         x = pixels.permute(2, 0, 1)[None].float().contiguous().div_(127.5).sub_(1)  # (1,3,H,W)
     if size_multiple:
@@ -98,6 +102,7 @@ def fit(picture, size: int | tuple[int, int], name: str = "image") -> Image.Imag
              PIL.
     """
     picture, how = _one_picture(picture, name)
+    _check_profile(picture, name, how)
     pixels = _rgb(picture, name, how, _flatten(how))
     return ImageOps.fit(Image.fromarray(pixels), _pair(size), Image.Resampling.LANCZOS)
 
@@ -269,6 +274,28 @@ def _upright(picture, name, how):
         raise Refused(
             f"{name} has broken EXIF data, which may turn it ({error}): look at it, and pass {fix}"
         ) from error
+
+
+def _check_profile(picture, name, how):
+    """Warn of a colour profile that is not sRGB: it is not applied, as it would change pixels."""
+    data = picture.info.get("icc_profile")
+    if not data or picture.mode not in ("RGB", "RGBA", "P"):
+        return
+    steps = np.mgrid[0:256:51, 0:256:51, 0:256:51].T.reshape(1, -1, 3).astype(np.uint8)  # 6**3
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
+        same = ImageCms.profileToProfile(Image.fromarray(steps), profile, SRGB)
+        called = ImageCms.getProfileDescription(profile).strip()
+    except (ImageCms.PyCMSError, OSError):  # viewers ignore a broken one, too
+        return
+    off = np.abs(np.asarray(same).astype(int) - steps).max()  # names differ, sRGB has many
+    if off > 4:
+        own = f"io.BytesIO({how}.info['icc_profile'])"
+        warn(
+            f"{name} has the colour profile {called!r} and is read as sRGB, so colours are off by "
+            f"up to {off} of 255: save it as sRGB, or pass ImageCms.profileToProfile({how}.convert("
+            f"'RGB'), {own}, ImageCms.createProfile('sRGB'))"
+        )
 
 
 def _rgb(picture, name, how, alpha_fix):

@@ -12,7 +12,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageCms, ImageDraw, ImageOps
 
 import blendlab as bl
 from blendlab import images, world
@@ -527,6 +527,23 @@ def jpeg(path, quality):
     return path
 
 
+def profile(exchanged):
+    """sRGB's profile under another name; exchanged: red stands for green, and green for red."""
+    data = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    data = data.replace("sRGB".encode("utf-16-be"), "mine".encode("utf-16-be"))
+    return (
+        data.replace(b"rXYZ", b"____").replace(b"gXYZ", b"rXYZ").replace(b"____", b"gXYZ")
+        if exchanged
+        else data
+    )
+
+
+def profiled(picture, exchanged=True):
+    picture = picture.copy()
+    picture.info["icc_profile"] = profile(exchanged)
+    return picture
+
+
 class Edited:
     """What an Edit looks like from here."""
 
@@ -574,6 +591,10 @@ FIXES = {  # door, and what a user passes, given a folder
     "0..255 in a tensor": ("image", lambda d: LIKE + 200),
     "a little over 1": ("image", lambda d: LIKE + 1.01),
     "[0,1] in a tensor": ("image", lambda d: torch.from_numpy(UNIT).permute(2, 0, 1)[None]),
+    "path with a profile": ("image", lambda d: rotated(d / "a.png", profiled(PHOTO))),
+    "profile": ("image", lambda d: profiled(PHOTO)),
+    "see-through profile": ("image", lambda d: profiled(with_alpha(255))),
+    "profile of a picture to fit": ("fit", lambda d: profiled(PHOTO)),
     "size": ("eights", lambda d: PHOTO.resize((50, 33))),
     "path of a size": ("eights", lambda d: rotated(d / "a.png", PHOTO.resize((50, 33)))),
     "path of colours": ("mask", lambda d: rotated(d / "a.png", PHOTO)),
@@ -625,10 +646,30 @@ def test_every_fix_runs_as_it_is_written(tmp_path, door, make):
     sentence = advice(lambda: go(x))
     code = re.search(r".*(?:pass|resize it with|nearest is \S+,) (.+)$", sentence)[1]
     code = re.split(r" if | \(if |, image\[1:2\]", code)[0]
-    names = dict(Image=Image, ImageOps=ImageOps, np=np, torch=torch, bl=bl, io=io, image=x, mask=x)
+    names = dict(
+        Image=Image,
+        ImageCms=ImageCms,
+        ImageOps=ImageOps,
+        np=np,
+        torch=torch,
+        bl=bl,
+        io=io,
+        image=x,
+        mask=x,
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         go(eval(code, names))
+
+
+def test_a_profile_that_is_srgb_by_any_name_or_broken_gets_no_warning(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for picture in (profiled(PHOTO, exchanged=False), profiled(PHOTO.convert("L"))):
+            images.image(picture)
+        broken = PHOTO.copy()
+        broken.info["icc_profile"] = b"no profile"
+        images.image(rotated(tmp_path / "a.png", broken))
 
 
 @pytest.mark.parametrize("quality", [50, 75, 90])
