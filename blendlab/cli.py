@@ -5,6 +5,7 @@ No paper. Read next: papers/blended_latent.py, which `edit` calls.
 
 import re
 import sys
+from dataclasses import fields
 from inspect import signature
 from pathlib import Path
 from typing import Annotated
@@ -66,8 +67,9 @@ def edit(
     skip: Annotated[float | None, Option(help="Share left out at the noisy end, 0 to 1.")] = None,
     preset: Annotated[str | None, Option(help="Settings of a paper or a published code.")] = None,
     paste: Annotated[
-        bool, Option("--paste", help="The picture's own pixels outside the mask (JPEG: nearly).")
-    ] = False,
+        bool | None,
+        Option(help="The picture's own pixels outside the mask (JPEG: nearly), or not."),
+    ] = None,
     soft: Annotated[
         bool, Option("--soft", help="Greys of the mask say how strongly a place may change.")
     ] = False,
@@ -104,9 +106,7 @@ def edit(
     how, files = known[method], numbered(out, n)
     chosen = pairs(own or [], "noises=8", signature(edit).parameters)
     flags: dict = dict(steps=steps, w=w, skip=skip, preset=preset, batch=batch, around=around)
-    flags |= dict(
-        window=window, paste=paste or None, soft=soft or None, clip=None if how.guided else clip
-    )
+    flags |= dict(window=window, paste=paste, soft=soft or None, clip=None if how.guided else clip)
     chosen |= {name: value for name, value in flags.items() if value is not None}
     how.check(chosen)
     pipe = load(how.model if model is None else model, device=device)
@@ -449,24 +449,30 @@ def of_one_size(files: list[Path]) -> list:
     return pictures
 
 
-# The options that sentences of the package speak of, in Python's words.
-OPTIONS = "n|steps|w|skip|preset|paste|soft|around|window|seed|batch|mask|view|device|clip"
-OPTIONS += "|minutes|share|precision|lr"
+# The options that sentences of the package speak of, in Python's words, and have a flag here.
+FLAGS = "n steps w skip preset paste soft around window seed batch mask view device clip".split()
+FLAGS += "minutes share precision lr".split()
 
 
 def in_shell_words(sentence: str) -> str:
-    """A sentence of the package with its options as a shell takes them: skip=0.1 is --skip 0.1."""
+    """A sentence of the package with its options as a shell takes them: skip=0.1 is --skip 0.1, and
+    noises=8, which has no flag, is --set noises=8.
+    """
 
     def option(name, value=""):
+        if name not in FLAGS:
+            return f"--set {name}={value}"
         flag = "-n" if name == "n" else f"--{name}"
         return flag if value in ("", "True") else f"{flag} {value}"
 
+    own = {field.name for how in methods().values() for field in fields(how.kind)}
+    names = "|".join({*FLAGS, *own})
     sentence = re.sub(  # a call, as in fit(image, mask=mask), stays Python
-        rf"\w\([^()]*\)|(?<![\w.-])({OPTIONS})=('[^']*'|[\w./:-]*\w|)",
+        rf"\w\([^()]*\)|(?<![\w.-])({names})=('[^']*'|[\w./:-]*\w|)",
         lambda found: option(found[1], found[2].strip("'")) if found[1] else found[0],
         sentence,
     )
-    return re.sub(rf"^({OPTIONS})(?= is )", lambda found: option(found[1]), sentence)
+    return re.sub(rf"^({'|'.join(FLAGS)})(?= is )", lambda found: option(found[1]), sentence)
 
 
 def main():

@@ -216,6 +216,9 @@ def test_methods_that_a_clip_guides_are_reached_by_their_name(run, scene, tmp_pa
     before, kept = (np.asarray(Image.open(scene[i])) for i in (1, 3))
     changed = (np.asarray(Image.open(tmp_path / "out.png")) != before).any(-1)
     assert changed[kept > 0].mean() > 0.5 and not changed[kept == 0].any()
+    assert run(*words, "--no-paste", "-o", tmp_path / "out.png")[0] == 0
+    changed = (np.asarray(Image.open(tmp_path / "out.png")) != before).any(-1)
+    assert changed[kept == 0].any() == (method != "blended")  # whose last blend is the source
     code, _, err = run(*words, "--w", 3, "-o", tmp_path / "out.png")
     assert code == 2 and f"{method} has no option 'w'" in err
 
@@ -336,7 +339,8 @@ def test_world_refuses_impossible_sheets_with_the_range(run, tmp_path, change, s
 @pytest.mark.parametrize(
     "python, shell",
     [
-        ("take skip=0.1, or eta=1", "take --skip 0.1, or eta=1"),
+        ("take skip=0.1, or eta=1", "take --skip 0.1, or --set eta=1"),
+        ("pass noise='fixed'", "pass --set noise=fixed"),
         ("skip=1/steps leaves it out", "--skip 1/steps leaves it out"),
         ("pass mask=, or view='image'", "pass --mask, or --view image"),
         ("batch=2 halves it", "--batch 2 halves it"),
