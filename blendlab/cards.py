@@ -1,7 +1,7 @@
 """Which networks blendlab knows, and what each says about itself: card and recommended settings.
 
-Recommended numbers come from the official code of BLD (arXiv 2206.02779). Read next:
-networks/load.py.
+Recommended numbers of published models come from the official code of BLD (2206.02779) and of BD
+(2111.14818), those of tinyworld from measuring/sweeps.py. Read next: networks/load.py.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
 """Guidance by CLIP in pixels: the losses, what they look at, and one guided step after another.
 
-Blended Diffusion (2111.14818), sections 3.1 to 3.3; numbers of the official code by file and line.
+Blended Diffusion (2111.14818), sections 3.1 and 3.2; numbers of the official code by file and line.
 Both of its algorithms are made of this: papers/clip_guided.py is algorithm 1, papers/blended.py
 algorithm 2. Next: those two.
 """
@@ -66,7 +66,8 @@ class Guiding(Options):
 
 
 # The numbers of the paper and of its code: optimization/arguments.py:17-93, image_editor.py:84-235,
-# losses.py:4-17, augmentations.py:12-39.
+# losses.py:4-17, augmentations.py:12-39. "paper" leaves to the model: scale (the paper's is 1) and
+# skip (algorithm 1 starts at the noisiest level, algorithm 2 at step 75 of 100, a skip of 0.25).
 PRESETS = {
     "paper": Guiding(augmentations=16, steps=100, eta=1.0, shift="mean", resamplings=1),
     "official": Guiding(

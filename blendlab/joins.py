@@ -1,7 +1,7 @@
 """Joins of a whole edited picture and its source: Laplacian pyramids, and the gradient domain.
 
-Blended Diffusion (2111.14818) is compared with pyramids (Burt and Adelson, 1983), Blended Latent
-Diffusion (2206.02779, section 4.2) with gradient-domain blending (Perez et al. 2003): the edit's
+Pyramids (Burt and Adelson, 1983) inspired Blended Diffusion (2111.14818); Blended Latent Diffusion
+(2206.02779, section 4.2) is compared with gradient-domain blending (Perez et al. 2003): the edit's
 differences inside the mask, the source outside it; no seam, but the edit takes the colours of what
 surrounds it. Its code uses OpenCV's seamlessClone, which is unsafe for a mask at the border
 (general_utils/seamless_cloning.py:5-31). Next: papers/decoder.py.

@@ -28,7 +28,7 @@ RANGES = {
     "invert_w": (-1000, 1000, "a guidance weight, 1 is none"),
     "eta": (0, 1, "the share of fresh noise, 0 is DDIM and 1 is DDPM"),
     "skip": (0, 0.999999, "a share of the steps, 0.25 leaves out a quarter of them"),
-    "scale": (0, 1e6, "the weight of the CLIP distance, the paper takes 1000"),
+    "scale": (0, 1e6, "the weight of the CLIP distance, the official code takes 1000"),
     "background": (0, 1e6, "the weight of the background, the paper takes 100 to 10000"),
     "range_scale": (0, 1e6, "the weight of what leaves [-1,1], the official code takes 50"),
     "augmentations": (1, 1024, "take 1 with unwarped=1 for none"),

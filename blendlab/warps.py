@@ -1,6 +1,6 @@
 """Projective warps: how copies of a picture are turned, moved and tilted before CLIP sees them.
 
-The extending augmentations of Blended Diffusion (2111.14818, section 3.3). Next:
+The extending augmentations of Blended Diffusion (2111.14818, section 3.2). Next:
 clip_guidance.py.
 """
 

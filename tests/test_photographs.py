@@ -88,7 +88,7 @@ def test_every_picture_has_a_box_and_a_class_of_its_own_and_the_same_again(
 ):
     made = measure(folder, models, tmp_path)
     (row,) = made["rows"]
-    assert made["n"] == 3 and "of the paper's 50 x 24" in made["what"]
+    assert made["n"] == 3 and "of 50 x 24" in made["what"]
     assert "--images" in made["command"] and "--model" in made["command"]
     assert row["background (dB)"][0] == 80 and row["background (LPIPS)"][0] == 0
     assert row["batch precision"][0] == 0 and row["side (pixels)"][0] == 64

@@ -338,7 +338,7 @@ def test_a_run_goes_on_where_it_was_killed_and_comes_out_the_same(few, tmp_path)
     assert precision.run("counted,source", 3, 2, out=tmp_path) == again
 
     # A smaller table says so, and its first scenes come out again.
-    assert "Here: 3 scenes x 2, of the paper's 50 x 24." in first["what"]
+    assert "Here: 3 scenes x 2, of 50 x 24." in first["what"]
     fewer = precision.run("counted,source", 2, 2, out=tmp_path)
     assert results.reproduces(again, fewer).endswith("of the first 2 tasks are as saved")
     precision.run("counted,source", 3, 2, out=tmp_path)

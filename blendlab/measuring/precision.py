@@ -41,7 +41,7 @@ from .pixel_blending import complete
 from .tables import part, progress, seen_inside, seen_outside, side
 
 SEED = world.HELD_OUT + 25  # of these scenes, boxes and prompts
-SCENES, BATCH = 50, 24  # as in the paper
+SCENES, BATCH = 50, 24  # the paper's pictures, and the batch of its timings (table 2)
 KEPT = 0.15  # of the range: an autoencoder's error outside the mask is a third of it
 RANKING = "tinyworld-clip"
 MEASURING = ("tinyworld", RANKING, "tinyworld-judge")  # their weights are part of a row
@@ -519,7 +519,7 @@ def table(run: Run, records: dict, methods=None, add=None) -> dict:
 
     def of(n):
         """What a table of n scenes says of itself."""
-        less = f" Here: {n} scenes x {run.batch}, of the paper's {SCENES} x {BATCH}."
+        less = f" Here: {n} scenes x {run.batch}, of {SCENES} x {BATCH}."
         size = f"--scenes {n} --batch {run.batch}"
         return {
             "what": run.what + less * ((n, run.batch) != (SCENES, BATCH)),

@@ -115,6 +115,7 @@ PRESETS = {
         skip=0.0,
     ),
     # diffusers' community pipeline pipeline_stable_diffusion_xl_differential_img2img.py:1303-1333.
+    # Its greys are thresholds: so are ours, with soft=True.
     "differential": Blending(when="before", noise="initial", final="none"),
     # ComfyUI, comfy/samplers.py:398-411.
     "comfyui": Blending(when="before and x0", noise="initial"),

@@ -48,7 +48,8 @@ class Painting(Options):
     skip: float | None = None
 
 
-# Weight 5 and 50 steps: the authors' test.sh, and diffusers' pipeline_paint_by_example.py:405-406.
+# Weight 5 and 50 steps: the authors' test.sh (which samples by PLMS; here both step by DDIM), and
+# diffusers' pipeline_paint_by_example.py:405-406.
 FALLBACK: dict[str, Any] = {"w": 5.0, "steps": 50, "skip": 0.0, "eta": 0.0, "window": 0}
 PRESETS = {  # the whole picture, as FALLBACK says
     "official": Painting(mask_channel="bilinear", posterior="sample", **FALLBACK),

@@ -53,7 +53,11 @@ class Arranging(Reading):
 
 
 # utils.py:188-241 and 324-360
-PRESETS = {"published": Arranging(heat="plain", sharing="greedy", widen=True, eta=0.0)}
+PRESETS = {
+    "published": Arranging(
+        heat="plain", sharing="greedy", widen=True, strength=1.0, eta=0.0, w=7.5, steps=50
+    )
+}
 
 # attention.py:176-232: the guidance falls from this to nothing, in equal steps; the first of the 50
 # has 4.508. Each box is a cell wider there, in each layer; here on both sides, with widen=True.
