@@ -32,7 +32,7 @@ def test_students_get_no_answer_no_output_and_hints(path):
     nb = pack.student(read(path), path, WORTH)
     nbformat.validate(nb)
     assert not [cell for cell in nb.cells if cell.get("outputs")]
-    assert not re.search("<summary>Answer|nearly the code|`solutions/", words(nb))
+    assert not re.search("<summary>Answer|nearly the code|solutions/", words(nb))
     assert "<summary>Hint 1" in words(nb) and "**Predict" in words(nb)
 
 

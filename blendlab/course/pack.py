@@ -74,7 +74,7 @@ def student(nb, path: Path, goals: dict[str, int]):
     for cell in nb.cells:
         if cell.cell_type == "markdown":
             cell.source = FOLDED.sub(open_to_students, cell.source)
-            cell.source = re.sub(r"Solutions: `solutions/[^\n]*\n+", "", cell.source).strip()
+            cell.source = re.sub(slides.SOLUTIONS, "", cell.source).strip()
         else:
             cell.outputs, cell.execution_count = [], None
         graded = graded_cells(cell, goals) if cell.cell_type == "code" else []

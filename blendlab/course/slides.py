@@ -15,7 +15,8 @@ from pathlib import Path
 
 WORDS, BESIDE = 110, 45  # of a slide, and of one that also has a picture
 ANSWER = re.compile(r"<details><summary>Answer</summary>\n*(.*?)\n*</details>\n?", re.S)
-HINTS = re.compile(r"<details>.*?</details>\n?|Solutions: `solutions/[^\n]*\n+", re.S)
+SOLUTIONS = r"(?:Solutions: `solutions/|\[Solutions\]\()[^\n]*\n+"  # the line that leads to them
+HINTS = re.compile(rf"<details>.*?</details>\n?|{SOLUTIONS}", re.S)
 MATH = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+?)\$", re.S)
 LEAD = re.compile(r"(?m)^\*\*(?!Predict)([A-Z][^*]+?)[.:]?\*\*")  # what a paragraph is about
 # The sign of t' is a raised one: as a power it would be a dot.
