@@ -3,6 +3,9 @@
 import base64
 import copy
 import io
+import signal
+import threading
+import time
 from pathlib import Path
 
 import nbformat
@@ -133,6 +136,35 @@ def test_one_command_leaves_notebooks_and_a_page_and_keeps_going(tmp_path, capsy
     assert (tmp_path / "out/notebooks/01_good.ipynb").exists() and paths[0].read_bytes() == before
     assert "the reason" in (tmp_path / "out/index.html").read_text()
     assert "1 of 2 notebooks ran" in capsys.readouterr().out
+
+
+def test_names_that_are_no_notebooks_are_refused_and_its_own_folder_will_do(
+    tmp_path, capsys, monkeypatch
+):
+    good = write(tmp_path, "00_good.ipynb", PICTURE)
+    monkeypatch.chdir(good.parent)
+    assert not runner.execute(Path(good.name)).problems
+    for name in ("01_good.ipynb", "README.md"):
+        with pytest.raises(SystemExit, match=f"{name} is no notebook"):
+            runner.main([Path(name)])
+
+
+def test_an_interrupt_ends_the_kernels_too(tmp_path, monkeypatch):
+    slow = write(tmp_path, "00_slow.ipynb", "import time\ntime.sleep(60)")
+    until, began = time.monotonic() + 30, time.monotonic()
+
+    def interrupt():
+        while not runner.RUNNING and time.monotonic() < until:
+            time.sleep(0.1)
+        time.sleep(3)  # until the cell runs
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        list(runner.execute_all([slow]))
+    signal.signal(signal.SIGINT, before)
+    assert time.monotonic() - began < 50 and not runner.RUNNING
 
 
 def test_saving_in_place_makes_a_notebook_fresh_and_keeps_the_old_one_on_failure(tmp_path):

@@ -62,7 +62,9 @@ def address(kind: str, data: str) -> str:
 
 def place(path: Path) -> str:
     """Where the notebook at path lies in the repository."""
-    return f"notebooks/{'solutions/' if path.parent.name == 'solutions' else ''}{path.name}"
+    return (
+        f"notebooks/{'solutions/' if path.resolve().parent.name == 'solutions' else ''}{path.name}"
+    )
 
 
 def plain(text: str) -> str:

@@ -22,6 +22,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..files import replacing
 from .page import headings, page, place, plain
 
 REPOSITORY, RELEASE = (
@@ -64,6 +65,9 @@ def badge(path: Path) -> str:
 # ----------------------------------------------------------------------------------------
 
 
+RUNNING: set = set()  # clients of the kernels that run now
+
+
 def execute_all(paths: list[Path]) -> Iterator[Run]:
     """Run notebooks side by side, a core for each, and yield them in order; one after the other
     with other models.
@@ -74,7 +78,12 @@ def execute_all(paths: list[Path]) -> Iterator[Run]:
     at_once = 1 if "BLENDLAB_MODEL" in os.environ else min(len(paths), os.cpu_count() or 1, 4)
     threads: dict[str, Any] = {} if at_once == 1 else {"OMP_NUM_THREADS": "1"}
     with ThreadPoolExecutor(at_once) as pool:
-        yield from pool.map(lambda path: execute(path, **threads), paths)
+        try:
+            yield from pool.map(lambda path: execute(path, **threads), paths)
+        except BaseException:  # an interrupt: kernels do not hear it, and would go on to their end
+            for client in list(RUNNING):
+                client.km.provisioner.process.kill()
+            raise
 
 
 def execute(path: Path | str, timeout: int = 600, **variables: str) -> Run:
@@ -94,7 +103,7 @@ def execute(path: Path | str, timeout: int = 600, **variables: str) -> Run:
         tempfile.TemporaryDirectory() as copy,
         tqdm(total=len(code(nb)), desc=path.stem, unit="cell") as bar,
     ):
-        here = shutil.copytree(path.parent, Path(copy) / path.parent.name)
+        here = shutil.copytree(path.parent, Path(copy) / path.resolve().parent.name)
         client = NotebookClient(
             nb,
             timeout=timeout,
@@ -109,10 +118,13 @@ def execute(path: Path | str, timeout: int = 600, **variables: str) -> Run:
             resources={"metadata": {"path": str(here)}},
             on_cell_executed=lambda **_: bar.update(),
         )
+        RUNNING.add(client)
         try:
             client.execute(env=kernel_environment() | variables)
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             problems = [f"{path.name}: {error}"]
+        finally:
+            RUNNING.discard(client)
     return Run(path, nb, problems + hidden_errors(nb, path.name), time.perf_counter() - start)
 
 
@@ -306,7 +318,10 @@ def main(
 
     Example: python -m blendlab.course --out out notebooks/00_start_here.ipynb
     """
-    paths = [p for p in names or notebooks() if p.suffix == ".ipynb"]
+    for path in names or []:
+        if path.suffix != ".ipynb" or not path.is_file():
+            sys.exit(f"{path} is no notebook: name an .ipynb file that is there")
+    paths = names or notebooks()
     if not paths:
         sys.exit("There is no notebook here; run this in the top folder of the clone.")
     sys.exit(stale(paths) if check else run(paths, out, save))
@@ -334,8 +349,8 @@ def run(paths: list[Path], out: Path, save: bool) -> int:
         tidy(done.notebook)
         target = path if save else out / place(path)
         if not (save and done.problems):  # never save a broken run over a good one
-            target.parent.mkdir(parents=True, exist_ok=True)
-            nbformat.write(done.notebook, target)
+            with replacing(target) as part:
+                nbformat.write(done.notebook, part)
         saved = f"{path}: {done.seconds:.0f} s, saved as {target}"
         print("\n".join(plain(p) for p in done.problems) or saved, flush=True)
     if not save:
