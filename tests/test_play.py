@@ -156,6 +156,12 @@ def walk(n=1):
     return bl.Edit(step.x, settings={"n": n, "order": [0]})
 
 
+def test_statements_on_one_line_are_saved_once_each():
+    assert needs.lines("items", ["items = [1]", "items.append(2); size = len(items)"]) == (
+        "items = [1]\nitems.append(2)"
+    )
+
+
 def test_a_film_holds_the_steps_as_the_loop_left_them_and_only_its_own():
     walk()
     with widgets.filmed() as film:

@@ -466,6 +466,8 @@ def test_controls_are_named_and_run_once_for_a_drag():
     assert "bl-panel" in panel._dom_classes
     with pytest.raises(ValueError, match="x is a VBox, which has no value"):
         widgets.panel(play, {"x": ipywidgets.VBox()})
+    with pytest.raises(ValueError, match="seed is a int, which has no value"):
+        widgets.panel(play, {"seed": 3})
 
 
 # Saving
@@ -697,3 +699,13 @@ def test_a_rating_without_a_difference_is_no_vote_and_names_stay_hidden():
         study.answer("both")
     with pytest.raises(ValueError, match="1 and 2 pictures"):
         widgets.Rating(torch.zeros(1, 3, 8, 8), torch.zeros(2, 3, 8, 8))
+    with pytest.raises(ValueError, match="1 questions for 2 pairs: pass one for each, or none"):
+        widgets.Rating(
+            [Image.new("RGB", (8, 8))] * 2, [Image.new("RGB", (8, 8))] * 2, questions=["?"]
+        )
+
+
+@pytest.mark.parametrize("make", [widgets.MaskPainter, widgets.ScribblePainter])
+def test_an_option_that_a_painter_does_not_have_is_refused(make):
+    with pytest.raises(ValueError, match=f"{make.__name__} has no option 'bush': it has .*brush"):
+        make(Image.new("RGB", (8, 8)), bush=3)

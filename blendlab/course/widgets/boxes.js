@@ -38,7 +38,7 @@ function render({ model, el }) {
       height = width * slope();
     }
     const next = [...box];
-    [next[i], next[j]] = [fx + sx * width, fy + sy * height];
+    [next[i], next[j]] = [clamp(fx + sx * width, 0, 1), clamp(fy + sy * height, 0, 1)];
     return next;
   }
 

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from ... import images
+from ...errors import Refused
 
 HERE = Path(__file__).parent
 CSS = (HERE / "widgets.css").read_text(encoding="utf-8")
@@ -26,6 +27,12 @@ class Widget(anywidget.AnyWidget):
     """
 
     _closed = False
+
+    def __init__(self, **traits):
+        if strange := [name for name in traits if not self.has_trait(name)]:
+            known = ", ".join(sorted(n for n in self.trait_names(sync=True) if n[0] != "_"))
+            raise Refused(f"{type(self).__name__} has no option {strange[0]!r}: it has {known}")
+        super().__init__(**traits)
 
     def open(self):
         """What a page is told at first waits until it asks for the widget by `model_id`."""

@@ -70,7 +70,17 @@ def _statements(cell):
         return []
     text = cell.splitlines()
     starts = [min([t.lineno, *(d.lineno for d in getattr(t, "decorator_list", []))]) for t in trees]
-    return [("\n".join(text[a - 1 : t.end_lineno]), t) for a, t in zip(starts, trees, strict=True)]
+    ends = [0, *(t.end_lineno for t in trees)]
+    firsts = [a > end for a, end in zip(starts, ends, strict=False)] + [True]  # of their line
+    return [
+        (
+            "\n".join(text[a - 1 : t.end_lineno])  # with comments; of a; b each its own part
+            if first and alone
+            else ast.get_source_segment(cell, t),
+            t,
+        )
+        for a, t, first, alone in zip(starts, trees, firsts, firsts[1:], strict=False)
+    ]
 
 
 def _names(source):

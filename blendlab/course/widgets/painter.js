@@ -179,15 +179,18 @@ function render({ model, el }) {
 
   // What Python sets.
   const ends = [
-    follow(model, ["_size", "shown"], () => {
-      const [width, height, across, down] = model.get("_size"), shown = model.get("shown");
+    follow(model, ["_size"], () => {
+      const [width, height] = model.get("_size");
       layer = new Layer(width, height, mode);
       [past, future, pen, at] = [[], [], null, [width / 2, height / 2]];
       Object.assign(canvas, { width, height });
       size.max = Math.ceil(Math.max(width, height) / 2);
+      grid.style.backgroundSize = `${100 / width}% ${100 / height}%`;
+    }),
+    follow(model, ["_size", "shown"], () => {
+      const [, , across, down] = model.get("_size"), shown = model.get("shown");
       Object.assign(stage.style, { width: shown + "px", aspectRatio: `${across} / ${down}` });
       stage.classList.toggle("bl-sharp", across * 2 <= shown);
-      grid.style.backgroundSize = `${100 / width}% ${100 / height}%`;
     }),
     follow(model, ["_layer", "_size"], () => {
       const view = model.get("_layer");

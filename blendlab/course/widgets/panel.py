@@ -232,7 +232,7 @@ def _button(name, press):
 
 def _dress(name, control):
     """A control's name, a class to find it by, and no run for every pixel that a slider passes."""
-    if not control.has_trait("value"):
+    if not (isinstance(control, widgets.Widget) and control.has_trait("value")):
         raise ValueError(
             f"{name} is a {type(control).__name__}, which has no value: pass one with a value"
         )

@@ -14,6 +14,7 @@ import ipywidgets as widgets
 import torch
 
 from ... import images, viz
+from ...errors import Refused
 from .common import encoded, picture
 
 ANSWERS = ("left", "right", "no difference")
@@ -25,16 +26,20 @@ class Rating(widgets.VBox):
     def __init__(self, first, second, names=("first", "second"), questions=(), seed=0, panel=256):
         first, second = ([picture(x) for x in _each(side)] for side in (first, second))
         if len(first) != len(second) or not first:
-            raise ValueError(
+            raise Refused(
                 f"{len(first)} and {len(second)} pictures: pass as many of one as of the other"
             )
+        questions = list(questions) or [""] * len(first)
+        if len(questions) != len(first):
+            given = f"{len(questions)} questions for {len(first)} pairs"
+            raise Refused(f"{given}: pass one for each, or none")
         draw = torch.Generator().manual_seed(seed)
         self.names, self.pairs = tuple(names), list(zip(first, second, strict=True))
         self.order = torch.randperm(len(first), generator=draw).tolist()
         self.swapped = (torch.rand(len(first), generator=draw) < 0.5).tolist()
         self.votes: list[int | None] = []
         self._sides = [widgets.Image(format="png", width=panel, height=panel) for _ in range(2)]
-        self._says, self.questions = widgets.HTML(), list(questions) or [""] * len(first)
+        self._says, self.questions = widgets.HTML(), questions
         self.buttons = {word: widgets.Button(description=word) for word in ANSWERS}
         for word, button in self.buttons.items():
             button.on_click(lambda _, word=word: self.answer(word))
@@ -46,7 +51,7 @@ class Rating(widgets.VBox):
     def answer(self, word: str):
         """What a button does: keep the vote, and show the next pair."""
         if word not in ANSWERS:
-            raise ValueError(f"{word!r} is no answer; choose {', '.join(ANSWERS)}")
+            raise Refused(f"{word!r} is no answer; choose {', '.join(ANSWERS)}")
         if len(self.votes) < len(self.pairs):
             left = self.swapped[self.order[len(self.votes)]]  # which of the two stands there
             self.votes.append({"left": int(left), "right": int(not left)}.get(word))
