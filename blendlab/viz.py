@@ -47,6 +47,10 @@ def show(
     alt: what a screen reader says; the titles, if left out. panel: each is so wide at least.
     """
     pictures = _pictures(images)
+    titles = [titles] if isinstance(titles, str) else list(titles or [])
+    if len(titles) > len(pictures):
+        given = f"{len(titles)} titles for {len(pictures)} pictures"
+        raise Refused(f"{given}: pass one for each")
     columns = columns or _columns(max(1, len(pictures)))
     side = min(256, (WIDTH - 8 * (columns - 1)) // columns)
     small = min((picture.width for picture in pictures), default=side)
@@ -59,7 +63,7 @@ def show(
             given = f"{len(masks)} masks for {len(pictures)} pictures"
             raise ValueError(f"{given}: pass one, or one for each")
         pictures = [_outlined(picture, masks[i % len(masks)]) for i, picture in enumerate(pictures)]
-    return _told(_grid(pictures, titles or [], columns, gap=8), alt, titles)
+    return _told(_grid(pictures, titles, columns, gap=8), alt, titles)
 
 
 def strip(frames, titles=None, most: int = 7, alt: str = "") -> Image.Image:
@@ -157,6 +161,9 @@ def compare(table: dict, column: str, rows=None, title: str = "", alt: str = "")
     rows: labels of the rows to show, or {label: what to call it}; None: all that have the column.
     """
     found = {row["label"]: row[column] for row in table["rows"] if row.get(column)}
+    if not found:
+        known = ", ".join({key: 0 for row in table["rows"] for key in row})
+        raise Refused(f"the table has no column {column!r}; its columns are {known}")
     names = rows if isinstance(rows, dict) else {label: label for label in rows or found}
     if missing := [label for label in names if label not in found]:
         known = ", ".join(found)
@@ -173,7 +180,14 @@ def against(table: dict, x: str, y: str, rows, marked=(), title: str = "", alt: 
 
     rows: {label: what to call it}; marked: labels that get another colour.
     """
-    found = {row["label"]: [_percent(row[c], c) for c in (x, y)] for row in table["rows"]}
+    found = {
+        row["label"]: [_percent(row[c], c) for c in (x, y)]
+        for row in table["rows"]
+        if row.get(x) and row.get(y)
+    }
+    if missing := [label for label in rows if label not in found]:
+        known = ", ".join(found)
+        raise Refused(f"no row {missing[0]!r} has {x!r} and {y!r}; these have: {known}")
     names = [_with_unit(c) for c in (x, y)]
     figure, axes = _axes(7.6, 4.2, f"{names[0]}; n = {table['n']}, bars: 95%", names[1], title)
     ends = []

@@ -57,6 +57,12 @@ def test_large_pictures_are_scaled_down_to_the_column():
     assert viz.show(pictures(3, size=512)).size == (3 * 256 + 2 * 8, 256)
 
 
+def test_one_title_may_be_a_text_and_too_many_are_refused():
+    assert viz.show(torch.zeros(1, 3, 8, 8), "a red mushroom").alt == "a red mushroom"
+    with pytest.raises(ValueError, match="2 titles for 1 pictures: pass one for each"):
+        viz.show(torch.zeros(1, 3, 8, 8), ["one", "two"])
+
+
 def test_titles_are_written_above_and_wrapped():
     bare, short = viz.show(pictures(2)), viz.show(pictures(2), ["before", "after"])
     long = viz.show(
@@ -240,6 +246,8 @@ def test_a_column_of_a_table_is_compared_row_by_row():
     assert viz.compare(table, "time (s)", {"b": "ours"}).alt == "time (s): ours 1 [0.5, 2]"
     with pytest.raises(ValueError, match="'class' has no row 'b'; its rows are a"):
         viz.compare(table, "class", ["b"])
+    with pytest.raises(ValueError, match="no column 'clas'; its columns are label, class, time"):
+        viz.compare(table, "clas")
 
 
 def test_two_columns_are_drawn_against_each_other_in_percent_where_they_are_shares():
@@ -250,6 +258,8 @@ def test_two_columns_are_drawn_against_each_other_in_percent_where_they_are_shar
     drawn = viz.against({"n": 9, "rows": rows}, "time (s)", "class", {"a": "ours", "b": "theirs"})
     assert drawn.alt == "time (s) and class, %: ours: 2 and 50; theirs: 3 and 100"
     assert drawn.width == 760 and drawn.getpixel((0, 0)) == (255, 255, 255)
+    with pytest.raises(ValueError, match="no row 'c' has 'time .s.' and 'class'; these have: a, b"):
+        viz.against({"n": 9, "rows": rows}, "time (s)", "class", {"c": "another"})
 
 
 def test_points_are_drawn_over_their_marks_on_white():
