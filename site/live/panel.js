@@ -95,7 +95,8 @@ async function build(place) {
   for (const scene of world.scenes) {
     const picture = make("img", { src: file(`scenes/${scene.name}.png`), alt: scene.name });
     const pick = make("input", { type: "radio", name: "live-scene", value: scene.name });
-    pick.addEventListener("change", () => choose(scene));
+    pick.addEventListener("change", () =>
+      choose(scene).catch((error) => film.put({ error: error.message })));
     scenes.append(make("label", { title: scene.caption }, pick, picture));
   }
 
@@ -146,6 +147,7 @@ async function build(place) {
     const picture = await bytesOf(file(`scenes/${chosen.name}.png`));
     const mask = await pixelsOf(await bytesOf(file(`masks/${chosen.name}.png`)));
     if (scene !== chosen) return; // another was picked meanwhile
+    finish(); // of an edit of the scene before, begun meanwhile
     source = { bytes: picture, pixels: planes(await pixelsOf(picture)) };
     paint.put({ _image: picture });
     paint.put({ _layer: new DataView(mask.filter((_, i) => i % 4 === 0).buffer) });
@@ -160,8 +162,14 @@ async function build(place) {
   function start() {
     if (worker) return;
     worker = new Worker(file("worker.js"), { type: "module" });
-    worker.onmessage = ({ data }) => answers[data.kind](data);
-    worker.onerror = () => answers.error({ text: "This browser cannot run the model: try a newer one." });
+    worker.onmessage = ({ data }) => { // late answers are of an edit that is not wanted any more
+      if (data.edit === undefined || data.edit === wanted) answers[data.kind](data);
+    };
+    worker.onerror = () => {
+      worker?.terminate();
+      worker = null; // the next press tries again
+      answers.error({ text: "This browser cannot run the model: try a newer one." });
+    };
     worker.postMessage({ kind: "load" });
   }
   function finish(values = {}) {
@@ -215,7 +223,8 @@ async function build(place) {
     const view = paint.get("_layer");
     const mask = Float32Array.from({ length: size * size }, (_, i) => +(view.getUint8(i) > 127));
     worker.postMessage({
-      kind: "edit", picture: source.pixels, mask, words: words.value, seed: Math.trunc(+seed.value) || 0,
+      kind: "edit", edit: wanted, picture: source.pixels, mask, words: words.value,
+      seed: Math.trunc(+seed.value) || 0,
     });
   });
   stop.addEventListener("click", () => {
@@ -246,7 +255,7 @@ async function isolating() {
 
 const place = document.getElementById("live");
 try {
-  if (!(await isolating())) await build(place);
+  if (!(await isolating().catch(() => false))) await build(place); // storage may be blocked
 } catch (error) {
   place.textContent = `The panel could not start: ${error.message}`;
 }

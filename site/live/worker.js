@@ -68,14 +68,14 @@ function networks() {
   return opened;
 }
 
-async function edit({ picture, mask, words, seed }, number) {
+async function edit({ edit: asked, picture, mask, words, seed }, number) {
   const [model, nets, on] = await networks();
   if (number !== running) return;
-  postMessage({ kind: "begun" });
+  postMessage({ kind: "begun", edit: asked });
   for await (const { i, of, picture: seen } of blendedLatent(nets, model, picture, mask, words, seed)) {
     await new Promise((resolve) => setTimeout(resolve)); // a stop that has arrived comes first
     if (number !== running) return;
-    postMessage({ kind: i === of ? "done" : "step", i, of, picture: seen, on });
+    postMessage({ kind: i === of ? "done" : "step", edit: asked, i, of, picture: seen, on });
   }
 }
 
@@ -86,6 +86,6 @@ onmessage = async ({ data }) => {
     if (data.kind === "stop") running++;
     if (data.kind === "edit") await edit(data, ++running);
   } catch (error) {
-    postMessage({ kind: "error", text: error.message });
+    postMessage({ kind: "error", edit: data.edit, text: error.message });
   }
 };
