@@ -35,8 +35,6 @@ def check_02_1(skip_for: Callable) -> bool:
     ]
     mine = tried(lambda: [skip_for(schedule, steps, a) for a in (0.2, 0.5, 0.8)])
     if mine is not None:
-        if None in mine:
-            return say(False, "", "your function gives nothing back; end it with `return`.")
         mine = [float(skip) for skip in mine]
         later = [skip + 1 / steps for skip in right]
         wrong = {
