@@ -68,6 +68,17 @@ def test_a_kernel_moves_as_far_as_with_adamw_and_along_all_its_singular_vectors(
     assert values.min() > 0.5 * values.max()
 
 
+def test_a_step_that_overflowed_in_half_precision_is_skipped_as_with_fused_adamw():
+    net = Net()
+    optimizer = Muon(net, 0.01, **HOW)
+    for p in net.parameters():
+        p.grad = torch.full_like(p, float("inf"))
+    before = [p.detach().clone() for p in net.parameters()]
+    optimizer.found_inf = torch.ones(1)  # GradScaler's word
+    optimizer.step()
+    assert all(map(torch.equal, net.parameters(), before))
+
+
 def test_a_weight_without_a_gradient_stays():
     net = Net()
     before = {name: p.detach().clone() for name, p in net.named_parameters()}

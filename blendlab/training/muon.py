@@ -17,8 +17,8 @@ LEAST = 16  # a matrix with fewer rows or columns stays with AdamW
 class Muon(torch.optim.AdamW):
     """AdamW, except for weights of two and more dimensions, which Muon moves.
 
-    Kernels of convolutions count as matrices of one row for each output. Embeddings and weights
-    with a side shorter than LEAST stay with AdamW.
+    Kernels of convolutions count as matrices of one row for each output. Tables (nn.Embedding)
+    and weights with a side shorter than LEAST stay with AdamW.
     """
 
     def __init__(self, net: nn.Module, lr: float, momentum=0.95, **adamw):
@@ -39,6 +39,9 @@ class Muon(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure=None):
+        found = getattr(self, "found_inf", None)  # in fp16 a fused optimizer skips what overflowed
+        if found is not None and found:
+            return None
         groups = self.param_groups
         self.param_groups = [group for group in groups if not group["matrices"]]
         try:
