@@ -4,7 +4,6 @@ Libraries draw at random what a file lacks, and take NaN and integers. Next: fol
 looks at everything else in a folder; opening.py, which opens its parts.
 """
 
-import pickle
 import re
 import zipfile
 from contextlib import contextmanager
@@ -121,18 +120,20 @@ def read_pickle(file, device="cpu") -> dict[str, Tensor]:
     An archive that is compressed, or whose entries overlap, may unpack to any size; torch.save
     writes neither. Its directory tells, before anything is unpacked.
     """
-    if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            entries = archive.infolist()
-        unpacked = sum(entry.file_size for entry in entries)
-        if any(entry.compress_type for entry in entries) or unpacked > Path(file).stat().st_size:
-            raise Refused(
-                f"{file} is a compressed archive, which torch.save does not write: save the "
-                "network's state_dict with torch.save"
-            )
     try:
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                entries = archive.infolist()
+            unpacked = sum(entry.file_size for entry in entries)
+            if any(e.compress_type for e in entries) or unpacked > Path(file).stat().st_size:
+                raise Refused(
+                    f"{file} is a compressed archive, which torch.save does not write: save the "
+                    "network's state_dict with torch.save"
+                )
         state = torch.load(file, map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Refused:
+        raise
+    except Exception as error:  # each kind of damage has another one
         raise Refused(
             f"{file} is not a file of weights alone: download it again, or save the network's "
             "state_dict with torch.save"
