@@ -251,7 +251,7 @@ def pairs(texts: Iterable[str], example: str, flags: Iterable[str]) -> dict:
 def _value(text: str):
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         return text
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import blendlab as bl
 from blendlab import training, world
@@ -477,6 +479,8 @@ def test_the_clip_learns_what_a_mask_leaves_of_an_object(runs):
         "ids": batch["ids"][:1].expand(64, -1),
     }  # all words alike: nothing can be told apart
     assert job.loss(same)["right"] == 1
+    nameless = batch | {"named": torch.full_like(batch["named"], -100)}  # as a batch of 2 may be
+    assert job.loss(nameless)["token"] == 0 and job.loss(nameless)["loss"].isfinite()
 
 
 def test_a_warp_that_does_nothing_changes_nothing_and_the_ground_comes_in_from_outside():
@@ -708,6 +712,11 @@ def test_a_running_job_can_be_exported_from_its_checkpoint(runs, tmp_path):
         ),
         ({"name": "judge", "autoencoder": "nowhere"}, "no autoencoder in nowhere; train it first"),
         ({"name": "autoencoder", "widths": (8, 8, 16)}, "of other sizes or another optimizer"),
+        (
+            {"name": "autoencoder", "widths": (8, 8, 16), "export_to": "x"},
+            "of other sizes; pass those, as in --set widths=8,8,8",
+        ),
+        ({"name": "autoencoder", "precision": "fp16"}, "'fp16', which needs a GPU; choose auto"),
     ],
 )
 def test_a_wrong_call_gets_a_sentence_that_names_the_fix(runs, arguments, sentence):
@@ -752,6 +761,53 @@ def test_impossible_numbers_are_refused_with_the_range(name, value, tmp_path):
 def test_settings_of_the_wrong_form_are_refused(sizes, sentence, tmp_path):
     with pytest.raises(ValueError, match=sentence):
         training.main("autoencoder", out=tmp_path, **sizes)
+
+
+@pytest.mark.parametrize(
+    "name, sizes, sentence",
+    [
+        ("pixel", {"widths": (8, 8, 8, 8), "patch": 3}, "size is 128: half of it has to be a mult"),
+        ("pixel", {"prediction": "epsilon"}, "prediction is 'epsilon'; choose 'sample' or 'v_pred"),
+        ("latent", {"size": 96, "widths": (16, 16, 16, 16)}, "with 4 widths take a multiple of 64"),
+        ("latent", {"text_width": 18}, "text_width is 18; take a multiple of 4"),
+        ("clip", {"width": 100}, "width is 100; take a multiple of 32"),
+        ("clip", {"text_width": 16}, "text_width is 16; take a multiple of 32"),
+        ("judge", {"widths": (8,) * 8}, "give 2 to 7 whole numbers"),
+    ],
+)
+def test_sizes_that_do_not_go_together_are_refused(name, sizes, sentence, tmp_path):
+    with pytest.raises(ValueError, match=sentence):
+        training.main(name, out=tmp_path, **sizes, **TINY)
+
+
+def test_a_run_of_another_kind_is_not_exported_and_its_notes_are_its_own(runs, tmp_path):
+    start = {"latent": runs["latent"], "clip": runs["clip"], "pool": 16}
+    out = runs["exemplar"].parent
+    with pytest.raises(ValueError, match="holds a run with rung full, not tokens"):
+        training.main("exemplar", out=out, export_to=tmp_path, rung="tokens", **start, **TINY)
+    with pytest.raises(ValueError, match="it began with other frozen networks: name those"):
+        training.main("exemplar", out=out, pool=16, latent=runs["latent"], **TINY)
+    here = training.main("exemplar", out=out, export_to=tmp_path, lr=1e-4, **start, **TINY)
+    notes = json.loads((here / "training-exemplar.json").read_text())
+    assert notes["lr"] == 1e-3 and notes["step"] == 2
+
+
+def test_an_autoencoder_with_torn_or_infinite_weights_is_refused_by_name(runs, tmp_path):
+    shutil.copytree(runs["autoencoder"], tmp_path / "vae")
+    file = tmp_path / "vae" / "diffusion_pytorch_model.safetensors"
+    whole = load_file(file)
+    save_file({k: v for k, v in whole.items() if not k.startswith("decoder")}, file)
+    with pytest.raises(ValueError, match="vae"):
+        harness.find_autoencoder(tmp_path / "vae", torch.device("cpu"))
+    save_file({k: v * float("inf") for k, v in whole.items()}, file)
+    with pytest.raises(ValueError, match="finite"):
+        harness.find_autoencoder(tmp_path / "vae", torch.device("cpu"))
+
+
+def test_every_seed_and_process_has_noise_of_its_own():
+    jobs = [harness.Job(seed=seed, rank=rank) for seed in (0, 1, 7) for rank in (0, 1, 3)]
+    drawn = {torch.rand(1, generator=job.generator(step)).item() for job in jobs for step in (0, 5)}
+    assert len(drawn) == 2 * len(jobs)
 
 
 def test_no_seed_reaches_the_scenes_that_are_held_out():

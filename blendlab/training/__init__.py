@@ -47,7 +47,8 @@ def steps_of(name: str, steps: int | None = None) -> int:
 
 def settings(texts: list[str]) -> dict:
     """["rung=tokens", "widths=8,16"] as arguments of a job; numbers become numbers."""
-    return pairs(texts, "rung=tokens", signature(main).parameters)
+    flags = {*signature(main).parameters, "share", "background", "autoencoder"}
+    return pairs(texts, "rung=tokens", flags)
 
 
 def check_sizes(kind, sizes: dict) -> None:
@@ -128,7 +129,7 @@ def main(
     from . import harness
 
     kind, choices = check(name, steps, minutes, lr, precision, batch, seed, options, sizes)
-    start = shipped(name) if source == "shipped" else source and Path(source)
+    start = shipped(name) if source == "shipped" else None if source is None else Path(source)
     if start and not start.is_dir():
         raise Refused(
             f"there are no weights in {start} to start from; give 'shipped' or the folder of "

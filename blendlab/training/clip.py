@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import files, world
+from ..errors import Refused
 from ..networks.weights import take_weights
 from ..warps import warp
 from . import dense
@@ -51,6 +52,10 @@ class ClipJob(Job):
     def __init__(self, width=192, layers=4, text_width=128, text_layers=2, pool=None, **kwargs):
         super().__init__(**kwargs)
         import open_clip
+
+        for name, value in (("width", width), ("text_width", text_width)):
+            if value % 32:
+                raise Refused(f"{name} is {value}; take a multiple of 32")
 
         torch.manual_seed(self.seed)
         self.words = world.words()
@@ -191,8 +196,9 @@ class ClipJob(Job):
         patches = seen[0][:, 1:].mT.unflatten(2, (SIDE // PATCH, -1))  # (B,width,8,8)
         said = dense.dense_loss(self.net["dense"](patches), batch["kind"], batch["colour"])
         logits = self.net["token"](seen[0][:, 0]).float().split(list(SAID.values()), dim=1)
-        token = sum(
-            F.cross_entropy(*pair) for pair in zip(logits, batch["named"].unbind(1), strict=True)
+        token = sum(  # over those that have a name; a small batch may have none
+            F.cross_entropy(said, name, reduction="sum") / (name >= 0).sum().clamp(min=1)
+            for said, name in zip(logits, batch["named"].unbind(1), strict=True)
         )
         parts = {"match": loss, "right": right, "dense": said, "token": token}
         return {"loss": loss + DENSE * said + TOKEN * token} | parts
@@ -239,7 +245,7 @@ class ClipJob(Job):
 def warped(image: Tensor, u: Tensor, ground: Tensor, frame: Tensor) -> Tensor:
     """Show the part of each picture in `frame`, (B,4) in fractions, turned by up to 8 degrees,
     scaled by 0.8 to 1.4, moved by an eighth, tilted slightly; u: (B,6) in [0,1). What comes in from
-    outside is `ground` (B,1,1,1).
+    outside is `ground` (B,1 or C,1,1).
     """
     u = 2 * u - 1
     angle, scale = 0.14 * u[:, 0], torch.exp(-0.28 * u[:, 1] - 0.06)  # of the window that is shown

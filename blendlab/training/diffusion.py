@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import Refused
+from ..networks import opening
 
 
 def levels(B: int, g: torch.Generator) -> Tensor:
@@ -52,14 +53,13 @@ def scheduler(prediction_type="v_prediction", **betas):
 
 def begin(unet, folder: Path) -> None:
     """Take over what the network in `folder` has in the same place (from the middle) and size."""
-    from diffusers import UNet2DConditionModel
-
     if not folder.is_dir():
         raise Refused(
             f"there is no text-to-image model in {folder.parent} to begin with; name one: "
-            "latent=FOLDER"
+            "--set latent=FOLDER (of the job latent: inner=FOLDER)"
         )
-    known, mine = UNet2DConditionModel.from_pretrained(folder).float(), unet.state_dict()
+    known = opening.network(folder, "UNet2DConditionModel", safe=False)
+    mine = unet.state_dict()
     deeper = len(unet.down_blocks) - len(known.down_blocks)
     for key, value in known.state_dict().items():
         key = re.sub(r"(?<=down_blocks\.)\d+", lambda level: str(int(level[0]) + deeper), key)

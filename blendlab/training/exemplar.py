@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from .. import files
 from ..cards import LENDERS, RECOMMENDED
 from ..errors import Refused
+from ..networks import opening
 from ..networks.exemplar import (
     ExemplarEncoder,
     ExemplarPipeline,
@@ -27,7 +28,7 @@ from ..networks.exemplar import (
 )
 from ..papers.exemplar import exemplar
 from .diffusion import levels, noised, scheduler
-from .harness import WEIGHTS, Job, Pool, find_autoencoder
+from .harness import WEIGHTS, Job, Pool, find_autoencoder, fingerprint
 from .latent import BETAS, FACTOR
 from .pictures import crop, enlarged, from_bytes, looks, one_object, patterned, sheet, to_bytes
 
@@ -261,6 +262,7 @@ class Exemplar(Job):
         return super().identity() | {
             "rung": self.rung,
             "scaling_factor": self.vae.config.scaling_factor,
+            "frozen": fingerprint(self.tower),
         }
 
     def config(self):
@@ -279,7 +281,7 @@ def nine_channels(folder):
     """
     from diffusers import UNet2DConditionModel
 
-    plain = UNet2DConditionModel.from_pretrained(folder).float()
+    plain = opening.network(Path(folder), "UNet2DConditionModel", safe=False)
     config = {
         key: value for key, value in plain.config.items() if key != "_name_or_path"
     }  # a folder of this machine

@@ -16,6 +16,7 @@ import shutil
 import signal
 import sys
 import time
+import zlib
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -116,7 +117,8 @@ class Job:
 
     def generator(self, step: int) -> torch.Generator:
         """The random stream of one step of one process (on the CPU: the same on every device)."""
-        return torch.Generator().manual_seed((self.seed * 1009 + self.rank) * 2**32 + step)
+        stream = (self.seed * 1009 + self.rank) * 0x9E3779B1  # torch reads 32 bits of a seed
+        return torch.Generator().manual_seed((stream + step) & 0xFFFFFFFF)
 
 
 @dataclass
@@ -356,16 +358,22 @@ def make_accelerator(precision="auto", cpu=False):
     AcceleratorState._reset_state(
         reset_partial_state=True
     )  # else the first choice in a process is the last
+    if precision == "fp16" and (cpu or not (torch.cuda.is_available() or has_mps())):
+        raise Refused("precision is 'fp16', which needs a GPU; choose auto, bf16 or no")
     return Accelerator(
-        cpu=cpu, mixed_precision=pick_precision() if precision == "auto" else precision
+        cpu=cpu, mixed_precision=pick_precision(cpu) if precision == "auto" else precision
     )
 
 
-def pick_precision() -> str:
-    if torch.cuda.is_available():  # a T4 emulates bf16 slowly: fp16 there
+def has_mps() -> bool:
+    return torch.backends.mps.is_available()
+
+
+def pick_precision(cpu=False) -> str:
+    if torch.cuda.is_available() and not cpu:  # a T4 emulates bf16 slowly: fp16 there
         return "bf16" if torch.cuda.get_device_capability()[0] >= 8 else "fp16"
     has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return "bf16" if not torch.backends.mps.is_available() and has_bf16() else "no"
+    return "bf16" if (cpu or not has_mps()) and has_bf16() else "no"
 
 
 def cosine(step: int, share: float, warmup: int) -> float:
@@ -445,17 +453,23 @@ def _damaged(path):
     return f"{path} is no checkpoint of a run, or damaged; delete it to start again from step 0"
 
 
+def _same_run(out, job, state, but=()) -> None:
+    """Refuse the checkpoint of a run that was asked for something else."""
+    for key, mine in job.identity().items():
+        was = state["identity"].get(key, mine)  # older checkpoints know fewer
+        if key not in but and was != mine:
+            fix = "pass that one or another folder"
+            if key in ("scaling_factor", "frozen"):
+                fix = "it began with other frozen networks: name those, or another --out"
+            raise Refused(f"{out} holds a run with {key} {was}, not {mine}; {fix}")
+
+
 def _resume(out, job, ema, optimizer, accelerator) -> dict:
     """Continue from out/checkpoint.pt, or start at step 0."""
     state = load_checkpoint(out)
     if state is None:
         return {"step": 0, "seconds": 0.0}
-    for key, mine in job.identity().items():
-        was = state["identity"].get(key)
-        if was != mine:
-            raise Refused(
-                f"{out} holds a run with {key} {was}, not {mine}; pass that one or another folder"
-            )
+    _same_run(out, job, state)
     check_finite(state, f"in {out}/checkpoint.pt", "delete it to start again from step 0")
     try:
         job.net.load_state_dict(state["net"])
@@ -512,10 +526,16 @@ def go_on_from(folder: Path, net: nn.Module) -> None:
     take_weights(net, known.state_dict(), folder)
 
 
+def fingerprint(net: nn.Module) -> int:
+    """A number that tells frozen networks apart by their weights."""
+    check = 0
+    for value in net.state_dict().values():
+        check = zlib.crc32(value.detach().cpu().contiguous().numpy().tobytes(), check)
+    return check
+
+
 def find_autoencoder(folder, device):
     """The frozen autoencoder in `folder`: by default of runs/autoencoder, else the shipped one."""
-    from diffusers import AutoencoderKL
-
     places = (
         [Path(folder)]
         if folder
@@ -523,9 +543,7 @@ def find_autoencoder(folder, device):
     )
     for place in places:
         if (place / "config.json").is_file():
-            return (
-                AutoencoderKL.from_pretrained(place).float().to(device).eval().requires_grad_(False)
-            )
+            return opening.network(place, "AutoencoderKL", safe=False).to(device)
     raise Refused(
         f"there is no autoencoder in {places[-1]}; train it first: blendlab train autoencoder"
     )
@@ -634,12 +652,17 @@ def export_checkpoint(job: Job, out, folder: Path, options, accelerator) -> Path
     state = load_checkpoint(out)
     if state is None:
         raise Refused(f"there is no checkpoint in {out} to export; train first")
+    _same_run(out, job, state, but=("seed", "batch_size"))
     ema = EMA(job.net.to(job.device))
-    ema.load_state_dict(state["ema"])
+    try:
+        job.net.load_state_dict(state["net"])
+        ema.load_state_dict(state["ema"])
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise Refused(
+            f"{out} holds a run of other sizes; pass those, as in --set widths=8,8,8"
+        ) from error
+    file = Path(out) / "config.json"  # how the run was made, not this command
+    notes = json.loads(file.read_text()) if file.exists() else describe(job, options, accelerator)
     with ema.applied():
-        export(
-            job,
-            folder,
-            describe(job, options, accelerator) | {"step": state["step"]} | state["identity"],
-        )
+        export(job, folder, notes | {"step": state["step"]} | state["identity"])
     return folder

@@ -19,7 +19,7 @@ from ..cards import RECOMMENDED
 from ..errors import Refused
 from .diffusion import scheduler
 from .exemplar import Exemplar, hole, nine_channels
-from .harness import WEIGHTS, Job, find_autoencoder, go_on_from
+from .harness import WEIGHTS, Job, find_autoencoder, fingerprint, go_on_from
 from .latent import BETAS, FACTOR, read_text_encoder
 from .pictures import one_object, sheet
 from .tokenizer import load_tokenizer, tokenize
@@ -114,9 +114,6 @@ class Inpaint(Exemplar):
             requires_safety_checker=False,
         )
 
-    def settings(self):
-        return SETTINGS
-
     def export(self, folder: Path):
         for name in ("vae", "text_encoder", "tokenizer"):  # frozen: the files of the model before
             shutil.copytree(self.latent / name, folder / name)
@@ -132,7 +129,8 @@ class Inpaint(Exemplar):
         go_on_from(Path(folder) / "unet", self.net["unet"])
 
     def identity(self):
-        return Job.identity(self) | {"scaling_factor": self.vae.config.scaling_factor}
+        frozen = {"scaling_factor": self.vae.config.scaling_factor}
+        return Job.identity(self) | frozen | {"frozen": fingerprint(self.text_encoder)}
 
     def config(self):
         return {"whole": self.whole, "pool": self.pool_size}

@@ -20,7 +20,7 @@ class JudgeJob(Job):
     name = "judge"
     batch_size = 32
     lr = 1.5e-3
-    levels = (2, 8)
+    levels = (2, 7)
 
     def __init__(self, widths=(24, 48, 96, 96), pool=None, autoencoder=None, **kwargs):
         super().__init__(**kwargs)

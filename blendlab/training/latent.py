@@ -16,6 +16,9 @@ from torch import Tensor, nn
 
 from .. import files
 from ..cards import RECOMMENDED
+from ..errors import Refused
+from ..networks import opening
+from ..networks.weights import take_weights
 from ..options import choice
 from . import dense
 from .diffusion import begin, levels, noised, scheduler
@@ -53,6 +56,13 @@ class Latent(Job):
         from .. import world
 
         choice("optimizer", optimizer, ("muon", "adamw"))
+        if size % (FACTOR * 2 ** len(widths)):  # the crops are half as wide
+            least = FACTOR * 2 ** len(widths)
+            raise Refused(
+                f"size is {size}; with {len(widths)} widths take a multiple of {least}, or fewer"
+            )
+        if text_width % 4:
+            raise Refused(f"text_width is {text_width}; take a multiple of 4")
         self.optimizer = optimizer
         torch.manual_seed(self.seed)
         self.words = world.words()
@@ -68,7 +78,8 @@ class Latent(Job):
         self.pool_size = self.pool_of(pool, 4096, 65536)
         if inner:
             begin(self.net["unet"], Path(inner) / "unet")
-            self.net["text_encoder"].load_state_dict(read_text_encoder(inner).state_dict())
+            weights = read_text_encoder(inner).state_dict()
+            take_weights(self.net["text_encoder"], weights, Path(inner) / "text_encoder")
 
     def fill(self, step):
         renew = 256 if self.device.type == "cuda" else 4
@@ -156,7 +167,9 @@ class Latent(Job):
         weight = weight * emphasis / emphasis.mean()
         error = squares.mean((1, 2, 3))  # (B,)
         loss = (weight * squares).mean() + DENSE * said
-        return {"loss": loss, "v": error.mean(), "noisy": error[t > 800].mean(), "dense": said}
+        late = t > 800
+        noisy = (error * late).sum() / late.sum().clamp(min=1)  # a small batch may have none
+        return {"loss": loss, "v": error.mean(), "noisy": noisy, "dense": said}
 
     @torch.no_grad()
     def sheet(self):
@@ -230,7 +243,8 @@ class Latent(Job):
         }
 
     def identity(self):  # the autoencoder, known by its scaling factor, must not change either
-        return super().identity() | {"scaling_factor": self.vae.config.scaling_factor}
+        frozen = {"scaling_factor": self.vae.config.scaling_factor}
+        return super().identity() | frozen | {"size": self.size}
 
     def config(self):
         sizes = {
@@ -260,9 +274,7 @@ def captions(scenes, slot: Tensor, seed: int) -> list[list[str]]:
 
 
 def read_text_encoder(folder):
-    from transformers import CLIPTextModel
-
-    return CLIPTextModel.from_pretrained(Path(folder) / "text_encoder").float()
+    return opening.network(Path(folder) / "text_encoder", "CLIPTextModel", safe=False)
 
 
 def unet(widths, text_width, cells):

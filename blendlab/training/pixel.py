@@ -16,7 +16,9 @@ from torch import nn
 
 from .. import files
 from ..cards import RECOMMENDED
+from ..errors import Refused
 from ..networks.patches import Patches
+from ..options import choice
 from . import dense
 from .diffusion import begin, levels, noised, scheduler
 from .harness import WEIGHTS, Job, Pool, go_on_from
@@ -31,7 +33,6 @@ class Pixel(Job):
     batch_size = 16
     optimizer, lr = "muon", 1e-3
     levels = (2, 6)
-    ema = 0.999
 
     def __init__(
         self,
@@ -51,6 +52,14 @@ class Pixel(Job):
         super().__init__(**kwargs)
         from diffusers import UNet2DModel
 
+        choice("prediction", prediction, ("sample", "v_prediction"))
+        cell = patch * 2 ** (len(widths) - 1)  # pixels a side of an innermost cell
+        if size // 2 % cell:
+            raise Refused(
+                f"size is {size}: half of it has to be a multiple of {cell}, patch times "
+                "2^(widths - 1); take fewer widths, or another patch or size"
+            )
+
         torch.manual_seed(self.seed)
         unet = UNet2DModel(
             sample_size=size // patch,
@@ -62,13 +71,10 @@ class Pixel(Job):
             + ["AttnDownBlock2D"],  # attention at 8x8 only
             up_block_types=["UpBlock2D"] * len(widths),
             attention_head_dim=widths[-1] // 4,
-            norm_num_groups=8 if widths[0] % 16 else 16,  # 16: as in the latent model
+            norm_num_groups=8 if any(w % 16 for w in widths) else 16,  # 16: as in the latent model
         )
         begin(unet, Path(latent or WEIGHTS / "tinyworld") / "unet")
-        self.size, self.cell = (
-            size,
-            patch * 2 ** (len(widths) - 1),
-        )  # pixels a side of an innermost cell
+        self.size, self.cell = size, cell
         self.net = nn.ModuleDict({"unet": Patches(unet), "dense": dense.head(widths[-1])})
         # The cosine schedule (2102.09672) suits small pictures.
         self.scheduler = scheduler(beta_schedule="squaredcos_cap_v2", prediction_type=prediction)
@@ -90,7 +96,7 @@ class Pixel(Job):
         return {"image": to_bytes(enlarged(view.image, closer, start))} | dense.shown(view)
 
     def batch(self, step):
-        """Whole pictures, and in every other step four times as many crops around objects."""
+        """Whole pictures in one step of four, else four times as many crops around objects."""
         g, crops = self.generator(step), step % 4
         B = self.batch_size * (4 if crops else 1)
         data = self.pool.draw(B, step, g)
