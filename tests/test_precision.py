@@ -316,9 +316,10 @@ def test_a_run_goes_on_where_it_was_killed_and_comes_out_the_same(few, tmp_path)
     first = precision.run("counted,source", 3, 2, out=tmp_path)
     assert calls == [0, 1, 2] and first["n"] == 3 and first["batch"] == 2
     (tmp_path / "counted" / "scene-0001.json").unlink()
+    (tmp_path / "counted" / "scene-0002.png").unlink()  # without its picture it does not count
     again = precision.run("counted,source", 3, 2, out=tmp_path)
-    assert calls == [0, 1, 2, 1] and untimed(again) == untimed(first)
-    assert precision.run("counted,source", 3, 2, out=tmp_path) == again and len(calls) == 4
+    assert calls == [0, 1, 2, 1, 2] and untimed(again) == untimed(first)
+    assert precision.run("counted,source", 3, 2, out=tmp_path) == again and len(calls) == 5
     fresh = precision.run("counted,source", 3, 2, out=tmp_path / "fresh")
     assert untimed(fresh) == untimed(first)
     with pytest.raises(ValueError, match="counted was made with another batch: delete it"):
@@ -326,6 +327,10 @@ def test_a_run_goes_on_where_it_was_killed_and_comes_out_the_same(few, tmp_path)
 
     # A dear method has fewer scenes, and its row says how many; a leaderboard sees them, too.
     mixed = precision.run("counted:2,source", 3, 2, out=tmp_path)
+    alone = [
+        json.loads((tmp_path / f"{name}/row.json").read_text()) for name in ("counted", "source")
+    ]
+    assert sum(one["seconds"] for one in alone) == pytest.approx(mixed["seconds"], abs=0.11)
     assert [row["scenes (n)"][0] for row in mixed["rows"]] == [2, 3] and mixed["n"] == 3
     row = json.loads((tmp_path / "counted" / "row.json").read_text())
     assert row["n"] == 2 and "Here: 2 scenes x 2" in row["what"] and "--scenes 2" in row["command"]
@@ -524,8 +529,16 @@ def test_the_leaderboard_merges_rows_and_refuses_others_with_the_reason(few, tmp
     change("eve", lambda row: row["rows"][0].update({"batch precision": ["<b>1</b>", 0, 0]}))
     broken = ["[" * 100_000, '{"rows": ["abc"]}', json.dumps({"rows": [{}], "identity": []})]
     row = json.loads((tmp_path / "anna" / "grey" / "row.json").read_text())
-    for change_of in ({"weights": []}, {"batch": float("inf")}):
+    for change_of in ({"weights": []}, {"weights": {}}, {"batch": float("inf")}):
         broken.append(json.dumps(row | {"identity": row["identity"] | change_of}))
+    for value in (
+        [0.5, 0.1, math.inf],
+        [0.5, 0.1, None],
+        [7.0, 7, 7],
+        [0.5, 0.6, 0.4],
+        [math.nan] * 3,
+    ):
+        broken.append(json.dumps(row | {"rows": [row["rows"][0] | {"batch precision": value}]}))
     for i, text in enumerate(broken):
         (tmp_path / f"gus{i}").mkdir()
         (tmp_path / f"gus{i}" / "row.json").write_text(text)

@@ -8,6 +8,7 @@ Rows that were made with other tasks or networks are refused with the reason. Ne
 
 import html
 import json
+import math
 from collections import Counter
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def _page(folder, made, refused):
               for row in made["rows"]]  # fmt: skip
     lines = "".join(f"<li>{html.escape(line)}</li>" for line in refused)
     said = f"<h2>Refused</h2><ul>{lines}</ul>" * bool(refused)
-    body = pages.table_html(made) + "".join(sheets) + said
+    body = results.Table(made)._repr_html_() + "".join(sheets) + said
     files.write_text(folder / "leaderboard.html", pages.PAGE.format(title="Leaderboard", body=body))
 
 
@@ -70,18 +71,30 @@ def _read(path):
     one = json.loads(path.read_text(encoding="utf-8"))
     (row,) = one["rows"]
     for column, value in row.items():
-        numbers = isinstance(value, list) and len(value) == 3
-        good = numbers and all(type(x) in (int, float, type(None)) for x in value)
-        if column not in results.BESIDE and not good:
+        if column not in results.BESIDE and not _is_interval(value, not column.endswith(")")):
             raise Refused(f"{column!r} is {value!r}, not value, low and high")
     task, *_ = _asked(one)
     if task not in precision.TASKS or not {"batch precision", "gone"} & row.keys():
         raise Refused(f"its task is {task!r}")
-    if not isinstance(one["identity"]["weights"], dict):
-        raise Refused("its weights are no names with digits")
+    weights = one["identity"]["weights"]
+    if not isinstance(weights, dict) or not set(precision.MEASURING) <= weights.keys():
+        raise Refused(f"its weights do not name {', '.join(precision.MEASURING)}")
     if not all(type(one[name]) is kind for name, kind in KINDS.items()):
         raise Refused(f"{', '.join(KINDS)} are not all there as they should be")
     return one
+
+
+def _is_interval(value, share):
+    """Value, low and high, finite and in order; or a value alone, or nothing. Shares are 0 to 1."""
+    if not isinstance(value, list) or len(value) != 3:
+        return False
+    there = [x for x in value if x is not None]
+    if not all(type(x) in (int, float) and math.isfinite(x) for x in there):
+        return False
+    if len(there) == 2 or len(there) == 1 and value[0] is None:
+        return False
+    ordered = len(there) < 3 or value[1] <= value[2]
+    return ordered and not (share and any(not -1e-6 <= x <= 1 + 1e-6 for x in there))
 
 
 def _asked(one):

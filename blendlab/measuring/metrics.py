@@ -303,5 +303,5 @@ def precision(judge, images: Tensor, tasks: Tasks) -> tuple[Tensor, Tensor]:
     for i, (kind, colour) in enumerate(zip(tasks.kind, tasks.colour, strict=True)):
         one = images[i : i + 1], mask[i : i + 1], kind
         right.append([judge.agrees(*one).item(), judge.agrees(*one, colour).item()])
-    in_class, in_both = torch.tensor(right).unbind(1)
+    in_class, in_both = torch.tensor(right, dtype=torch.bool).view(-1, 2).unbind(1)
     return in_class, in_both

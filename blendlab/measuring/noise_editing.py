@@ -32,7 +32,9 @@ COLOURS = ("red", "blue", "yellow", "green")
 
 
 def naming(n, count):
-    """n prompts of so many objects each, all different: (["red cat", ...], "a red cat and ...")."""
+    """n prompts of so many objects each, in turn 8 of one object or 24 of more: (["red cat", ...],
+    "a red cat and ...").
+    """
     asked = []
     for i in range(n):
         kinds = [KINDS[(3 * i + step) % 8] for step in (0, 1 + i % 3, 4 + i % 3)[:count]]
@@ -484,8 +486,9 @@ ROUND_TRIPS = {
 
 @measured(16, "tinyworld")
 def inversions(n, pipe):
-    """The way to the noise and back: pictures that the autoencoder decoded, inverted and made again
-    by DDIM of 25 steps with the caption, without guidance unless said. PSNR to the picture.
+    """The way to the noise and back: pictures of the world, encoded, inverted and made again by
+    DDIM of 25 steps with the caption, without guidance unless said. PSNR to the picture, so what
+    the autoencoder loses is in it.
     """
     rows = {label: [] for label in ROUND_TRIPS}
     for _, tasks in blocks(n, pipe, "inversions"):

@@ -32,7 +32,7 @@ def write(out: Path, made: dict, records: dict) -> None:
     parts = [_details(label, each) for label, each in records.items()]
     files.write_text(
         out / "precision.html",
-        PAGE.format(title="Precision", body=table_html(made) + "".join(parts)),
+        PAGE.format(title="Precision", body=results.Table(made)._repr_html_() + "".join(parts)),
     )
 
 
@@ -70,10 +70,6 @@ def _mean(values):
 # HTML
 
 
-def table_html(made):
-    return results.Table(made)._repr_html_()
-
-
 def _details(label, records):
     """For each number of a method: the best scene, the worst and a random one."""
     parts = []
@@ -81,7 +77,11 @@ def _details(label, records):
         order = [i for i, v in enumerate(values) if v is not None]
         if len({values[i] for i in order}) < 2:
             continue
-        order.sort(key=lambda i: values[i], reverse=not any(part in column for part in LOWER))
+        best = 1 if "seam" in column else 0 if "shadow" in column else None
+        if best is None:
+            order.sort(key=lambda i: values[i], reverse=not any(part in column for part in LOWER))
+        else:
+            order.sort(key=lambda i: abs(values[i] - best))
         some = random.Random(f"{label}/{column}").choice(order)
         shown = {"best": order[0], "worst": order[-1], "random": some}
         files_ = [Path(label) / f"scene-{records[i]['scene']:04d}.png" for i in shown.values()]

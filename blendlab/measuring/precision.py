@@ -55,7 +55,9 @@ WHAT = {
     "add": "An object that words name, in a random box of a held-out scene. Batch precision: of "
     "all results the share whose box shows the class; best result: of those that CLIP puts first. "
     f"Diversity: mean distance, by the features of {DISTANCE}, of all pairs of right results of a "
-    "scene. Truth: one of the right answers, the object in the middle of the box.",
+    "scene. Complete: pixels of the class beside those of the truth, at most 1; where the judge "
+    "sees none in the truth, any pixel counts as all. Truth: one of the right answers, the object "
+    "in the middle of the box.",
     "remove": "An object taken out of a held-out scene, with words for what is behind it. Gone: "
     "the judge sees no more of the box full of objects than in the truth, up to 5%. Shadow left: "
     "of what the object did to the picture beside itself, its shadow or reflection, the share that "
@@ -376,7 +378,8 @@ class Run:
         """A scene that is there; one of another making is refused. One that only another CLIP has
         ranked is ranked again, from its sheet.
         """
-        if not self.path(method, i).is_file():
+        file = self.path(method, i)
+        if not file.is_file() or not file.with_suffix(".png").is_file():
             return None
         record = json.loads(self.path(method, i).read_text())
         was = record["identity"]
@@ -452,6 +455,10 @@ def compared(run: Run, listed: list[Method], methods=None, add=None) -> dict | N
     for one in listed:
         if one.scenes and one.scenes > run.scenes:
             raise Refused(f"{one.name}:{one.scenes} asks for more than the {run.scenes} scenes")
+    try:
+        run.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Refused(f"{run.out} cannot be a folder ({error}): name another with -o") from None
     identities = {one.name: run.identity(one) for one in listed}
     scenes = {one.name: range(one.scenes or run.scenes) for one in listed}
 
@@ -534,7 +541,7 @@ def table(run: Run, records: dict, methods=None, add=None) -> dict:
         "batch": run.batch,
         "seed": SEED,
     }
-    made |= results.machine() | {"weights": every[0]["identity"]["weights"]}
+    made |= results.machine()
     made["weights"] = {k: v for r in every for k, v in r["identity"]["weights"].items()}
     made["rows"] = [
         {"label": name}
@@ -546,7 +553,11 @@ def table(run: Run, records: dict, methods=None, add=None) -> dict:
     for row, each in zip(made["rows"], records.values(), strict=True):
         n = len(each)
         row |= {"scenes (n)": [n, n, n]} if fewer else {}
-        alone = made | of(n) | {"rows": [row], "identity": each[0]["identity"]}
+        own = {
+            "seconds": round(sum(record["seconds"] for record in each), 1),
+            "weights": each[0]["identity"]["weights"],
+        }
+        alone = made | of(n) | own | {"rows": [row], "identity": each[0]["identity"]}
         pages.write_row(run.out / row["label"], alone)
     pages.write(run.out, made, records)
     return made

@@ -246,7 +246,7 @@ def clip(n, model):
                 "scenes": world.captions(scenes),
                 "objects": world.describe(scenes, first),
             }.items():
-                rows = _distinct(texts)[: min(100, n - start)]
+                rows = _distinct(texts)[:100]  # the right one of these, also if fewer are asked
                 view = world.render(scenes[rows], model.size)
                 box = metrics.box_mask(view.boxes[:, 0], model.size)
                 words, each = (
@@ -257,8 +257,9 @@ def clip(n, model):
                 shown["objects on black"] = (view.image + 1) * box - 1
                 for label in (label for label in shown if label.startswith(names)):
                     seen = look(model, (shown[label] + 1) / 2)
-                    right[label].append(((seen @ words.T).argmax(1) == each).cpu())
-            bar.update(len(rows))
+                    hits = (seen @ words.T).argmax(1) == each
+                    right[label].append(hits[: n - start].cpu())
+            bar.update(min(100, n - start))
     return {label: {"right of 100": torch.cat(parts)} for label, parts in right.items()}
 
 
