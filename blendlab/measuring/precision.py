@@ -416,7 +416,7 @@ class Run:
 
 def tile(strip: Image.Image, k: int, side: int) -> Image.Image:
     """Picture k of the sheet of a scene: 0 shows the mask, 1 the truth, the others are results."""
-    row, column = divmod(k, COLUMNS)
+    row, column = divmod(k, (strip.width + viz.GAP) // (side + viz.GAP))
     x, y = column * (side + viz.GAP), row * (side + viz.GAP)
     return strip.crop((x, y, x + side, y + side))
 
