@@ -33,7 +33,7 @@ from .tables import (
 
 
 def common(judge, images, tasks):
-    error = metrics.rms((images - tasks.truth) / 2, tasks.mask)
+    error = metrics.truth_error(images, tasks.truth, tasks.mask)
     return seen_inside(judge, images, tasks) | {"error to the truth (share of range)": error}
 
 

@@ -281,7 +281,7 @@ def joins(n, model, clip, judge):
         made["blended at every step"] = guided(model, clip, tasks, k)
         figure = figure or columns(tasks, made)
         for label, images in zip(rows, [*made.values(), tasks.truth, tasks.image], strict=True):
-            error = metrics.rms((images - tasks.truth) / 2, tasks.mask)
+            error = metrics.truth_error(images, tasks.truth, tasks.mask)
             seen = {
                 "border (1 is none)": metrics.border(images, tasks.image, tasks.mask),
                 "seam (1 is none)": metrics.seam(images, tasks.mask),

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .. import world
 from .harness import Job, Pool, go_on_from, save_half
 from .pictures import closer_looks, crop, from_bytes, middles, sheet, to_bytes
 
@@ -47,8 +48,6 @@ class Autoencoder(Job):
 
         Every fourth picture is a closer look.
         """
-        from .. import world
-
         scenes = world.sample(n, seed=self.world_seed(), start=start, device=self.device)
         window = closer_looks(start, n, smallest=0.3).to(self.device)
         view = world.render(scenes, size=64, window=window)
@@ -83,8 +82,6 @@ class Autoencoder(Job):
     @torch.no_grad()
     def sheet(self):
         """Held-out scenes above, their reconstructions below; four more at twice the size."""
-        from .. import world
-
         scenes = world.sample(20, seed=world.HELD_OUT, device=self.device)
         small = world.render(scenes[:16], size=64).image
         large = world.render(scenes[16:], size=128).image
@@ -105,8 +102,6 @@ class Autoencoder(Job):
     @torch.no_grad()
     def export(self, folder: Path):
         """An AutoencoderKL folder; scaling_factor makes the latents of renders unit-scale."""
-        from .. import world
-
         scenes = world.sample(128, seed=self.world_seed(), device=self.device)
         images = world.render(scenes, size=64).image.split(64)
         z = torch.cat([self.net.encode(image).latent_dist.mode().float() for image in images])

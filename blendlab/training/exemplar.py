@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import files
+from .. import files, world
 from ..cards import LENDERS, RECOMMENDED
 from ..errors import Refused
 from ..networks import opening
@@ -106,8 +106,6 @@ class Exemplar(Job):
 
         A scene whose object is hidden lends its place to another one of them.
         """
-        from .. import world
-
         scenes = world.sample(n, seed=self.world_seed(), start=start, device=self.device)
         scenes = patterned(scenes, start) if self.patterns else scenes
         slot = one_object(scenes, start)
@@ -204,8 +202,6 @@ class Exemplar(Job):
     @torch.no_grad()
     def sheet(self):
         """Held-out pictures with their holes, references of other scenes, and what they become."""
-        from .. import world
-
         scenes = world.sample(24, seed=world.HELD_OUT, device=self.device)
         view = world.render(scenes, size=self.size)
         box = view.boxes[torch.arange(24), one_object(scenes, 0)]

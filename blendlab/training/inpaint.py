@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .. import files
+from .. import files, world
 from ..cards import RECOMMENDED
 from ..errors import Refused
 from .diffusion import scheduler
@@ -39,8 +39,6 @@ class Inpaint(Exemplar):
         text encoder stays as it is.
         """
         Job.__init__(self, **kwargs)
-        from .. import world
-
         if whole < 1:
             raise Refused(f"whole is {whole}; take 1 (whole pictures in every step) or more")
         torch.manual_seed(self.seed)
@@ -57,8 +55,6 @@ class Inpaint(Exemplar):
 
     def described(self, scenes, slot, image, box):
         """What is told of the object in each hole: its name, as token ids."""
-        from .. import world
-
         ids = tokenize(self.tokenizer, world.describe(scenes, slot))
         return {"ids": ids.to(torch.int16).to(self.device)}
 
@@ -78,8 +74,6 @@ class Inpaint(Exemplar):
     @torch.no_grad()
     def sheet(self):
         """Held-out pictures with their holes, and what words of other scenes make of them."""
-        from .. import world
-
         scenes = world.sample(24, seed=world.HELD_OUT, device=self.device)
         view, slot = world.render(scenes, size=self.size), one_object(scenes, 0)
         box = view.boxes[torch.arange(24), slot]

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .. import world
 from ..networks.judge import Judge, per_object
 from ..networks.weights import take_weights
 from .harness import Job, Pool, find_autoencoder
@@ -24,8 +25,6 @@ class JudgeJob(Job):
 
     def __init__(self, widths=(24, 48, 96, 96), pool=None, autoencoder=None, **kwargs):
         super().__init__(**kwargs)
-        from .. import world
-
         torch.manual_seed(self.seed)
         self.net = Judge(world.KINDS, world.COLOURS, widths)
         self.vae = find_autoencoder(autoencoder, self.device)
@@ -37,8 +36,6 @@ class JudgeJob(Job):
 
     def render(self, start, n):
         """Scenes start .. start+n-1, their reconstructions, and the labels of each pixel."""
-        from .. import world
-
         scenes = world.sample(n, seed=self.world_seed(), start=start, device=self.device)
         view = world.render(scenes, size=128)
         half = world.View(F.avg_pool2d(view.image, 2), F.avg_pool2d(view.masks, 2), scenes)
@@ -86,8 +83,6 @@ class JudgeJob(Job):
     @torch.no_grad()
     def sheet(self):
         """Held-out reconstructions, below them truth and verdict as shades; prints the accuracy."""
-        from .. import world
-
         scenes = world.sample(256, seed=world.HELD_OUT, device=self.device)
         view = world.render(scenes, size=128)
         masks = F.avg_pool2d(view.masks, 2)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import files
+from .. import files, world
 from ..cards import RECOMMENDED
 from ..errors import Refused
 from ..networks import opening
@@ -53,8 +53,6 @@ class Latent(Job):
         inner: folder of a text-to-image model whose text encoder and inner levels to begin with.
         """
         super().__init__(**kwargs)
-        from .. import world
-
         choice("optimizer", optimizer, ("muon", "adamw"))
         if size % (FACTOR * 2 ** len(widths)):  # the crops are half as wide
             least = FACTOR * 2 ** len(widths)
@@ -93,8 +91,6 @@ class Latent(Job):
 
         The last caption names one object alone; `middle` is the cell (y, x) where that one stands.
         """
-        from .. import world
-
         scenes = world.sample(n, seed=self.world_seed(), start=start, device=self.device)
         slot = one_object(scenes, start)
         window, closer = looks(scenes, slot, start)
@@ -174,8 +170,6 @@ class Latent(Job):
     @torch.no_grad()
     def sheet(self):
         """Samples of 16 single objects, then of 16 held-out captions; always the same."""
-        from .. import world
-
         pipe = self.pipeline()
         pipe.set_progress_bar_config(disable=True)
         prompts = [
@@ -261,8 +255,6 @@ def captions(scenes, slot: Tensor, seed: int) -> list[list[str]]:
 
     The last kind is what an edit prompts with: "a red mushroom", whatever else is in the picture.
     """
-    from .. import world
-
     plain = [
         world.captions(scenes, seed=seed + i, rich=0.3 * (i == 2)) for i in range(VARIANTS - 1)
     ]

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .. import world
+
 CLOSER = 4  # one of so many pictures is a closer look, as edits of a crop around the mask see it
 
 
@@ -71,8 +73,6 @@ def patterned(scenes, start: int):
     In the world two of three objects are plain, here one of three: stripes and spots are thin, and
     little of a loss is about them.
     """
-    from .. import world
-
     pattern = scenes.pattern
     number = torch.arange(start, start + len(scenes), device=pattern.device)[:, None]
     slot = torch.arange(world.SLOTS, device=pattern.device)
@@ -86,8 +86,6 @@ def looks(scenes, slot: Tensor, start: int) -> tuple[Tensor, Tensor]:
     A closer look is a square 1.3 to 3 times as large as the object, placed so that it is not always
     in the middle.
     """
-    from .. import world
-
     n, g = len(scenes), torch.Generator().manual_seed(start)
     box = world.render(scenes, size=32).boxes.cpu()[torch.arange(n), slot.cpu()]  # (n,4)
     closer = ((torch.arange(start, start + n) % CLOSER) == CLOSER - 1) & (box[:, 2] > box[:, 0])

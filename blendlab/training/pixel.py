@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .. import files
+from .. import files, world
 from ..cards import RECOMMENDED
 from ..errors import Refused
 from ..networks.patches import Patches
@@ -86,8 +86,6 @@ class Pixel(Job):
 
     def render(self, start, n):
         """Pictures from start on and where their objects are; every fourth is a closer look."""
-        from .. import world
-
         scenes = world.simple(
             world.sample(n, seed=self.world_seed(), start=start, device=self.device)
         )
