@@ -37,7 +37,7 @@ RECOMMENDED: dict[str, dict[str, dict[str, Any]]] = {
         "blended": {
             "scale": 3000.0,
             "augmentations": 4,
-            "steps": 12,
+            "steps": 18,
             "skip": 0.1,
             "eta": 1.0,
             "resamplings": 3,

@@ -34,11 +34,11 @@ PIXEL = around(
     RECOMMENDED["tinyworld-pixel"]["blended"],
     scale=(1000.0, 10000.0),
     augmentations=(1, 8),
-    steps=(25,),
+    steps=(12, 25),
     skip=(0.0,),
     resamplings=(1,),
 ) | around(
-    RECOMMENDED["tinyworld-pixel"]["blended"] | {"steps": 34, "resamplings": 1}
+    RECOMMENDED["tinyworld-pixel"]["blended"] | {"steps": 54, "resamplings": 1}
 )  # as many calls as the middle
 EXEMPLAR = around(
     RECOMMENDED["tinyworld-exemplar"]["exemplar"] | {"window": 0},
