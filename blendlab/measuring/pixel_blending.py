@@ -123,7 +123,7 @@ def pixel_edits(n, model, clip, judge):
     return {label: joined(parts) for label, parts in rows.items()}, figure
 
 
-@measured(48, *PIXELS)
+@measured(96, *PIXELS)
 def augmentations(n, model, clip, judge):
     """What CLIP and the judge say of guided edits without extending augmentations and with them:
     same seeds, same scale, 10000, which is strong enough to fool (recommended: 3000). And of pixels

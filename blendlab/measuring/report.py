@@ -63,7 +63,7 @@ SECTIONS = (
         "class token {less}."),
     Section(
         "A second colour, which words leave out, comes along with a reference",
-        "exemplar_attributes", ("by reference", "accent right (of 8)"), ("by words", "accent right (of 8)"),
+        "exemplar_attributes", ("by reference", "accent right, of 8"), ("by words", "accent right, of 8"),
         "Of eight truths that differ in the second colour, the right one is the nearest to {more} of results by "
         "reference, and to {less} of edits by words that name kind and first colour."),
     Section(
