@@ -214,7 +214,7 @@ def _name_points(figure, axes, ends):
         wide = 6.6 * len(name)
         spots = [(7, 6), (7, -17), (-7 - wide, 6), (-7 - wide, -17), (7, 22), (7, -33)]
         free = [(dx, dy) for dx, dy in spots
-                if all(abs(x + dx - a) > max(wide, w) or abs(y + dy - b) > 13
+                if all(abs(x + dx - a) > max(wide, w) or abs(y + dy - b) > 16
                        for a, b, w in taken)]  # fmt: skip
         dx, dy = (free or spots)[0]
         taken.append((x + dx, y + dy, wide))
