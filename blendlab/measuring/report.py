@@ -26,11 +26,11 @@ class Section:
 SECTIONS = (
     Section(
         "CLIP's gradient makes the object that was asked for",
-        "pixel_edits", ("guided, best of 4", "class"), ("unguided", "class"),
-        "Of pixel edits guided by CLIP, best of four, the judge sees the prompted class in {more}; of the same noise "
-        "unguided in {less}."),
+        "pixel_edits", ("guided", "class"), ("unguided", "class"),
+        "Of pixel edits guided by CLIP, the judge sees the prompted class in {more}; of the same noise unguided in "
+        "{less}. The best of four is in the table."),
     Section(
-        "Pixels that CLIP alone painted please CLIP and nobody else",
+        "Pixels that CLIP alone painted please CLIP, and seldom the judge",
         "augmentations", ("pixels alone", "CLIP as pleased as by the truth"), ("pixels alone", "class"),
         "Of bare pixels moved along CLIP's gradient, CLIP likes {more} at least as much as the truth; the judge sees "
         "the class in {less}: adversarial examples. The same with augmentations is in the table."),
@@ -65,14 +65,15 @@ SECTIONS = (
         "A second colour, which words leave out, comes along with a reference",
         "exemplar_attributes", ("by reference", "accent right, of 8"), ("by words", "accent right, of 8"),
         "Of eight truths that differ in the second colour, the right one is the nearest to {more} of results by "
-        "reference, and to {less} of edits by words that name kind and first colour."),
+        "reference, and to {less} of edits by words that name kind and first colour. Objects whose second colour does "
+        "not show are left out."),
     Section(
         "Stripes and spots come along, too",
         "exemplars", ("by exemplar", "stripes and spots right"), 1 / 3,
         "Of three truths, plain, striped and spotted, the right one is nearest in {more} of striped and spotted "
         "objects (by chance: {less})."),
     Section(
-        "A written word fools CLIP's ranking",
+        "CLIP's ranking reads the words on signs",
         "signs", ("a sign that says something else", 'the sign is first for "cat"'), 0.5,
         "For \"cat\" CLIP ranks a sign that says cat before a sign that says something else in {more} of scenes (by "
         "chance: {less}): it reads. How often it prefers the sign to the object itself is in the table."),
@@ -119,7 +120,8 @@ def page(tables: dict | None = None) -> str:
         "# What the notebooks rest on",
         "",
         "Each phenomenon of the papers that a notebook teaches, measured on tinyworld before anything is built on it.",
-        f"Confirmed: {sum(confirmed)} of {len(confirmed)}. A phenomenon is confirmed when the two intervals (95%) are apart.",
+        f"Confirmed: {sum(confirmed)} of {len(confirmed)}. A phenomenon is confirmed when its two intervals (95%) are "
+        "apart, or its one interval lies above chance.",
         "Written by `blendlab results phenomena`; each figure shows the first tasks of its table, not chosen ones.",
     ]
     drawn = set()
