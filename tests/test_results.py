@@ -167,14 +167,14 @@ FEW = {
     "autoencoder": 8,
     "clip": 100,
     "signs": 16,
-    "tendency": 16,
+    "tendency": 24,
     "exemplars": 3,
     "pixel": 8,
     "exemplar_masks": 6,
     "exemplar_sizes": 3,
     "repainting": 3,
-    "tendency_eta": 16,
-    "which_layer": 16,
+    "tendency_eta": 24,
+    "which_layer": 24,
 }
 
 # And of tables that compare many settings a few rows: those of the ends, or the quickest. (At eta 1
