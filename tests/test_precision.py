@@ -615,10 +615,11 @@ def test_the_first_scene_of_the_saved_table_comes_out_again(name, task, tmp_path
         whole = {column: was[column][:1] for column in ("parameters (M)", "side (pixels)")}
         was["first"] = was["first result"] | whole
         row["first"] = {column: row["first"][column] for column in was["first"]}
-    # CLIP's gradient makes errors of rounding grow, and a batch of one rounds differently.
-    for near, clip in ((0.01, False), (0.1, True)):
+    # CLIP's gradient makes errors of rounding grow, and a batch of one rounds differently: a result
+    # of a guided method may become another.
+    for near, differ, clip in ((0.01, 1, False), (0.1, 3, True)):
         some = [
             row for row in live["rows"] if clip == ("tinyworld-clip" in METHODS[row["label"]].needs)
         ]
         if some:
-            results.reproduces(saved | {"rows": rows}, live | {"rows": some}, differ=1, near=near)
+            results.reproduces(saved | {"rows": rows}, live | {"rows": some}, differ, near)

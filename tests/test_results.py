@@ -248,9 +248,10 @@ def test_saved_tables_come_out_again(name, shipped, landings, monkeypatch):
     monkeypatch.setattr(latent_blending, "METHODS", most)
     live = results.measure(name, n=FEW.get(name, 1))
     if any("first" in row for row in live["rows"]):
-        # CLIP's gradient makes errors of rounding grow, and a batch of one rounds differently.
-        near = 0.1 if {"tinyworld-pixel", "tinyworld-clip"} <= saved["weights"].keys() else 0.01
-        results.reproduces(saved, live, differ=1, near=near)
+        # CLIP's gradient makes errors of rounding grow, and a batch of one rounds differently: one
+        # result of a guided row may become another, with its class, colour and distance.
+        guided = {"tinyworld-pixel", "tinyworld-clip"} <= saved["weights"].keys()
+        results.reproduces(saved, live, **({"differ": 3, "near": 0.1} if guided else {"differ": 1}))
         return
     rows = {row["label"]: row for row in saved["rows"]}
     for row in live["rows"]:
