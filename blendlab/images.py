@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from .errors import Refused, WrongType
@@ -24,7 +24,6 @@ from .errors import Refused, WrongType
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 # The most pixels of a picture. It is checked before decoding, as a file of 20 kB can hold billions.
 MOST = 64_000_000
-SRGB = ImageCms.createProfile("sRGB")
 
 
 def image(x, size_multiple: int | None = None, name: str = "image", known: bool = False) -> Tensor:
@@ -45,8 +44,7 @@ def image(x, size_multiple: int | None = None, name: str = "image", known: bool 
         x = x.float()
     else:
         picture, how = _open(x, name)
-        _check_profile(picture, name, how)
-        pixels = torch.from_numpy(_rgb(picture, name, how, _flatten(how)))  # (H,W,3)
+        pixels = torch.from_numpy(_colours(picture, name, how))  # (H,W,3)
         x = pixels.permute(2, 0, 1)[None].float().contiguous().div_(127.5).sub_(1)  # (1,3,H,W)
     if size_multiple:
         _check_multiple(x, size_multiple, name)
@@ -102,9 +100,8 @@ def fit(picture, size: int | tuple[int, int], name: str = "image") -> Image.Imag
              PIL.
     """
     picture, how = _one_picture(picture, name)
-    _check_profile(picture, name, how)
-    pixels = _rgb(picture, name, how, _flatten(how))
-    return ImageOps.fit(Image.fromarray(pixels), _pair(size), Image.Resampling.LANCZOS)
+    pixels = Image.fromarray(_colours(picture, name, how))
+    return ImageOps.fit(pixels, _pair(size), Image.Resampling.LANCZOS)
 
 
 def fit_mask(picture, size: int | tuple[int, int], name: str = "mask") -> Image.Image:
@@ -276,15 +273,24 @@ def _upright(picture, name, how):
         ) from error
 
 
+def _colours(picture, name, how):
+    """The pixels (H,W,3) in uint8 of a picture that is no mask."""
+    _check_profile(picture, name, how)
+    return _rgb(picture, name, how, _flatten(how))
+
+
 def _check_profile(picture, name, how):
     """Warn of a colour profile that is not sRGB: it is not applied, as it would change pixels."""
     data = picture.info.get("icc_profile")
     if not data or picture.mode not in ("RGB", "RGBA", "P"):
         return
+    from PIL import ImageCms
+
     steps = np.mgrid[0:256:51, 0:256:51, 0:256:51].T.reshape(1, -1, 3).astype(np.uint8)  # 6**3
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
-        same = ImageCms.profileToProfile(Image.fromarray(steps), profile, SRGB)
+        srgb = ImageCms.createProfile("sRGB")
+        same = ImageCms.profileToProfile(Image.fromarray(steps), profile, srgb)
         called = ImageCms.getProfileDescription(profile).strip()
     except (ImageCms.PyCMSError, OSError):  # viewers ignore a broken one, too
         return
