@@ -361,14 +361,11 @@ def pack(
     from .course import pack, runner
     from .measuring import goals
 
+    found = runner.chosen(names)
     for path in names or []:
-        if path.suffix != ".ipynb" or not path.is_file():
-            raise Refused(f"{path} is no notebook: name an .ipynb file that is there")
         if path.parent.name == "solutions":
             raise Refused(f"{path} is a solution: name the notebook itself, without solutions/")
-    found = [path for path in names or runner.notebooks() if path.parent.name != "solutions"]
-    if not found:
-        raise Refused("there is no notebook here: run this in the top folder of the clone")
+    found = [path for path in found if path.parent.name != "solutions"]
     worth = dict.fromkeys(goals.GOALS, goals.WORTH)
     for sentence in pack.pack(found, out, worth):
         print(sentence)

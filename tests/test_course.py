@@ -149,7 +149,7 @@ def test_names_that_are_no_notebooks_are_refused_and_its_own_folder_will_do(
             runner.main([Path(name)])
 
 
-def test_an_interrupt_ends_the_kernels_too(tmp_path, monkeypatch):
+def test_an_interrupt_ends_the_kernels_too(tmp_path):
     slow = write(tmp_path, "00_slow.ipynb", "import time\ntime.sleep(60)")
     until, began = time.monotonic() + 30, time.monotonic()
 

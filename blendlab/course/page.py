@@ -62,9 +62,8 @@ def address(kind: str, data: str) -> str:
 
 def place(path: Path) -> str:
     """Where the notebook at path lies in the repository."""
-    return (
-        f"notebooks/{'solutions/' if path.resolve().parent.name == 'solutions' else ''}{path.name}"
-    )
+    folder = "solutions/" if path.resolve().parent.name == "solutions" else ""
+    return f"notebooks/{folder}{path.name}"
 
 
 def plain(text: str) -> str:

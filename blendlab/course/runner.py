@@ -22,6 +22,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..errors import Refused
 from ..files import replacing
 from .page import headings, page, place, plain
 
@@ -53,6 +54,17 @@ def notebooks(folder: Path | str = "notebooks") -> list[Path]:
     """All notebooks of the course in order, each followed by its solutions if it has some."""
     found = [p for p in Path(folder).rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts]
     return sorted(found, key=lambda p: (p.name, len(p.parts)))
+
+
+def chosen(names: list[Path] | None) -> list[Path]:
+    """The notebooks with these names, or all of the course; refuses what is none."""
+    for path in names or []:
+        if path.suffix != ".ipynb" or not path.is_file():
+            raise Refused(f"{path} is no notebook: name an .ipynb file that is there")
+    found = names or notebooks()
+    if not found:
+        raise Refused("there is no notebook here: run this in the top folder of the clone")
+    return found
 
 
 def badge(path: Path) -> str:
@@ -318,12 +330,10 @@ def main(
 
     Example: python -m blendlab.course --out out notebooks/00_start_here.ipynb
     """
-    for path in names or []:
-        if path.suffix != ".ipynb" or not path.is_file():
-            sys.exit(f"{path} is no notebook: name an .ipynb file that is there")
-    paths = names or notebooks()
-    if not paths:
-        sys.exit("There is no notebook here; run this in the top folder of the clone.")
+    try:
+        paths = chosen(names)
+    except Refused as error:
+        sys.exit(str(error))
     sys.exit(stale(paths) if check else run(paths, out, save))
 
 
