@@ -6,6 +6,7 @@ Next: leaderboard.py, which merges rows.
 import csv
 import html
 import io
+import math
 import random
 from pathlib import Path
 from urllib.parse import quote
@@ -14,16 +15,16 @@ from .. import files, viz
 from . import results
 
 SHOWN = 4  # scenes on the sheet of a row
-LOWER = (
-    "truth error",
-    "light off",
-    "seam",
-    "(s)",
-    "background (tinyworld",
-    "background (LPIPS",
-    "shadow",
-    "CLIP",
-)
+BEST = {  # of what: the best value; of all others the largest
+    "truth error": 0,
+    "light off": 0,
+    "seam": 1,
+    "(s)": 0,
+    "background (tinyworld": 0,
+    "background (LPIPS": 0,
+    "shadow": 0,
+    "CLIP": 0,
+}
 
 
 def write(out: Path, made: dict, records: dict) -> None:
@@ -77,11 +78,8 @@ def _details(label, records):
         order = [i for i, v in enumerate(values) if v is not None]
         if len({values[i] for i in order}) < 2:
             continue
-        best = 1 if "seam" in column else 0 if "shadow" in column else None
-        if best is None:
-            order.sort(key=lambda i: values[i], reverse=not any(part in column for part in LOWER))
-        else:
-            order.sort(key=lambda i: abs(values[i] - best))
+        best = next((best for part, best in BEST.items() if part in column), math.inf)
+        order.sort(key=lambda i: abs(values[i] - best) if best < math.inf else -values[i])
         some = random.Random(f"{label}/{column}").choice(order)
         shown = {"best": order[0], "worst": order[-1], "random": some}
         files_ = [Path(label) / f"scene-{records[i]['scene']:04d}.png" for i in shown.values()]
