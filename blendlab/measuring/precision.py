@@ -381,7 +381,7 @@ class Run:
         file = self.path(method, i)
         if not file.is_file() or not file.with_suffix(".png").is_file():
             return None
-        record = json.loads(self.path(method, i).read_text())
+        record = json.loads(file.read_text())
         was = record["identity"]
         changed = [key for key, now in identity.items() if was.get(key) != now]
         if changed == ["weights"] and RANKING not in method.needs:
@@ -390,7 +390,7 @@ class Run:
                 return self.ranked(method, i, record | {"identity": identity})
         if changed:
             raise Refused(
-                f"{self.path(method, i).parent} was made with another {changed[0]}: delete it, or "
+                f"{file.parent} was made with another {changed[0]}: delete it, or "
                 "name another folder with -o"
             )
         return record
@@ -536,7 +536,7 @@ def table(run: Run, records: dict, methods=None, add=None) -> dict:
 
     made = {"name": "removals" if run.task == "remove" else "precision"} | of(run.scenes)
     made |= {
-        "seconds": round(sum(r["seconds"] for r in every), 1),
+        "seconds": spent(every),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "batch": run.batch,
         "seed": SEED,
@@ -553,14 +553,17 @@ def table(run: Run, records: dict, methods=None, add=None) -> dict:
     for row, each in zip(made["rows"], records.values(), strict=True):
         n = len(each)
         row |= {"scenes (n)": [n, n, n]} if fewer else {}
-        own = {
-            "seconds": round(sum(record["seconds"] for record in each), 1),
-            "weights": each[0]["identity"]["weights"],
-        }
-        alone = made | of(n) | own | {"rows": [row], "identity": each[0]["identity"]}
+        identity = each[0]["identity"]
+        own = {"seconds": spent(each), "weights": identity["weights"]}
+        alone = made | of(n) | own | {"rows": [row], "identity": identity}
         pages.write_row(run.out / row["label"], alone)
     pages.write(run.out, made, records)
     return made
+
+
+def spent(records: list[dict]) -> float:
+    """The seconds that scenes took."""
+    return round(sum(record["seconds"] for record in records), 1)
 
 
 def intervals(records: list[dict]) -> dict[str, list]:
