@@ -197,8 +197,8 @@ class ClipJob(Job):
         said = dense.dense_loss(self.net["dense"](patches), batch["kind"], batch["colour"])
         logits = self.net["token"](seen[0][:, 0]).float().split(list(SAID.values()), dim=1)
         token = sum(  # over those that have a name; a small batch may have none
-            F.cross_entropy(said, name, reduction="sum") / (name >= 0).sum().clamp(min=1)
-            for said, name in zip(logits, batch["named"].unbind(1), strict=True)
+            F.cross_entropy(guess, name, reduction="sum") / (name >= 0).sum().clamp(min=1)
+            for guess, name in zip(logits, batch["named"].unbind(1), strict=True)
         )
         parts = {"match": loss, "right": right, "dense": said, "token": token}
         return {"loss": loss + DENSE * said + TOKEN * token} | parts

@@ -355,11 +355,11 @@ def make_accelerator(precision="auto", cpu=False):
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
+    if precision == "fp16" and (cpu or not (torch.cuda.is_available() or has_mps())):
+        raise Refused("precision is 'fp16', which needs a GPU; choose auto, bf16 or no")
     AcceleratorState._reset_state(
         reset_partial_state=True
     )  # else the first choice in a process is the last
-    if precision == "fp16" and (cpu or not (torch.cuda.is_available() or has_mps())):
-        raise Refused("precision is 'fp16', which needs a GPU; choose auto, bf16 or no")
     return Accelerator(
         cpu=cpu, mixed_precision=pick_precision(cpu) if precision == "auto" else precision
     )

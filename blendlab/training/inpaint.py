@@ -123,8 +123,10 @@ class Inpaint(Exemplar):
         go_on_from(Path(folder) / "unet", self.net["unet"])
 
     def identity(self):
-        frozen = {"scaling_factor": self.vae.config.scaling_factor}
-        return Job.identity(self) | frozen | {"frozen": fingerprint(self.text_encoder)}
+        return Job.identity(self) | {
+            "scaling_factor": self.vae.config.scaling_factor,
+            "frozen": fingerprint(self.text_encoder),
+        }
 
     def config(self):
         return {"whole": self.whole, "pool": self.pool_size}

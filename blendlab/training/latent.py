@@ -237,8 +237,8 @@ class Latent(Job):
         }
 
     def identity(self):  # the autoencoder, known by its scaling factor, must not change either
-        frozen = {"scaling_factor": self.vae.config.scaling_factor}
-        return super().identity() | frozen | {"size": self.size}
+        own = {"scaling_factor": self.vae.config.scaling_factor, "size": self.size}
+        return super().identity() | own
 
     def config(self):
         sizes = {
