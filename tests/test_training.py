@@ -787,6 +787,9 @@ def test_a_run_of_another_kind_is_not_exported_and_its_notes_are_its_own(runs, t
         training.main("exemplar", out=out, export_to=tmp_path, rung="tokens", **start, **TINY)
     with pytest.raises(ValueError, match="it began with other frozen networks: name those"):
         training.main("exemplar", out=out, pool=16, latent=runs["latent"], **TINY)
+    sizes = {"widths": (8, 16, 32), "prediction": "v_prediction", "pool": 16}
+    with pytest.raises(ValueError, match="a run with prediction sample, not v_prediction"):
+        training.main("pixel", out=runs["pixel"].parent, **sizes, **TINY)
     here = training.main("exemplar", out=out, export_to=tmp_path, lr=1e-4, **start, **TINY)
     notes = json.loads((here / "training-exemplar.json").read_text())
     assert notes["lr"] == 1e-3 and notes["step"] == 2

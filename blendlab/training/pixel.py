@@ -93,6 +93,10 @@ class Pixel(Job):
         view = world.render(scenes, size=self.size, window=window)
         return {"image": to_bytes(enlarged(view.image, closer, start))} | dense.shown(view)
 
+    def identity(self):
+        said = self.scheduler.config.prediction_type
+        return super().identity() | {"size": self.size, "prediction": said}
+
     def batch(self, step):
         """Whole pictures in one step of four, else four times as many crops around objects."""
         g, crops = self.generator(step), step % 4
