@@ -140,7 +140,8 @@ FIGURES = {
     "edits by exemplar: class / class and colour": (
         "exemplars", "by exemplar", ["class", "class and colour"], "85% / 75%"),
     "the same: second colour, of 8, where it shows / pattern, of 3, also plain": (
-        "exemplar_attributes", "by reference", ["accent right, of 8", "pattern right, of 3"], "60% / 70%"),
+        "exemplar_attributes", "by reference",
+        ["accent right, of 8", "pattern right, of 3"], "60% / 70%"),
     "CLIP, the right one of 100 captions: whole scenes": ("clip", "scenes", ["right of 100"], "93%"),
     "CLIP, the right one of 100 captions: objects on grey": ("clip", "objects on grey", ["right of 100"], ""),
     "random boxes, all results / CLIP's choice of each batch: class": (

@@ -27,8 +27,8 @@ SECTIONS = (
     Section(
         "CLIP's gradient makes the object that was asked for",
         "pixel_edits", ("guided", "class"), ("unguided", "class"),
-        "Of pixel edits guided by CLIP, the judge sees the prompted class in {more}; of the same noise unguided in "
-        "{less}. The best of four is in the table."),
+        "Of pixel edits guided by CLIP, the judge sees the prompted class in {more}; of the same "
+        "noise unguided in {less}. The best of four is in the table."),
     Section(
         "Pixels that CLIP alone painted please CLIP, and seldom the judge",
         "augmentations", ("pixels alone", "CLIP as pleased as by the truth"), ("pixels alone", "class"),
@@ -63,10 +63,11 @@ SECTIONS = (
         "class token {less}."),
     Section(
         "A second colour, which words leave out, comes along with a reference",
-        "exemplar_attributes", ("by reference", "accent right, of 8"), ("by words", "accent right, of 8"),
+        "exemplar_attributes",
+        ("by reference", "accent right, of 8"), ("by words", "accent right, of 8"),
         "Of eight truths that differ in the second colour, the right one is the nearest to {more} of results by "
-        "reference, and to {less} of edits by words that name kind and first colour. Objects whose second colour does "
-        "not show are left out."),
+        "reference, and to {less} of edits by words that name kind and first colour. Objects whose "
+        "second colour does not show are left out."),
     Section(
         "Stripes and spots come along, too",
         "exemplars", ("by exemplar", "stripes and spots right"), 1 / 3,
@@ -120,8 +121,8 @@ def page(tables: dict | None = None) -> str:
         "# What the notebooks rest on",
         "",
         "Each phenomenon of the papers that a notebook teaches, measured on tinyworld before anything is built on it.",
-        f"Confirmed: {sum(confirmed)} of {len(confirmed)}. A phenomenon is confirmed when its two intervals (95%) are "
-        "apart, or its one interval lies above chance.",
+        f"Confirmed: {sum(confirmed)} of {len(confirmed)}. A phenomenon is confirmed when its two "
+        "intervals (95%) are apart, or its one interval lies above chance.",
         "Written by `blendlab results phenomena`; each figure shows the first tasks of its table, not chosen ones.",
     ]
     drawn = set()
