@@ -30,6 +30,7 @@ from PIL import Image
 import blendlab as bl
 from blendlab import attention, cli, guidance, joins, latents, masks, prompts
 from blendlab.clip_guidance import Guiding
+from blendlab.measuring import metrics
 from blendlab.networks import opening
 from blendlab.networks.load import load
 from blendlab.noise import Noise
@@ -273,6 +274,16 @@ def blocks():
         edit=[*STATES, sizes[0], sizes[2]], keep=[*STATES, sizes[0], sizes[2]],
     )  # fmt: skip
     words = dict(size=SHAPES, rule=CHOICES, mask=small_masks())
+    other_masks = [torch.ones(1, 1, 32, 32), 255 * mask, NAN * mask]
+    empty, full = [0 * mask], [0 * mask + 1]
+    no_picture = [*STATES, *sizes[::2], NAN * image, image.byte(), torch.zeros(1, 1, 64, 64)]
+
+    def measure(name, *pictures, no_mask):
+        good = {"result": image, **dict.fromkeys(pictures, image + 0.5), "mask": mask}
+        bad = {key: no_picture for key in good if key != "mask"}
+        bad["mask"] = [*small_masks(), *other_masks, *no_mask]
+        return name, getattr(metrics, name), good, bad
+
     net = guidance.denoiser(pipe.unet, schedule)
     held = lambda x, t: guidance.Prediction(x)  # noqa: E731
     steps = dict(x=z, schedule=schedule, timesteps=[500, -1], denoise=held)
@@ -338,6 +349,17 @@ def blocks():
          dict(unet=[None, "unet", 3, pipe, pixel_model().unet, *ANYTHING], layers=LAYERS,
               branch=CHOICES, steps=[3, "x", *ANYTHING])),
         ("listed", prompts.listed, {}, dict(prompt=[*TEXTS[:-3], *TEXTS[-2:]])),
+        ("psnr", metrics.psnr, dict(a=image, b=image + 0.5), dict(a=no_picture, b=no_picture)),
+        measure("background_error", "image", no_mask=full),
+        measure("border", "source", no_mask=[*empty, *full]),
+        measure("seam", no_mask=[*empty, *full]),
+        measure("appeared", "before", no_mask=empty),
+        measure("truth_error", "truth", no_mask=empty),
+        measure("light_error", "truth", no_mask=empty),
+        ("stayed_behind", metrics.stayed_behind,
+         dict(result=image, source=image + 0.5, truth=image, mine=mask),
+         dict(result=no_picture, source=no_picture, truth=no_picture,
+              mine=[*small_masks(), *other_masks, *full])),
         ("world.sample", bl.world.sample, dict(n=1),
          dict(n=COUNTS, seed=SEEDS, start=[-1, *COUNTS[2:]])),
         ("world.render", bl.world.render, dict(scenes=bl.world.sample(1)),

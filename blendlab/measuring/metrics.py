@@ -79,6 +79,7 @@ def resampled(values: list, share: bool = False) -> tuple[float, float, float]:
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
     """(B,) peak signal-to-noise ratio in dB of pictures (B,3,H,W) in [-1,1]; infinite if equal."""
+    _alike(a=a, b=b)
     return decibels(rms((a - b) / 2, torch.ones_like(a[:, :1])))
 
 
@@ -88,7 +89,7 @@ def background_error(result: Tensor, image: Tensor, mask: Tensor) -> Tensor:
     result (B,3,H,W), image (B or 1,3,H,W) in [-1,1]; mask (B or 1,1,H,W), 1 = edit. As a PSNR:
     `decibels`. A mask that is white everywhere is refused.
     """
-    tensor("mask", mask, "B,1,H,W")
+    _alike(result=result, image=image, mask=mask)
     if (mask.flatten(1).amin(1) == 1).any():
         raise Refused("a mask is white everywhere, so there is no background: leave it out")
     return rms((result - image) / 2, 1 - mask)
@@ -104,6 +105,7 @@ def border(result: Tensor, source: Tensor, mask: Tensor) -> Tensor:
     that crosses the border costs nothing, as the source has it too. Result and source are
     (B or 1,3,H,W) in [-1,1]. The truth scores a little above 1 where a shadow leaves the mask.
     """
+    _alike(result=result, source=source, mask=mask)
     more, usual = [], []
     for x, y, m in ((result, source, mask), (result.mT, source.mT, mask.mT)):
         jump, own = (z.diff().abs().mean(1, keepdim=True) for z in (x, y))  # (B,1,H,W-1)
@@ -113,7 +115,7 @@ def border(result: Tensor, source: Tensor, mask: Tensor) -> Tensor:
         usual.append(own.mean((1, 2, 3)))
     total, count = more[0] + more[1]  # (B,) each
     if (count == 0).any():
-        raise ValueError(
+        raise Refused(
             "a mask has no border inside the picture: take a mask with black and white areas"
         )
     return 1 + total / count / (sum(usual) / 2 + 2 / 255)
@@ -128,9 +130,10 @@ def seam(result: Tensor, mask: Tensor, ring: int = 3) -> Tensor:
     grey level is added to both, so that flat pictures have a value too. Where the mask ends at the
     edge of the picture there is no neighbour and nothing counts; a mask that has no border inside
     the picture is refused, and so is one without a neighbour in the ring. Look at means over many
-    pictures: a horizon along the border makes twice 1 of an untouched one, an object just beside it
-    half.
+    pictures: in an unedited one a horizon along the border doubles the value, and an object just
+    beside the border halves it.
     """
+    _alike(result=result, mask=mask)
     parts = []
     for x, m in ((result, mask), (result.mT, mask.mT)):  # along the rows, and down the columns
         jump = x.diff().abs().mean(1, keepdim=True)  # (B,1,H,W-1)
@@ -155,6 +158,7 @@ def appeared(result: Tensor, before: Tensor, mask: Tensor, least: float = 0.08) 
 
     before: the picture without the edit, best the source as the autoencoder decodes it.
     """
+    _alike(result=result, before=before, mask=mask)
     _has_inside(mask)
     return rms((result - before) / 2, mask) > least
 
@@ -166,12 +170,14 @@ def decibels(error: Tensor) -> Tensor:
 
 def truth_error(result: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
     """(B,) root mean square difference inside the mask, as a share of the range."""
+    _alike(result=result, truth=truth, mask=mask)
     _has_inside(mask)
     return rms((result - truth) / 2, mask)
 
 
 def light_error(result: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
     """(B,) how far the mean colour inside the mask is from the truth's, as a share of the range."""
+    _alike(result=result, truth=truth, mask=mask)
     _has_inside(mask)
     mean = (mask * (result - truth)).sum((2, 3)) / mask.sum((2, 3))  # (B,3)
     return mean.abs().mean(1) / 2
@@ -184,6 +190,9 @@ def stayed_behind(result: Tensor, source: Tensor, truth: Tensor, mine: Tensor) -
     not count. What the object did to the picture beside itself (more than four grey levels) is
     looked for in the result, as a projection. NaN where it did nothing, as in the sky.
     """
+    _alike(result=result, source=source, truth=truth, mine=mine)
+    if (mine.flatten(1).amin(1) > 0).any():
+        raise Refused("mine is white everywhere, so nothing is beside the object: leave it out")
     did = source - truth
     where = (did.abs().amax(1, keepdim=True) > 8 / 255) & (mine == 0)  # (1 or B,1,H,W)
     return ((result - truth) * did * where).sum((1, 2, 3)) / (did * did * where).sum((1, 2, 3))
@@ -199,9 +208,26 @@ def diversity(distance, images: Tensor) -> float:
     return torch.cat(parts).mean().item() if len(i) else math.nan
 
 
+def _alike(**tensors):
+    """Refuse what cannot be compared: pictures, and masks, which are called mask or mine."""
+    first, one = next(iter(tensors.items()))
+    for name, x in tensors.items():
+        is_mask = name in ("mask", "mine")
+        tensor(name, x, "B,1,H,W" if is_mask else "B,3,H,W")
+        if not is_mask and not x.is_floating_point():
+            raise Refused(f"{name} holds {x.dtype}: pass floats in [-1,1]")
+        if not x.isfinite().all():
+            raise Refused(f"{name} has NaN or infinite values: make it in torch.float32")
+        if is_mask and ((x < 0) | (x > 1)).any():
+            raise Refused(f"{name} has values outside [0,1]: divide it by 255 if that is white")
+        if x.shape[-2:] != one.shape[-2:] or len({len(x), len(one), 1}) > 2:
+            shapes = (f"{key} is {tuple(value.shape)}" for key, value in tensors.items())
+            raise Refused(f"{', '.join(shapes)}: give all the same size, and as many or one")
+
+
 def _has_inside(mask):
     if (mask.flatten(1).amax(1) == 0).any():
-        raise ValueError("a mask is black everywhere, so there is nothing inside: leave it out")
+        raise Refused("a mask is black everywhere, so there is nothing inside: leave it out")
 
 
 # Tasks
