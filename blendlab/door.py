@@ -113,8 +113,7 @@ class Request:
         in `rank`; None: none. What is not finite is refused.
         """
         tensor, latents = torch.cat(tensors), latents and torch.cat(latents)  # (n,3,H,W), (n,C,h,w)
-        if not tensor.isfinite().all() or latents is not None and not latents.isfinite().all():
-            raise Refused(f"the result has NaN or infinite values: {_likely(settings)}")
+        finite(settings, tensor, latents)
         if paste:
             tensor = blend(self.mask, edit=tensor, keep=self.image)
         order, scores = list(range(self.n)), None
@@ -126,6 +125,12 @@ class Request:
         return Edit(
             tensor[order], None if latents is None else latents[order], scores, used | settings
         )
+
+
+def finite(settings: dict, *tensors: Tensor | None) -> None:
+    """Refuse a result that is not finite."""
+    if not all(x.isfinite().all() for x in tensors if x is not None):
+        raise Refused(f"the result has NaN or infinite values: {_likely(settings)}")
 
 
 def latent(pipe, image, mask, prompt, **how):

@@ -360,6 +360,11 @@ def test_the_presets_differ_in_the_rate_for_latents_alone():
     assert paper["latents"] == replace(official["latents"], lr=1e-4)
 
 
+def test_a_rate_that_breaks_the_decoder_is_named(pipe, edit, image, mask):
+    with pytest.raises(ValueError, match="NaN or infinite values: take a smaller lr=1000"):
+        reconstruct(pipe, edit, image, mask, lr=1000.0, steps=5)
+
+
 BAD = [
     (dict(method="weigths"), "weights and paste"),
     (dict(preset="oficial"), "paper, official"),

@@ -97,6 +97,7 @@ def reconstruct(pipe, edit, image, mask, *, method="weights", preset=None, **opt
     else:
         tensor = torch.cat([decode(pipe.vae, z) for z in edit.latents.split(1)])  # (n,3,H,W)
 
+    door.finite(how, tensor)
     if method.endswith("paste"):
         tensor = blend(mask, edit=tensor, keep=image)
     elif method == "poisson":
