@@ -57,8 +57,11 @@ def test_the_background_comes_closer_the_more_it_is_asked_for_and_is_never_exact
     assert error[0.0] > error[100.0] > error[3000.0] > 0, error
 
 
-def test_without_a_background_weight_the_picture_is_not_looked_at(model, clip, image, mask):
-    how = dict(background=0.0, perceptual=lambda a, b: pytest.fail("it was"), seed=3)
+def test_without_a_background_weight_the_picture_is_not_looked_at(
+    model, clip, image, mask, monkeypatch
+):
+    monkeypatch.setattr(guided, "perceptual_distance", lambda model: pytest.fail("it was loaded"))
+    how = dict(background=0.0, seed=3)
     ours = bl.clip_guided(model, clip, image, mask, "red", **QUICK, **how)
     other = bl.clip_guided(model, clip, -image, mask, "red", **QUICK, **how)
     assert torch.equal(ours.tensor, other.tensor)

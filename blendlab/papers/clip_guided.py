@@ -25,6 +25,7 @@ from ..edit import Edit
 from ..guidance import from_pipe
 from ..networks.perceptual import perceptual_distance
 from ..options import function, number, registered
+from ..schedule import read_from
 
 FROM_NOISE = FALLBACK | {"skip": 0.0}
 
@@ -55,7 +56,8 @@ def clip_guided(
     function("perceptual", perceptual, "a function of two batches of pictures")
     counts = dict(n=n, seed=seed, batch=batch, first=first)
     request, text = ask(model, clip, image, mask, prompt, how, ranking, **counts)
-    perceptual = perceptual or perceptual_distance(model)
+    if background and perceptual is None:
+        perceptual = perceptual_distance(model)
     schedule, timesteps, net = from_pipe(model, how.steps, how.skip)
     tensors = []
 
@@ -73,7 +75,8 @@ def clip_guided(
                 result = step.x if how.result == "state" else step.x0_hat
             tensors.append(result.clamp(-1, 1))  # a state may overshoot, a picture may not
 
-    used = dict(background=background, prompt=prompt, ranking=ranking) | asdict(how)
+    used = dict(background=background, prompt=prompt, ranking=ranking)
+    used |= read_from(model.scheduler) | asdict(how)
     return request.finish(tensors, None, used, how.paste, clip, ranking)
 
 
