@@ -110,7 +110,7 @@ class Schedule:
         if unlike := differences(scheduler):
             _say_once(
                 f"{name} {' and '.join(unlike)}; blendlab takes its levels, evenly spaced, and "
-                "steps down them as DDIM (eta=0) or DDPM (eta=1)"
+                "steps down them as DDIM (eta=0) or DDPM (eta=1), clipping no estimate"
             )
         return cls(
             abar,
@@ -146,6 +146,7 @@ def read_from(scheduler) -> dict:
 
 # Sets of levels other than those of the betas; and the schedulers that step as we do.
 OTHER_LEVELS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas")
+CLIPPED = ("thresholding", "clip_sample")  # the estimate, at each step
 SAME_STEPS = {f"{name}Scheduler" for name in ("DDIM", "DDIMParallel", "DDPM", "DDPMParallel")}
 SAME_STEPS |= {"EulerDiscreteScheduler"}  # without fresh noise it is DDIM, in other units
 
@@ -155,8 +156,8 @@ def differences(scheduler) -> list[str]:
     config = scheduler.config
     unlike = ["has a solver of its own"] * (type(scheduler).__name__ not in SAME_STEPS)
     unlike += [f"has {name}=True" for name in OTHER_LEVELS if config.get(name)]
-    if config.get("thresholding"):
-        unlike.append("has thresholding=True")
+    unlike += [f"has {name}=True" for name in CLIPPED if config.get(name)]
+    unlike += ["has variance_type='fixed_large'"] * (config.get("variance_type") == "fixed_large")
     return unlike
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import cache
 
 import checkpoints
+import colour_clip
 import diffusers
 import pytest
 import torch
@@ -24,12 +25,13 @@ from blendlab.walk import Drawing, Walk
 SD1 = dict(set_alpha_to_one=False, steps_offset=1)
 SDXL = dict(timestep_spacing="leading", steps_offset=1)
 ZERO = dict(rescale_betas_zero_snr=True, timestep_spacing="trailing")
+CLEAR = ZERO | dict(clip_sample=False)  # of what has such an option
 SCHEDULERS = {
     "SD 1.x, PNDM": ("PNDMScheduler", SD1 | dict(skip_prk_steps=True)),
     "SD 2.x, DDIM": ("DDIMScheduler", SD1 | dict(clip_sample=False)),
     "SDXL, Euler": ("EulerDiscreteScheduler", SDXL),
-    "DDIM": ("DDIMScheduler", {}),
-    "DDPM": ("DDPMScheduler", {}),
+    "DDIM": ("DDIMScheduler", dict(clip_sample=False)),
+    "DDPM": ("DDPMScheduler", dict(clip_sample=False)),
     "Euler, linspace": ("EulerDiscreteScheduler", {}),
     "Euler, sigma_min": ("EulerDiscreteScheduler", dict(final_sigmas_type="sigma_min")),
     "Euler ancestral": ("EulerAncestralDiscreteScheduler", {}),
@@ -38,8 +40,8 @@ SCHEDULERS = {
     "LCM": ("LCMScheduler", {}),
     "LCM, from SD 1.x": ("LCMScheduler", SD1),
     "UniPC": ("UniPCMultistepScheduler", {}),
-    "zero SNR, DDIM": ("DDIMScheduler", ZERO | dict(prediction_type="v_prediction")),
-    "zero SNR, DDIM, x0": ("DDIMScheduler", ZERO | dict(prediction_type="sample")),
+    "zero SNR, DDIM": ("DDIMScheduler", CLEAR | dict(prediction_type="v_prediction")),
+    "zero SNR, DDIM, x0": ("DDIMScheduler", CLEAR | dict(prediction_type="sample")),
     "zero SNR, Euler": ("EulerDiscreteScheduler", ZERO | dict(prediction_type="v_prediction")),
 }
 HONOURED = ["SD 2.x, DDIM", "SDXL, Euler", "DDIM", "DDPM", "Euler, linspace", "Euler, sigma_min"]
@@ -239,13 +241,51 @@ def test_each_cause_is_named(anew):
         Schedule.from_scheduler(scheduler("DPM\N{PLUS SIGN}+ Karras"))
 
 
-@every
-def test_the_settings_record_the_scheduler_and_its_spacing(name, pipe, image, mask):
+def test_an_estimate_that_is_not_clipped_is_said(anew):
+    with pytest.warns(
+        UserWarning, match="has clip_sample=True and has variance_type='fixed_large'"
+    ):
+        Schedule.from_scheduler(diffusers.DDPMScheduler(variance_type="fixed_large"))
+
+
+QUICK = dict(steps=2, eta=0.0)
+METHODS = {
+    "blended_latent": lambda pipe, place: bl.blended_latent(pipe, *place, "a dog", w=1.0, **QUICK),
+    "layout": lambda pipe, place: bl.layout(pipe, "a dog", [("dog", (0, 0, 1, 1))], **QUICK),
+    "repaint": lambda pipe, place: bl.repaint(pipe, "a dog", place[1], **QUICK),
+    "reword": lambda pipe, place: bl.reword(pipe, "a dog", "a cat", **QUICK),
+    "blended": lambda pipe, place: guided(bl.blended, pipe, place),
+    "clip_guided": lambda pipe, place: guided(bl.clip_guided, pipe, place, background=0.0),
+    "exemplar": lambda pipe, place: bl.exemplar(
+        replace(build(), scheduler=pipe.scheduler), *place, place[0], w=1.0, **QUICK
+    ),
+}
+
+
+def guided(method, pipe, place, **how):
+    """An edit in pixels with the pipeline's scheduler."""
+    model = diffusers.DDPMPipeline(checkpoints.pixel().unet, pipe.scheduler)
+    clip = colour_clip.ColourClip(colour_clip.ColourModel())
+    how |= dict(augmentations=1, scale=1.0, skip=0.0, steps=2, eta=1.0)
+    return method(model, clip, *place, "red", **how)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", ["SDXL, Euler", "DPM++ Karras", "zero SNR, DDIM"])
+def test_the_settings_record_the_scheduler_and_its_spacing(name, method, pipe, image, mask):
     pipe.scheduler = scheduler(name)
-    settings = bl.blended_latent(pipe, image, mask, "a dog", steps=2, w=1.0, eta=0.0).settings
-    assert settings["scheduler"] == SCHEDULERS[name][0]
-    assert settings["spacing"] == pipe.scheduler.config.get("timestep_spacing", "leading")
-    assert settings["eta"] == 0.0
+    edit = METHODS[method](pipe, (image, mask))
+    assert edit.settings["scheduler"] == SCHEDULERS[name][0]
+    assert edit.settings["spacing"] == pipe.scheduler.config.get("timestep_spacing", "leading")
+    assert edit.tensor.isfinite().all()
+
+
+@every
+def test_blended_keeps_the_source(name, pipe, image, mask):
+    pipe.scheduler = scheduler(name)
+    edit = guided(bl.blended, pipe, (image, mask), paste=False)
+    outside = mask.expand_as(image) == 0
+    assert torch.equal(edit.tensor[outside], image[outside])
 
 
 @every

@@ -15,6 +15,7 @@ from ..clip_guidance import FALLBACK, Guiding, ask, choose, clip_loss, guided_st
 from ..edit import Edit
 from ..guidance import from_pipe
 from ..options import registered
+from ..schedule import read_from
 
 
 @registered("tinyworld-pixel", Guiding)
@@ -67,7 +68,7 @@ def blended(
             tensors.append(result.clamp(-1, 1))  # a state may overshoot, a picture may not
 
     request = replace(request, mask=per_move[-1])  # soft: all that any move may change
-    used = dict(prompt=prompt, ranking=ranking) | asdict(how)
+    used = dict(prompt=prompt, ranking=ranking) | read_from(model.scheduler) | asdict(how)
     return request.finish(tensors, None, used, how.paste, clip, ranking)
 
 

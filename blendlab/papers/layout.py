@@ -21,6 +21,7 @@ from ..errors import Refused
 from ..latents import decode
 from ..options import takes
 from ..reader import Reader, Reading
+from ..schedule import read_from
 from ..twins import twin
 from ..walk import Walk, admit, settled
 
@@ -142,7 +143,7 @@ def layout(
     z, origin, maps = map(torch.cat, rest)
     used = dict(prompt=prompt, boxes=dict(zip(words, boxes, strict=True)), caption=caption)
     used |= dict(negative=negative, noise=z, origin=origin, attention=maps, cells=regions)
-    used |= asdict(how) | dict(block=reader.block, layers=reader.layers)
+    used |= read_from(pipe.scheduler) | asdict(how) | dict(block=reader.block, layers=reader.layers)
     return request.finish(tensor, latents, used)
 
 

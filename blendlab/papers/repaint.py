@@ -15,6 +15,7 @@ from ..edit import Edit, one_or_n
 from ..errors import Refused
 from ..networks import perceptual
 from ..options import function, number, takes
+from ..schedule import read_from
 from ..walk import Drawing, Walk, admit, settled
 
 
@@ -96,7 +97,8 @@ def repaint(
     met = [i not in left for i in range(n)] if until else None
     used = dict(prompt=prompt, caption=caption, region=region, negative=negative, new_seed=new_seed)
     used |= dict(mask_rule=mask_rule, tries=tried, met=met, moved=moved, before=before, noise=new)
-    return request.finish([tensor], [latents], used | asdict(how))
+    used |= read_from(pipe.scheduler) | asdict(how)
+    return request.finish([tensor], [latents], used)
 
 
 def _region(region, size):

@@ -17,6 +17,7 @@ from ..errors import Refused
 from ..guidance import stacked
 from ..latents import decode
 from ..options import number, takes
+from ..schedule import read_from
 from ..twins import twin
 from ..walk import Drawing, Walk, admit, settled
 
@@ -66,7 +67,7 @@ def reword(
             parts.append((*decode(pipe.vae, pair).split(m), pair[m:]))
     before, tensor, latents = zip(*parts, strict=True)
     used = dict(prompt=prompt, changed=changed, keep=keep, layers=layers, negative=negative)
-    used |= {"before": torch.cat(before)} | asdict(how)
+    used |= {"before": torch.cat(before)} | read_from(pipe.scheduler) | asdict(how)
     return request.finish(tensor, latents, used)
 
 
