@@ -4,6 +4,7 @@ No paper. Read next: papers/blended_latent.py, which `edit` calls.
 """
 
 import re
+import shlex
 import sys
 from dataclasses import fields
 from inspect import signature
@@ -315,14 +316,14 @@ def results(
 
 def remake():
     """Make every table that is missing or was made with other weights; again called, go on."""
-    from .measuring import index, results, tables
+    from .measuring import index, precision, results, tables
 
-    outdated = results.outdated()
-    print(f"{len(outdated)} tables; last time they took {sum(outdated.values()) / 60:.0f} minutes")
+    outdated = results.outdated() | precision.outdated()
+    print(f"{len(outdated)} tables; they take about {sum(outdated.values()) / 60:.0f} minutes")
     for name, seconds in outdated.items():
-        print(f"{name}, {seconds / 60:.1f} minutes last time", flush=True)
+        print(f"{name}, about {seconds / 60:.1f} minutes", flush=True)
         try:
-            results.run(name)
+            (precision.again if name in results.ELSEWHERE else results.run)(name)
         except tables.Unshipped as error:
             print(f"{name} is left out: {error}", flush=True)
         index.write()
@@ -469,7 +470,17 @@ def in_shell_words(sentence: str) -> str:
         lambda found: option(found[1], found[2].strip("'")) if found[1] else found[0],
         sentence,
     )
-    return re.sub(rf"^({'|'.join(FLAGS)})(?= is )", lambda found: option(found[1]), sentence)
+    sentence = re.sub(rf"^({'|'.join(FLAGS)})(?= is )", lambda found: option(found[1]), sentence)
+    return re.sub(r"pass ((?:Image\w*|bl\.images)\..+)$", in_a_file, sentence)
+
+
+def in_a_file(found) -> str:
+    """How a shell makes the picture of an expression in Python, and what it passes then."""
+    program = "import blendlab as bl, numpy as np; from PIL import Image, ImageCms, ImageOps; "
+    program += f"({found[1]}).save('fixed.png')"
+    safe = not set(program) & set('"$`\\!')
+    quoted = f'"{program}"' if safe else shlex.quote(program)
+    return f"pass fixed.png, which this makes: python -c {quoted}"
 
 
 def main():

@@ -39,6 +39,7 @@ def image(x, size_multiple: int | None = None, name: str = "image", known: bool 
                    x. known: it was made here, so do not warn that it may be in [0, 1].
     Raises ValueError, TypeError, FileNotFoundError or IsADirectoryError, with the fix.
     """
+    called = _called(x, name)
     if isinstance(x, Tensor):
         _check_image_tensor(x, name, known)
         x = x.float()
@@ -47,7 +48,7 @@ def image(x, size_multiple: int | None = None, name: str = "image", known: bool 
         pixels = torch.from_numpy(_colours(picture, name, how))  # (H,W,3)
         x = pixels.permute(2, 0, 1)[None].float().contiguous().div_(127.5).sub_(1)  # (1,3,H,W)
     if size_multiple:
-        _check_multiple(x, size_multiple, name)
+        _check_multiple(x, size_multiple, name, called)
     return x
 
 
@@ -63,6 +64,7 @@ def mask(x, like: Tensor | None = None, soft=False, allow_full=False, name: str 
           never does.
     Raises ValueError, TypeError, FileNotFoundError or IsADirectoryError, with the fix.
     """
+    called = _called(x, name)
     if isinstance(x, Tensor):
         _check_mask_tensor(x, soft, name)
         x = x.float()
@@ -70,7 +72,7 @@ def mask(x, like: Tensor | None = None, soft=False, allow_full=False, name: str 
         picture, how = _open(x, name, is_mask=True)
         x = _one_channel(_rgb(picture, name, how, _strokes(how)), soft, name, how)  # (1,1,H,W)
     _check_filled(x, allow_full, name)
-    return x if like is None else _matched(x, like, name)
+    return x if like is None else _matched(x, like, name, called)
 
 
 def to_pil(x: Tensor) -> list[Image.Image]:
@@ -161,6 +163,11 @@ def _open(x, name, is_mask=False):
     if isinstance(x, Image.Image):
         return _upright(x, name, name), name
     raise WrongType(f"{name} is {_kind(x)}: {_instead(x, name, is_mask)}")
+
+
+def _called(x, name):
+    """What Python calls it: a path as it is, or its name."""
+    return repr(os.fspath(x)) if isinstance(x, (str, os.PathLike)) else name
 
 
 def _kind(x):
@@ -446,11 +453,11 @@ def _check_finite(x, name):
 # Sizes and areas
 
 
-def _check_multiple(x, multiple, name):
+def _check_multiple(x, multiple, name, called):
     height, width = x.shape[-2:]
     if height % multiple or width % multiple:
         w, h = (max(multiple, round(side / multiple) * multiple) for side in (width, height))
-        fix = f"the nearest is {w}x{h}, bl.images.fit({name}, ({w}, {h}))"
+        fix = f"the nearest is {w}x{h}, pass bl.images.fit({called}, ({w}, {h}))"
         raise Refused(
             f"{name} is {width}x{height} (width x height), not multiples of {multiple}: {fix}"
         )
@@ -468,11 +475,11 @@ def _check_filled(x, allow_full, name):
         )
 
 
-def _matched(x, like, name):
+def _matched(x, like, name, called):
     (height, width), (h, w) = like.shape[-2:], x.shape[-2:]
     if (height, width) != (h, w):
-        fix = f"paint it on this image, or resize it with bl.images.fit_mask({name}, "
-        fix += f"({width}, {height}))"
+        resized = f"bl.images.fit_mask({called}, ({width}, {height}))"
+        fix = f"paint it on this image, or pass {resized}"
         raise Refused(f"{name} is {w}x{h} and the image {width}x{height} (width x height): {fix}")
     if 1 not in (len(x), len(like)) and len(x) != len(like):
         raise Refused(

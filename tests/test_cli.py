@@ -2,6 +2,7 @@
 networks.
 """
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,10 @@ from pathlib import Path
 import checkpoints
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from blendlab import cli, options, papers
+from blendlab import cli, images, options, papers
 from blendlab.errors import Refused, WrongType
 from blendlab.networks.load import load
 from blendlab.papers.blended_latent import blended_latent
@@ -352,6 +354,42 @@ def test_world_refuses_impossible_sheets_with_the_range(run, tmp_path, change, s
 )
 def test_advice_is_in_the_words_of_the_shell(python, shell):
     assert cli.in_shell_words(python) == shell
+
+
+def two_tone(mode, size, around, inside):
+    picture = Image.new(mode, size, around)
+    picture.paste(inside, (8, 8, 24, 24))
+    return picture
+
+
+NOT_YET = {  # what is refused until the fix has run
+    "mask, grey": two_tone("L", (64, 64), 99, 200),
+    "mask, see-through": two_tone("RGBA", (64, 64), (0, 0, 0, 0), (0, 0, 0, 255)),
+    "mask, small": two_tone("L", (32, 32), 0, 255),
+    "image, see-through": two_tone("RGBA", (64, 64), (0, 0, 0, 0), (0, 0, 0, 255)),
+    "image, deep": Image.new("I;16", (64, 64), 999),
+    "image, odd": Image.new("RGB", (65, 64)),
+}
+
+
+@pytest.mark.parametrize("case", NOT_YET)
+def test_the_fix_of_a_file_runs_in_a_shell_and_helps(case, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    NOT_YET[case].save("grandma's.png")
+    like = torch.zeros(1, 3, 64, 64)
+
+    def door(file):
+        if case.startswith("mask"):
+            return images.mask(file, like=like)
+        return images.image(file, size_multiple=64)
+
+    with pytest.raises(ValueError) as refused:
+        door("grandma's.png")
+    said = cli.in_shell_words(str(refused.value))
+    program, flag, code = shlex.split(said.split("this makes: ")[1])
+    assert (program, flag) == ("python", "-c")
+    exec(code, {})
+    door("fixed.png")
 
 
 OTHERS = ["train dragon", "rank --prompt cat --clip no-such a.png", "results dragon"]
