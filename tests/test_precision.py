@@ -15,7 +15,7 @@ from PIL import Image
 from test_notebooks import made_again
 
 import blendlab as bl
-from blendlab import cards, world
+from blendlab import cards, files, world
 from blendlab.images import to_pil
 from blendlab.measuring import leaderboard, metrics, pages, precision, results
 from blendlab.measuring.methods import METHODS, Ask, Method, method
@@ -435,18 +435,13 @@ def untimed(table):
     return [{k: v for k, v in row.items() if not k.endswith("(s)")} for row in table["rows"]]
 
 
-def test_two_processes_give_the_table_of_one(few, tmp_path, monkeypatch):
-    """This one is the first of two, as torchrun and accelerate number them."""
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    words = ["results", "precision", "--methods", "naive_paste,source", "--scenes", "5"]
-    words += ["--batch", "2", "-o", str(tmp_path / "two")]
-    other = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "RANK": "1"}
-    with subprocess.Popen([sys.executable, "-m", "blendlab", *words], env=other) as second:
-        monkeypatch.setenv("RANK", "0")
-        precision.run("naive_paste,source", 5, 2, out=tmp_path / "two")
-        assert second.wait(timeout=300) == 0
-    for name in ("WORLD_SIZE", "RANK"):
-        monkeypatch.delenv(name)
+def test_two_processes_of_accelerate_give_the_table_of_one(few, tmp_path):
+    launch = "accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1"
+    launch += " --mixed_precision no --dynamo_backend no --main_process_port 0 -m blendlab"
+    words = "results precision --methods naive_paste,source --scenes 5 --batch 2 -o".split()
+    command = [sys.executable, "-m", *launch.split(), *words, tmp_path / "two"]
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    subprocess.run(command, env=env, check=True, timeout=300)
     one = precision.run("naive_paste,source", 5, 2, out=tmp_path / "one")
     two = json.loads((tmp_path / "two" / "precision.json").read_text())
     for mine, theirs in zip(untimed(one), untimed(two), strict=True):
@@ -460,6 +455,23 @@ def test_two_processes_give_the_table_of_one(few, tmp_path, monkeypatch):
         for pair in pairs:
             both = [[math.nan if x is None else x for x in values] for values in pair]
             torch.testing.assert_close(*map(torch.tensor, both), equal_nan=True)
+
+
+def test_a_saved_table_of_older_networks_is_made_again_by_its_own_command(
+    few, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(files, "data", lambda: tmp_path)
+    (tmp_path / "results").mkdir()
+    first = precision.run("source,naive_paste", 2, 2, task="remove", out="first")
+    precision.save("first")
+    assert precision.outdated() == {}
+    file = tmp_path / "results" / "removals.json"
+    file.write_text(file.read_text().replace(first["weights"]["tinyworld-judge"], "0" * 12))
+    assert [*precision.outdated()] == ["removals"]
+    precision.again("removals")
+    assert precision.outdated() == {}
+    assert untimed(results.load("removals")) == untimed(first)
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,16 @@ section 5) on tinyworld, whose judge guides nothing and whose scenes have a trut
 
 Random boxes with sides of a fifth to a half of the picture's, a random class as prompt, a batch of
 results for each. Each scene of each method is a file, so a run that was killed goes on, and another
-CLIP only ranks what is there. Processes share the scenes: `accelerate launch -m blendlab ...` on
-GPUs, on CPUs `torchrun --nproc_per_node 2 -m blendlab ...`. Next: methods.py, what is compared;
-photographs.py, the same on photographs; leaderboard.py.
+CLIP only ranks what is there. Processes share the scenes: `accelerate launch --multi_gpu
+--num_processes 2 -m blendlab results precision ...`, on CPUs, too; on several machines `-o` is a
+folder that all of them see. Next: methods.py, what is compared; photographs.py, the same on
+photographs; leaderboard.py.
 """
 
 import json
 import math
 import os
+import shlex
 import time
 from dataclasses import dataclass, fields, replace
 from functools import cache
@@ -492,6 +494,25 @@ def save(out="runs/precision") -> dict:
         made["figure"] = results.digest(part.read_bytes())
     pages.write_table(to / made["name"], made)
     return made
+
+
+def outdated() -> dict[str, float]:
+    """The saved tables of methods whose networks have changed, and the seconds that each took."""
+    found = {name: results.load(name) for name in results.ELSEWHERE if results.saved(name)}
+    return {
+        name: made["seconds"]
+        for name, made in found.items()
+        if made["weights"] != {model: results.fingerprint(model) for model in made["weights"]}
+    }
+
+
+def again(name: str) -> None:
+    """Make a saved table of methods again, by the command that it names, and save it."""
+    words = shlex.split(results.load(name)["command"])[3:]
+    asked = dict(zip(words[::2], words[1::2], strict=True))
+    how = int(asked["--scenes"]), int(asked["--batch"]), asked.get("--task", "add")
+    if run(asked["--methods"], *how, out=f"runs/{name}"):
+        save(f"runs/{name}")
 
 
 def side_by_side(out: Path, made: dict, scenes=3):

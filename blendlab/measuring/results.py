@@ -111,9 +111,11 @@ def saved(name: str) -> bool:
 def load(name: str) -> dict:
     """Return the saved table; FileNotFoundError says how to make it."""
     if not saved(name):
-        raise FileNotFoundError(
-            f"table {name!r} is not saved yet; make it with `blendlab results {name}`"
-        )
+        how = f"`blendlab results {name}`"
+        if name in ELSEWHERE:
+            task = " --task remove" * (name == "removals")
+            how = f"`blendlab results precision{task}`, then `python data/make.py precision FOLDER`"
+        raise FileNotFoundError(f"table {name!r} is not saved yet; make it with {how}")
     return json.loads(_path(name).read_text(encoding="utf-8"))
 
 
@@ -172,11 +174,16 @@ def current(name: str) -> bool:
 
 
 def outdated() -> dict[str, float]:
-    """The tables that are not saved or do not match the current weights, and the seconds that each
-    took last time (0 if it never ran).
+    """The tables that are not saved whole or do not match the current weights, and the seconds that
+    each will take, from what it took last time (0 if it never ran).
     """
     names = [name for name in TABLES if not current(name)]
-    return {name: load(name)["seconds"] if saved(name) else 0.0 for name in names}
+    return {name: _seconds(load(name)) if saved(name) else 0.0 for name in names}
+
+
+def _seconds(table):
+    """What a table takes with all its tasks, from what those that it has took."""
+    return table["seconds"] * max(1, TABLES[table["name"]].n / table["n"])
 
 
 def _stale(name, table):
