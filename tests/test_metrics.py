@@ -39,6 +39,14 @@ def tasks():
 # Numbers
 
 
+def test_psnr_is_that_of_torchmetrics():
+    from torchmetrics.functional.image import peak_signal_noise_ratio
+
+    a, b = torch.rand(2, 1, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    theirs = peak_signal_noise_ratio(a, b, data_range=2.0).item()
+    assert metrics.psnr(a, b).item() == pytest.approx(theirs, rel=1e-5)
+
+
 @pytest.mark.parametrize("k, n", [(0, 50), (50, 50), (1, 3), (166, 200), (98, 2000)])
 def test_a_share_has_wilsons_interval(k, n):
     from scipy.stats import binomtest
