@@ -6,11 +6,15 @@ bit for bit and object for object, and a later edit gives what it always gave.
 """
 
 import contextlib
+import functools
 import gc
+import random
 import sys
 
 import checkpoints
+import colour_clip
 import pytest
+import test_exemplar
 import torch
 
 import blendlab as bl
@@ -62,10 +66,14 @@ def cached(encode):
     return look_up
 
 
+def networks(pipe):
+    return {part: getattr(pipe, part) for part in ("unet", "vae") if hasattr(pipe, part)}
+
+
 def state(pipe):
-    """All that code could leave in two networks, as objects and as values."""
+    """All that code could leave in the networks, as objects and as values."""
     seen = {}
-    for part, net in (("unet", pipe.unet), ("vae", pipe.vae)):
+    for part, net in networks(pipe).items():
         for name, module in net.named_modules():
             hooks = [dict(held) for key, held in vars(module).items() if "_hooks" in key and held]
             own = [key for key in vars(module) if key in ("forward", "processor")]
@@ -77,7 +85,9 @@ def state(pipe):
 
 
 def values(pipe):
-    return [x.detach().clone() for net in (pipe.unet, pipe.vae) for x in net.state_dict().values()]
+    return [
+        x.detach().clone() for net in networks(pipe).values() for x in net.state_dict().values()
+    ]
 
 
 def later(pipe):
@@ -136,6 +146,33 @@ TASKS = {
     "weights": tuning("weights"),
     "latents": tuning("latents"),
     "float16": casting,
+}
+
+
+def editing(method, *what, model=None, **how):
+    """An edit of the picture by a front door, or what makes pictures from noise or up to it.
+
+    model: what builds it; None: the pipe of this module.
+    """
+    built = functools.cache(model) if model else None
+    asked = {name: value for name, value in (STEPS | how).items() if value is not None}
+    return lambda pipe: method(pipe, *what, **asked), built
+
+
+def clip():
+    return colour_clip.ColourClip(colour_clip.ColourModel())
+
+
+PLACE = IMAGE, MASK
+GUIDED = dict(scale=1.0, augmentations=1, skip=0.0, eta=1.0, model=checkpoints.pixel, w=None)
+OTHERS = {
+    "blended_latent": editing(bl.blended_latent, *PLACE, "a red car", noises=2, skip=0.0),
+    "repaint": editing(bl.repaint, "a red car", (0.0, 0.0, 0.5, 1.0)),
+    "invert": editing(bl.invert, IMAGE, "a red car", seed=None),
+    "paint_by_word": editing(bl.paint_by_word, clip(), *PLACE, "red", w=None),
+    "exemplar": editing(bl.exemplar, *PLACE, IMAGE, model=test_exemplar.build, skip=0.0),
+    "blended": editing(bl.blended, clip(), *PLACE, "red", **GUIDED),
+    "clip_guided": editing(bl.clip_guided, clip(), *PLACE, "red", background=0.0, **GUIDED),
 }
 FRONT_DOORS = [TASKS[name] for name in ("reword", "layout", "weights", "latents")]
 
@@ -248,3 +285,21 @@ def test_an_interrupt_at_every_line_of_a_front_door_leaves_nothing(pipe, task, r
     record_property("lines", tried)
     print(f"{tried} lines")
     assert tried > 50 and not left, f"{len(left)} of {tried} leave something: {left}"
+
+
+@pytest.mark.slow
+def test_a_thousand_interrupts_anywhere_leave_nothing(pipe):
+    """In any line of blendlab, of any function that runs a network."""
+    files = {vars(m).get("__file__") for n, m in sys.modules.items() if n.startswith("blendlab.")}
+    cases, draw, left = [], random.Random(0), []
+    for name, (task, built) in ({n: (task, None) for n, task in TASKS.items()} | OTHERS).items():
+        model, tracer = built() if built else pipe, Tracer(files)
+        tracer.run(task, model)
+        cases.append((name, task, model, len(tracer.lines), state(model), values(model)))
+    for _ in range(1000):
+        name, task, model, lines, before, weights = draw.choice(cases)
+        tracer = Tracer(files, at=draw.randrange(lines))
+        assert tracer.run(task, model), name
+        if not unchanged(model, before, weights):
+            left.append((name, tracer.lines[-1]))
+    assert not left, f"{len(left)} of 1000 leave something: {left}"
