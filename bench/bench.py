@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager, suppress
@@ -30,7 +31,7 @@ import torch
 
 import blendlab as bl
 from blendlab import cards
-from blendlab.measuring import results
+from blendlab.measuring import metrics, results
 from blendlab.papers import decoder
 from blendlab.papers.blended_latent import FALLBACK
 
@@ -44,7 +45,7 @@ RATIOS = (
     ("edit", "networks", "our edit / its network calls alone"),
     ("preset", "diffusers", "our edit like diffusers / diffusers' inpainting"),
     ("guided", "twice", "guided edit in pixels / the same with two network passes a step"),
-    ("tuned", "plain", "decoder tuning / the plain loop, to the same loss"),
+    ("tuned", "plain", "decoder tuning / the plain loop, to the same background"),
 )
 
 
@@ -144,7 +145,7 @@ TUNED = dict(lr=7e-4, blocks=2)  # the best of eleven on this picture, see READM
 
 def tunings(pipe, n, steps):
     """Decoder tuning for an edit: the last blocks only, what comes before them computed once, as
-    many steps as reach the loss of the plain loop (all of the decoder, nothing reused).
+    many steps as reach the background error of the plain loop (all of the decoder, nothing reused).
     """
     numbers = decoder.FALLBACK["weights"] | cards.settings(pipe, "reconstruct").get("weights", {})
     steps = steps or numbers["steps"]
@@ -157,9 +158,9 @@ def tunings(pipe, n, steps):
         return bl.reconstruct(pipe, edit, image, mask, plateau=0.0, precision="float32", **how)
 
     slow = dict(steps=steps, lr=numbers["lr"], blocks="all", reuse=False)
-    target = tune(**slow).settings["loss"][-1]
-    losses = tune(**TUNED, steps=2 * steps).settings["loss"]
-    enough = 1 + next(i for i, loss in enumerate(losses) if loss <= target)
+    off = lambda edit: metrics.background_error(edit.tensor.cpu(), image, mask).item()  # noqa: E731
+    target, counts = off(tune(**slow)), range(1, 4 * steps)
+    enough = counts[bisect_left(counts, -target, key=lambda n: -off(tune(**TUNED, steps=n)))]
     return {"tuned": lambda: tune(**TUNED, steps=enough), "plain": lambda: tune(**slow)}
 
 

@@ -50,7 +50,7 @@ def now(job, precision):
 
 
 def main(how: str) -> None:
-    job = Latent(pool=64)
+    job = Latent(pool=64, optimizer="adamw")  # in both: Muon is another question
     job.fill(0)
     step = {"now": now, "before": before}[how](job, harness.pick_precision())
     for k in range(2):  # one whole batch, one of crops
