@@ -1,6 +1,6 @@
 """The page of pictures that `make run` leaves: all pictures of the notebooks, under their headings.
 
-No paper. Next: runner.py, which executes the notebooks.
+Pictures only: nbconvert writes whole notebooks. No paper. Next: runner.py, which executes them.
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""The judge, for measuring only: it says what stands where in a tinyworld picture.
+"""The judge, for measuring only: it recognises the objects in a picture of tinyworld.
 
 Per pixel it names a class and a colour, or nothing, so presence, place, completeness and precision
 all come from one network. It never guides and lends no features to a loss. Its accuracy on

@@ -3,8 +3,8 @@
 Four by four pixels become 48 channels of one cell (pixel_unshuffle), so the widest part of the
 network works on a sixteenth of the places, as it does in latent diffusion, with nothing learned or
 lost on the way. Transformers on pixels do the same (arXiv 2212.09748, and 2511.13720, which finds
-that such a network should say what is clean, not what is noise). Next: ../training/pixel.py, which
-trains one.
+that such a network should predict the clean picture, not the noise). Next: ../training/pixel.py,
+which trains one.
 """
 
 import math

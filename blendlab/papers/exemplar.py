@@ -83,7 +83,8 @@ def exemplar(
     paste:     "none": outside the mask the picture is what the network and the autoencoder make of
                it, as published; "latent": its latent is the source's exactly; "pixels": its pixels
                are, bit for bit
-    preset:    "official", "diffusers", or a Painting; options: any field of Painting
+    preset:    "official" (its script samples by PLMS; here it is DDIM), "diffusers", or a Painting;
+               options: any field of Painting
     n, seed, batch, first: how many, from which seed, how many at once, the number of the first.
                Sample i is the same whatever n, batch and first are
 

@@ -28,9 +28,9 @@ SCENE, RICH, OBJECT, RICH_OBJECT, WORD = range(
 # of the pictures that it takes; those of a pool are twice as large, so that a box can be enlarged
 SIDE = 64
 PATCH = 8
-DENSE = 0.3  # what it counts that the patches say what stands where
-# What the class token of one object's picture has to say; exemplars pass on what it holds, captions
-# seldom name all.
+DENSE = 0.3  # weight of a second loss: the patches name the object at each place
+# What the class token of one object's picture has to tell; exemplars pass on what it holds, and
+# captions seldom name all of it.
 SAID = {
     name: len(names)
     for name, names in (

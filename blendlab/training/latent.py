@@ -28,7 +28,7 @@ from .tokenizer import LENGTH, load_tokenizer, save_tokenizer, tokenize
 
 FACTOR = 4  # pixels a side of a cell: what the autoencoder divides by
 EMPHASIS = 4.0  # how much more a cell full of object counts in the loss than an empty one
-DENSE = 0.05  # what it counts that the middle of the UNet says what stands where
+DENSE = 0.05  # weight of a second loss: the middle layers name the object at each place
 # Stable Diffusion's noise schedule.
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 VARIANTS = 4  # captions kept for each scene

@@ -24,7 +24,7 @@ from .diffusion import begin, levels, noised, scheduler
 from .harness import WEIGHTS, Job, Pool, go_on_from
 from .pictures import crop, enlarged, from_bytes, looks, middles, one_object, sheet, to_bytes
 
-DENSE = 0.05  # what it counts that the middle of the network says what stands where
+DENSE = 0.05  # weight of a second loss: the middle layers name the object at each place
 EMPHASIS = 1.0  # how much more a pixel of an object counts in the loss than one of the ground
 
 
