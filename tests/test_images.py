@@ -281,7 +281,7 @@ def test_picture_tensors_of_the_wrong_kind_are_refused(x, sentence):
 )
 def test_sizes_that_the_factor_does_not_divide_are_refused_and_the_nearest_named(size, nearest):
     picture, (w, h) = PHOTO.resize(size), nearest
-    fix = rf"the nearest is {w}x{h}, bl.images.fit\(image, \({w}, {h}\)\)"
+    fix = rf"the nearest is {w}x{h}, pass bl.images.fit\(image, \({w}, {h}\)\)"
     with pytest.raises(
         ValueError, match=rf"image is {size[0]}x{size[1]} .* not multiples of 8: {fix}"
     ):
@@ -354,7 +354,7 @@ def test_soft_masks_stay_between_0_and_1():
 
 
 def test_a_mask_of_another_size_is_refused_and_both_sizes_named():
-    fix = r"paint it on this image, or resize it with bl.images.fit_mask\(mask, \(32, 24\)\)"
+    fix = r"paint it on this image, or pass bl.images.fit_mask\(mask, \(32, 24\)\)"
     with pytest.raises(
         ValueError, match=r"mask is 20x10 and the image 32x24 \(width x height\): " + fix
     ):

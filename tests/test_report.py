@@ -2,6 +2,7 @@
 page.
 """
 
+import math
 from dataclasses import replace
 
 import checkpoints
@@ -14,6 +15,7 @@ from blendlab.measuring import (
     index,
     latent_blending,
     metrics,
+    noise_editing,
     pixel_blending,
     report,
     results,
@@ -80,6 +82,16 @@ def test_a_part_of_the_tasks_keeps_pictures_and_words_together():
 
 def agree(a, b):
     return agreement(*(Landing("", "", place, torch.zeros(4, 2, 2)) for place in (a, b)))
+
+
+def test_prompts_of_one_noise_count_once():
+    maps = torch.eye(4).view(4, 2, 2)  # noise i looks at cell i
+    place = torch.tensor([[0.2, 0.2], [0.7, 0.2], [0.2, 0.7], [math.nan, math.nan]])
+    right = Landing("", "", place, maps)
+    wrong = Landing("", "", place, maps.roll(1, 0))
+    assert noise_editing.foretold([right, right]).tolist() == right.foretold().tolist() == [1, 1, 1]
+    both = (right.foretold() + wrong.foretold()) / 2
+    assert noise_editing.foretold([right, wrong]).tolist() == both.tolist()
 
 
 def foretold(maps, place):

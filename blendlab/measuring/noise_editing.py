@@ -5,9 +5,11 @@ Next: tables.py, whose helpers these use, and ../papers/layout.py, which most of
 """
 
 import copy
+import math
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from .. import attention, cards, door, viz, world
 from ..latents import decode
@@ -63,7 +65,7 @@ def tendency(n, pipe, judge):
     Chance is 50%. DDIM, 25 steps.
     """
     said = sorted({prompt for pair in SHARED.values() for prompt in pair})
-    landed, foretold, film = {}, {step: [] for step in FIRST}, {}
+    landed, seen, film = {}, {step: [] for step in FIRST}, {}
     for prompt in said:
         images, maps = _from_noise(n, pipe, prompt)
         noun = prompt.split()[-1]
@@ -73,11 +75,11 @@ def tendency(n, pipe, judge):
         film[prompt] = images[:SHOWN]
         for step in FIRST:
             landed[prompt] = Landing(prompt, noun, place, maps[step])
-            foretold[step].append(landed[prompt].foretold())
+            seen[step].append(landed[prompt])
     rows = {
         label: agreement(*(landed[prompt] for prompt in pair)) for label, pair in SHARED.items()
     }
-    rows |= {f"attention, step {step + 1}": torch.cat(foretold[step]) for step in FIRST}
+    rows |= {f"attention, step {step + 1}": foretold(seen[step]) for step in FIRST}
     rows = {
         label: {"as the noise says": metrics.mean(shares)} for label, shares in rows.items()
     }  # of all n at once
@@ -85,6 +87,17 @@ def tendency(n, pipe, judge):
     return rows, viz.show(
         [image for images in film.values() for image in images], titles, columns=SHOWN
     )
+
+
+def foretold(landings: list[Landing]) -> Tensor:
+    """(m,) for each noise from which an object came: how often its own attention foretold the
+    place, the mean of its prompts. These are alike, so each noise counts once.
+    """
+    each = torch.full((len(landings), len(landings[0].place)), math.nan)
+    for row, one in zip(each, landings, strict=True):
+        row[~one.place.isnan().any(1)] = one.foretold()
+    shares = each.nanmean(0)
+    return shares[~shares.isnan()]
 
 
 @torch.no_grad()
@@ -159,12 +172,9 @@ def which_layer(n, pipe, judge):
             looks(pipe, one.prompt, [one.word], z, layers=name, steps=HOW["steps"])[:, 0]
             for one in landings
         ]
-        told = [
-            replace(one, attention=heat).foretold()
-            for one, heat in zip(landings, maps, strict=True)
-        ]
+        told = [replace(one, attention=heat) for one, heat in zip(landings, maps, strict=True)]
         rows[name.split(".transformer_blocks")[0]] = {
-            "as the noise says": metrics.mean(torch.cat(told))
+            "as the noise says": metrics.mean(foretold(told))
         }
     return rows
 
@@ -345,7 +355,7 @@ def remedy(n, pipe, judge):
         rows[label] = {
             "both objects appear": torch.tensor(both),
             "swap: in its box": laid_out(tuned, judge, naming(n, 1), rule="swap"),
-            "attention foretells": metrics.mean(torch.cat([one.foretold() for one in told])),
+            "attention foretells": metrics.mean(foretold(told)),
         }
     return rows
 
