@@ -210,7 +210,6 @@ def diversity(distance, images: Tensor) -> float:
 
 def _alike(**tensors):
     """Refuse what cannot be compared: pictures, and masks, which are called mask or mine."""
-    first, one = next(iter(tensors.items()))
     for name, x in tensors.items():
         is_mask = name in ("mask", "mine")
         tensor(name, x, "B,1,H,W" if is_mask else "B,3,H,W")
@@ -220,9 +219,10 @@ def _alike(**tensors):
             raise Refused(f"{name} has NaN or infinite values: make it in torch.float32")
         if is_mask and ((x < 0) | (x > 1)).any():
             raise Refused(f"{name} has values outside [0,1]: divide it by 255 if that is white")
-        if x.shape[-2:] != one.shape[-2:] or len({len(x), len(one), 1}) > 2:
-            shapes = (f"{key} is {tuple(value.shape)}" for key, value in tensors.items())
-            raise Refused(f"{', '.join(shapes)}: give all the same size, and as many or one")
+    sizes = {x.shape[-2:] for x in tensors.values()}
+    if len(sizes) > 1 or len({1, *map(len, tensors.values())}) > 2:
+        shapes = (f"{name} is {tuple(x.shape)}" for name, x in tensors.items())
+        raise Refused(f"{', '.join(shapes)}: give all the same size, and as many or one")
 
 
 def _has_inside(mask):
