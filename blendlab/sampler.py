@@ -96,8 +96,8 @@ def sample(denoise: Denoise, x: Tensor, schedule, timesteps, eta=0.0, noise=None
         var = eta**2 * (s_next / s) ** 2 * (s**2 - (a / a_next) ** 2 * s_next**2)
         x = a_next * x0_hat + math.sqrt(max(s_next**2 - var, 0.0)) * eps
         if eta and seen.var is not None:
-            # a learned variance sets the fresh noise, not the mean (2102.09672, section 3.1)
-            var = seen.var
+            # a learned variance, DDPM's at eta=1, sets the fresh noise (2102.09672, section 3.1)
+            var = eta**2 * seen.var
         if eta and s_next > 0:
             x = x + var**0.5 * noise()
 

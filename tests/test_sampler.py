@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import islice
 
 import pytest
@@ -77,6 +78,21 @@ def test_a_learned_variance_equals_DDPM_with_a_learned_range():
         ).prev_sample
         torch.testing.assert_close(step.x, x, **TOLERANCE)
         assert step.var.shape == x.shape
+
+
+@pytest.mark.parametrize("eta", [0.1, 0.5, 1.0])
+def test_a_learned_variance_that_is_DDPMs_changes_nothing_at_any_eta(eta):
+    schedule, fresh = Schedule.scaled_linear(), start()
+    plain = denoiser(toy, schedule)
+    ts = schedule.timesteps(20)
+    one = list(sample(plain, start(), schedule, ts, eta=1.0, noise=lambda: fresh))
+    learned = iter([step.var for step in one])
+    other = lambda x, t: replace(plain(x, t), var=torch.tensor(next(learned), dtype=torch.float64))  # noqa: E731
+    ours, theirs = (
+        last(sample(net, start(), schedule, ts, eta=eta, noise=lambda: fresh))
+        for net in (plain, other)
+    )
+    torch.testing.assert_close(ours, theirs, **TOLERANCE)
 
 
 def test_eta_in_between_equals_DDIM():
