@@ -141,13 +141,13 @@ def choose(model, method, fallback: dict, preset, asked: dict) -> Guiding:
     if many and how.classes not in (None, "random", *range(many)):
         raise Refused(f"classes is {how.classes}; this network has the classes 0 to {many - 1}")
     classes = "random" if many and how.classes is None else how.classes
-    return replace(how, shift=how.shift or ("mean" if how.eta else "epsilon"), classes=classes)
+    return replace(how, shift=how.shift or ("mean" if how.eta == 1 else "epsilon"), classes=classes)
 
 
 def not_for(method: str, asked: dict, **why: str):
     """Refuse options of Guiding that a method cannot honour, unless they are as usual."""
     for name, reason in why.items():
-        if asked.get(name, usual := getattr(Guiding, name)) != usual:
+        if asked.get(name) not in (None, getattr(Guiding, name)):
             raise Refused(f"{name}={asked[name]!r} is not for {method}: {reason}; leave it out")
 
 

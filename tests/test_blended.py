@@ -112,6 +112,18 @@ def test_every_guided_step_runs_the_network_once(clip, image, mask):
     assert clip.model.calls == 5
 
 
+def test_a_little_fresh_noise_leaves_the_guidance_as_strong(model, clip, image, mask):
+    moved = {}
+    for eta in (0.0, 0.05):
+        how = dict(steps=10, skip=0.25, augmentations=1, eta=eta, seed=2)
+        with_, without = (
+            bl.blended(model, clip, image, mask, "red", scale=scale, **how).tensor
+            for scale in (20.0, 0.0)
+        )
+        moved[eta] = (with_ - without).square().mean().sqrt().item()
+    assert moved[0.05] == pytest.approx(moved[0.0], rel=0.2) and moved[0.0] > 0
+
+
 @pytest.mark.parametrize("through", [True, False])
 @pytest.mark.parametrize("shift", ["mean", "epsilon"])
 def test_each_way_to_guide_comes_closer_to_the_words(model, clip, image, mask, shift, through):

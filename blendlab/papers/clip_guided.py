@@ -49,7 +49,8 @@ def clip_guided(
     pasted at the end unless paste=True: how far the background is off is the point. Bad input
     raises ValueError with the fix before any network runs.
     """
-    how = choose(model, clip_guided, FROM_NOISE, preset, {"paste": False} | options)
+    usual = {} if isinstance(preset, Guiding) else {"paste": False}
+    how = choose(model, clip_guided, FROM_NOISE, preset, usual | options)
     why = "here a loss asks for the background, which blended puts back"
     not_for("clip_guided", options | {"soft": how.soft}, level=why, batch_noise=why, soft=why)
     number("background", background, whole=False)
