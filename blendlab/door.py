@@ -13,7 +13,7 @@ Bad input gets a sentence before any network runs. No paper. Next: papers/blende
 import math
 import warnings
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -106,20 +106,25 @@ class Request:
             return None
         return Noise(self.seed, [0] * len(picture), purpose, self.device, 0, self.shape)()
 
-    def finish(self, tensors, latents, settings: dict, paste=False, clip=None, view=None) -> Edit:
+    def finish(
+        self, tensors, latents, settings: dict, paste=False, clip=None, view=None, closer=None
+    ) -> Edit:
         """The Edit: pasted, the best first where `clip` is to rank and there is something to rank.
 
         tensors: pictures of each batch, in order; latents: the same, or None. view: the ranking, as
-        in `rank`; None: none. What is not finite is refused.
+        in `rank`; None: none. closer: the Closer that the pictures are crops of; it brings them
+        back. What is not finite is refused.
         """
         tensor, latents = torch.cat(tensors), latents and torch.cat(latents)  # (n,3,H,W), (n,C,h,w)
         finite(settings, tensor, latents)
         if paste:
             tensor = blend(self.mask, edit=tensor, keep=self.image)
+        mask = closer.mask if closer else self.mask
+        tensor = closer.back(tensor) if closer else tensor
         order, scores = list(range(self.n)), None
         several = clip and view and self.n > 1
         if several and len(self.image) == len(self.mask) == len(self.prompt) == 1:
-            order, scores = rank(Edit(tensor), self.prompt[0], clip, self.mask, view)
+            order, scores = rank(Edit(tensor), self.prompt[0], clip, mask, view)
         used = dict(n=self.n, seed=self.seed, order=[self.first + i for i in order])
         used |= {"first": self.first} if self.first else {}
         return Edit(
@@ -321,7 +326,7 @@ class Closer:
     """A square of a picture at the model's size, and the way back.
 
     crop: (1,3,S,S). crop_strength: (1,1,S,S) in [0,1]. image and mask: of the whole picture,
-    (1,3,H,W) and (1,1,H,W), 1 = edit. square: (left, top, right, bottom) in its pixels.
+    (1,3,H,W) and (1,1,H,W) in [0,1], 1 = edit. square: (left, top, right, bottom) in its pixels.
     """
 
     crop: Tensor
@@ -330,15 +335,14 @@ class Closer:
     mask: Tensor
     square: tuple[int, int, int, int]
 
-    def back(self, edit: Edit) -> Edit:
-        """The edit in its place in the picture; outside the mask the source bit for bit."""
+    def back(self, tensor: Tensor) -> Tensor:
+        """Edited crops (n,3,S,S) in the picture; outside the mask the source bit for bit."""
         left, top, right, bottom = self.square
-        canvas = self.image.expand(len(edit.tensor), -1, -1, -1).clone().to(edit.tensor.device)
-        small = images.resized(edit.tensor, (bottom - top, right - left))
+        canvas = self.image.expand(len(tensor), -1, -1, -1).clone().to(tensor.device)
+        small = images.resized(tensor, (bottom - top, right - left))
         canvas[..., top:bottom, left:right] = small
         keep = self.image.to(canvas.device)
-        tensor = blend(self.mask.to(canvas.device), edit=canvas, keep=keep)
-        return replace(edit, tensor=tensor, settings=edit.settings | {"square": [self.square]})
+        return blend(self.mask.to(canvas.device), edit=canvas, keep=keep)
 
 
 def closer(pipe, image, mask, around: float, soft: bool) -> Closer:
@@ -356,7 +360,7 @@ def closer(pipe, image, mask, around: float, soft: bool) -> Closer:
         crop_strength = F.adaptive_max_pool2d(crop_strength, size)
     else:
         crop_strength = F.interpolate(crop_strength, size, mode="nearest-exact")
-    return Closer(images.resized(crop, size), crop_strength, image, (strength > 0).float(), square)
+    return Closer(images.resized(crop, size), crop_strength, image, strength, square)
 
 
 def counted(n, seed, batch, first):
@@ -393,6 +397,9 @@ def takes_latents(pipe):
     if given != wanted:
         what = f"this UNet takes {given} channels, a latent has {wanted}"
         raise Refused(f"{what}: pass a text-to-image pipeline")
+    if getattr(pipe.unet.config, "time_cond_proj_dim", None):
+        what = "this UNet has to be told the guidance weight (a latent consistency model)"
+        raise Refused(f"{what}, and nobody does here: load the model that it was distilled from")
 
 
 def readable(pipe, texts, negative="", w=None):

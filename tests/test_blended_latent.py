@@ -5,7 +5,12 @@ import checkpoints
 import pytest
 import torch
 from colour_clip import ColourClip, ColourModel
-from diffusers import DDIMScheduler, StableDiffusionInpaintPipeline
+from diffusers import (
+    DDIMScheduler,
+    StableDiffusionInpaintPipeline,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 from blendlab import attention, cards, door, masks, prompts
@@ -21,6 +26,7 @@ from blendlab.papers.blended_latent import (
     blended_latent,
     blended_steps,
 )
+from blendlab.rank import rank
 from blendlab.sampler import Prediction
 from blendlab.schedule import Schedule
 
@@ -536,6 +542,32 @@ def test_greys_need_soft_and_darker_ones_change_less(pipe, image):
     assert not torch.isclose(edit.latents[..., 6:], source[..., 6:]).any()
     with pytest.raises(ValueError, match="choose one"):
         blended_latent(pipe, image, grey, "a dog", soft=True, shrink=1, **QUICK)
+
+
+@pytest.mark.parametrize("how", [dict(paste=True), dict(around=1.5)])
+def test_a_grey_that_no_move_may_change_is_the_source(pipe, image, how):
+    grey = torch.zeros(1, 1, 64, 64)
+    grey[..., 8:56, 8:56], grey[..., 24:40, 24:40] = 0.01, 1.0
+    edit = blended_latent(pipe, image, grey, "a dog", soft=True, **how, **QUICK)
+    dark = (grey < 1).expand_as(image)
+    assert torch.equal(edit.tensor[dark], image[dark])
+
+
+def test_with_around_the_pictures_that_come_back_are_ranked(pipe, image, mask):
+    clip = ColourClip(ColourModel())
+    how = dict(n=3, around=1.5, clip=clip, ranking="both")
+    edit = blended_latent(pipe, image, mask, "red", **how, **QUICK)
+    order, scores = rank(edit, "red", clip, mask, "both")
+    assert order == [0, 1, 2] and scores == pytest.approx(edit.scores, abs=1e-5)
+
+
+def test_a_latent_consistency_model_is_refused(pipe, image, mask):
+    config = {k: v for k, v in pipe.unet.config.items() if not k.startswith("_")}
+    told = UNet2DConditionModel(**config | {"time_cond_proj_dim": 16})
+    parts = dict(pipe.components) | {"unet": told}
+    lcm = StableDiffusionPipeline(**parts, requires_safety_checker=False)
+    with pytest.raises(ValueError, match="load the model that it was distilled from"):
+        blended_latent(lcm, image, mask, "a dog", **QUICK)
 
 
 def test_a_closer_look_leaves_all_outside_the_mask_bit_for_bit(pipe, monkeypatch):

@@ -78,6 +78,8 @@ class Blending(Options):
 
 
 # What the implementations do (BLD: the authors' code, by file and line), past the defaults.
+# The rules of each; levels are spaced as the model's scheduler spaces them. (The official scripts
+# step with "leading" spacing, which Stable Diffusion's files say, and tinyworld's do not.)
 PRESETS = {
     # BLD, algorithm 1: z_bg = noise(z_init, t) beside z_fg = denoise(z_t, t), one level further.
     "paper": Blending(level="t", final="noised"),
@@ -180,7 +182,11 @@ def blended_latent(
     end = None if how.end == "scheduler" else how.end
     schedule, timesteps, net = from_pipe(pipe, how.steps, how.skip, how.offset, end)
     mask_small = masks.to_latent(request.strength, request.size, how.mask_rule)
-    masks_small = door.per_move(mask_small, len(timesteps) - 1, shrink, how.soft)
+    moves = len(timesteps) - 1
+    masks_small = door.per_move(mask_small, moves, shrink, how.soft)
+    # soft: all that any move may change
+    request = replace(request, mask=masks.strengths(request.strength, moves)[-1])
+    closer = closer and replace(closer, mask=masks.strengths(closer.mask, moves)[-1])
     squares = door.squares(pipe, request, masks_small, how.window)
     readers = {}
     sizes = {(bottom - top, right - left) for left, top, right, bottom in squares}
@@ -209,12 +215,13 @@ def blended_latent(
             latents.append(z)
             tensors.append(decode(pipe.vae, z))
 
-    used = dict(prompt=request.prompt, negative=negative, shrink=shrink)
+    used = dict(prompt=request.prompt, negative=negative, shrink=shrink, ranking=ranking)
     used |= read_from(pipe.scheduler) | asdict(how)
     if how.window:
         used["square"] = door.in_pixels(pipe, squares)
-    edit = request.finish(tensors, latents, used, how.paste, clip, ranking)
-    return closer.back(edit) if closer else edit
+    if closer:
+        used["square"] = [closer.square]
+    return request.finish(tensors, latents, used, how.paste, clip, ranking, closer)
 
 
 def _suited(draws, rows, part, net, schedule, t, how, readers):
