@@ -440,6 +440,17 @@ def test_a_real_picture_can_be_laid_out(sd, image):
 # Re-painting
 
 
+def test_an_empty_caption_is_a_caption(sd, image):
+    edit = layout(sd, "a cat", CAT, image=image, caption="", **QUICK)
+    assert edit.settings["caption"] == ""
+
+
+@pytest.mark.parametrize("how", [dict(strength=0.3), dict(widen=True)])
+def test_options_of_the_guidance_need_a_guide(sd, how):
+    with pytest.raises(ValueError, match="choose guide='mask' or 'soft'"):
+        layout(sd, "a cat", CAT, **how, **QUICK)
+
+
 def test_only_the_noise_in_the_region_is_fresh(sd):
     edit = repaint(sd, "a cat", BOX, n=2, seed=5, **QUICK)
     new, old = edit.settings["noise"], noise(2, seed=5)

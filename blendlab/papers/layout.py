@@ -92,10 +92,13 @@ def layout(
     the words looked before; "cells": (words,H,W), which are whose.
     """
     how = settled(Arranging, layout, pipe, options, PRESETS, preset, strength=STRENGTH)
-    caption = caption or prompt
+    caption = prompt if caption is None else caption
     counts = dict(n=n, seed=seed, batch=batch, first=first)
     request = admit(pipe, [prompt, caption], negative, image, noise, how, **counts)
     words, boxes = _pairs(boxes)
+    asked = "guide" in options or how.guide != "none"
+    if not asked and (idle := options.keys() & {"strength", "widen"}):
+        raise Refused(f"{idle.pop()}= is of the attention guidance: choose guide='mask' or 'soft'")
     if none := [i for i in how.at if not 0 <= i < how.steps]:
         raise Refused(f"at= names step {none[0]}: take steps from 0 to {how.steps - 1}")
     if how.heat == "relative" and max(how.at, default=0):
@@ -107,7 +110,7 @@ def layout(
     reader = Reader.of(pipe, prompt, words, request.shape, how.layers, how.block)
     regions = claimed(words, boxes, reader.cells)  # (words,h,w)
     shapes = _shapes(boxes, request.size, how.guide)
-    chance = request.noise("exchange", range(n)).streams
+    chance = request.noise("exchange", range(request.n)).streams
 
     with request.memory():
         unet = twin(pipe.unet)  # hooks go to the twin

@@ -54,9 +54,10 @@ def repaint(
     number("new_seed", new_seed)
     function("until", until, "a function of pictures that gives a bool for each")
     function("distance", distance, "a function of two batches of pictures")
-    caption = caption or prompt
+    caption = prompt if caption is None else caption
     counts = dict(n=n, seed=seed, batch=batch, first=first)
     request = admit(pipe, [prompt, caption], negative, image, noise, how, **counts)
+    n = request.n
     size = [side * pipe.vae_scale_factor for side in request.size]
     like = torch.empty(1, device=request.device).expand(n, 3, *size)
     mask = images.mask(_region(region, size), like=like, name="region")
