@@ -99,4 +99,8 @@ class Reader:
 def _divisor(h, w, block):
     """The next block that tiles latents and is not too fine."""
     fits = [b for b in range(1, min(h, w) + 1) if h % b == w % b == 0 and h * w <= MOST * b**2]
+    if not fits:
+        raise Refused(
+            f"no block tiles latents of {h}x{w} cells: take pictures with sides of multiples of 64"
+        )
     return min(fits, key=lambda b: (b < block, abs(b - block)))

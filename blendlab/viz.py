@@ -61,7 +61,7 @@ def show(
         masks = _pictures(mask)
         if len(masks) not in (1, len(pictures)):
             given = f"{len(masks)} masks for {len(pictures)} pictures"
-            raise ValueError(f"{given}: pass one, or one for each")
+            raise Refused(f"{given}: pass one, or one for each")
         pictures = [_outlined(picture, masks[i % len(masks)]) for i, picture in enumerate(pictures)]
     return _told(_grid(pictures, titles, columns, gap=8), alt, titles)
 
@@ -167,7 +167,7 @@ def compare(table: dict, column: str, rows=None, title: str = "", alt: str = "")
     names = rows if isinstance(rows, dict) else {label: label for label in rows or found}
     if missing := [label for label in names if label not in found]:
         known = ", ".join(found)
-        raise ValueError(f"{column!r} has no row {missing[0]!r}; its rows are {known}")
+        raise Refused(f"{column!r} has no row {missing[0]!r}; its rows are {known}")
     shown = [(name, *_percent(found[label], column)) for label, name in names.items()]
     xlabel = f"{_with_unit(column)}; n = {table['n']}, bars: 95% intervals"
     said = ", ".join(f"{name} {v:.3g} [{low:.3g}, {high:.3g}]" for name, v, low, high in shown)
@@ -306,7 +306,7 @@ def _outlined(picture, mask):
 def _grid(pictures, titles, columns, gap):
     """Paste pictures into rows of `columns`; a row with titles has room for them above."""
     if not pictures:
-        raise ValueError("there is no picture to show: pass at least one")
+        raise Refused("there is no picture to show: pass at least one")
     columns = min(columns, len(pictures))
     width, height = max(p.width for p in pictures), max(p.height for p in pictures)
     texts = [textwrap.wrap(str(title), max(8, width // 7)) for title in titles]

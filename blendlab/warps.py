@@ -58,7 +58,7 @@ def _parts(u, unwarped):
     rows_x = torch.stack([px, py, one, none, none, none, -px * cx, -py * cx], dim=-1)
     rows_y = torch.stack([none, none, none, px, py, one, -px * cy, -py * cy], dim=-1)
     rows, wanted = torch.cat([rows_x, rows_y], dim=1), torch.cat([cx, cy], dim=1)
-    solved = torch.linalg.solve(rows, wanted)  # (BN,8)
+    solved, _ = torch.linalg.solve_ex(rows, wanted)  # (BN,8); a GPU is not waited for
     tilt = torch.cat([solved, one[:, :1]], dim=1).view(-1, 3, 3)
     return turn, tilt
 

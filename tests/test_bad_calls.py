@@ -249,7 +249,7 @@ def calls():
          dict(name=[None, 3, "", "magic", "no/such/folder", Path("no"), ".", "a b", "\0",
                     *ANYTHING],
               device=["gpu", "cuda:99", 3, "cpu:9", *ANYTHING],
-              dtype=["float16", torch.int8, 3, *ANYTHING])),
+              dtype=["float16", torch.float16, torch.int8, 3, *ANYTHING])),
     ]  # fmt: skip
 
 

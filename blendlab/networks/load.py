@@ -64,6 +64,8 @@ def _shipped(name, device, dtype):
         raise FileNotFoundError(
             f"{name} is not in this copy of blendlab; make it with `{SHIPPED[name]}`"
         )
+    if name in ("tinyworld-judge", "tinyworld-clip") and dtype not in (None, torch.float32):
+        raise Refused(f"{name} works in float32 alone, not {dtype}: leave dtype= out")
     if name == "tinyworld-judge":
         from .judge import Judge
 

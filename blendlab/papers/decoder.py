@@ -6,6 +6,7 @@ adapts a copy of the decoder to one picture, and `tuned` makes the copy of the a
 what was found. Next: ../joins.py.
 """
 
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
@@ -264,9 +265,10 @@ def _settle(pipe, of, preset, asked):
     own = cards.settings(pipe, "reconstruct").get(of, {})
     how = settle(Tuning, reconstruct, pipe, presets, FALLBACK[of], preset, asked, own)
     numbers = asdict(how)
+    most = len(pipe.vae.decoder.up_blocks) if hasattr(pipe, "vae") else math.inf
     if of == "latents":
         del numbers["blocks"], numbers["reuse"]
-    elif how.blocks != "all" and how.blocks > (most := len(pipe.vae.decoder.up_blocks)):
+    elif how.blocks != "all" and how.blocks > most:
         raise Refused(
             f"blocks is {how.blocks}: this decoder has {most}, so choose 0 to {most}, or 'all'"
         )

@@ -14,6 +14,7 @@ from .. import door, masks
 from ..blend import blend
 from ..clip_guidance import clip_distance, copied
 from ..edit import Edit
+from ..guidance import needs_gradients
 from ..latents import decode, encode, tuned
 from ..options import ADAM, Options, registered, settle
 from ..rank import is_clip, read
@@ -69,6 +70,7 @@ def paint_by_word(
     loses detail and lets an extreme latent change the whole picture a little; paste=True puts them
     back bit for bit. Bad input raises ValueError with the fix before any network runs.
     """
+    needs_gradients("optimising")
     how = settle(Optimising, paint_by_word, pipe, PRESETS, FALLBACK, preset, options)
     door.has_autoencoder(pipe, unet=False)
     is_clip(clip, ranking)
@@ -83,7 +85,7 @@ def paint_by_word(
             vae = tuned(pipe.vae)  # a copy in float32
             noise = request.noise("initial", rows), request.noise("augment", rows)
             latents.append(_run(vae, clip, part, how, *noise))
-            tensors.append(decode(vae, latents[-1]).clamp(-1, 1))
+            tensors.append(decode(vae, latents[-1]))
 
     used = dict(prompt=prompt, ranking=ranking) | asdict(how)
     return request.finish(tensors, latents, used, how.paste, clip, ranking)

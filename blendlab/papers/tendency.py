@@ -4,6 +4,7 @@ places, whatever the words are.
 The attention of the first step foretells where. Next: layout.py, which makes use of it.
 """
 
+import math
 import re
 from dataclasses import dataclass, replace
 
@@ -97,6 +98,6 @@ def middle_of(objects, kind):
 
 
 def _share_of_others(wins):
-    """The mean of each row of (m,m) without the diagonal."""
+    """The mean of each row of (m,m) without the diagonal; nan where there are no others."""
     m = len(wins)
-    return (wins.sum(1) - wins.diagonal()) / max(1, m - 1)
+    return (wins.sum(1) - wins.diagonal()) / (m - 1 if m > 1 else math.nan)
