@@ -22,7 +22,11 @@ def encode(vae, image: Tensor, noise: Tensor | None = None) -> Tensor:
     """
     vae = precise(vae)
     tensor("image", image, "B,3,H,W")
-    posterior = vae.encode(image.to(vae.dtype)).latent_dist
+    found = vae.encode(image.to(vae.dtype))
+    if not hasattr(found, "latent_dist"):
+        kind = type(vae).__name__
+        raise Refused(f"{kind} gives no posterior: pass a pipeline with an AutoencoderKL")
+    posterior = found.latent_dist
     z = posterior.mode() if noise is None else posterior.mean + posterior.std * noise
     return z.float() * vae.config.scaling_factor
 

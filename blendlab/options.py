@@ -273,6 +273,7 @@ def settle(
     how = replace(how, **{name: value for name, value in asked.items() if value is not None})
     if recommended is None:
         recommended = cards.settings(model, method.__name__)
+    known(kind, method, recommended)
     left = {name: v for name, v in (fallback | recommended).items() if getattr(how, name) is None}
     how = replace(how, **left)
     if not recommended and {"w", "scale"} & left.keys():

@@ -6,6 +6,7 @@ import pytest
 import torch
 from colour_clip import ColourClip, ColourModel
 from diffusers import (
+    AutoencoderTiny,
     DDIMScheduler,
     StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
@@ -559,6 +560,14 @@ def test_with_around_the_pictures_that_come_back_are_ranked(pipe, image, mask):
     edit = blended_latent(pipe, image, mask, "red", **how, **QUICK)
     order, scores = rank(edit, "red", clip, mask, "both")
     assert order == [0, 1, 2] and scores == pytest.approx(edit.scores, abs=1e-5)
+
+
+def test_an_autoencoder_without_a_posterior_is_named(pipe, image, mask):
+    tiny = AutoencoderTiny(encoder_block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4)
+    parts = dict(pipe.components) | {"vae": tiny}
+    other = StableDiffusionPipeline(**parts, requires_safety_checker=False)
+    with pytest.raises(ValueError, match="AutoencoderTiny gives no posterior"):
+        blended_latent(other, image, mask, "a dog", **QUICK)
 
 
 def test_a_latent_consistency_model_is_refused(pipe, image, mask):

@@ -72,6 +72,8 @@ def test_unknown_options_and_presets_are_named(choose):
         choose(salt=1)
     with pytest.raises(ValueError, match="no preset 'rome'; choose naples, or pass a Baking"):
         choose("rome")
+    with pytest.raises(TypeError, match=wanted):  # a card's own
+        settle(Baking, bake, None, PRESETS, {}, None, {}, recommended={"salt": 1})
 
 
 # Types and ranges
