@@ -155,8 +155,7 @@ def differences(scheduler) -> list[str]:
     """What a diffusers scheduler does otherwise than the loop here, as ends of a sentence."""
     config = scheduler.config
     unlike = ["has a solver of its own"] * (type(scheduler).__name__ not in SAME_STEPS)
-    unlike += [f"has {name}=True" for name in OTHER_LEVELS if config.get(name)]
-    unlike += [f"has {name}=True" for name in CLIPPED if config.get(name)]
+    unlike += [f"has {name}=True" for name in (*OTHER_LEVELS, *CLIPPED) if config.get(name)]
     unlike += ["has variance_type='fixed_large'"] * (config.get("variance_type") == "fixed_large")
     return unlike
 

@@ -62,6 +62,8 @@ def test_without_a_background_weight_the_picture_is_not_looked_at(
 ):
     monkeypatch.setattr(guided, "perceptual_distance", lambda model: pytest.fail("it was loaded"))
     how = dict(background=0.0, seed=3)
+    unasked = how | dict(perceptual=lambda a, b: pytest.fail("it was"))
+    bl.clip_guided(model, clip, image, mask, "red", **QUICK, **unasked)
     ours = bl.clip_guided(model, clip, image, mask, "red", **QUICK, **how)
     other = bl.clip_guided(model, clip, -image, mask, "red", **QUICK, **how)
     assert torch.equal(ours.tensor, other.tensor)

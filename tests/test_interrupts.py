@@ -6,7 +6,6 @@ bit for bit and object for object, and a later edit gives what it always gave.
 """
 
 import contextlib
-import functools
 import gc
 import random
 import sys
@@ -154,9 +153,8 @@ def editing(method, *what, model=None, **how):
 
     model: what builds it; None: the pipe of this module.
     """
-    built = functools.cache(model) if model else None
     asked = {name: value for name, value in (STEPS | how).items() if value is not None}
-    return lambda pipe: method(pipe, *what, **asked), built
+    return lambda pipe: method(pipe, *what, **asked), model
 
 
 def clip():
@@ -292,8 +290,8 @@ def test_a_thousand_interrupts_anywhere_leave_nothing(pipe):
     """In any line of blendlab, of any function that runs a network."""
     files = {vars(m).get("__file__") for n, m in sys.modules.items() if n.startswith("blendlab.")}
     cases, draw, left = [], random.Random(0), []
-    for name, (task, built) in ({n: (task, None) for n, task in TASKS.items()} | OTHERS).items():
-        model, tracer = built() if built else pipe, Tracer(files)
+    for name, (task, build) in ({n: (task, None) for n, task in TASKS.items()} | OTHERS).items():
+        model, tracer = build() if build else pipe, Tracer(files)
         tracer.run(task, model)
         cases.append((name, task, model, len(tracer.lines), state(model), values(model)))
     for _ in range(1000):

@@ -87,7 +87,10 @@ def test_a_learned_variance_that_is_DDPMs_changes_nothing_at_any_eta(eta):
     ts = schedule.timesteps(20)
     one = list(sample(plain, start(), schedule, ts, eta=1.0, noise=lambda: fresh))
     learned = iter([step.var for step in one])
-    other = lambda x, t: replace(plain(x, t), var=torch.tensor(next(learned), dtype=torch.float64))  # noqa: E731
+
+    def other(x, t):
+        return replace(plain(x, t), var=torch.tensor(next(learned), dtype=torch.float64))
+
     ours, theirs = (
         last(sample(net, start(), schedule, ts, eta=eta, noise=lambda: fresh))
         for net in (plain, other)

@@ -281,6 +281,15 @@ def test_the_settings_record_the_scheduler_and_its_spacing(name, method, pipe, i
 
 
 @every
+def test_every_scheduler_is_recorded(name, pipe, image, mask):
+    pipe.scheduler = scheduler(name)
+    settings = bl.blended_latent(pipe, image, mask, "a dog", steps=2, w=1.0, eta=0.0).settings
+    assert settings["scheduler"] == SCHEDULERS[name][0]
+    assert settings["spacing"] == pipe.scheduler.config.get("timestep_spacing", "leading")
+    assert settings["eta"] == 0.0
+
+
+@every
 def test_blended_keeps_the_source(name, pipe, image, mask):
     pipe.scheduler = scheduler(name)
     edit = guided(bl.blended, pipe, (image, mask), paste=False)

@@ -114,10 +114,8 @@ def latent_ranking(n, pipe, clip, judge, results=8):
             by_mask, by_both = (
                 rank(made[i], prompt, clip, mask, view)[0] for view in ("mask", "both")
             )
-            of_4 = [j for j in by_mask if j < 4]
-            for label, j in zip(
-                rows, (by_mask[0], by_both[0], by_mask[-1], of_4[0], 0), strict=True
-            ):
+            of_4 = next(j for j in by_mask if j < 4)
+            for label, j in zip(rows, (by_mask[0], by_both[0], by_mask[-1], of_4, 0), strict=True):
                 rows[label].append(
                     dict(zip(("class", "class and colour"), right[i, j, :, None], strict=True))
                 )

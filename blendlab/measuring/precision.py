@@ -502,7 +502,7 @@ def outdated() -> dict[str, float]:
     return {
         name: made["seconds"]
         for name, made in found.items()
-        if made["weights"] != {model: results.fingerprint(model) for model in made["weights"]}
+        if made["weights"] != results.fingerprints(made["weights"])
     }
 
 

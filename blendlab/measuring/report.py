@@ -65,7 +65,8 @@ SECTIONS = (
         ("+ class token, null vector", "nearer to the pasted object"),
         "With all tokens {more} of results are nearer to the object cut out and pasted than to the truth, with the "
         "class token {less}.",
-        "The order is the paper's. But each rung had only 1,000 steps of training, after which none copies much."),
+        "The order is the paper's. But each rung had only 1,000 steps of training, after which none "
+        "copies much."),
     Section(
         "A second colour, which words leave out, comes along with a reference",
         "exemplar_attributes",
@@ -78,8 +79,8 @@ SECTIONS = (
         "exemplars", ("by exemplar", "stripes and spots right"), 1 / 3,
         "Of three truths, plain, striped and spotted, the right one is nearest in {more} of striped and spotted "
         "objects (by chance: {less}).",
-        "The class token tells 91% of patterns, so the UNet loses them. Its loss still falls: more training is what is "
-        "left to try."),
+        "The class token tells 91% of patterns, so the UNet loses them. Its loss still falls: more "
+        "training is what is left to try."),
     Section(
         "CLIP's ranking reads the words on signs",
         "signs", ("a sign that says something else", 'the sign is first for "cat"'), 0.5,

@@ -53,7 +53,7 @@ def measure(name: str, n: int | None = None) -> dict:
         "n": n_used,
     }
     tail = {
-        "weights": {model: fingerprint(model) for model in recipe.needs},
+        "weights": fingerprints(recipe.needs),
         "rows": [_row(label, columns) for label, columns in rows.items()],
     }
     return head | machine() | tail | ({"figure": figure} if figure else {})
@@ -130,6 +130,10 @@ def fingerprint(model: str, place=None) -> str:
     return digest(b"".join(file.name.encode() + file.read_bytes() for file in found))
 
 
+def fingerprints(models) -> dict[str, str]:
+    return {model: fingerprint(model) for model in models}
+
+
 def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:12]
 
@@ -189,7 +193,7 @@ def _seconds(table):
 def _stale(name, table):
     """What is wrong with a saved table, as the end of a sentence; "" if nothing is."""
     recipe = _recipe(name)
-    if table["weights"] != {model: fingerprint(model) for model in recipe.needs}:
+    if table["weights"] != fingerprints(recipe.needs):
         return "made with other weights"
     figure = _path(name).with_suffix(".png")
     if "figure" in table and not (

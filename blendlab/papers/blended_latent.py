@@ -184,9 +184,9 @@ def blended_latent(
     mask_small = masks.to_latent(request.strength, request.size, how.mask_rule)
     moves = len(timesteps) - 1
     masks_small = door.per_move(mask_small, moves, shrink, how.soft)
-    # soft: all that any move may change
-    request = replace(request, mask=masks.strengths(request.strength, moves)[-1])
-    closer = closer and replace(closer, mask=masks.strengths(closer.mask, moves)[-1])
+    if how.soft:  # what is too dark for any move is outside
+        request = replace(request, mask=masks.strengths(request.strength, moves)[-1])
+        closer = closer and replace(closer, mask=masks.strengths(closer.mask, moves)[-1])
     squares = door.squares(pipe, request, masks_small, how.window)
     readers = {}
     sizes = {(bottom - top, right - left) for left, top, right, bottom in squares}

@@ -96,9 +96,9 @@ def layout(
     counts = dict(n=n, seed=seed, batch=batch, first=first)
     request = admit(pipe, [prompt, caption], negative, image, noise, how, **counts)
     words, boxes = _pairs(boxes)
-    asked = "guide" in options or how.guide != "none"
-    if not asked and (idle := options.keys() & {"strength", "widen"}):
-        raise Refused(f"{idle.pop()}= is of the attention guidance: choose guide='mask' or 'soft'")
+    idle = options.keys() & {"strength", "widen"} if how.guide == "none" else ()
+    if idle and "guide" not in options:
+        raise Refused(f"{min(idle)}= is of the attention guidance: choose guide='mask' or 'soft'")
     if none := [i for i in how.at if not 0 <= i < how.steps]:
         raise Refused(f"at= names step {none[0]}: take steps from 0 to {how.steps - 1}")
     if how.heat == "relative" and max(how.at, default=0):
