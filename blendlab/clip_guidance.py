@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import door
+from . import door, masks
 from .errors import Refused
-from .guidance import loss_guided
+from .guidance import from_pipe, loss_guided
 from .options import Options, settle
 from .rank import fit, is_clip, look, read
 from .sampler import resampled
@@ -152,10 +152,15 @@ def not_for(method: str, asked: dict, **why: str):
 
 
 def ask(model, clip, image, mask, prompt, how: Guiding, ranking, **counts):
-    """The request (see door.py) and the prompts' vectors (1 or n,d)."""
+    """The request (see door.py), what `from_pipe` gives, and the prompts' vectors (1 or n,d).
+
+    CLIP reads the prompts last, when all the rest is known to be right.
+    """
     is_clip(clip, ranking)
     request = door.pixel(model, image, mask, prompt, soft=how.soft, **counts)
-    return request, read(clip, request.prompt).to(request.image.device)
+    walk = from_pipe(model, how.steps, how.skip)
+    masks.strengths(request.strength, len(walk[1]) - 1)  # refuses what edits nothing
+    return request, walk, read(clip, request.prompt).to(request.image.device)
 
 
 def told(net, unet, how: Guiding, draw):

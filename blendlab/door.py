@@ -25,6 +25,7 @@ from . import images, masks, prompts
 from .blend import blend
 from .edit import Edit, one_or_n, take
 from .errors import Refused, WrongType
+from .latents import encode
 from .noise import Noise
 from .options import check, number, tensor
 from .rank import rank
@@ -96,15 +97,18 @@ class Request:
         rows, start = ([0], 0) if shared else (rows, self.first)
         return Noise(self.seed, rows, purpose, self.device, start, shape or self.shape)
 
-    def posterior(self, picture: Tensor, purpose="posterior", sampled=True):
-        """The noise that draws a posterior of each picture, or None for its mode.
+    def encoded(self, vae, pictures: Tensor, sampled: bool, purpose="posterior") -> Tensor:
+        """Latents (1 or n,C,h,w) of pictures, as many at once as samples are made.
 
-        All of them have the stream of sample 0, so that a picture's own does not depend on how many
-        there are.
+        sampled: draw from each posterior. All draws have the stream of sample 0, so that a
+        picture's own does not depend on how many there are.
         """
-        if not sampled:
-            return None
-        return Noise(self.seed, [0] * len(picture), purpose, self.device, 0, self.shape)()
+
+        def drawn(many):
+            return Noise(self.seed, [0] * many, purpose, self.device, 0, self.shape)()
+
+        parts = pictures.split(self.at_once)
+        return torch.cat([encode(vae, x, drawn(len(x)) if sampled else None) for x in parts])
 
     def finish(
         self, tensors, latents, settings: dict, paste=False, clip=None, view=None, closer=None

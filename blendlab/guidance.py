@@ -17,15 +17,15 @@ from .sampler import DENOISER, Prediction, are_levels, is_schedule
 from .schedule import Schedule
 
 
-def from_pipe(pipe, steps, skip=0.0, offset=None, final=None, unet=None):
+def from_pipe(pipe, steps, skip=0.0, offset=None, final=None, unet=None, spacing=None):
     """(schedule, timesteps, net) of a diffusers pipeline; net is the `denoiser` of its UNet.
 
-    steps, skip, offset: as in Schedule.timesteps. final: as in Schedule; None: as its scheduler
-    says. unet: to run in the place of the pipeline's.
+    steps, skip, offset, spacing: as in Schedule.timesteps. final: as in Schedule; None: as its
+    scheduler says. unet: to run in the place of the pipeline's.
     """
     schedule = Schedule.from_scheduler(pipe.scheduler)
     schedule = schedule if final is None else replace(schedule, final=final)
-    timesteps = schedule.timesteps(steps, skip, offset=offset)
+    timesteps = schedule.timesteps(steps, skip, spacing, offset)
     prediction = pipe.scheduler.config.get("prediction_type", "epsilon")
     return schedule, timesteps, denoiser(unet or pipe.unet, schedule, prediction, timesteps)
 

@@ -75,16 +75,29 @@ class Schedule:
 
         `skip` is the share of `steps` left out at the noisy end; int(steps * skip) of them, as
         BLD's text_editing_SD2.py. The list holds one more entry than the moves that are kept.
+        spacing, offset: None: the schedule's; its offset is cut where it does not fit.
         """
         T = len(self.abar)
-        spacing, offset = spacing or self.spacing, self.offset if offset is None else offset
+        asked, offset = offset, self.offset if offset is None else offset
+        spacing = self.spacing if spacing is None else spacing
         number("steps", steps, span=(1, T, "it counts levels of this schedule"))
         number("offset", offset)
         number("skip", skip, whole=False)
         choice("spacing", spacing, SPACINGS)
+        if asked and spacing != "leading":
+            raise Refused(
+                f"offset={asked} moves the levels of spacing='leading', and here they are "
+                f"'{spacing}': leave offset out, or add spacing='leading'"
+            )
         if spacing == "leading":
             ratio = T // steps
-            last = min(offset, T - 1 - (steps - 1) * ratio)
+            room = T - 1 - (steps - 1) * ratio
+            if asked and asked > room:
+                raise Refused(
+                    f"offset={asked} leads past the last of {T} levels with steps={steps}: take "
+                    f"{room} or less"
+                )
+            last = min(offset, room)
             ts = [last + i * ratio for i in reversed(range(steps))]
         elif spacing == "trailing":
             ts = [round(T - i * T / steps) - 1 for i in range(steps)]
@@ -138,9 +151,11 @@ class Schedule:
         return cls((1 - roots**power).cumprod(0))
 
 
-def read_from(scheduler) -> dict:
-    """What an Edit's settings record of a diffusers scheduler; only its levels are used."""
-    spacing = scheduler.config.get("timestep_spacing", "leading")
+def read_from(scheduler, spacing=None) -> dict:
+    """What an Edit's settings record of a diffusers scheduler; only its levels are used, and its
+    spacing where no other was asked for.
+    """
+    spacing = spacing or scheduler.config.get("timestep_spacing", "leading")
     return {"scheduler": type(scheduler).__name__, "spacing": spacing}
 
 

@@ -247,11 +247,16 @@ def test_augmentations_change_no_other_noise(model, clip, image, mask):
         ),
         ({"image": torch.zeros(1, 3, 17, 16)}, "multiple"),
         ({"skip": 1.0}, "skip is 1.0"),
+        ({"steps": 1001}, "1 to 1000"),
+        ({"mask": torch.eye(16)[None, None] * 0.1, "soft": True}, "moves edit nothing below"),
     ],
 )
-def test_bad_input_gets_a_sentence_before_any_network_runs(clip, image, mask, bad, sentence):
+def test_bad_input_gets_a_sentence_before_any_network_runs(
+    clip, image, mask, bad, sentence, monkeypatch
+):
     model = checkpoints.pixel()
     model.unet.register_forward_pre_hook(lambda *_: pytest.fail("a network ran"))
+    monkeypatch.setattr(clip.model, "encode_text", lambda *_: pytest.fail("CLIP read"))
     good = dict(image=image, mask=mask, prompt="red") | QUICK
     with pytest.raises(ValueError, match=sentence):
         bl.blended(model, clip, **(good | bad))

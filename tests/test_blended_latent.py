@@ -1,4 +1,5 @@
 from dataclasses import fields, replace
+from itertools import pairwise
 from types import SimpleNamespace
 
 import checkpoints
@@ -437,6 +438,33 @@ def test_an_overflowing_autoencoder_is_put_back_in_half_precision():
 
 THIN = torch.zeros(1, 1, 64, 64)
 THIN[..., 1] = 1
+# The levels that each script's own scheduler visits: ldm/models/diffusion/ddim.py and
+# util.py:make_ddim_timesteps, text_editing_SD2.py:58-64, SDXL's scheduler_config.json, labml's
+# sampler/ddim.py.
+SPACED = {"official-ldm": (981, 1), "official-sd2": (740, 0), "official-sdxl": (741, 1)}
+SPACED |= {"labml": (741, 1)}
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing"])
+@pytest.mark.parametrize("preset", SPACED)
+def test_presets_visit_the_levels_of_their_script(pipe, image, mask, preset, spacing, monkeypatch):
+    pipe.scheduler = type(pipe.scheduler).from_config(
+        pipe.scheduler.config, timestep_spacing=spacing, set_alpha_to_one=False
+    )
+    levels, forward = [], pipe.unet.forward
+
+    def seen(x, t, *args, **kwargs):
+        levels.append(int(t[0]))
+        return forward(x, t, *args, **kwargs)
+
+    monkeypatch.setattr(pipe.unet, "forward", seen)
+    numbers = dict(w=1.0, steps=50) | ({"skip": 0.25} if preset != "official-ldm" else {})
+    edit = blended_latent(pipe, image, mask, "a dog", preset=preset, **numbers)
+    assert (levels[0], levels[-1]) == SPACED[preset]
+    assert {a - b for a, b in pairwise(levels)} == {20}
+    assert edit.settings["spacing"] == "leading"
+
+
 BAD = [
     (dict(image=torch.zeros(1, 3, 60, 60)), "multiples of 8"),
     (dict(image=torch.zeros(1, 3, 64, 64) + 200), "not in"),
@@ -453,6 +481,8 @@ BAD = [
     (dict(prompt="", noises=2), "a prompt is empty"),
     (dict(mask=torch.eye(64)[None, None] * 0.2, soft=True, steps=4), "4 moves edit nothing below"),
     (dict(offset=-1), "offset is -1"),
+    (dict(offset=250, steps=4, spacing="leading"), "249 or less"),
+    (dict(offset=1, spacing="trailing"), "add spacing='leading'"),
     (dict(noise="initial", batch_noise="shared"), "each sample's own"),
     (dict(preset="oficial"), "official-sd2"),
     (dict(level="t_prev"), "'t_next' or 't'"),

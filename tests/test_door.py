@@ -146,6 +146,29 @@ def test_a_sample_is_the_same_whatever_n_batch_and_first_are(name, image):
     assert three.settings["order"] == [0, 1, 2] and last.settings["order"] == [2]
 
 
+@pytest.mark.parametrize("name", ["blended_latent", "exemplar"])
+def test_no_network_sees_more_pictures_at_once_than_batch_says(name, image, monkeypatch):
+    """batch= is what the advice on memory names, so it holds for n pictures of their own, too."""
+    sizes = []
+
+    def counting(network, method):
+        called = getattr(network, method)
+
+        def counted(x, *args, **kwargs):
+            sizes.append(len(x))
+            return called(x, *args, **kwargs)
+
+        monkeypatch.setattr(network, method, counted)
+
+    pipe = test_exemplar.build() if name == "exemplar" else checkpoints.sd1()
+    for part, method in (("vae", "encode"), ("vae", "decode"), ("encoder", "forward")):
+        if hasattr(pipe, part):
+            counting(getattr(pipe, part), method)
+    own = dict(image=image.expand(5, -1, -1, -1), reference=[image] * 5)
+    call(name, pipe=pipe, prompt="red", **own, n=5, batch=2, steps=2)
+    assert sizes and max(sizes) == 2
+
+
 @pytest.mark.parametrize("name", [*DRAWING, "reconstruct"])
 def test_an_option_that_a_method_does_not_have_is_named(name):
     with pytest.raises(TypeError, match=f"{name} has no option 'sharpness'; it has .*steps"):

@@ -88,6 +88,11 @@ def test_bad_numbers_are_refused_with_the_fix():
         schedule.timesteps(50, skip=25)
     with pytest.raises(ValueError, match="'leading' or 'trailing' or 'linspace'"):
         schedule.timesteps(50, spacing="even")
+    with pytest.raises(ValueError, match="19 or less"):
+        schedule.timesteps(50, offset=20)
+    with pytest.raises(ValueError, match="add spacing='leading'"):
+        schedule.timesteps(50, spacing="trailing", offset=1)
+    assert schedule.timesteps(50, offset=19)[0] == 999
 
 
 def test_renoised_states_have_the_level_they_were_brought_up_to():

@@ -13,7 +13,6 @@ from .. import masks
 from ..blend import blend
 from ..clip_guidance import FALLBACK, Guiding, ask, choose, clip_loss, guided_steps, not_for, told
 from ..edit import Edit
-from ..guidance import from_pipe
 from ..options import registered
 from ..schedule import read_from
 
@@ -47,8 +46,8 @@ def blended(
     how = choose(model, blended, FALLBACK, preset, options)
     not_for("blended", options, background_loss="here the background is put back")
     counts = dict(n=n, seed=seed, batch=batch, first=first)
-    request, text = ask(model, clip, image, mask, prompt, how, ranking, **counts)
-    schedule, timesteps, net = from_pipe(model, how.steps, how.skip)
+    request, walk, text = ask(model, clip, image, mask, prompt, how, ranking, **counts)
+    schedule, timesteps, net = walk
     tensors = []
     per_move = masks.strengths(request.strength, len(timesteps) - 1)
 

@@ -16,7 +16,7 @@ from ..blend import blend
 from ..edit import Edit, take
 from ..errors import Refused
 from ..guidance import cfg, from_pipe
-from ..latents import decode, encode
+from ..latents import decode
 from ..options import Options, registered, settle
 from ..rank import is_clip, readable
 from ..reader import Reader
@@ -65,7 +65,9 @@ class Blending(Options):
     w: float | None = None  # guidance weight; None: what the model recommends
     steps: int | None = None  # levels from noise to picture, before skipping
     skip: float | None = None  # share of them left out at the noisy end
-    offset: int | None = None  # added to every level; None: what the pipeline's scheduler says
+    # How levels are spaced, and what is added to "leading" ones; None: as the scheduler says.
+    spacing: Literal["leading", "trailing", "linspace"] | None = None
+    offset: int | None = None
 
     def __post_init__(self):
         super().__post_init__()
@@ -78,8 +80,6 @@ class Blending(Options):
 
 
 # What the implementations do (BLD: the authors' code, by file and line), past the defaults.
-# The rules of each; levels are spaced as the model's scheduler spaces them. (The official scripts
-# step with "leading" spacing, which Stable Diffusion's files say, and tinyworld's do not.)
 PRESETS = {
     # BLD, algorithm 1: z_bg = noise(z_init, t) beside z_fg = denoise(z_t, t), one level further.
     "paper": Blending(level="t", final="noised"),
@@ -93,19 +93,35 @@ PRESETS = {
         w=5.0,
         steps=50,
         skip=0.0,
+        spacing="leading",
         offset=1,
     ),
     # BLD, text_editing_SD2.py:106-143: noised to t beside a state on t - 20, from pure noise.
     "official-sd2": Blending(
-        level="t", final="noised", end="first", start="noise", w=7.5, steps=50, skip=0.25, offset=0
+        level="t",
+        final="noised",
+        end="first",
+        start="noise",
+        w=7.5,
+        steps=50,
+        skip=0.25,
+        spacing="leading",
+        offset=0,
     ),
     # BLD, text_editing_SDXL.py:115-119 and 231-238: the scheduler that SDXL ships, Euler, noises to
     # x0 + s/a * n, whatever level the state is on; started from the noised source.
     "official-sdxl": Blending(
-        level="ratio", final="noised", end="clean", w=5.0, steps=50, skip=0.25
+        level="ratio",
+        final="noised",
+        end="clean",
+        w=5.0,
+        steps=50,
+        skip=0.25,
+        spacing="leading",
+        offset=1,
     ),
     # labml's annotated Stable Diffusion, sampler/ddim.py:287-297.
-    "labml": Blending(level="t", final="noised", end="first"),
+    "labml": Blending(level="t", final="noised", end="first", spacing="leading", offset=1),
     # diffusers, pipeline_stable_diffusion_inpaint.py:1294-1307: a UNet of 4 channels, strength 1.
     "diffusers": Blending(
         noise="initial",
@@ -180,7 +196,8 @@ def blended_latent(
 
     # The levels to visit, the mask for each move, and the square around it.
     end = None if how.end == "scheduler" else how.end
-    schedule, timesteps, net = from_pipe(pipe, how.steps, how.skip, how.offset, end)
+    levels = dict(final=end, spacing=how.spacing, offset=how.offset)
+    schedule, timesteps, net = from_pipe(pipe, how.steps, how.skip, **levels)
     mask_small = masks.to_latent(request.strength, request.size, how.mask_rule)
     moves = len(timesteps) - 1
     masks_small = door.per_move(mask_small, moves, shrink, how.soft)
@@ -206,8 +223,7 @@ def blended_latent(
 
     latents, tensors = [], []
     with request.memory():
-        drawn = request.posterior(request.image, sampled=how.posterior == "sample")
-        source = encode(pipe.vae, request.image, drawn)  # (1 or n,C,h,w)
+        source = request.encoded(pipe.vae, request.image, how.posterior == "sample")
         text, null = prompts.encode(pipe, request.prompt, negative, tuple(request.image.shape[-2:]))
         given = dict(source=source, text=text, null=null, masks_small=masks_small)
         for rows, part in request.batches(**given):
@@ -216,7 +232,7 @@ def blended_latent(
             tensors.append(decode(pipe.vae, z))
 
     used = dict(prompt=request.prompt, negative=negative, shrink=shrink, ranking=ranking)
-    used |= read_from(pipe.scheduler) | asdict(how)
+    used |= asdict(how) | read_from(pipe.scheduler, how.spacing)
     if how.window:
         used["square"] = door.in_pixels(pipe, squares)
     if closer:

@@ -22,7 +22,6 @@ from ..clip_guidance import (
     told,
 )
 from ..edit import Edit
-from ..guidance import from_pipe
 from ..networks.perceptual import perceptual_distance
 from ..options import function, number, registered
 from ..schedule import read_from
@@ -56,10 +55,10 @@ def clip_guided(
     number("background", background, whole=False)
     function("perceptual", perceptual, "a function of two batches of pictures")
     counts = dict(n=n, seed=seed, batch=batch, first=first)
-    request, text = ask(model, clip, image, mask, prompt, how, ranking, **counts)
+    request, walk, text = ask(model, clip, image, mask, prompt, how, ranking, **counts)
+    schedule, timesteps, net = walk
     if background and perceptual is None:
         perceptual = perceptual_distance(model)
-    schedule, timesteps, net = from_pipe(model, how.steps, how.skip)
     tensors = []
 
     with request.memory():

@@ -19,7 +19,7 @@ from ..blend import blend
 from ..edit import Edit, one_or_n
 from ..errors import Refused
 from ..guidance import cfg, from_pipe
-from ..latents import decode, encode
+from ..latents import decode
 from ..options import Options, settle, takes
 from ..rank import normalised
 from ..sampler import sample
@@ -110,14 +110,14 @@ def exemplar(
         # What stands beside the noisy latent: the picture with a grey hole, then the mask, which
         # inside the network is 1 where the picture is kept.
         holed = request.image * (1 - request.mask)
-        hidden = encode(pipe.vae, holed, request.posterior(holed, "holed posterior", sampled))
+        hidden = request.encoded(pipe.vae, holed, sampled, "holed posterior")
         kept = (1 - hole).expand(len(hidden), -1, -1, -1)
         beside = torch.cat([hidden, kept], dim=1)  # (1 or n,5,h,w)
-        drawn = request.posterior(request.image, sampled=sampled)
-        source = encode(pipe.vae, request.image, drawn)  # (1 or n,4,h,w)
+        source = request.encoded(pipe.vae, request.image, sampled)  # (1 or n,4,h,w)
 
         # What the exemplar says, and what the null vector says in its place.
-        tokens = pipe.encoder(normalised(pipe, (shown + 1) / 2)).float()  # (1 or n,L,d)
+        parts = normalised(pipe, (shown + 1) / 2).split(request.at_once)
+        tokens = torch.cat([pipe.encoder(part).float() for part in parts])  # (1 or n,L,d)
         nothing = pipe.encoder.uncond_vector.float().expand(1, *tokens.shape[1:])
         maps = dict(source=source, beside=beside, mask_small=mask_small)
         for rows, part in request.batches(tokens=tokens, nothing=nothing, **maps):
