@@ -114,6 +114,23 @@ def test_in_half_precision_an_autoencoder_that_overflows_gives_the_same_distance
     torch.testing.assert_close(encoder_distance(vae.half())(a, b), expected, rtol=0.01, atol=0)
 
 
+def test_the_distance_looks_at_each_source_once(monkeypatch):
+    vae, g = checkpoints.autoencoder(0.18215), torch.Generator().manual_seed(0)
+    a, b, other = torch.randn(3, 2, 3, 32, 32, generator=g)
+    expected = [encoder_distance(vae)(a, x) for x in (b, b[:1].expand_as(a), other)]
+    seen, look = [], vae.encoder.conv_in.forward
+    monkeypatch.setattr(vae.encoder.conv_in, "forward", lambda x: seen.append(x) or look(x))
+    distance = encoder_distance(vae)
+    for _ in range(3):
+        assert torch.equal(distance(a, b), expected[0])
+    assert len(seen) == 3 + 1
+    b[1] = b[0]  # changed in place, so it is another source
+    assert torch.equal(distance(a, b), expected[1])
+    assert torch.equal(distance(a, other), expected[2])
+    x = a.clone().requires_grad_()
+    assert torch.autograd.grad(distance(x, other).sum(), x)[0].abs().amax() > 0
+
+
 def test_the_encoders_distance_is_zero_for_equal_pictures_and_grows(distance, image):
     noise = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     far = [distance(image, image + amount * noise).item() for amount in (0.0, 0.1, 0.5)]

@@ -25,12 +25,19 @@ def perceptual_distance(model):
 def encoder_distance(vae):
     """Mean square distance of unit feature vectors, averaged over places, then over the encoder's
     levels. An autoencoder that overflows in float16 works in float32 here, too.
+
+    Gradients are those of the first batch. The features of the second are kept until another one
+    comes, as a walk compares all its estimates with one source.
     """
-    vae = latents.precise(vae)
+    vae, known = latents.precise(vae), None
 
     def distance(a, b):
-        halves = [f.chunk(2) for f in encoder_features(vae, torch.cat([a, b]))]
-        return torch.stack([(x - y).square().sum(1).mean((1, 2)) for x, y in halves]).mean(0)
+        nonlocal known
+        if known is None or known[0].shape != b.shape or not torch.equal(known[0], b):
+            with torch.no_grad():
+                known = b.detach().clone(), list(encoder_features(vae, b))
+        pairs = zip(encoder_features(vae, a), known[1], strict=True)
+        return torch.stack([(x - y).square().sum(1).mean((1, 2)) for x, y in pairs]).mean(0)
 
     return distance
 
