@@ -87,7 +87,7 @@ class Schedule:
         if asked and spacing != "leading":
             raise Refused(
                 f"offset={asked} moves the levels of spacing='leading', and here they are "
-                f"'{spacing}': leave offset out, or add spacing='leading'"
+                f"'{spacing}': take offset=0, or spacing='leading'"
             )
         if spacing == "leading":
             ratio = T // steps

@@ -482,7 +482,7 @@ BAD = [
     (dict(mask=torch.eye(64)[None, None] * 0.2, soft=True, steps=4), "4 moves edit nothing below"),
     (dict(offset=-1), "offset is -1"),
     (dict(offset=250, steps=4, spacing="leading"), "249 or less"),
-    (dict(offset=1, spacing="trailing"), "add spacing='leading'"),
+    (dict(offset=1, spacing="trailing"), "or spacing='leading'"),
     (dict(noise="initial", batch_noise="shared"), "each sample's own"),
     (dict(preset="oficial"), "official-sd2"),
     (dict(level="t_prev"), "'t_next' or 't'"),

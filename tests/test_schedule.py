@@ -90,7 +90,7 @@ def test_bad_numbers_are_refused_with_the_fix():
         schedule.timesteps(50, spacing="even")
     with pytest.raises(ValueError, match="19 or less"):
         schedule.timesteps(50, offset=20)
-    with pytest.raises(ValueError, match="add spacing='leading'"):
+    with pytest.raises(ValueError, match="or spacing='leading'"):
         schedule.timesteps(50, spacing="trailing", offset=1)
     assert schedule.timesteps(50, offset=19)[0] == 999
 
