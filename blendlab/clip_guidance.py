@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import door, masks
+from . import door
 from .errors import Refused
-from .guidance import from_pipe, loss_guided
+from .guidance import loss_guided
 from .options import Options, settle
-from .rank import fit, is_clip, look, read
+from .rank import fit, is_clip, look
 from .sampler import resampled
 from .warps import warp, warped_twice, warps
 
@@ -152,15 +152,9 @@ def not_for(method: str, asked: dict, **why: str):
 
 
 def ask(model, clip, image, mask, prompt, how: Guiding, ranking, **counts):
-    """The request (see door.py), what `from_pipe` gives, and the prompts' vectors (1 or n,d).
-
-    CLIP reads the prompts last, when all the rest is known to be right.
-    """
+    """The request (see door.py), with the CLIP checked; no network has run."""
     is_clip(clip, ranking)
-    request = door.pixel(model, image, mask, prompt, soft=how.soft, **counts)
-    walk = from_pipe(model, how.steps, how.skip)
-    masks.strengths(request.strength, len(walk[1]) - 1)  # refuses what edits nothing
-    return request, walk, read(clip, request.prompt).to(request.image.device)
+    return door.pixel(model, image, mask, prompt, soft=how.soft, **counts)
 
 
 def told(net, unet, how: Guiding, draw):

@@ -9,6 +9,7 @@ import math
 import warnings
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -16,7 +17,8 @@ from torch import Tensor
 from .errors import Refused
 from .options import choice, number, tensor
 
-SPACINGS = ("leading", "trailing", "linspace")
+Spacing = Literal["leading", "trailing", "linspace"]
+SPACINGS = get_args(Spacing)
 
 
 @dataclass(frozen=True, eq=False)

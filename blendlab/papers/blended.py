@@ -13,7 +13,9 @@ from .. import masks
 from ..blend import blend
 from ..clip_guidance import FALLBACK, Guiding, ask, choose, clip_loss, guided_steps, not_for, told
 from ..edit import Edit
+from ..guidance import from_pipe
 from ..options import registered
+from ..rank import read
 from ..schedule import read_from
 
 
@@ -46,10 +48,11 @@ def blended(
     how = choose(model, blended, FALLBACK, preset, options)
     not_for("blended", options, background_loss="here the background is put back")
     counts = dict(n=n, seed=seed, batch=batch, first=first)
-    request, walk, text = ask(model, clip, image, mask, prompt, how, ranking, **counts)
-    schedule, timesteps, net = walk
-    tensors = []
+    request = ask(model, clip, image, mask, prompt, how, ranking, **counts)
+    schedule, timesteps, net = from_pipe(model, how.steps, how.skip)
     per_move = masks.strengths(request.strength, len(timesteps) - 1)
+    text = read(clip, request.prompt).to(request.image.device)  # (1 or n,d)
+    tensors = []
 
     with request.memory():
         for rows, part in request.batches(text=text, masks_per_move=per_move):

@@ -21,7 +21,7 @@ from ..options import Options, registered, settle
 from ..rank import is_clip, readable
 from ..reader import Reader
 from ..sampler import last, resampled
-from ..schedule import read_from
+from ..schedule import Spacing, read_from
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Blending(Options):
     steps: int | None = None  # levels from noise to picture, before skipping
     skip: float | None = None  # share of them left out at the noisy end
     # How levels are spaced, and what is added to "leading" ones; None: as the scheduler says.
-    spacing: Literal["leading", "trailing", "linspace"] | None = None
+    spacing: Spacing | None = None
     offset: int | None = None
 
     def __post_init__(self):

@@ -22,8 +22,10 @@ from ..clip_guidance import (
     told,
 )
 from ..edit import Edit
+from ..guidance import from_pipe
 from ..networks.perceptual import perceptual_distance
 from ..options import function, number, registered
+from ..rank import read
 from ..schedule import read_from
 
 FROM_NOISE = FALLBACK | {"skip": 0.0}
@@ -55,8 +57,9 @@ def clip_guided(
     number("background", background, whole=False)
     function("perceptual", perceptual, "a function of two batches of pictures")
     counts = dict(n=n, seed=seed, batch=batch, first=first)
-    request, walk, text = ask(model, clip, image, mask, prompt, how, ranking, **counts)
-    schedule, timesteps, net = walk
+    request = ask(model, clip, image, mask, prompt, how, ranking, **counts)
+    schedule, timesteps, net = from_pipe(model, how.steps, how.skip)
+    text = read(clip, request.prompt).to(request.image.device)  # (1 or n,d)
     if background and perceptual is None:
         perceptual = perceptual_distance(model)
     tensors = []
