@@ -34,14 +34,7 @@ RECOMMENDED: dict[str, dict[str, dict[str, Any]]] = {
         "reconstruct": {"weights": {"steps": 75, "lr": 3e-4}},
     },
     "tinyworld-pixel": {
-        "blended": {
-            "scale": 3000.0,
-            "augmentations": 4,
-            "steps": 18,
-            "skip": 0.1,
-            "eta": 1.0,
-            "resamplings": 3,
-        }
+        "blended": dict(scale=3000.0, augmentations=4, steps=18, skip=0.1, eta=1.0, resamplings=3)
     },
     "tinyworld-exemplar": {"exemplar": {"w": 1.5, "steps": 25, "skip": 0.0, "eta": 1.0}},
     "tinyworld-inpaint": {"inpaint": {"w": 3.0, "steps": 25}},
@@ -63,8 +56,7 @@ class Entry:
 
 
 BLD_SD2 = {"blended_latent": dict(w=7.5, steps=50, skip=0.25)}  # BLD, text_editing_SD2.py:58-116
-# BLD, text_editing_SDXL.py:71 and :115-119
-BLD_SDXL = {"blended_latent": dict(w=5.0, steps=50, skip=0.25)}
+BLD_SDXL = {"blended_latent": dict(w=5.0, steps=50, skip=0.25)}  # text_editing_SDXL.py:71, 115-119
 
 KNOWN = {
     "sd15": Entry(  # BLD has no script for 1.5, so these are the numbers of its SD 2 script

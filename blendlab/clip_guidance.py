@@ -12,11 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import door
 from .errors import Refused
 from .guidance import loss_guided
 from .options import Options, settle
-from .rank import fit, is_clip, look
+from .rank import fit, look
 from .sampler import resampled
 from .warps import warp, warped_twice, warps
 
@@ -149,12 +148,6 @@ def not_for(method: str, asked: dict, **why: str):
     for name, reason in why.items():
         if asked.get(name) not in (None, getattr(Guiding, name)):
             raise Refused(f"{name}={asked[name]!r} is not for {method}: {reason}; leave it out")
-
-
-def ask(model, clip, image, mask, prompt, how: Guiding, ranking, **counts):
-    """The request (see door.py), with the CLIP checked; no network has run."""
-    is_clip(clip, ranking)
-    return door.pixel(model, image, mask, prompt, soft=how.soft, **counts)
 
 
 def told(net, unet, how: Guiding, draw):

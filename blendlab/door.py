@@ -205,9 +205,7 @@ def words(pipe, texts, image=None, noise=None, *, n=1, seed=0, batch=None, first
     one_or_n(n, counts)
     shape = state_shape(pipe, image, noise)
     _fits(n, (side * pipe.vae_scale_factor for side in shape[-2:]))
-    return Request(
-        image, None, None, list(texts), n, seed, shape, batch or n, device, first, given=noise
-    )
+    return Request(image, None, None, list(texts), n, seed, shape, batch or n, device, first, noise)
 
 
 def finite_latents(name: str, z, vae) -> Tensor:
@@ -317,12 +315,8 @@ def _cut(maps, places):
         return [_cut(one, places) for one in maps]
     if all(place == places[0] for place in places):
         return maps[(slice(None), *places[0])]
-    return torch.stack(
-        [
-            one[place]
-            for one, place in zip(maps.expand(len(places), -1, -1, -1), places, strict=True)
-        ]
-    )
+    each = zip(maps.expand(len(places), -1, -1, -1), places, strict=True)
+    return torch.stack([one[place] for one, place in each])
 
 
 @dataclass

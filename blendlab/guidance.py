@@ -114,7 +114,6 @@ def loss_guided(denoise, loss, schedule=None, scale=0.0):
     moves, by
     -scale * s^2/a * grad: the form for DDIM (2105.05233, algorithm 2).
     """
-
     function("denoise", denoise, DENOISER, needed=True)
     function("loss", loss, "a function (x0_hat, x, t) that gives a scalar or (B,)", needed=True)
     number("scale", scale, whole=False)

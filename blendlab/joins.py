@@ -118,9 +118,7 @@ def _membrane(inside: Tensor, values: Tensor) -> Tensor:
     # Symmetric and positive, as every masked pixel is connected to one that is not.
     how: dict = dict(permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0)
     factors = splu(rows[:, inside].tocsc(), options={"SymmetricMode": True}, **how)
-    solution = factors.solve(-rows[:, ~inside] @ sheet[~inside])
-    sheet = sheet.copy()
-    sheet[inside] = solution
+    sheet[inside] = factors.solve(-rows[:, ~inside] @ sheet[~inside])
     return torch.from_numpy(sheet.T.copy()).reshape(values.shape).to(values)
 
 

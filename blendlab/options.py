@@ -58,11 +58,7 @@ RANGES = {
     "start": (0, 10**9, "the number of the first sample, 0 is usual"),
     "horizon": (0, 1, "where the sky ends, 0.55 is usual"),
     "around": (1, 100, "the side of the crop in sides of the mask's box, 1.5 is usual"),
-    "window": (
-        0,
-        10**5,
-        "the side in pixels of the square around the mask, 0 is the whole picture",
-    ),
+    "window": (0, 10**5, "the side in pixels of a square around the mask, 0 is the whole picture"),
     "batch": (1, 10**6, "how many are made at once, so take 1 or more"),
     "first": (0, 10**9, "the number of the first sample, 0 is usual"),
     "n": (1, 10**5, "it counts the edits to make, so take 1 or more; more go on with first="),
@@ -157,11 +153,11 @@ def tensor(name: str, x, form: str, bools=False) -> None:
         raise Refused(f"{name} holds bools: pass {name}.float()")
 
 
-def sides(size, name="size") -> None:
+def sides(size) -> None:
     """Refuse what is no height and width."""
     pair = isinstance(size, list | tuple) and len(size) == 2
     if not pair or not all(type(side) is int and side > 0 for side in size):
-        raise Refused(f"{name} is {size!r}: pass (height, width), whole numbers from 1 on")
+        raise Refused(f"size is {size!r}: pass (height, width), whole numbers from 1 on")
 
 
 def function(name: str, value, what: str, needed=False) -> None:

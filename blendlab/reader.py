@@ -71,20 +71,16 @@ class Reader:
         """
         with attention.capture(self.unet, self.layers, branch="both") as maps:
             net(x, t, text)
-        heat = [
-            F.adaptive_avg_pool2d(m.weights.mean(1).permute(0, 3, 1, 2), self.cells) for m in maps
-        ]
+        heat = [m.weights.mean(1).permute(0, 3, 1, 2) for m in maps]  # each (B,tokens,h,w)
+        heat = [F.adaptive_avg_pool2d(each, self.cells) for each in heat]
         heat = torch.stack(heat).mean(0)  # (B,tokens,H,W)
         heat = torch.stack([heat[:, place].mean(1) for place in self.places], dim=1)
         return heat / heat.mean((2, 3), keepdim=True)
 
     def usual(self, walk, request) -> Tensor:
         """(words,H,W): the mean of `looks` at the first step over NOISES noises."""
-        z = Noise("usual", NOISES, "initial", request.device)(request.shape)
-        parts = [
-            self.looks(walk.net, some, walk.timesteps[0], walk.text)
-            for some in z.split(request.at_once)
-        ]
+        z, t = Noise("usual", NOISES, "initial", request.device)(request.shape), walk.timesteps[0]
+        parts = [self.looks(walk.net, x, t, walk.text) for x in z.split(request.at_once)]
         return torch.cat(parts).mean(0)
 
     def inside(self, net, x, t, text, mask_small) -> Tensor:

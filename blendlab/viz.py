@@ -310,9 +310,8 @@ def _grid(pictures, titles, columns, gap):
     columns = min(columns, len(pictures))
     width, height = max(p.width for p in pictures), max(p.height for p in pictures)
     texts = [textwrap.wrap(str(title), max(8, width // 7)) for title in titles]
-    lines = [
-        max(map(len, texts[i : i + columns]), default=0) for i in range(0, len(pictures), columns)
-    ]
+    starts = range(0, len(pictures), columns)
+    lines = [max(map(len, texts[i : i + columns]), default=0) for i in starts]
     heads = [16 * n + 6 if n else 0 for n in lines]  # one for each row
     tops = [row * (height + gap) + sum(heads[: row + 1]) for row in range(len(heads))]
     canvas = Image.new("RGB", (columns * (width + gap) - gap, tops[-1] + height), "white")
@@ -335,9 +334,7 @@ def _font():
     """The font of matplotlib's figures, which has the Greek letters too."""
     import matplotlib
 
-    return ImageFont.truetype(
-        Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", 12
-    )
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), 12)
 
 
 # Plots

@@ -208,10 +208,8 @@ def _empty(state, blocks, attends, plain, size, head_channels, heads):
         _refuse("missing", {key} - state.keys())
         return state[key].shape
 
-    widths = [
-        shape(f"input_blocks.{1 + i * blocks}.0.out_layers.3.weight")[0]
-        for i in range(len(attends))
-    ]
+    firsts = range(1, 1 + blocks * len(attends), blocks)  # the first part of each level
+    widths = [shape(f"input_blocks.{k}.0.out_layers.3.weight")[0] for k in firsts]
     attending = {width for width, yes in zip(widths, attends, strict=True) if yes} | {widths[-1]}
     odd = [width for width in attending if width % (heads or head_channels)]
     if odd:

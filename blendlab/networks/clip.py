@@ -41,8 +41,11 @@ def load_clip(name="ViT-B-16", pretrained="openai", device=None):
     device = opening.device(device or "cpu")
     folder = Path(str(name).removeprefix("local-dir:")).expanduser()
     if folder.is_dir():
-        _check(folder)
-        name, weights = f"local-dir:{folder}", {}
+        folders.check_clip(folder)  # nothing in it runs or fetches, and its weights are its CLIP's
+        name, weights, file = f"local-dir:{folder}", {}, folders.clip_file(folder)
+        with described(folder / "open_clip_config.json", "CLIP"), torch.device("meta"):
+            skeleton = open_clip.create_model(name, device="meta", load_weights=False)
+        check_weights(skeleton, header(file), file)
     elif pretrained in open_clip.list_pretrained_tags_by_model(str(name)):
         quick_gelu = open_clip.get_pretrained_cfg(name, pretrained).get("quick_gelu", False)
         weights = dict(pretrained=pretrained, force_quick_gelu=quick_gelu)  # as they were trained
@@ -58,14 +61,3 @@ def load_clip(name="ViT-B-16", pretrained="openai", device=None):
     side = size if isinstance(size, int) else size[0]
     mean, std = tuple(model.visual.image_mean), tuple(model.visual.image_std)
     return Clip(model, open_clip.get_tokenizer(name), side, mean, std, words and tuple(words))
-
-
-def _check(folder):
-    """Refuse a folder that runs or fetches anything, or whose weights are not those of its CLIP."""
-    import open_clip
-
-    folders.check_clip(folder)
-    file = folders.clip_file(folder)
-    with described(folder / "open_clip_config.json", "CLIP"), torch.device("meta"):
-        skeleton = open_clip.create_model(f"local-dir:{folder}", device="meta", load_weights=False)
-    check_weights(skeleton, header(file), file)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import cards, files
@@ -21,33 +20,17 @@ MEAN = (0.48145466, 0.4578275, 0.40821073)  # OpenAI's CLIP
 STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-class Block(nn.Module):
-    """A transformer block, one head. Over one token its attention is a linear map."""
-
-    def __init__(self, width):
-        super().__init__()
-        linear = lambda: nn.Linear(width, width)  # noqa: E731
-        self.norm1, self.norm3 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attn1 = nn.ModuleDict({"to_q": linear(), "to_k": linear(), "to_v": linear()})
-        self.attn1["to_out"] = nn.ModuleList([linear()])
-        wide = nn.ModuleDict({"proj": nn.Linear(width, 4 * width)})
-        narrow = nn.Linear(4 * width, width)
-        self.ff = nn.ModuleDict({"net": nn.ModuleList([wide, nn.Identity(), narrow])})
-
-    def forward(self, x):  # (B,L,width)
-        h = self.norm1(x)
-        q, k, v = (self.attn1[name](h) for name in ("to_q", "to_k", "to_v"))
-        x = x + self.attn1["to_out"][0](F.scaled_dot_product_attention(q, k, v))
-        wide, _, narrow = self.ff["net"]
-        return x + narrow(F.gelu(wide["proj"](self.norm3(x))))
-
-
 class TokenHead(nn.Module):
     """What is trained beside the UNet: CLIP's (B,L,width) to tokens (B,L,d); a null vector."""
 
     def __init__(self, width, depth, d):
+        from diffusers.models.attention import BasicTransformerBlock
+
         super().__init__()
-        self.mapper = nn.ModuleDict({"blocks": nn.ModuleList([Block(width) for _ in range(depth)])})
+        # One head: over one token its attention is a linear map.
+        how: dict = dict(activation_fn="gelu", attention_bias=True)
+        blocks = [BasicTransformerBlock(width, 1, width, **how) for _ in range(depth)]
+        self.mapper = nn.ModuleDict({"blocks": nn.ModuleList(blocks)})
         self.final_layer_norm, self.proj_out = nn.LayerNorm(width), nn.Linear(width, d)
         self.uncond_vector = nn.Parameter(torch.randn(1, 1, d))
 

@@ -5,7 +5,7 @@ on the lists here is opened, so nothing in a folder runs, whatever the versions 
 Next: opening.py, which opens the parts; load.py and clip.py, which ask.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from ..cards import read_json
@@ -279,8 +279,6 @@ def clip_file(folder: Path) -> Path:
 
 def _fields(name):
     """The keys that open_clip's own description of a tower has."""
-    from dataclasses import fields
-
     from open_clip import model
 
     return {field.name for field in fields(getattr(model, name))}

@@ -131,12 +131,7 @@ class Judge(nn.Module):
 
     @torch.no_grad()
     def agrees(
-        self,
-        images: Tensor,
-        mask: Tensor,
-        kind: str,
-        colour: str | None = None,
-        share: float = 0.05,
+        self, images: Tensor, mask: Tensor, kind: str, colour: str | None = None, share=0.05
     ) -> Tensor:
         """(B,) bool: is the object inside the mask (B or 1,1,H,W; 1 = edit) the prompted one?
 
@@ -151,9 +146,7 @@ class Judge(nn.Module):
             right = right & (colours == 1 + _index(self.colours, colour, "colour"))
         return right
 
-    def dominant(
-        self, verdict: Verdict, inside: Tensor, share: float = 0.05
-    ) -> tuple[Tensor, Tensor]:
+    def dominant(self, verdict: Verdict, inside: Tensor, share=0.05) -> tuple[Tensor, Tensor]:
         """The class and colour, (B,) each, that dominate `inside` (B or 1,64,64); 0 = none."""
         kinds, colours = (one.to(inside.device) for one in (verdict.kinds(), verdict.colours()))
         inside = inside.expand(len(kinds), -1, -1)

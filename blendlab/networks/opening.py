@@ -64,13 +64,8 @@ def network(folder: Path, kind: str, dtype=torch.float32, safe=True):
     stored = {key: value for file in files for key, value in header(file).items()}
     check_weights(_skeleton(folder, cls, config), stored, folder)
     named = "torch_dtype" if ours and _version(diffusers) < (0, 42) else "dtype"
-    model = _try(
-        folder,
-        cls,
-        use_safetensors=files[0].suffix == ".safetensors",
-        variant=variant,
-        **{named: dtype},
-    )
+    options = {"use_safetensors": files[0].suffix == ".safetensors", named: dtype}
+    model = _try(folder, cls, variant=variant, **options)
     check_finite(model, folder)
     return model.eval().requires_grad_(False)
 

@@ -60,9 +60,8 @@ def lpips_distance(net: str = "vgg", device="cpu"):
             warnings.simplefilter("ignore")
             network = lpips.LPIPS(net=net, verbose=False).to(device).eval().requires_grad_(False)
     except OSError as error:
-        fix = (
-            "connect to the internet once, or pass perceptual=, a function of two batches "
-            "of pictures"
-        )
-        raise OSError(f"LPIPS could not download its {net} network; {fix}") from error
+        raise OSError(
+            f"LPIPS could not download its {net} network; connect to the internet once, or pass "
+            "perceptual=, a function of two batches of pictures"
+        ) from error
     return lambda a, b: network(a, b).flatten()  # (B,)

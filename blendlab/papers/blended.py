@@ -9,13 +9,13 @@ from dataclasses import asdict, replace
 
 import torch
 
-from .. import masks
+from .. import door, masks
 from ..blend import blend
-from ..clip_guidance import FALLBACK, Guiding, ask, choose, clip_loss, guided_steps, not_for, told
+from ..clip_guidance import FALLBACK, Guiding, choose, clip_loss, guided_steps, not_for, told
 from ..edit import Edit
 from ..guidance import from_pipe
 from ..options import registered
-from ..rank import read
+from ..rank import is_clip, read
 from ..schedule import read_from
 
 
@@ -47,8 +47,9 @@ def blended(
     """
     how = choose(model, blended, FALLBACK, preset, options)
     not_for("blended", options, background_loss="here the background is put back")
+    is_clip(clip, ranking)
     counts = dict(n=n, seed=seed, batch=batch, first=first)
-    request = ask(model, clip, image, mask, prompt, how, ranking, **counts)
+    request = door.pixel(model, image, mask, prompt, soft=how.soft, **counts)
     schedule, timesteps, net = from_pipe(model, how.steps, how.skip)
     per_move = masks.strengths(request.strength, len(timesteps) - 1)
     text = read(clip, request.prompt).to(request.image.device)  # (1 or n,d)

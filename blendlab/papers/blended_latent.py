@@ -6,8 +6,7 @@ thin masks.
 """
 
 from dataclasses import asdict, dataclass, replace
-from types import SimpleNamespace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -79,6 +78,10 @@ class Blending(Options):
             object.__setattr__(self, "window", 0)
 
 
+# What BLD's scripts are run with: text_editing_SD2.py:28-75, text_editing_SDXL.py:71 and 115-119.
+SD2: dict[str, Any] = dict(w=7.5, steps=50, skip=0.25)
+SDXL: dict[str, Any] = dict(w=5.0, steps=50, skip=0.25)
+
 # What the implementations do (BLD: the authors' code, by file and line), past the defaults.
 PRESETS = {
     # BLD, algorithm 1: z_bg = noise(z_init, t) beside z_fg = denoise(z_t, t), one level further.
@@ -98,27 +101,12 @@ PRESETS = {
     ),
     # BLD, text_editing_SD2.py:106-143: noised to t beside a state on t - 20, from pure noise.
     "official-sd2": Blending(
-        level="t",
-        final="noised",
-        end="first",
-        start="noise",
-        w=7.5,
-        steps=50,
-        skip=0.25,
-        spacing="leading",
-        offset=0,
+        level="t", final="noised", end="first", start="noise", spacing="leading", offset=0, **SD2
     ),
     # BLD, text_editing_SDXL.py:115-119 and 231-238: the scheduler that SDXL ships, Euler, noises to
     # x0 + s/a * n, whatever level the state is on; started from the noised source.
     "official-sdxl": Blending(
-        level="ratio",
-        final="noised",
-        end="clean",
-        w=5.0,
-        steps=50,
-        skip=0.25,
-        spacing="leading",
-        offset=1,
+        level="ratio", final="noised", end="clean", spacing="leading", offset=1, **SDXL
     ),
     # labml's annotated Stable Diffusion, sampler/ddim.py:287-297.
     "labml": Blending(level="t", final="noised", end="first", spacing="leading", offset=1),
@@ -145,8 +133,8 @@ PRESETS = {
 # All step by DDIM (eta 0) and edit the whole picture.
 PRESETS = {name: replace(how, eta=0.0, window=0) for name, how in PRESETS.items()}
 
-# For pipelines that nobody recommends numbers for: BLD, text_editing_SD2.py:28-75.
-FALLBACK = {"w": 7.5, "steps": 50, "skip": 0.25, "eta": 0.0, "window": 0}
+# For pipelines that nobody recommends numbers for: those of the SD 2 script.
+FALLBACK = SD2 | {"eta": 0.0, "window": 0}
 
 
 @registered("tinyworld", Blending)
@@ -246,11 +234,10 @@ def _suited(draws, rows, part, net, schedule, t, how, readers):
     """
     best, mask_small = [], torch.stack(part.masks_small).amax(0)
     for i, (row, z) in enumerate(zip(rows, draws, strict=True)):
-        given = dict(source=part.source, text=part.text, mask_small=mask_small)
-        one = SimpleNamespace(**take(given, range(i, i + 1)))
+        source, text, mask = take([part.source, part.text, mask_small], range(i, i + 1))
         reader = readers[row if len(readers) > 1 else 0]
-        x = z if how.start == "noise" else schedule.add_noise(one.source, t, z)
-        best.append(z[reader.inside(net, x, t, one.text, one.mask_small).argmax()])
+        x = z if how.start == "noise" else schedule.add_noise(source, t, z)
+        best.append(z[reader.inside(net, x, t, text, mask).argmax()])
     return torch.stack(best)
 
 

@@ -10,10 +10,10 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
+from .. import door
 from ..clip_guidance import (
     FALLBACK,
     Guiding,
-    ask,
     choose,
     clip_loss,
     guided_steps,
@@ -25,7 +25,7 @@ from ..edit import Edit
 from ..guidance import from_pipe
 from ..networks.perceptual import perceptual_distance
 from ..options import function, number, registered
-from ..rank import read
+from ..rank import is_clip, read
 from ..schedule import read_from
 
 FROM_NOISE = FALLBACK | {"skip": 0.0}
@@ -56,8 +56,9 @@ def clip_guided(
     not_for("clip_guided", options | {"soft": how.soft}, level=why, batch_noise=why, soft=why)
     number("background", background, whole=False)
     function("perceptual", perceptual, "a function of two batches of pictures")
+    is_clip(clip, ranking)
     counts = dict(n=n, seed=seed, batch=batch, first=first)
-    request = ask(model, clip, image, mask, prompt, how, ranking, **counts)
+    request = door.pixel(model, image, mask, prompt, soft=how.soft, **counts)
     schedule, timesteps, net = from_pipe(model, how.steps, how.skip)
     text = read(clip, request.prompt).to(request.image.device)  # (1 or n,d)
     if background and perceptual is None:

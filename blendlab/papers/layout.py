@@ -248,12 +248,9 @@ RULES = {
 
 def move_blocks(z: Tensor, origin: Tensor, block: int) -> Tensor:
     """Latents (B,C,h,w) whose block number i, block x block cells, was number origin[:, i]."""
-    B, C, h, w = z.shape
-    blocks = z.reshape(B, C, h // block, block, w // block, block)
-    blocks = blocks.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
-    blocks = blocks[torch.arange(B, device=z.device)[:, None], origin]  # (B,cells,C,block,block)
-    blocks = blocks.unflatten(1, (h // block, w // block)).permute(0, 3, 1, 4, 2, 5)
-    return blocks.reshape(B, C, h, w)
+    blocks = F.pixel_unshuffle(z, block)  # (B,C*block*block,h/block,w/block)
+    origin = origin[:, None].expand(-1, blocks.shape[1], -1)
+    return F.pixel_shuffle(blocks.flatten(2).gather(2, origin).view_as(blocks), block)
 
 
 # Where the words look

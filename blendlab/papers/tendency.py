@@ -34,17 +34,13 @@ class Landing:
         there = ~self.place.isnan().any(1)
         maps, side = self.attention[there], torch.tensor(self.attention.shape[:0:-1])  # w, h
         x, y = (self.place[there] * side).long().minimum(side - 1).unbind(1)
-        at = maps[:, y, x].T  # (m,m): at the place of object i, the map of noise j
-        own = at.diagonal()[:, None]
-        return _share_of_others((own > at).float() + 0.5 * (own == at))
+        return _beaten(maps[:, y, x].T)  # (m,m): at the place of object i, the map of noise j
 
 
 def agreement(one: Landing, other: Landing) -> Tensor:
     """(m,) for each noise with both: the share of others whose `other` is further (0.5: chance)."""
     there = ~(one.place + other.place).isnan().any(1)
-    gaps = torch.cdist(one.place[there], other.place[there])  # (m,m)
-    own = gaps.diagonal()[:, None]
-    return _share_of_others((own < gaps).float() + 0.5 * (own == gaps))
+    return _beaten(-torch.cdist(one.place[there], other.place[there]))
 
 
 @takes(Reading)
@@ -77,9 +73,7 @@ def tendency(pipe, judge, said, *, n=16, seed=0, batch=None, **options) -> list[
             walk, reader = Walk.of(pipe, prompt, how, unet=unet), replace(reader, unet=unet)
             z = walk.start(request)
             t = walk.timesteps[0]
-            maps = [
-                reader.looks(walk.net, part.z, t, walk.text) for _, part in request.batches(z=z)
-            ]
+            maps = [reader.looks(walk.net, x, t, walk.text) for x in z.split(request.at_once)]
             _, tensor = walk.pictures(z, replace(request, seed=f"{seed}/{prompt}"))
             found = judge.found(tensor)
             for word, heat in zip(nouns, torch.cat(maps).unbind(1), strict=True):
@@ -97,7 +91,8 @@ def middle_of(objects, kind):
     return torch.tensor([x0 + x1, y0 + y1]) / 2
 
 
-def _share_of_others(wins):
-    """The mean of each row of (m,m) without the diagonal; nan where there are no others."""
-    m = len(wins)
+def _beaten(scores):
+    """For each row of (m,m) the share of others below its diagonal, ties half; nan without any."""
+    m, own = len(scores), scores.diagonal()[:, None]
+    wins = (own > scores).float() + 0.5 * (own == scores)
     return (wins.sum(1) - wins.diagonal()) / (m - 1 if m > 1 else math.nan)
