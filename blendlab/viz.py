@@ -160,10 +160,10 @@ def compare(table: dict, column: str, rows=None, title: str = "", alt: str = "")
 
     rows: labels of the rows to show, or {label: what to call it}; None: all that have the column.
     """
-    found = {row["label"]: row[column] for row in table["rows"] if row.get(column)}
+    found = {row["label"]: row[column] for row in table["rows"] if _has(row, column)}
     if not found:
-        known = ", ".join({key: 0 for row in table["rows"] for key in row})
-        raise Refused(f"the table has no column {column!r}; its columns are {known}")
+        every = {key: 0 for row in table["rows"] for key in row if key == "label" or _has(row, key)}
+        raise Refused(f"the table has no column {column!r}; its columns are {', '.join(every)}")
     names = rows if isinstance(rows, dict) else {label: label for label in rows or found}
     if missing := [label for label in names if label not in found]:
         known = ", ".join(found)
@@ -183,7 +183,7 @@ def against(table: dict, x: str, y: str, rows, marked=(), title: str = "", alt: 
     found = {
         row["label"]: [_percent(row[c], c) for c in (x, y)]
         for row in table["rows"]
-        if row.get(x) and row.get(y)
+        if _has(row, x) and _has(row, y)
     }
     if missing := [label for label in rows if label not in found]:
         known = ", ".join(found)
@@ -220,6 +220,12 @@ def _name_points(figure, axes, ends):
         taken.append((x + dx, y + dy, wide))
         at = (0.72 * dx, 0.72 * dy)  # points of 1/72 inch, at 100 pixels an inch
         axes.annotate(name, (u, v), xytext=at, textcoords="offset points", color=colour, fontsize=9)
+
+
+def _has(row, column) -> bool:
+    """Whether a row has a value there: of a diversity without right results it has none."""
+    value = row.get(column)
+    return isinstance(value, list | tuple) and value[0] is not None
 
 
 def _percent(interval, column):

@@ -144,7 +144,8 @@ def test_names_that_are_no_notebooks_are_refused_and_its_own_folder_will_do(
     good = write(tmp_path, "00_good.ipynb", PICTURE)
     monkeypatch.chdir(good.parent)
     assert not runner.execute(Path(good.name)).problems
-    for name in ("01_good.ipynb", "README.md"):
+    Path("torn.ipynb").write_text('{"cells": [')
+    for name in ("01_good.ipynb", "README.md", "torn.ipynb"):
         with pytest.raises(SystemExit, match=f"{name} is no notebook"):
             runner.main([Path(name)])
 

@@ -98,6 +98,10 @@ def test_the_page_for_lecturers_states_the_goals_as_they_are():
     }
 
 
+def test_lines_of_the_shell_are_no_python():
+    assert pack.imported("!pip install x\nimport os") == {"os": "import os"}
+
+
 def test_points_grow_from_nothing_to_full_with_what_is_measured(capsys):
     goal = goals.Goal(float, none=0.2, full=0.6, says="{}")
     assert [goal.share(x) for x in (0.1, 0.2, 0.6, 0.9)] == [0, 0, 1, 1]

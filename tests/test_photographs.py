@@ -111,6 +111,8 @@ def test_methods_run_and_a_second_call_makes_nothing_again(folder, models, tmp_p
     again = measure(folder, models, tmp_path, **asked)
     assert len(before) == 8 and made["rows"] == again["rows"]
     assert before == {file: file.stat().st_mtime_ns for file in tmp_path.rglob("scene-*")}
+    with pytest.raises(ValueError, match="another weights"):
+        measure(folder, models, tmp_path, photographs.Classifier(Sure(7)), **asked)
     Image.new("RGB", (120, 90), "black").save(folder / "a.jpg")
     with pytest.raises(ValueError, match="another tasks"):
         measure(folder, models, tmp_path, **asked)

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ import blendlab as bl
 from blendlab import cards, files, world
 from blendlab.images import to_pil
 from blendlab.measuring import leaderboard, metrics, pages, precision, results
-from blendlab.measuring.methods import METHODS, Ask, Method, method
+from blendlab.measuring.methods import METHODS, Ask, Method, added, method
 from blendlab.networks.judge import Judge
 from blendlab.rank import rank
 
@@ -238,17 +239,21 @@ GOOD = dict(
     shape=lambda ask: ask.image[..., :-4],
     count=lambda ask: ask.image.expand(ask.n + 1, -1, -1, -1),
     nothing=lambda ask: None,
+    array=lambda ask: ask.image.expand(ask.n, -1, -1, -1).numpy(),
     nan=lambda ask: ask.image.expand(ask.n, -1, -1, -1) * math.nan,
     bytes=lambda ask: 127 * (1 + ask.image.expand(ask.n, -1, -1, -1)),
     background=lambda ask: -ask.image.expand(ask.n, -1, -1, -1),
+    place=lambda ask: ask.image.neg_().expand(ask.n, -1, -1, -1),
 )
 SAID = dict(
     shape="not \\(2, 3, 128, 128\\): return an Edit",
     count="not \\(2, 3, 128, 128\\): return an Edit",
     nothing="returned NoneType, not",
+    array="returned ndarray, not",
     nan="NaN or infinite",
     bytes="pictures are in \\[-1,1\\]",
     background="changed the background by .* bl.blend\\(ask.mask, edit, ask.image\\)",
+    place="changed the background",
 )
 
 
@@ -257,6 +262,18 @@ def test_what_no_edit_can_be_is_refused_with_a_sentence(wrong, tmp_path, few):
     method(name="mine")(GOOD[wrong])
     with pytest.raises(ValueError, match=f"mine .*{SAID[wrong]}"):
         precision.run("mine", 1, 2, out=tmp_path)
+    assert not list(tmp_path.rglob("scene-*"))
+
+
+def test_a_method_that_trains_the_shared_networks_is_refused(few, loaded, tmp_path):
+    @method("tinyworld", name="tuner")
+    def tuner(ask, pipe):
+        pipe.vae.decoder.conv_in.bias.add_(0.1)
+        return ask.image.expand(ask.n, -1, -1, -1)
+
+    with pytest.raises(ValueError, match="tuner changed the weights .* work on a copy"):
+        precision.run("tuner,source", 1, 2, out=tmp_path)
+    del loaded["tinyworld"]  # the next test loads it again
     assert not list(tmp_path.rglob("scene-*"))
 
 
@@ -511,6 +528,7 @@ def hand_in(folder, code=MINE, batch=2, scenes=2):
 def test_a_file_with_a_method_adds_its_row_and_its_pictures(few, tmp_path):
     made = hand_in(tmp_path / "anna")
     assert [row["label"] for row in made["rows"]] == ["grey"]
+    assert str(tmp_path / "anna" / "mine.py") in shlex.split(made["command"])
     assert made["rows"][0]["background (dB)"][0] == 80
     row = json.loads((tmp_path / "anna" / "grey" / "row.json").read_text())
     assert row["rows"] == made["rows"] and row["identity"]["batch"] == 2
@@ -526,6 +544,66 @@ def test_a_file_with_a_method_adds_its_row_and_its_pictures(few, tmp_path):
 def test_a_file_without_a_new_method_is_refused(few, code, said, tmp_path):
     with pytest.raises(ValueError, match=said):
         hand_in(tmp_path / "x", code)
+
+
+# The same fill, below a decorator whose wrapper is written in torch's own file.
+DECORATED = "import torch\n" + MINE.replace("def grey", "@torch.no_grad()\ndef grey")
+
+
+def test_a_method_below_a_decorator_of_torch_is_known_by_its_own_file(few, tmp_path):
+    hand_in(tmp_path / "anna", DECORATED)
+    file = tmp_path / "anna" / "mine.py"
+    file.write_text(DECORATED.replace("0 *", "0.1 *"))
+    with pytest.raises(ValueError, match="made with another code"):
+        precision.run(None, 2, 2, out=tmp_path / "anna", add=file)
+
+
+def test_a_method_of_a_notebook_is_known_by_what_it_calls():
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shell = InteractiveShell()
+
+    def code(weight, factor):
+        for cell in (
+            f"W = {weight}",
+            f"def join(x):\n    return x * {factor}",
+            "def mine(ask):\n    return W * join(ask.image)",
+        ):
+            shell.run_cell(cell, store_history=True).raise_error()
+        return Method("mine", shell.user_ns["mine"], (), True, {}).code
+
+    assert code(1, 2) == code(1, 2)
+    assert len({code(1, 2), code(1, 3), code(2, 2)}) == 3
+
+
+VARIANT = f"""from __future__ import annotations
+from dataclasses import dataclass
+{MINE}
+from blendlab.measuring.methods import METHODS
+method("tinyworld", name="shrink5", shrink=5)(METHODS["blended_latent"].function)
+@dataclass
+class How:
+    steps: int = 3
+"""
+
+
+def test_a_file_may_register_functions_of_the_package_and_do_so_again(few, tmp_path):
+    (tmp_path / "mine.py").write_text(VARIANT)
+    for _ in range(2):
+        assert [one.name for one in added(tmp_path / "mine.py")] == ["grey", "shrink5"]
+
+
+def test_rows_of_another_version_do_not_outvote_the_others(few, tmp_path):
+    hand_in(tmp_path / "anna", scenes=1)
+    for name in ("ben", "cleo", "dora"):
+        hand_in(tmp_path / name)
+        path = tmp_path / name / "grey" / "row.json"
+        row = json.loads(path.read_text())
+        row["identity"]["tasks"] = "0" * 12
+        path.write_text(json.dumps(row))
+    table, refused = leaderboard.merge(tmp_path)
+    assert [row["label"] for row in table["rows"]] == ["anna/grey"]
+    assert len(refused) == 3 and all("another version" in line for line in refused)
 
 
 def test_the_leaderboard_merges_rows_and_refuses_others_with_the_reason(few, tmp_path, capsys):

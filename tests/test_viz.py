@@ -250,6 +250,18 @@ def test_a_column_of_a_table_is_compared_row_by_row():
         viz.compare(table, "clas")
 
 
+def test_a_row_without_a_value_is_no_row_of_a_figure():
+    rows = [
+        {"label": "a", "d (x)": [None, None, None], "p": [0, 0, 1]},
+        {"label": "b", "d (x)": [1, 0, 2], "p": [1, 0, 1]},
+    ]
+    assert viz.compare({"n": 2, "rows": rows}, "d (x)").alt == "d (x): b 1 [0, 2]"
+    with pytest.raises(ValueError, match="no row 'a'"):
+        viz.compare({"n": 2, "rows": rows}, "d (x)", ["a"])
+    with pytest.raises(ValueError, match="no row 'a' has"):
+        viz.against({"n": 2, "rows": rows}, "d (x)", "p", {"a": "a"})
+
+
 def test_two_columns_are_drawn_against_each_other_in_percent_where_they_are_shares():
     rows = [
         {"label": "a", "class": [0.5, 0.4, 0.6], "time (s)": [2, 1, 3]},

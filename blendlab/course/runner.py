@@ -59,12 +59,22 @@ def notebooks(folder: Path | str = "notebooks") -> list[Path]:
 def chosen(names: list[Path] | None) -> list[Path]:
     """The notebooks with these names, or all of the course; refuses what is none."""
     for path in names or []:
-        if path.suffix != ".ipynb" or not path.is_file():
+        if path.suffix != ".ipynb" or not path.is_file() or not readable(path):
             raise Refused(f"{path} is no notebook: name an .ipynb file that is there")
     found = names or notebooks()
     if not found:
         raise Refused("there is no notebook here: run this in the top folder of the clone")
     return found
+
+
+def readable(path: Path) -> bool:
+    """Whether a file holds a notebook."""
+    import nbformat
+
+    try:
+        return bool(nbformat.read(path, as_version=4))
+    except Exception:  # a file may hold anything
+        return False
 
 
 def badge(path: Path) -> str:

@@ -34,9 +34,11 @@ def merge(folder) -> tuple[dict, list[str]]:
             f"there are no rows below {folder}{because}; make one with `blendlab results precision "
             f"--add my_method.py -o {folder}/NAME`"
         )
-    usual = Counter(_asked(one) for one in found.values()).most_common(1)[0][0]
-    now = precision.tasks_of(usual[0])
-    reasons = {name: _reason(one, usual, now) for name, one in found.items()}
+    now = {task: precision.tasks_of(task) for task in precision.TASKS}
+    reasons = {name: _outdated(one, now) for name, one in found.items()}
+    fit = [one for name, one in found.items() if not reasons[name]]  # others have no vote
+    usual = Counter(_asked(one) for one in fit or found.values()).most_common(1)[0][0]
+    reasons = {name: reasons[name] or _unlike(one, usual) for name, one in found.items()}
     refused += [f"{name}: {reason}" for name, reason in reasons.items() if reason]
     kept = {name: found[name] for name, reason in reasons.items() if not reason}
     if not kept:
@@ -102,11 +104,17 @@ def _asked(one):
     return one["identity"]["task"], int(one["n"]), int(one["identity"]["batch"])
 
 
-def _reason(one, usual, now) -> str:
-    """Why a row does not belong here; empty if it does."""
+def _unlike(one, usual) -> str:
+    """Why a row cannot be compared with most; empty if it can."""
     for name, mine, others in zip(("task", "scenes", "batch"), _asked(one), usual, strict=True):
         if mine != others:
             return f"made with {name} {mine}, the others with {others}"
+    return ""
+
+
+def _outdated(one, now) -> str:
+    """Why a row could not be made here, where tasks are as `now` says; empty if it could."""
+    now = now[one["identity"]["task"]]
     if {key: one["identity"].get(key) for key in now} != now:
         return "made with other tasks: another version of blendlab"
     for name, digits in one["identity"]["weights"].items():

@@ -4,14 +4,16 @@
     def mine(ask, pipe):
         return bl.blended_latent(pipe, ask.image, ask.mask, ask.prompt, eta=0.5, **ask.how)
 
-A method returns an Edit or a tensor (ask.n,3,S,S) in [-1,1]. It must not look at the truth, and
-never at the judge. Next: precision.py, which runs them; leaderboard.py for a whole class.
+A method returns an Edit or a tensor (ask.n,3,S,S) in [-1,1]. It is called under torch.no_grad(), so
+put `with torch.enable_grad():` around a loss. It must not look at the truth or the judge. Next:
+precision.py, which runs them; leaderboard.py for a whole class.
 """
 
 import importlib.machinery
 import importlib.util
 import inspect
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -83,13 +85,35 @@ class Method:
     @property
     def code(self) -> str:
         """What makes it this method and no other: its source (of yours, the file) and options."""
-        file = Path(self.function.__code__.co_filename)
-        ours = files.PACKAGE in file.parents or not file.is_file()
-        source = inspect.getsource(self.function) if ours else file.read_text(encoding="utf-8")
+        function = inspect.unwrap(self.function)  # below torch.no_grad() and the like
+        file = Path(function.__code__.co_filename)
+        if files.PACKAGE in file.parents:
+            source = inspect.getsource(function)
+        else:
+            source = file.read_text(encoding="utf-8") if file.is_file() else _cells(function)
         return source + repr(self.how)
 
 
+def _cells(function, known=None) -> str:
+    """The source of a notebook's function, and of the functions and numbers that it names."""
+    known = {} if known is None else known
+    known[function] = inspect.getsource(function)
+    inner = [c for c in function.__code__.co_consts if inspect.iscode(c)]
+    names = {n for code in (function.__code__, *inner) for n in code.co_names}
+    for name in sorted(names & function.__globals__.keys()):
+        other = function.__globals__[name]
+        if inspect.isfunction(other) and other.__module__ == function.__module__:
+            if inspect.unwrap(other) not in known:
+                _cells(inspect.unwrap(other), known)
+        elif isinstance(other, int | float | str):
+            known[name] = f"{name}: {other!r}"
+        else:
+            known[name] = f"{name}: {getattr(other, '__qualname__', None)}"
+    return "\n".join(known.values())
+
+
 METHODS: dict[str, Method] = {}
+OURS: frozenset = frozenset()  # the names of those below, which nobody may take
 
 
 def method(*needs: str, name: str | None = None, keeps: bool = True, **how):
@@ -99,7 +123,7 @@ def method(*needs: str, name: str | None = None, keeps: bool = True, **how):
         label = name or function.__name__
         if not re.fullmatch(r"\w[\w+.-]*", label):
             raise Refused(f"a method is called {label!r}: take letters, digits, +, - and _")
-        if label in METHODS and METHODS[label].function.__module__.startswith("blendlab."):
+        if label in OURS:
             raise Refused(f"there is a method {label!r} already: give yours another name")
         METHODS[label] = Method(label, function, needs, keeps, how)
         return function
@@ -136,8 +160,10 @@ def added(file) -> list[Method]:
     loader = importlib.machinery.SourceFileLoader(name, str(file))
     spec = importlib.util.spec_from_loader(name, loader)
     assert spec is not None  # there is a loader
-    loader.exec_module(importlib.util.module_from_spec(spec))
-    new = [one for one in METHODS.values() if one.function.__module__ == name]
+    before, module = dict(METHODS), importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look themselves up there
+    loader.exec_module(module)
+    new = [one for label, one in METHODS.items() if before.get(label) is not one]
     if not new:
         raise Refused(
             f"{file} registers no method: put @method() over a function, from "
@@ -272,3 +298,6 @@ def _source(ask):
 @method(keeps=False, name="truth")
 def _truth(ask):
     """The ceiling: one of the right answers, which precision.py puts in for this method alone."""
+
+
+OURS = frozenset(METHODS)

@@ -172,11 +172,17 @@ def run(
     device = pipe.device
     asked = OnPhotographs(
         "photographs", scenes, batch, Path(out), {"tinyworld": pipe}, found[:scenes], str(model),
-        CLASSIFIER if judge is None else type(judge.network).__name__,
+        CLASSIFIER if judge is None else named(judge.network),
         judge or classifier(device=device), clip or load_clip(CLIP, device=device),
         distance or on(device, lpips_distance(device=device)),
     )  # fmt: skip
     return compared(asked, list(listed.values()), methods)
+
+
+def named(network) -> str:
+    """The kind of a network, and digits that change with its weights."""
+    weights = (x.detach().float().cpu().numpy().tobytes() for x in network.state_dict().values())
+    return f"{type(network).__name__} {results.digest(b''.join(weights))}"
 
 
 def fits(method: Method) -> bool:

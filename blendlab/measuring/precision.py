@@ -224,7 +224,7 @@ def admitted(method: Method, made, ask: Ask) -> Tensor:
     images, want = getattr(made, "tensor", made), (ask.n, *ask.image.shape[1:])
     shape = tuple(getattr(images, "shape", ()))
     if not isinstance(images, Tensor) or shape != want:
-        got = f"shape {shape}" if shape else type(images).__name__
+        got = f"shape {shape}" if isinstance(images, Tensor) else type(images).__name__
         raise Refused(
             f"{method.name} returned {got}, not {want}: return an Edit, or a tensor with ask.n "
             "pictures of the size of ask.image"
@@ -252,11 +252,21 @@ def clock() -> float:
     return time.perf_counter() if torch.cuda.is_available() else time.process_time()
 
 
-def parameters(loaded) -> int:
-    """How many weights the networks hold that a method is called with."""
+def tensors(loaded) -> list[Tensor]:
+    """The weights of the networks that a method is called with."""
     parts = [getattr(one, "components", None) or vars(one) for one in loaded]
     modules = {id(m): m for each in parts for m in each.values() if isinstance(m, nn.Module)}
-    return sum(p.numel() for module in modules.values() for p in module.parameters())
+    return [p for module in modules.values() for p in module.parameters()]
+
+
+def parameters(loaded) -> int:
+    """How many weights the networks hold that a method is called with."""
+    return sum(p.numel() for p in tensors(loaded))
+
+
+def weights_in(loaded) -> list[float]:
+    """A number for each tensor of weights, which changes when they are changed in place."""
+    return [p.detach().float().sum().item() for p in tensors(loaded)]
 
 
 # Runs
@@ -337,15 +347,21 @@ class Run:
         """Make and measure one scene of a method, and keep it."""
         loaded = [self.network(name) for name in method.needs]
         makers = [one for one in loaded if hasattr(one, "unet")] or [self.network("tinyworld")]
-        drawn, start = self.draw(i, side(makers[0])), clock()
-        ask = drawn.ask(self.batch, seed=i)
+        drawn, before = self.draw(i, side(makers[0])), weights_in(loaded)
+        ask, start = drawn.ask(self.batch, seed=i), clock()
         with torch.no_grad():
             if method.name == "truth":
                 made = drawn.tasks.truth.expand(self.batch, -1, -1, -1)
             else:
                 made = method(ask, *loaded)
+            ask = drawn.ask(self.batch, seed=i)  # a method may work in place
             images = admitted(method, made, ask)
             seconds = clock() - start
+            if weights_in(loaded) != before:  # all that follows would be made by others
+                raise Refused(
+                    f"{method.name} changed the weights of its networks, which all methods share: "
+                    "work on a copy, as in copy.deepcopy(pipe.vae)"
+                )
             found = self.outcomes(drawn, images)
         found |= {"a picture (s)": [seconds / self.batch], "a batch (s)": [seconds]}
         found |= {"parameters (M)": [parameters(loaded) / 1e6], "side (pixels)": [images.shape[-1]]}
@@ -542,7 +558,7 @@ def side_by_side(out: Path, made: dict, scenes=3):
 def table(run: Run, records: dict, methods=None, add=None) -> dict:
     """The table of all records, as results.Table shows it; pages.py writes it."""
     asked = run.asked | {"--methods": methods, "--add": add}
-    words = [f"{k} {v}" for k, v in asked.items() if v is not None]
+    words = [f"{k} {shlex.quote(str(v))}" for k, v in asked.items() if v is not None]
     every = [record for each in records.values() for record in each]
 
     def of(n):
