@@ -526,16 +526,16 @@ def hand_in(folder, code=MINE, batch=2, scenes=2):
 
 
 def test_a_file_with_a_method_adds_its_row_and_its_pictures(few, tmp_path):
-    made = hand_in(tmp_path / "anna")
+    made = hand_in(tmp_path / "anna b")
     assert [row["label"] for row in made["rows"]] == ["grey"]
-    assert str(tmp_path / "anna" / "mine.py") in shlex.split(made["command"])
+    assert str(tmp_path / "anna b" / "mine.py") in shlex.split(made["command"])
     assert made["rows"][0]["background (dB)"][0] == 80
-    row = json.loads((tmp_path / "anna" / "grey" / "row.json").read_text())
+    row = json.loads((tmp_path / "anna b" / "grey" / "row.json").read_text())
     assert row["rows"] == made["rows"] and row["identity"]["batch"] == 2
-    assert Image.open(tmp_path / "anna" / "grey" / "sheet.png").height > 100
+    assert Image.open(tmp_path / "anna b" / "grey" / "sheet.png").height > 100
     with pytest.raises(ValueError, match="made with another code: delete it"):
-        (tmp_path / "anna" / "mine.py").write_text(MINE.replace("0 *", "0.1 *"))
-        precision.run(None, 2, 2, out=tmp_path / "anna", add=tmp_path / "anna" / "mine.py")
+        (tmp_path / "anna b" / "mine.py").write_text(MINE.replace("0 *", "0.1 *"))
+        precision.run(None, 2, 2, out=tmp_path / "anna b", add=tmp_path / "anna b" / "mine.py")
 
 
 @pytest.mark.parametrize(
