@@ -150,7 +150,7 @@ def with_helpers(answer: str, others: dict[str, str]) -> str:
 
 def without_magic(code: str) -> str:
     """A cell as Python: lines that begin with % or ! become comments."""
-    return re.sub(r"(?m)^(\s*)([%!])", r"\1# \2", code)
+    return re.sub(r"(?m)^(\s*)(%|!(?!=))", r"\1# \2", code)
 
 
 def imported(code: str) -> dict[str, str]:
