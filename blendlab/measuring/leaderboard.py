@@ -35,7 +35,7 @@ def merge(folder) -> tuple[dict, list[str]]:
             f"--add my_method.py -o {folder}/NAME`"
         )
     now = {task: precision.tasks_of(task) for task in precision.TASKS}
-    reasons = {name: _outdated(one, now) for name, one in found.items()}
+    reasons = {name: _outdated(one, now[_asked(one)[0]]) for name, one in found.items()}
     fit = [one for name, one in found.items() if not reasons[name]]  # others have no vote
     usual = Counter(_asked(one) for one in fit or found.values()).most_common(1)[0][0]
     reasons = {name: reasons[name] or _unlike(one, usual) for name, one in found.items()}
@@ -113,8 +113,7 @@ def _unlike(one, usual) -> str:
 
 
 def _outdated(one, now) -> str:
-    """Why a row could not be made here, where tasks are as `now` says; empty if it could."""
-    now = now[one["identity"]["task"]]
+    """Why a row could not be made here, where its task is as `now` says; empty if it could."""
     if {key: one["identity"].get(key) for key in now} != now:
         return "made with other tasks: another version of blendlab"
     for name, digits in one["identity"]["weights"].items():

@@ -353,8 +353,7 @@ class Run:
             if method.name == "truth":
                 made = drawn.tasks.truth.expand(self.batch, -1, -1, -1)
             else:
-                made = method(ask, *loaded)
-            ask = drawn.ask(self.batch, seed=i)  # a method may work in place
+                made = method(drawn.ask(self.batch, seed=i), *loaded)  # it may work in place
             images = admitted(method, made, ask)
             seconds = clock() - start
             if weights_in(loaded) != before:  # all that follows would be made by others
