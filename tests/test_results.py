@@ -9,6 +9,7 @@ import torch
 from test_notebooks import made_again
 
 from blendlab import cards, files, world
+from blendlab.errors import Refused
 from blendlab.measuring import (
     exemplars,
     index,
@@ -446,6 +447,9 @@ def test_rounding_is_no_difference_and_nothing_to_compare_is_one(toy):
     live["rows"] = live["rows"][1:]
     with pytest.raises(AssertionError, match="0 of 0"):
         results.reproduces(saved, live)
+    live["rows"] = [{"label": "three"}]
+    with pytest.raises(Refused, match="'three' is no row of the saved table, which has: "):
+        results.reproduces(saved, live)
 
 
 # Showing
@@ -475,12 +479,13 @@ def test_a_table_shows_itself_everywhere(toy):
     table = results.table("toy")
     shown = repr(table).splitlines()
     assert shown[0] == "Numbers that are <known>."
-    assert "n = 20" in shown[-1] and "blendlab results toy" in shown[-1]
+    assert "n = 20" in shown[-1] and "`blendlab results toy`" in shown[-1]
     assert len({len(line) for line in shown[2:6]}) == 1 and "50% [30, 70]" in shown[4]
     assert table._repr_markdown_() == repr(table)
     html = table._repr_html_()
     assert "&lt;known&gt;" in html and "<b>50%</b>" in html and "linear-gradient" in html
     assert html.count("<tr") == html.count("</tr>") == 3 and html.count("<td") == 6
+    assert "<code>blendlab results toy</code>" in html
 
 
 # The command line

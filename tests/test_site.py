@@ -4,6 +4,7 @@ It is built once into out/site. Needs the extra `site`, Node.js with npm, and fo
 page Chromium and playwright; what cannot run is skipped. Screenshots go to out/site/shots/.
 """
 
+import html
 import importlib.util
 import json
 import os
@@ -337,6 +338,7 @@ def test_every_notebook_paper_table_and_module_has_a_page(site):
     wanted = {f"notebooks/{path.stem}.html" for path in (ROOT / "notebooks").glob("*.ipynb")}
     assert wanted | {"glossary.html", "times.html", "data/phenomena.html"} <= made
     claims = (site / "data" / "results" / "index.html").read_text()
+    claims = html.unescape(re.sub("<[^>]+>", "", claims))  # what one copies from the page
     tables = (ROOT / "data" / "results").glob("*.json")
     assert all(json.loads(path.read_text())["command"] in claims for path in tables)
     times = (site / "times.html").read_text()

@@ -12,6 +12,7 @@ import hashlib
 import html
 import json
 import math
+import re
 import time
 from importlib import import_module
 from pathlib import Path
@@ -146,6 +147,8 @@ def reproduces(saved: dict, live: dict, differ: int = 0, near: float = 0.01) -> 
             first few.
     """
     rows, compared, wrong = {row["label"]: row for row in saved["rows"]}, 0, []
+    if unknown := [row["label"] for row in live["rows"] if row["label"] not in rows]:
+        raise Refused(f"{unknown[0]!r} is no row of the saved table, which has: {', '.join(rows)}")
     for row in live["rows"]:
         for column, outcomes in row.get("first", {}).items():
             pairs = list(zip(rows[row["label"]]["first"][column], outcomes, strict=False))
@@ -282,8 +285,8 @@ class Table:
         return [[row["label"], *(text(row.get(c), c) for c in self.columns)] for row in self.rows]
 
     def foot(self) -> str:
-        """How it was measured, in one line."""
-        made = "{command}, {seconds:.0f} s on {device}".format(**self.result)
+        """How it was measured, in one line of Markdown; the command is code, to be copied."""
+        made = "`{command}`, {seconds:.0f} s on {device}".format(**self.result)
         fewer = " (fewer where the column scenes says so)" * ("scenes (n)" in self.columns)
         return f"n = {self.result['n']}{fewer}, brackets: 95% intervals. Made by {made}."
 
@@ -297,6 +300,7 @@ class Table:
     _repr_markdown_ = __repr__
 
     def _repr_html_(self):
+        foot = re.sub("`(.+?)`", r"<code>\1</code>", html.escape(self.foot()))
         line = f"padding:.45em .7em;border-bottom:1px solid {GREY};text-align:"
         left, right = f"{line}left;white-space:nowrap", f"{line}right;white-space:nowrap"
         head = f"{right};white-space:normal;font-weight:400"
@@ -314,7 +318,7 @@ class Table:
             '<div style="overflow-x:auto"><p '
             f'style="max-width:46em">{html.escape(self.result["what"])}</p>'
             f'<table style="{style}">{body}</table>'
-            f'<p style="opacity:.7;font-size:.85em">{html.escape(self.foot())}</p></div>'
+            f'<p style="opacity:.7;font-size:.85em">{foot}</p></div>'
         )
 
     def _drawn(self, interval, column):
