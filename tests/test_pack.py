@@ -100,8 +100,11 @@ def test_the_page_for_lecturers_states_the_goals_as_they_are():
 
 def test_lines_of_the_shell_are_no_python():
     assert pack.imported("!pip install x\nimport os") == {"os": "import os"}
-    wrapped = "right = (\n    1\n    != 2\n)"
-    assert pack.without_magic(wrapped) == wrapped
+    magic = "def f():\n    %time g()\n    return 1\n"
+    assert "def f" in pack.functions(magic)["f"] and pack.imported("%cd x\nimport os")
+    for sign in ("!=", "%"):
+        wrapped = f"def right(x):\n    return (\n        1\n        {sign} x\n    )"
+        assert pack.functions(wrapped)["right"] == wrapped
 
 
 def test_points_grow_from_nothing_to_full_with_what_is_measured(capsys):

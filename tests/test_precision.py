@@ -652,6 +652,9 @@ def test_the_leaderboard_merges_rows_and_refuses_others_with_the_reason(few, tmp
 def test_a_folder_without_rows_is_named(run, tmp_path):
     code, _, err = run("leaderboard", tmp_path)
     assert code == 2 and "there are no rows below" in err
+    (tmp_path / "row.json").write_text("{}")
+    code, _, err = run("leaderboard", tmp_path)
+    assert code == 2 and f"it lies in {tmp_path} itself: name the folder above" in err
 
 
 @pytest.mark.parametrize(

@@ -149,8 +149,10 @@ def with_helpers(answer: str, others: dict[str, str]) -> str:
 
 
 def without_magic(code: str) -> str:
-    """A cell as Python: lines that begin with % or ! become comments."""
-    return re.sub(r"(?m)^(\s*)(%|!(?!=))", r"\1# \2", code)
+    """A cell as the Python that IPython runs: calls stand for lines with % or !."""
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    return TransformerManager().transform_cell(code)
 
 
 def imported(code: str) -> dict[str, str]:

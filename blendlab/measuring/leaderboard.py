@@ -25,6 +25,8 @@ def merge(folder) -> tuple[dict, list[str]]:
     for path in sorted(folder.rglob("row.json")):
         name = path.parent.relative_to(folder).as_posix()
         try:
+            if path.parent == folder:
+                raise Refused(f"it lies in {folder} itself: name the folder above")
             found[name] = _read(path)
         except Exception as error:  # a row may come from anyone, and hold anything
             refused.append(f"{name}: no row ({error})")

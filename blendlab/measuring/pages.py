@@ -102,6 +102,7 @@ PAGE = """<!doctype html><html lang="en"><meta charset="utf-8">
 :root {{ color-scheme: light dark }}
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 1400px; margin: auto; padding: 1.5rem }}
 figure {{ margin: .5rem 0 }} img {{ max-width: 100%; image-rendering: pixelated }}
-</style><h1>{title}</h1><p>In each strip: the picture with its mask, a truth, the results.</p>
+</style><h1>{title}</h1><p>In each strip: the picture with its mask, the truth where there is one,
+the results.</p>
 {body}</html>
 """
