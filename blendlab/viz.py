@@ -22,6 +22,7 @@ from .masks import dilate, square_around
 from .options import tensor
 
 WIDTH = 960  # pixels, about a notebook's column
+LETTERS = 14  # pixels of a title in a grid of that width
 GAP = 2  # pixels between the pictures of a sheet
 INK, FAINT = "#2b2b2b", "#d8d8d8"
 COLOURS = ("#2f6db5", "#d9722e", "#3f9560", "#8e5aa8", "#767676")
@@ -315,32 +316,34 @@ def _grid(pictures, titles, columns, gap):
         raise Refused("there is no picture to show: pass at least one")
     columns = min(columns, len(pictures))
     width, height = max(p.width for p in pictures), max(p.height for p in pictures)
-    texts = [textwrap.wrap(str(title), max(8, width // 7)) for title in titles]
+    across = columns * (width + gap) - gap
+    letters = LETTERS * max(across, WIDTH) // WIDTH  # a page shows wider grids smaller
+    texts = [textwrap.wrap(str(title), max(8, width * 5 // 3 // letters)) for title in titles]
     starts = range(0, len(pictures), columns)
     lines = [max(map(len, texts[i : i + columns]), default=0) for i in starts]
-    heads = [16 * n + 6 if n else 0 for n in lines]  # one for each row
+    heads = [(letters + 4) * n + 6 if n else 0 for n in lines]  # one for each row
     tops = [row * (height + gap) + sum(heads[: row + 1]) for row in range(len(heads))]
-    canvas = Image.new("RGB", (columns * (width + gap) - gap, tops[-1] + height), "white")
+    canvas = Image.new("RGB", (across, tops[-1] + height), "white")
     for i, picture in enumerate(pictures):
         x, y = i % columns * (width + gap), tops[i // columns]
         canvas.paste(picture, (x, y))
         if i < len(texts):
-            _write(canvas, (x + width // 2, y - 4), "\n".join(texts[i]))
+            _write(canvas, (x + width // 2, y - 4), "\n".join(texts[i]), letters)
     return canvas
 
 
-def _write(canvas, at, text):
+def _write(canvas, at, text, letters):
     ImageDraw.Draw(canvas).multiline_text(
-        at, text, fill=INK, font=_font(), anchor="md", align="center", spacing=3
+        at, text, fill=INK, font=_font(letters), anchor="md", align="center", spacing=3
     )
 
 
 @cache
-def _font():
+def _font(letters):
     """The font of matplotlib's figures, which has the Greek letters too."""
     import matplotlib
 
-    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), 12)
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), letters)
 
 
 # Plots

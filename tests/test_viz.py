@@ -76,6 +76,11 @@ def test_titles_are_written_above_and_wrapped():
     assert pixels(short)[:head].min() < 100 and pixels(short)[0].min() == 255
 
 
+def test_titles_of_a_grid_that_a_page_shows_smaller_are_larger():
+    heads = [viz.show(pictures(n), ["a cat"], n, panel=192).height - 256 for n in (3, 6)]
+    assert heads[1] > 1.3 * heads[0]
+
+
 def test_anything_that_is_a_picture_can_be_shown(tmp_path):
     x = pictures(1)
     (picture,) = images.to_pil(x)
