@@ -20,7 +20,7 @@ from blendlab import cards, files, world
 from blendlab.images import to_pil
 from blendlab.measuring import leaderboard, metrics, pages, precision, results
 from blendlab.measuring.methods import METHODS, Ask, Method, added, method
-from blendlab.networks.judge import Judge
+from blendlab.networks.judge import Judge, Verdict
 from blendlab.rank import rank
 
 ROOT = Path(__file__).parent.parent
@@ -195,9 +195,53 @@ class Knows(Judge):
         ]
 
     def forward(self, images):
-        from blendlab.networks.judge import Verdict
-
         return Verdict(*(x.expand(len(images), -1, -1, -1) for x in self.labels))
+
+
+class Sees(Knows):
+    """It sees the objects of a view in one picture alone."""
+
+    def __init__(self, view, picture):
+        super().__init__(view.kinds(), view.colours())
+        self.picture = picture
+
+    def forward(self, images):
+        verdict = super().forward(images)
+        same = ((images - self.picture).abs().amax((1, 2, 3)) < 1e-6).view(-1, 1, 1, 1)
+        return type(verdict)(*(x * same for x in self.labels))
+
+
+def test_the_best_result_is_clips_choice_right_or_not(monkeypatch):
+    drawn = precision.draw("add", 3, 64)
+    image, truth = drawn.tasks.image, drawn.tasks.truth
+    judge = Sees(world.render(drawn.tasks.scenes, 64), truth)
+    monkeypatch.setattr(precision, "rank", lambda *asked: ([1, 0, 2, 3], [0.1, 0.2, 0.3, 0.4]))
+    distance = lambda a, b: (a - b).abs().mean((1, 2, 3))  # noqa: E731
+    images = torch.cat([truth, image, truth, truth])
+    found = precision.outcomes("add", drawn, images, judge, None, distance, lambda x: float(len(x)))
+    assert found["batch precision"].tolist() == [True, False, True, True]
+    assert found["best result"].tolist() == [False]
+    assert found["CLIP distance (1 - cos)"].tolist() == pytest.approx([0.2, 0.1, 0.3, 0.4])
+    assert found["complete"].tolist() == [1, 0, 1, 1]
+    assert found[precision.SPREAD].tolist() == [3]  # of the right ones only
+
+
+def test_gone_allows_five_percent_more_than_the_truth():
+    drawn = precision.draw("remove", 1, 64)
+    inside = precision.to_size(drawn.tasks.mask)[0].flatten().nonzero()[:, 0]
+    shares = iter([(0.0, 0.14, 0.17), (0.1, 0.1, 0.1)])  # seen in the results, in the truth
+
+    def judge(images):
+        kinds = torch.zeros(len(images), 64 * 64, dtype=torch.long)
+        for row, share in zip(kinds, next(shares), strict=True):
+            row[inside[: round(share * len(inside))]] = 1
+        labels = kinds.view(-1, 64, 64)
+        return Verdict(*Knows(labels, labels).labels)
+
+    distance = lambda a, b: (a - b).abs().mean((1, 2, 3))  # noqa: E731
+    images = drawn.tasks.truth.expand(3, -1, -1, -1)
+    found = precision.outcomes("remove", drawn, images, judge, None, distance, None)
+    assert found["gone"].tolist() == [True, True, False]
 
 
 def test_the_truth_is_right_complete_and_without_error(few, loaded):
@@ -452,14 +496,28 @@ def untimed(table):
     return [{k: v for k, v in row.items() if not k.endswith("(s)")} for row in table["rows"]]
 
 
+NOISY = """
+import blendlab as bl
+from blendlab import latents
+from blendlab.measuring.methods import method
+
+@method("tinyworld", name="noisy")
+def noisy(ask, pipe):
+    z = latents.encode(pipe.vae, ask.image)
+    noise = bl.Noise(ask.seed, ask.n, "initial")(z.shape[1:])
+    return bl.blend(ask.mask, latents.decode(pipe.vae, z + noise), ask.image)
+"""
+
+
 def test_two_processes_of_accelerate_give_the_table_of_one(few, tmp_path):
     launch = "accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1"
     launch += " --mixed_precision no --dynamo_backend no --main_process_port 0 -m blendlab"
-    words = "results precision --methods naive_paste,source --scenes 5 --batch 2 -o".split()
-    command = [sys.executable, "-m", *launch.split(), *words, tmp_path / "two"]
+    (tmp_path / "noisy.py").write_text(NOISY)
+    words = f"results precision --methods source --add {tmp_path}/noisy.py --scenes 5 --batch 2 -o"
+    command = [sys.executable, "-m", *launch.split(), *words.split(), tmp_path / "two"]
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     subprocess.run(command, env=env, check=True, timeout=300)
-    one = precision.run("naive_paste,source", 5, 2, out=tmp_path / "one")
+    one = precision.run("source", 5, 2, out=tmp_path / "one", add=tmp_path / "noisy.py")
     two = json.loads((tmp_path / "two" / "precision.json").read_text())
     for mine, theirs in zip(untimed(one), untimed(two), strict=True):
         assert mine.keys() == theirs.keys()
@@ -587,6 +645,11 @@ class How:
 """
 
 
+def test_the_judge_guides_no_method(few):
+    with pytest.raises(ValueError, match="the judge measures, so it may guide no method"):
+        method("tinyworld-judge", name="cheat")(lambda ask, judge: ask.image)
+
+
 def test_a_file_may_register_functions_of_the_package_and_do_so_again(few, tmp_path):
     (tmp_path / "mine.py").write_text(VARIANT)
     for _ in range(2):
@@ -606,7 +669,7 @@ def test_rows_of_another_version_do_not_outvote_the_others(few, tmp_path):
     assert len(refused) == 3 and all("another version" in line for line in refused)
 
 
-def test_the_leaderboard_merges_rows_and_refuses_others_with_the_reason(few, tmp_path, capsys):
+def test_the_leaderboard_merges_rows_and_refuses_others_with_the_reason(few, tmp_path, run):
     for name in ("anna", "ben", "cleo", "dora", "eve"):
         hand_in(tmp_path / name, MINE.replace("0 *", f"0.{len(name)} *"))
     hand_in(tmp_path / "fay", batch=3)
@@ -647,6 +710,8 @@ def test_the_leaderboard_merges_rows_and_refuses_others_with_the_reason(few, tmp
     page = (tmp_path / "leaderboard.html").read_text()
     assert "anna/grey/sheet.png" in page and "made with batch 3" in page and "<b>1</b>" not in page
     assert json.loads((tmp_path / "leaderboard.json").read_text())["rows"] == table["rows"]
+    code, out, err = run("leaderboard", tmp_path)
+    assert code == 0 and "anna/grey" in out and "fay/grey: made with batch 3" in out + err
 
 
 def test_a_folder_without_rows_is_named(run, tmp_path):
@@ -689,7 +754,9 @@ each_table = pytest.mark.parametrize("name, task", [("precision", "add"), ("remo
 def test_the_saved_table_is_of_the_weights_and_tasks_that_are_here(name, task):
     saved = results.load(name)
     assert saved["weights"] == {net: results.fingerprint(net) for net in saved["weights"]}
-    assert saved["seed"] == precision.SEED and f"{saved['n']} scenes x" in saved["what"]
+    size = f" Here: {saved['n']} scenes x {saved['batch']}, of 50 x 24."
+    assert saved["seed"] == precision.SEED and saved["what"] == precision.WHAT[task] + size
+    assert (ROOT / f"data/results/{name}.md").read_text() == repr(results.table(name)) + "\n"
     assert results.digest((ROOT / f"data/results/{name}.png").read_bytes()) == saved["figure"]
     share = {"add": "batch precision", "remove": "gone"}[task]
     rows = {row["label"]: row[share][0] for row in saved["rows"]}

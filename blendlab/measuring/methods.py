@@ -123,6 +123,8 @@ def method(*needs: str, name: str | None = None, keeps: bool = True, **how):
         label = name or function.__name__
         if not re.fullmatch(r"\w[\w+.-]*", label):
             raise Refused(f"a method is called {label!r}: take letters, digits, +, - and _")
+        if "tinyworld-judge" in needs:
+            raise Refused("the judge measures, so it may guide no method: name another network")
         if label in OURS:
             raise Refused(f"there is a method {label!r} already: give yours another name")
         METHODS[label] = Method(label, function, needs, keeps, how)
@@ -281,7 +283,7 @@ def _inpaint(ask, pipe):
 
 @method(name="naive_paste")
 def _naive_paste(ask):
-    """The picture of such an object, squeezed into the mask's box: what precision alone likes."""
+    """The picture of such an object, squeezed into the mask's box, with its own ground."""
     box = torch.tensor([masks.box(ask.mask)])
     squeezed = F.interpolate(
         warp(ask.reference, frame(box).inverse()), ask.image.shape[-2:], mode="area"

@@ -76,12 +76,14 @@ def _details(label, records):
     parts = []
     for column, values in scene_means(records).items():
         order = [i for i, v in enumerate(values) if v is not None]
-        if len({values[i] for i in order}) < 2:
+        if not order or column in ("parameters (M)", "side (pixels)"):
             continue
         best = next((best for part, best in BEST.items() if part in column), math.inf)
         order.sort(key=lambda i: abs(values[i] - best) if best < math.inf else -values[i])
         some = random.Random(f"{label}/{column}").choice(order)
         shown = {"best": order[0], "worst": order[-1], "random": some}
+        if values[order[0]] == values[order[-1]]:
+            shown = {"all alike": some}
         files_ = [Path(label) / f"scene-{records[i]['scene']:04d}.png" for i in shown.values()]
         said = [f"{word}: {values[i]:.3g}, {records[i]['prompt']}" for word, i in shown.items()]
         parts.append(figure(column, files_, said))

@@ -35,7 +35,8 @@ ENDINGS = {".jpg", ".jpeg", ".png", ".webp"}
 WHAT = (
     "A random ImageNet class in a random box of a photograph. Batch precision: of all results the "
     f"share whose box has the class among the {TOP} likeliest of {{classifier}}; best result: of "
-    "those that CLIP puts first. Diversity: mean LPIPS of all pairs of right results of a picture."
+    "those that CLIP puts first. Diversity: mean LPIPS of all pairs of right results of a picture, "
+    "by VGG unless another distance was passed."
 )
 
 
