@@ -286,13 +286,12 @@ def step(unet) -> int:
     return 2 ** (len(unet.config.block_out_channels) - 1)
 
 
-def in_squares(rows, part, squares, run, maps):
-    """The latents (B,C,h,w) of the samples in rows: the source's, and in each one's square what
-    run(rows, part) makes of some of them, which is called once for each size of square.
+def in_squares(z, rows, part, squares, maps):
+    """Yield (rows, part, places) for each size of square: some of the samples, what is given of
+    them, and where in the latents z (B,C,h,w) their edits belong, a view each.
 
     maps: the names of what of the part is cut to the squares; the rest is not.
     """
-    z = part.source.repeat(len(rows) // len(part.source), 1, 1, 1)
     sizes: dict[tuple, list] = {}
     for i, row in enumerate(rows):
         left, top, right, bottom = squares[row if len(squares) > 1 else 0]
@@ -303,10 +302,7 @@ def in_squares(rows, part, squares, run, maps):
         piece = take(vars(part), some)
         for name in maps:
             piece[name] = _cut(piece[name], places)
-        made = run([rows[i] for i in some], SimpleNamespace(**piece))
-        for (i, place), one in zip(samples, made, strict=True):
-            z[i][place] = one
-    return z
+        yield [rows[i] for i in some], SimpleNamespace(**piece), [z[i][at] for i, at in samples]
 
 
 def _cut(maps, places):

@@ -193,6 +193,8 @@ def _from_array(x, name, is_mask):
     """How an array becomes what `image` or `mask` takes."""
     if x.dtype.kind not in "uifb" or x.size == 0:
         return "PIL, a path or a tensor"
+    if x.ndim == 3 and (x.shape[2] == 1 or is_mask and x.shape[2] in (3, 4)):
+        return _from_array(x[..., 0], f"{name}[..., 0]", is_mask)
     low, high = float(x.min()), float(x.max())
     if is_mask and x.ndim == 2:
         half = 127 if high > 1 else 0.5 if x.dtype.kind == "f" else 0
@@ -200,7 +202,9 @@ def _from_array(x, name, is_mask):
     if x.ndim == 2 or (x.ndim == 3 and x.shape[2] in (3, 4)):
         if x.dtype.kind != "f" or high > 2:
             return f"Image.fromarray({name}.astype('uint8'))"
-        if x.ndim == 3 and x.shape[2] == 3:
+        if x.shape[2:] != (3,) and low >= 0 and high <= 1:
+            return f"Image.fromarray(({name} * 255).astype('uint8'))"
+        if x.shape[2:] == (3,):
             scale = f" * 2 - 1 (if it is in [0, 1], else {name} as it is)" if low >= 0 else ""
             return f"torch.from_numpy({name}).permute(2, 0, 1)[None]{scale}"
     return f"torch.from_numpy({name})"
@@ -390,7 +394,7 @@ def _check_image_tensor(x, name, known=False):
         if low >= 0 and 2 < high <= 255:  # eight bits
             fix = f"{name} / 127.5 - 1"
         raise Refused(f"{name} has values from {low:.4g} to {high:.4g}, not in [-1, 1]: pass {fix}")
-    if not known and low >= 0 and high - low > 0.5:  # bright pictures have less contrast than that
+    if not known and 0 <= low < high:
         warn(
             f"{name} has values from {low:.4g} to {high:.4g}, and black is -1: if it is in [0, 1], "
             f"pass {name} * 2 - 1"

@@ -53,12 +53,13 @@ def to_latent(
             f"the mask vanishes at latent size {size[1]}x{size[0]} by the rule '{rule}': {fix}"
         )
     if not allow_empty and rule in ("corner", "centre"):
-        _warn_of_lost_parts(mask, small, rule)
+        thicker = "paint them thicker, or take the rule 'any' (a method's mask_rule=)"
+        warn_of_lost_parts(mask, small, rule, thicker)
     return small
 
 
-def _warn_of_lost_parts(mask, small, rule):
-    """Say which connected parts of a mask hold no pixel that the rule looks at."""
+def warn_of_lost_parts(mask, small, rule, fix):
+    """Say which connected parts of a mask hold no pixel that the rule looks at, and the fix."""
     from scipy import ndimage
 
     height, width = mask.shape[-2:]
@@ -76,7 +77,7 @@ def _warn_of_lost_parts(mask, small, rule):
         parts = f"{len(lost)} part{'s' * (len(lost) > 1)}"
         images.warn(
             f"{pixels} pixels of the mask in {parts} ({where}) vanish at latent size by the rule "
-            f"'{rule}', so nothing is edited there: paint them thicker, or pass mask_rule='any'"
+            f"'{rule}', so nothing is edited there: {fix}"
         )
 
 

@@ -272,8 +272,8 @@ def settle(
     known(kind, method, recommended)
     left = {name: v for name, v in (fallback | recommended).items() if getattr(how, name) is None}
     how = replace(how, **left)
-    if not recommended and {"w", "scale"} & left.keys():
-        used = ", ".join(f"{name}={value:g}" for name, value in left.items())
+    if not recommended and any(v for v in left.values() if isinstance(v, int | float)):
+        used = ", ".join(f"{name}={value}" for name, value in left.items())
         warnings.warn(
             f"this model recommends no settings for {method.__name__}, so it runs with {used}: "
             "pass them to choose",
@@ -285,5 +285,6 @@ def settle(
 def _unknown(method, name, names):
     near = [ALIASES[name]] if ALIASES.get(name) in names else get_close_matches(name, names, 1)
     hint = f"; you may mean {near[0]!r}" if near else ""
-    hint += ", the share left out: strength=0.75 is skip=0.25" if name == "strength" else ""
+    if name == "strength" and "skip" in names:
+        hint += ", the share left out: strength=0.75 is skip=0.25"
     return f"{method} has no option {name!r}; it has {', '.join(names)}{hint}"

@@ -46,7 +46,7 @@ def check(pipe, prompt: str, name: str = "prompt"):
 def reads_texts(pipe):
     """Refuse what has no tokenizer."""
     if getattr(pipe, "tokenizer", None) is None or not hasattr(pipe, "name_or_path"):
-        raise Refused(f"a {type(pipe).__name__} reads no texts: pass bl.load('tinyworld')")
+        raise Refused(f"{type(pipe).__name__} reads no texts: pass bl.load('tinyworld')")
 
 
 def fits(text: str, tokenizer, room: int, name: str = "prompt", who: str = "the text encoder"):

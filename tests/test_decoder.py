@@ -328,6 +328,20 @@ def test_what_was_found_before_is_replaced(pipe, edit, image, mask):
     assert "loss" not in second.settings and "delta" not in second.settings
 
 
+@pytest.mark.parametrize(
+    "method, given",
+    [
+        ("paste", dict(steps=3)),
+        ("none", dict(lam=3.0)),
+        ("paste", dict(preset="paper")),
+        ("latents", dict(blocks=1, steps=1)),
+    ],
+)
+def test_what_a_method_does_not_use_is_said(pipe, edit, image, mask, method, given):
+    with pytest.warns(UserWarning, match=f"{[*given][0]}= is not honoured by method='{method}'"):
+        reconstruct(pipe, edit, image, mask, method=method, **given)
+
+
 def test_an_edit_in_pixels_can_be_pasted(edit, image, mask):
     pixels = replace(edit, latents=None)
     for method in ("none", "paste", "poisson"):

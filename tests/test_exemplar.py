@@ -422,6 +422,16 @@ def test_a_region_of_another_picture_is_a_reference(image):
 
 PLAIN, THIN = Image.new("RGB", (32, 32), "red"), torch.zeros(1, 1, 64, 64)
 THIN[..., 1] = 1
+
+
+@pytest.mark.parametrize("channel", ["nearest", "bilinear"])
+def test_a_part_that_the_mask_channel_loses_is_named(pipe, image, reference, channel):
+    mask = torch.zeros(1, 1, 64, 64)
+    mask[..., 16:48, 16:48] = mask[..., 4:6, 5:7] = 1
+    with pytest.warns(UserWarning, match="4 pixels of the mask .* vanish.*paint them thicker$"):
+        exemplar(pipe, image, mask, reference, steps=1, w=1.0, mask_channel=channel)
+
+
 BAD = [
     (dict(reference=Image.new("RGBA", (8, 8), (255, 0, 0, 0))), "transparent everywhere"),
     (dict(reference=PLAIN), "one colour"),

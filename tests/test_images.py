@@ -574,6 +574,11 @@ FIXES = {  # door, and what a user passes, given a folder
     "array": ("image", lambda d: np.asarray(PHOTO)),
     "array of integers": ("image", lambda d: np.asarray(PHOTO).astype(int)),
     "grey array": ("image", lambda d: np.asarray(PHOTO.convert("L"))),
+    "array (H,W,1)": ("image", lambda d: np.asarray(PHOTO.convert("L"))[..., None]),
+    "grey floats": ("image", lambda d: UNIT[..., 0]),
+    "floats with alpha": ("image", lambda d: np.concatenate([UNIT, UNIT[..., :1] * 0 + 1], 2)),
+    "mask (H,W,1)": ("mask", lambda d: (np.asarray(MASK) > 0)[..., None]),
+    "float mask (H,W,3)": ("mask", lambda d: np.stack([np.asarray(MASK) / 255] * 3, 2)),
     "array of 0..255 floats": ("image", lambda d: np.asarray(PHOTO).astype(float)),
     "array in [0,1]": ("image", lambda d: UNIT),
     "array in [-1,1]": ("image", lambda d: UNIT * 2 - 1),
@@ -706,6 +711,12 @@ def test_every_scene_in_0_to_1_is_recognised():
 @pytest.mark.parametrize("value", [0.0, 0.3, 1.0])
 def test_plain_pictures_are_not_warned_of(value):
     assert heard(lambda: images.image(LIKE + value)) == []
+
+
+@pytest.mark.parametrize("scale, shift", [(0.4, 0.0), (0.4, 0.3), (1.0, 0.0)])
+def test_a_dim_picture_in_0_to_1_is_recognised(scale, shift):
+    (warning,) = heard(lambda: images.image(torch.rand(1, 3, 8, 8) * scale + shift))
+    assert warning.endswith("if it is in [0, 1], pass image * 2 - 1")
 
 
 # Sizes

@@ -203,7 +203,7 @@ def test_a_part_that_vanishes_is_named_once_with_the_fix(rule):
     (text,) = [str(w.message) for w in caught]
     at = "x 48 to 49, y 40 to 41" if rule == "centre" else "x 49 to 50, y 41 to 42"
     assert text.startswith(f"4 pixels of the mask in 1 part (the first at {at}) vanish")
-    assert text.endswith("paint them thicker, or pass mask_rule='any'")
+    assert text.endswith("paint them thicker, or take the rule 'any' (a method's mask_rule=)")
 
 
 @pytest.mark.filterwarnings("error")

@@ -127,6 +127,12 @@ def test_it_is_set_up_like_the_others(path):
 
 
 @every_notebook
+def test_no_size_of_a_picture_is_guessed(path):
+    """The network knows it, of a model without a card too."""
+    assert 'get("size"' not in "".join(cell.source for cell in read(path).cells)
+
+
+@every_notebook
 def test_colab_installs_the_release_and_keeps_its_own_pytorch(path):
     (line,) = re.findall(r"^ +%pip install.*", set_up(read(path)), re.M)
     assert line.endswith(f" git+https://github.com/{runner.REPOSITORY}@{runner.RELEASE}"), line

@@ -236,6 +236,12 @@ def test_ruff_finds_nothing(how):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_mypy_finds_nothing():
+    mypy = [sys.executable, "-m", "mypy", "blendlab"]
+    done = subprocess.run(mypy, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_every_module_imports_only_what_its_wing_may():
     linter = [Path(sys.executable).with_name("lint-imports"), "--no-cache"]
     done = subprocess.run(linter, cwd=ROOT, capture_output=True, text=True)

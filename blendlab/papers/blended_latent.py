@@ -198,24 +198,25 @@ def blended_latent(
     for size in sizes if how.noises > 1 else ():
         readers[size] = [Reader.of(pipe, one, [one], size, tiled=False) for one in request.prompt]
 
-    def run(rows, part):
-        """The final latents of some samples, whose squares have one size."""
-        denoise, shape = cfg(net, part.text, part.null, how.w), part.source.shape[1:]
-        draw = request.noise("initial", rows, shape)
-        draws = torch.stack([draw() for _ in range(how.noises)], dim=1)  # (B,K,C,h,w)
-        initial = draws[:, 0]
-        if readers:
-            known = readers[tuple(shape[1:])]
-            initial = _suited(draws, rows, part, net, schedule, timesteps[0], how, known)
-        return _run(request, rows, part, denoise, schedule, timesteps, how, initial)
-
     latents, tensors = [], []
     with request.memory():
         source = request.encoded(pipe.vae, request.image, how.posterior == "sample")
         text, null = prompts.encode(pipe, request.prompt, negative, tuple(request.image.shape[-2:]))
         given = dict(source=source, text=text, null=null, masks_small=masks_small)
         for rows, part in request.batches(**given):
-            z = door.in_squares(rows, part, squares, run, ("source", "masks_small"))
+            z = part.source.repeat(len(rows) // len(part.source), 1, 1, 1)
+            maps = "source", "masks_small"
+            for some, piece, places in door.in_squares(z, rows, part, squares, maps):
+                denoise, shape = cfg(net, piece.text, piece.null, how.w), piece.source.shape[1:]
+                draw = request.noise("initial", some, shape)
+                draws = torch.stack([draw() for _ in range(how.noises)], dim=1)  # (B,K,C,h,w)
+                initial = draws[:, 0]
+                if readers:
+                    known = readers[tuple(shape[1:])]
+                    initial = _suited(draws, some, piece, net, schedule, timesteps[0], how, known)
+                made = _run(request, some, piece, denoise, schedule, timesteps, how, initial)
+                for place, edit in zip(places, made, strict=True):
+                    place.copy_(edit)
             latents.append(z)
             tensors.append(decode(pipe.vae, z))
 

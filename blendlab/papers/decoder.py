@@ -20,7 +20,7 @@ from ..errors import Refused, WrongType
 from ..guidance import needs_gradients
 from ..joins import poisson
 from ..latents import decode, tuned
-from ..options import ADAM, Options, choice, settle, takes
+from ..options import ADAM, Options, choice, known, settle, takes
 
 METHODS = ("none", "paste", "poisson", "latents", "weights", "weights and paste")
 
@@ -88,7 +88,12 @@ def reconstruct(pipe, edit, image, mask, *, method="weights", preset=None, **opt
     choice("method", method, METHODS)
     of = method.split()[0] if method.startswith(("latents", "weights")) else None  # what is tuned
     edit, image, mask = _admit(pipe, edit, image, mask, of)
-    numbers = _settle(pipe, of or "weights", preset, options)
+    known(Tuning, reconstruct, options)
+    asked = options if preset is None else {"preset": preset} | options
+    idle = asked.keys() & {"blocks", "reuse"} if of == "latents" else () if of else asked
+    if idle:
+        images.warn(f"{min(idle)}= is not honoured by method={method!r}: leave it out")
+    numbers = _settle(pipe, of, preset, options) if of else {}
     how, found = {"method": method}, {}
     if of:
         tensor, found, taken = _tune_each(pipe.vae, edit.latents, image, mask, of, **numbers)

@@ -6,7 +6,6 @@ goes through CLIP and a mapper and arrives as one token (section 3.2). Next:
 """
 
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -99,11 +98,11 @@ def exemplar(
     hole = F.interpolate(request.mask, size, mode=how.mask_channel)  # (1 or n,1,h,w), 1 = edit
     if (hole.flatten(1).amax(1) == 0).any():
         raise Refused(f"the mask vanishes at latent size {size[1]}x{size[0]}: paint it thicker")
+    masks.warn_of_lost_parts(request.mask, hole, how.mask_channel, "paint them thicker")
     allow_empty = how.paste != "latent"
     mask_small = masks.to_latent(request.mask, size, how.mask_rule, allow_empty=allow_empty)
     squares = door.squares(pipe, request, [hole, mask_small], how.window)
     sampled = how.posterior == "sample"
-    run = partial(_run, request, net, schedule, timesteps, how)
 
     latents, tensors = [], []
     with request.memory():
@@ -121,7 +120,11 @@ def exemplar(
         nothing = pipe.encoder.uncond_vector.float().expand(1, *tokens.shape[1:])
         maps = dict(source=source, beside=beside, mask_small=mask_small)
         for rows, part in request.batches(tokens=tokens, nothing=nothing, **maps):
-            z = door.in_squares(rows, part, squares, run, tuple(maps))
+            z = part.source.repeat(len(rows) // len(part.source), 1, 1, 1)
+            for some, piece, places in door.in_squares(z, rows, part, squares, maps):
+                made = _run(request, net, schedule, timesteps, how, some, piece)
+                for place, edit in zip(places, made, strict=True):
+                    place.copy_(edit)
             latents.append(z)
             tensors.append(decode(pipe.vae, z))
 
