@@ -267,7 +267,8 @@ def _admit(pipe, edit, image, mask, of):
 def _settle(pipe, of, preset, asked):
     """The numbers of a Tuning to use for what is tuned, as options.settle chooses them."""
     presets = {name: each[of] for name, each in PRESETS.items()}
-    own = cards.settings(pipe, "reconstruct").get(of, {})
+    own = cards.settings(pipe, "reconstruct")
+    own = own.get(of, FALLBACK[of]) if own else {}
     how = settle(Tuning, reconstruct, pipe, presets, FALLBACK[of], preset, asked, own)
     numbers = asdict(how)
     most = len(pipe.vae.decoder.up_blocks) if hasattr(pipe, "vae") else math.inf
