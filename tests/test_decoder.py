@@ -342,6 +342,14 @@ def test_what_a_method_does_not_use_is_said(pipe, edit, image, mask, method, giv
         reconstruct(pipe, edit, image, mask, method=method, **given)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_method_that_tunes_nothing_checks_its_numbers(pipe, edit, image, mask):
+    reconstruct(pipe, edit, image, mask, method="paste")
+    for wrong in (dict(steps=-1), dict(preset="none"), dict(blocks=99)):
+        with pytest.raises(ValueError, match=f"{[*wrong][0]}"):
+            reconstruct(pipe, edit, image, mask, method="paste", **wrong)
+
+
 def test_an_edit_in_pixels_can_be_pasted(edit, image, mask):
     pixels = replace(edit, latents=None)
     for method in ("none", "paste", "poisson"):

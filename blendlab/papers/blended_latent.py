@@ -207,14 +207,8 @@ def blended_latent(
             z = part.source.repeat(len(rows) // len(part.source), 1, 1, 1)
             maps = "source", "masks_small"
             for some, piece, places in door.in_squares(z, rows, part, squares, maps):
-                denoise, shape = cfg(net, piece.text, piece.null, how.w), piece.source.shape[1:]
-                draw = request.noise("initial", some, shape)
-                draws = torch.stack([draw() for _ in range(how.noises)], dim=1)  # (B,K,C,h,w)
-                initial = draws[:, 0]
-                if readers:
-                    known = readers[tuple(shape[1:])]
-                    initial = _suited(draws, some, piece, net, schedule, timesteps[0], how, known)
-                made = _run(request, some, piece, denoise, schedule, timesteps, how, initial)
+                known = readers.get(tuple(piece.source.shape[-2:]))
+                made = _edited(request, net, schedule, timesteps, how, some, piece, known)
                 for place, edit in zip(places, made, strict=True):
                     place.copy_(edit)
             latents.append(z)
@@ -227,6 +221,17 @@ def blended_latent(
     if closer:
         used["square"] = [closer.square]
     return request.finish(tensors, latents, used, how.paste, clip, ranking, closer)
+
+
+def _edited(request, net, schedule, timesteps, how, rows, part, readers):
+    """The final latents of some samples, whose squares have one size."""
+    denoise = cfg(net, part.text, part.null, how.w)
+    draw = request.noise("initial", rows, part.source.shape[1:])
+    draws = torch.stack([draw() for _ in range(how.noises)], dim=1)  # (B,K,C,h,w)
+    initial = draws[:, 0]
+    if readers:
+        initial = _suited(draws, rows, part, net, schedule, timesteps[0], how, readers)
+    return _run(request, rows, part, denoise, schedule, timesteps, how, initial)
 
 
 def _suited(draws, rows, part, net, schedule, t, how, readers):

@@ -20,7 +20,7 @@ from ..errors import Refused, WrongType
 from ..guidance import needs_gradients
 from ..joins import poisson
 from ..latents import decode, tuned
-from ..options import ADAM, Options, choice, known, settle, takes
+from ..options import ADAM, Options, choice, settle, takes
 
 METHODS = ("none", "paste", "poisson", "latents", "weights", "weights and paste")
 
@@ -88,12 +88,11 @@ def reconstruct(pipe, edit, image, mask, *, method="weights", preset=None, **opt
     choice("method", method, METHODS)
     of = method.split()[0] if method.startswith(("latents", "weights")) else None  # what is tuned
     edit, image, mask = _admit(pipe, edit, image, mask, of)
-    known(Tuning, reconstruct, options)
+    numbers = _settle(pipe, of, preset, options)
     asked = options if preset is None else {"preset": preset} | options
-    idle = asked.keys() & {"blocks", "reuse"} if of == "latents" else () if of else asked
-    if idle:
-        images.warn(f"{min(idle)}= is not honoured by method={method!r}: leave it out")
-    numbers = _settle(pipe, of, preset, options) if of else {}
+    idle = {None: asked.keys(), "latents": asked.keys() & {"blocks", "reuse"}}
+    if unused := idle.get(of):
+        images.warn(f"{min(unused)}= is not honoured by method={method!r}: leave it out")
     how, found = {"method": method}, {}
     if of:
         tensor, found, taken = _tune_each(pipe.vae, edit.latents, image, mask, of, **numbers)
@@ -265,10 +264,14 @@ def _admit(pipe, edit, image, mask, of):
 
 
 def _settle(pipe, of, preset, asked):
-    """The numbers of a Tuning to use for what is tuned, as options.settle chooses them."""
+    """The numbers of a Tuning to use for what is tuned, as options.settle chooses them.
+
+    of: None where nothing is: the numbers are checked all the same, and none is recommended.
+    """
+    quiet, of = of is None, of or "weights"
     presets = {name: each[of] for name, each in PRESETS.items()}
     own = cards.settings(pipe, "reconstruct")
-    own = own.get(of, FALLBACK[of]) if own else {}
+    own = own.get(of, FALLBACK[of]) if own or quiet else {}
     how = settle(Tuning, reconstruct, pipe, presets, FALLBACK[of], preset, asked, own)
     numbers = asdict(how)
     most = len(pipe.vae.decoder.up_blocks) if hasattr(pipe, "vae") else math.inf
