@@ -11,7 +11,6 @@ Bad input gets a sentence before any network runs. No paper. Next: papers/blende
 """
 
 import math
-import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -402,9 +401,7 @@ def readable(pipe, texts, negative="", w=None):
         prompts.check(pipe, text)
     prompts.check(pipe, negative, "negative")
     if negative and w == 1:
-        warnings.warn(
-            "negative= is not honoured at w=1, which is no guidance: take w=4 or so", stacklevel=3
-        )
+        images.warn("negative= is not honoured at w=1, which is no guidance: take w=4 or so")
 
 
 def a(given) -> str:

@@ -394,7 +394,13 @@ def _check_image_tensor(x, name, known=False):
         if low >= 0 and 2 < high <= 255:  # eight bits
             fix = f"{name} / 127.5 - 1"
         raise Refused(f"{name} has values from {low:.4g} to {high:.4g}, not in [-1, 1]: pass {fix}")
-    if not known and 0 <= low < high:
+    if not known:
+        warn_of_range(name, low, high)
+
+
+def warn_of_range(name, low, high):
+    """Say so where the lowest and highest value of a picture look like those of [0,1]."""
+    if 0 <= low < high:
         warn(
             f"{name} has values from {low:.4g} to {high:.4g}, and black is -1: if it is in [0, 1], "
             f"pass {name} * 2 - 1"

@@ -7,7 +7,6 @@ name, because a name means the same everywhere. Next: door.py, then the methods 
 
 import ast
 import math
-import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
@@ -19,7 +18,7 @@ from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 import torch
 from torch import Tensor
 
-from . import cards
+from . import cards, images
 from .errors import Refused, WrongType
 
 # name: (smallest, largest, what it is); both ends are allowed.
@@ -274,10 +273,9 @@ def settle(
     how = replace(how, **left)
     if not recommended and any(v for v in left.values() if isinstance(v, int | float)):
         used = ", ".join(f"{name}={value}" for name, value in left.items())
-        warnings.warn(
+        images.warn(
             f"this model recommends no settings for {method.__name__}, so it runs with {used}: "
-            "pass them to choose",
-            stacklevel=3,
+            "pass them to choose"
         )
     return how
 

@@ -118,7 +118,7 @@ DRAWING = {
     "blended": GUIDED,
     "clip_guided": GUIDED,
     "paint_by_word": dict(noise=0.5, augmentations=2),
-    "exemplar": dict(eta=1.0, w=3.0, posterior="sample", paste="latent"),
+    "exemplar": dict(eta=1.0, w=3.0, posterior="sample", blend=True),
     "layout": dict(eta=1.0, w=3.0, rule="paper", guide="mask", strength=0.5),
     "repaint": dict(eta=1.0, w=3.0),
     "reword": dict(eta=1.0, w=3.0),

@@ -6,6 +6,7 @@ import inspect
 import json
 import shutil
 from dataclasses import fields, replace
+from itertools import product
 from types import SimpleNamespace
 
 import checkpoints
@@ -327,7 +328,7 @@ def test_in_a_window_the_network_sees_the_square_alone(pipe, reference, monkeypa
     wide[0, :, 8:24, 104:128] = 1
     wide[1, :, 72:96, 0:16] = 1
     wide[2, :, 8:90, 8:120] = 1  # needs the whole picture
-    how = dict(window=32, paste="latent", posterior="sample", seed=4) | QUICK
+    how = dict(window=32, blend=True, posterior="sample", seed=4) | QUICK
     together = exemplar(pipe, pictures, wide, reference, n=3, **how)
     source = encode(
         pipe.vae, pictures, Noise(4, [0] * 3, "posterior", shape=together.latents.shape[1:])()
@@ -358,16 +359,20 @@ def test_published_settings_paint_the_whole_picture(pipe, image, mask, reference
         assert exemplar(pipe, image, mask, reference, **how).settings["window"] == 0
 
 
-def test_outside_the_mask_is_what_paste_promises(pipe, image, mask, reference):
+def test_outside_the_mask_is_what_blend_and_paste_promise(pipe, image, mask, reference):
     source, outside = encode(pipe.vae, image), mask.expand(1, 3, 64, 64) == 0
     kept = masks.to_latent(mask, (8, 8), "any").expand(1, 4, 8, 8) == 0
-    ways = ("none", "latent", "pixels")
-    edits = {paste: exemplar(pipe, image, mask, reference, paste=paste, **QUICK) for paste in ways}
-    assert torch.equal(edits["latent"].latents[kept], source[kept])
-    assert not torch.isclose(edits["latent"].latents[~kept], source[~kept]).any()
-    assert torch.equal(edits["pixels"].tensor[outside], image[outside])
-    assert torch.equal(edits["pixels"].tensor[~outside], edits["none"].tensor[~outside])
-    assert not torch.isclose(edits["none"].latents[kept], source[kept]).all()
+    plain, blended, pasted, both = (
+        exemplar(pipe, image, mask, reference, blend=blend, paste=paste, **QUICK)
+        for paste, blend in product((False, True), repeat=2)
+    )
+    assert torch.equal(blended.latents[kept], source[kept])
+    assert not torch.isclose(blended.latents[~kept], source[~kept]).any()
+    assert torch.equal(pasted.tensor[outside], image[outside])
+    assert torch.equal(pasted.tensor[~outside], plain.tensor[~outside])
+    assert not torch.isclose(plain.latents[kept], source[kept]).all()
+    assert torch.equal(both.latents, blended.latents)
+    assert torch.equal(both.tensor, bl.blend(mask, edit=blended.tensor, keep=image))
 
 
 def test_numbers_come_from_the_caller_then_the_preset_then_the_published_code(
@@ -432,6 +437,11 @@ def test_a_part_that_the_mask_channel_loses_is_named(pipe, image, reference, cha
         exemplar(pipe, image, mask, reference, steps=1, w=1.0, mask_channel=channel)
 
 
+def test_a_mask_rule_without_blending_is_said_to_do_nothing(pipe, image, mask, reference):
+    with pytest.warns(UserWarning, match="mask_rule= is for blend=True"):
+        exemplar(pipe, image, mask, reference, steps=1, w=1.0, mask_rule="area")
+
+
 BAD = [
     (dict(reference=Image.new("RGBA", (8, 8), (255, 0, 0, 0))), "transparent everywhere"),
     (dict(reference=PLAIN), "one colour"),
@@ -447,7 +457,7 @@ BAD = [
     (dict(mask=torch.zeros(1, 1, 64, 64)), "black everywhere"),
     (dict(mask=THIN), "vanishes at latent size"),
     (dict(preset="oficial"), "official, diffusers"),
-    (dict(paste="yes"), "'none' or 'latent' or 'pixels'"),
+    (dict(paste="latent"), "True or False"),
     (dict(mask_channel="area"), "'nearest' or 'bilinear'"),
     (dict(n=0), "1 or more"),
     (dict(steps=0), "1 to 1000"),
@@ -471,7 +481,7 @@ def test_bad_input_is_refused_before_any_network_runs(
 def test_what_is_not_a_picture_is_refused(pipe, image, mask, reference, kind):
     with pytest.raises(TypeError, match=f"reference is {kind}"):
         exemplar(pipe, image, mask, reference)
-    with pytest.raises(TypeError, match="no option 'pastes'; it has mask_channel, paste"):
+    with pytest.raises(TypeError, match="no option 'pastes'; it has mask_channel, blend, paste"):
         exemplar(pipe, image, mask, reference, pastes="latent")
 
 

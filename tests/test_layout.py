@@ -664,6 +664,11 @@ def test_bad_input_is_refused_before_any_network_runs(sd, monkeypatch, method, g
         method(sd, **(dict(prompt="a red cat and a car", **QUICK) | usual | given))
 
 
+def test_what_finds_no_objects_is_no_judge(sd, tiny):
+    with pytest.raises(ValueError, match="a StableDiffusionPipeline finds no objects: pass"):
+        tendency(sd, tiny, ["a cat"], **QUICK)
+
+
 def test_a_judge_that_knows_no_word_is_refused(sd, tiny):
     with pytest.raises(ValueError, match="the judge knows no word of 'a dog'; it knows cat, car"):
         tendency(sd, Eye(), ["a cat", "a dog"], **QUICK)

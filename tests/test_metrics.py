@@ -90,6 +90,12 @@ def test_a_hundredth_of_the_range_is_40_decibels():
     assert metrics.psnr(a, a).tolist() == [math.inf, math.inf]
 
 
+def test_pictures_in_0_to_1_are_named():
+    a = torch.zeros(1, 3, 8, 8)
+    with pytest.warns(UserWarning, match=r"b has values from 0 to 0.5.*pass b \* 2 - 1"):
+        metrics.psnr(a, torch.linspace(0, 0.5, 192).view(a.shape))
+
+
 def test_the_background_error_is_that_outside_the_mask():
     image, mask = torch.zeros(1, 3, 8, 8), torch.zeros(1, 1, 8, 8)
     mask[..., :4] = 1

@@ -134,7 +134,7 @@ def test_every_preset_is_finite_at_zero_snr(name, how, pipe, image, mask):
 @every
 def test_exemplar_keeps_the_source_where_it_pastes_latents(name, exemplar_pipe, image, mask):
     pipe = replace(exemplar_pipe, scheduler=scheduler(name))
-    chosen = dict(paste="latent", steps=3, w=2.0)
+    chosen = dict(blend=True, steps=3, w=2.0)
     edit = bl.exemplar(pipe, image, mask, image, **chosen)
     assert edit.latents.isfinite().all()
     assert kept(pipe, edit.latents, image, mask, "any")

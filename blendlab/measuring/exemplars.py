@@ -198,8 +198,8 @@ def exemplar_guidance(n, pipe, clip, judge):
 
 PASTES = {
     "as published": {},
-    "the latent put back": {"paste": "latent"},
-    "the pixels put back": {"paste": "pixels"},
+    "the latent put back": {"blend": True},
+    "the pixels put back": {"paste": True},
     "mask channel bilinear (official code)": {"mask_channel": "bilinear"},
 }
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import world
+from .. import images, world
 from ..errors import Refused
 from ..masks import rms
 from ..options import tensor
@@ -217,6 +217,8 @@ def _alike(**tensors):
             raise Refused(f"{name} holds {x.dtype}: pass floats in [-1,1]")
         if not x.isfinite().all():
             raise Refused(f"{name} has NaN or infinite values: make it in torch.float32")
+        if not is_mask:
+            images.warn_of_range(name, x.min().item(), x.max().item())
         if is_mask and ((x < 0) | (x > 1)).any():
             raise Refused(f"{name} has values outside [0,1]: divide it by 255 if that is white")
     sizes = {x.shape[-2:] for x in tensors.values()}

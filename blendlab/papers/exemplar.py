@@ -32,9 +32,11 @@ class Painting(Options):
     # How the mask comes to latent size for the UNet's ninth channel: nearest (the rule "corner" of
     # masks.to_latent), as pipeline_paint_by_example.py:318-320 of diffusers, or as ddpm.py:688.
     mask_channel: Literal["nearest", "bilinear"] = "nearest"
-    # What is put back outside the mask: nothing (published), the source's latent, or its pixels.
-    paste: Literal["none", "latent", "pixels"] = "none"
-    # Which cells paste="latent" leaves to the edit, see masks.to_latent; "any": all touched.
+    # Neither is published: each step blended with the source's latent outside the mask, as in
+    # blended_latent, and the source's pixels put back there at the end, bit for bit.
+    blend: bool = False
+    paste: bool = False
+    # Which cells blend=True leaves to the edit, see masks.to_latent; "any": all touched.
     mask_rule: Literal["any", "centre", "corner", "area"] = "any"
     # Latents of the picture: the posterior's mode, or a sample of it (both published codes).
     posterior: Literal["mode", "sample"] = "mode"
@@ -79,9 +81,9 @@ def exemplar(
                preset, else from the model, else from the published code (5, 50, 0, 0, and the whole
                picture)
     window:    paint in a square around the mask, of so many pixels at least; 0: the whole picture
-    paste:     "none": outside the mask the picture is what the network and the autoencoder make of
-               it, as published; "latent": its latent is the source's exactly; "pixels": its pixels
-               are, bit for bit
+    blend, paste: with neither, the picture outside the mask is what the network and the autoencoder
+               make of it, as published; blend=True: its latent is the source's exactly; paste=True:
+               its pixels are, bit for bit
     preset:    "official" (its script samples by PLMS; here it is DDIM), "diffusers", or a Painting;
                options: any field of Painting
     n, seed, batch, first: how many, from which seed, how many at once, the number of the first.
@@ -90,6 +92,8 @@ def exemplar(
     Bad input raises ValueError (TypeError, OSError) with the fix before any network runs.
     """
     how = settle(Painting, exemplar, pipe, PRESETS, FALLBACK, preset, options)
+    if "mask_rule" in options and not how.blend:
+        images.warn("mask_rule= is for blend=True and is not honoured without it: leave it out")
     counts = dict(n=n, seed=seed, batch=batch, first=first)
     request, shown = _admit(pipe, image, mask, reference, region, counts)
     unet = nine_channels(pipe.unet)
@@ -99,8 +103,7 @@ def exemplar(
     if (hole.flatten(1).amax(1) == 0).any():
         raise Refused(f"the mask vanishes at latent size {size[1]}x{size[0]}: paint it thicker")
     masks.warn_of_lost_parts(request.mask, hole, how.mask_channel, "paint them thicker")
-    allow_empty = how.paste != "latent"
-    mask_small = masks.to_latent(request.mask, size, how.mask_rule, allow_empty=allow_empty)
+    mask_small = masks.to_latent(request.mask, size, how.mask_rule, allow_empty=not how.blend)
     squares = door.squares(pipe, request, [hole, mask_small], how.window)
     sampled = how.posterior == "sample"
 
@@ -131,7 +134,7 @@ def exemplar(
     used = dict(region=region) | read_from(pipe.scheduler) | asdict(how)
     if how.window:
         used["square"] = door.in_pixels(pipe, squares)
-    return request.finish(tensors, latents, used, paste=how.paste == "pixels")
+    return request.finish(tensors, latents, used, how.paste)
 
 
 def _run(request, net, schedule, timesteps, how, rows, part):
@@ -143,7 +146,7 @@ def _run(request, net, schedule, timesteps, how, rows, part):
     initial, fresh = request.noise("initial", rows, shape)(), request.noise("step", rows, shape)
     z = schedule.add_noise(part.source, timesteps[0], initial) if how.skip else initial
     for step in sample(denoise, z, schedule, timesteps, how.eta, fresh):
-        if how.paste == "latent":
+        if how.blend:
             keep = schedule.add_noise(part.source, step.t_next, initial)  # last the source itself
             step.x = blend(part.mask_small, edit=step.x, keep=keep)
     return step.x

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .. import prompts
+from .. import door, prompts
 from ..errors import Refused
 from ..options import takes
 from ..reader import Reader, Reading
@@ -55,6 +55,8 @@ def tendency(pipe, judge, said, *, n=16, seed=0, batch=None, **options) -> list[
             shared
     """
     how = settled(Reading, tendency, pipe, options)
+    if not (hasattr(judge, "kinds") and hasattr(judge, "found")):
+        raise Refused(f"{door.a(judge)} finds no objects: pass bl.load('tinyworld-judge')")
     said = prompts.listed(said)
     request = admit(pipe, said, "", None, None, how, n=n, seed=seed, batch=batch)
     readers, landings = {}, []
