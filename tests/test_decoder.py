@@ -9,7 +9,7 @@ import checkpoints
 import pytest
 import torch
 
-from blendlab import cards
+from blendlab import cards, masks, world
 from blendlab.edit import Edit
 from blendlab.joins import poisson
 from blendlab.latents import decode, encode, tuned
@@ -335,6 +335,7 @@ def test_what_was_found_before_is_replaced(pipe, edit, image, mask):
         ("none", dict(lam=3.0)),
         ("paste", dict(preset="paper")),
         ("latents", dict(blocks=1, steps=1)),
+        ("latents", dict(optimizer="muon", steps=1)),
     ],
 )
 def test_what_a_method_does_not_use_is_said(pipe, edit, image, mask, method, given):
@@ -380,6 +381,17 @@ def test_the_presets_differ_in_the_rate_for_latents_alone():
     paper, official = decoder.PRESETS["paper"], decoder.PRESETS["official"]
     assert paper["weights"] == official["weights"]
     assert paper["latents"] == replace(official["latents"], lr=1e-4)
+
+
+def test_the_fast_preset_needs_less_than_half_of_the_steps(tiny):
+    image = world.render(world.sample(1, seed=world.HELD_OUT), 64).image
+    z, mask = encode(tiny.vae, image), masks.from_box((0.25, 0.25, 0.75, 0.75), (64, 64))
+    fast = reconstruct(tiny, z, image, mask, preset="fast")
+    usual = reconstruct(tiny, z, image, mask, steps=40)
+    assert fast.settings["reconstruct"]["taken"] == [18]
+    assert fast.settings["loss"][-1] < usual.settings["loss"][-1] < fast.settings["loss"][0]
+    with pytest.raises(ValueError, match="no preset 'fast'; choose paper, official"):
+        reconstruct(tiny, z, image, mask, method="latents", preset="fast")
 
 
 def test_a_rate_that_breaks_the_decoder_is_named(pipe, edit, image, mask):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from blendlab.training.muon import COEFFICIENTS, Muon, equalised
+from blendlab.muon import COEFFICIENTS, Muon, equalised
 
 HOW = {"betas": (0.9, 0.99), "weight_decay": 0.01}
 

@@ -435,8 +435,8 @@ def test_the_latent_model_is_a_stable_diffusion_pipeline(runs):
 
 
 def test_the_latent_model_learns_by_the_optimizer_that_is_named(runs):
+    from blendlab.muon import Muon
     from blendlab.training.latent import Latent
-    from blendlab.training.muon import Muon
 
     small = {"widths": (16, 16), "text_width": 16, "text_layers": 1, "pool": 16}
     small |= {"autoencoder": runs["autoencoder"]}

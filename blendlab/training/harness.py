@@ -3,7 +3,7 @@
 One loop for every network: `train` draws `job.batch(step)`, steps AdamW or Muon on `job.loss`,
 averages the weights, and writes a checkpoint every few minutes that replaces the last one in a
 single move. All data and all noise of a step derive from (seed, step): a run that was killed and
-resumed ends with the weights of a run that was not. Read next: muon.py; autoencoder.py, the
+resumed ends with the weights of a run that was not. Read next: ../muon.py; autoencoder.py, the
 shortest job; __init__.py, which starts them.
 """
 
@@ -27,10 +27,10 @@ from tqdm import tqdm
 
 from .. import files
 from ..errors import Refused
+from ..muon import Muon
 from ..networks import opening
 from ..networks.weights import take_weights
 from ..world import HELD_OUT
-from .muon import Muon
 
 WEIGHTS = Path(__file__).parent.parent / "weights"  # what ships
 PROCESSES = 64  # at most so many train one network together
@@ -313,7 +313,7 @@ class _Loss(nn.Module):
 
 
 def make_optimizer(job: Job, options: Options):
-    """AdamW in one pass over the weights, or Muon (muon.py) with AdamW for what is no matrix."""
+    """AdamW in one pass over the weights, or Muon (../muon.py) with AdamW for what is no matrix."""
     how = {"betas": (0.9, 0.99), "weight_decay": options.weight_decay, "fused": True}
     if job.optimizer == "muon":
         return Muon(job.net, options.lr, **how)

@@ -2,8 +2,8 @@
 
 Keller Jordan, "Muon: an optimizer for hidden layers in neural networks" (2024), with the scale of
 arXiv 2502.16982, so that one learning rate serves matrices and everything else. torch.optim.Muon
-takes matrices only, no convolutions, and works in bf16, which is slow on chips without it. Read
-next: harness.py, which uses it.
+takes matrices only, no convolutions, and works in bf16, which is slow on chips without it. Next:
+training/harness.py and papers/decoder.py, which use it.
 """
 
 import torch
@@ -11,21 +11,20 @@ from torch import Tensor, nn
 
 COEFFICIENTS = 3.4445, -4.7750, 2.0315  # of the quintic polynomial in Jordan's code
 ITERATIONS = 5
-LEAST = 16  # a matrix with fewer rows or columns stays with AdamW
 
 
 class Muon(torch.optim.AdamW):
     """AdamW, except for weights of two and more dimensions, which Muon moves.
 
     Kernels of convolutions count as matrices of one row for each output. Tables (nn.Embedding)
-    and weights with a side shorter than LEAST stay with AdamW.
+    and weights with a side shorter than `least` stay with AdamW.
     """
 
-    def __init__(self, net: nn.Module, lr: float, momentum=0.95, **adamw):
+    def __init__(self, net: nn.Module, lr: float, momentum=0.95, least=16, **adamw):
         tables = {id(m.weight) for m in net.modules() if isinstance(m, nn.Embedding)}
-        groups = {True: [], False: []}
+        groups: dict[bool, list] = {True: [], False: []}
         for p in net.parameters():
-            matrix = p.ndim > 1 and min(p.flatten(1).shape) >= LEAST and id(p) not in tables
+            matrix = p.ndim > 1 and min(p.flatten(1).shape) >= least and id(p) not in tables
             groups[matrix].append(p)
         super().__init__(
             [
