@@ -12,6 +12,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from .. import cards, door, images
 from ..blend import blend
@@ -144,11 +145,12 @@ def tune_weights(
         return background_loss(picture.float(), edit, image, mask, lam)
 
     if optimizer == "muon":  # 0.95, as in training, is too long a memory for so few steps
-        method: torch.optim.Optimizer = Muon(moving, lr, momentum=0.8, least=1, weight_decay=0.0)
-        falling = lambda i: min(1.0, 2 * (1 - i / steps))  # noqa: E731
+        muon = Muon(moving, lr, momentum=0.8, least=1, weight_decay=0.0)
+        rates = LambdaLR(muon, lambda i: min(1.0, 2 * (1 - i / steps)))
+        losses = _descend(muon, loss, steps, plateau, precision, rates)
     else:
-        method, falling = torch.optim.Adam(weights.values(), lr=lr), lambda i: 1.0
-    losses = _descend(method, falling, loss, steps, plateau, precision)
+        adam = torch.optim.Adam(weights.values(), lr=lr)
+        losses = _descend(adam, loss, steps, plateau, precision)
     return {name: (w.detach() - start[name]).cpu() for name, w in weights.items()}, losses
 
 
@@ -162,8 +164,7 @@ def tune_latents(
     picture = lambda: decoder(before(moving / vae.config.scaling_factor)).float()  # noqa: E731
     edit = picture().detach()  # (B,3,H,W)
     loss = lambda: background_loss(picture(), edit, image, mask, lam)  # noqa: E731
-    adam = torch.optim.Adam([moving], lr=lr)
-    losses = _descend(adam, lambda i: 1.0, loss, steps, plateau, precision)
+    losses = _descend(torch.optim.Adam([moving], lr=lr), loss, steps, plateau, precision)
     return moving.detach() - z, losses
 
 
@@ -180,13 +181,11 @@ def background_loss(
     return inside.square().mean() + lam * outside.square().mean()
 
 
-def _descend(optimizer, falling, loss, steps, plateau, precision):
-    """Step an optimizer, whose rate is multiplied by falling(i) in step i, from 0.
-
-    Returns the loss before each step, (steps,), on the device of what it moves.
+def _descend(optimizer, loss, steps, plateau, precision, rates=None):
+    """Step an optimizer, whose rate `rates` may change; the loss before each step, (steps,), on the
+    device of what it moves.
     """
     needs_gradients("tuning")
-    rates = torch.optim.lr_scheduler.LambdaLR(optimizer, falling)
     device, losses = optimizer.param_groups[0]["params"][0].device.type, []
     for i in range(1, steps + 1):
         with torch.enable_grad():
@@ -195,7 +194,8 @@ def _descend(optimizer, falling, loss, steps, plateau, precision):
             optimizer.zero_grad()
             now.backward()
         optimizer.step()
-        rates.step()
+        if rates:
+            rates.step()
         losses.append(now.detach())
         if plateau and i % CHECK == 0 and i >= 2 * CHECK:
             earlier, last = torch.stack(losses[-2 * CHECK :]).view(2, CHECK).mean(1)
