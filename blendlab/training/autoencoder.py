@@ -119,7 +119,7 @@ class Autoencoder(Job):
 
 def edge_loss(a: Tensor, b: Tensor) -> Tensor:
     """Mean distance of the horizontal and vertical differences, at full and at half size."""
-    total = 0.0
+    total = a.new_zeros(())
     for _ in range(2):
         total = (
             total

@@ -34,7 +34,8 @@ def labels(planes: Tensor, kind: Tensor, colour: Tensor, cells: int) -> tuple[Te
     """Class and colour of each cell, (B,cells,cells), 0 = none, of coverage (B,SLOTS,H,W)."""
     most, slot = F.adaptive_avg_pool2d(planes, cells).max(1)  # (B,cells,cells)
     there, slot = most > 0.25, slot.flatten(1)
-    return tuple(values.long().gather(1, slot).view_as(most) * there for values in (kind, colour))
+    kind, colour = (v.long().gather(1, slot).view_as(most) * there for v in (kind, colour))
+    return kind, colour
 
 
 def dense_loss(logits: Tensor, kind: Tensor, colour: Tensor) -> Tensor:

@@ -368,6 +368,6 @@ def augmented(pieces: Tensor, u: Tensor, bend: Tensor) -> Tensor:
     bent = 0.1 * F.interpolate(bend, (S, S), mode="bicubic").permute(0, 2, 3, 1)
     grid = grid + torch.where(u[:, 3, None, None, None] < 0.3, bent, 0.0)
     pieces = F.grid_sample(pieces, grid, padding_mode="reflection", align_corners=False)
-    blur = [F.avg_pool2d(pieces, k, 1, k // 2, count_include_pad=False) for k in (3, 5)]
-    blurred = torch.where(u[:, 4, None, None, None] < 0.5, *blur)
+    less, more = (F.avg_pool2d(pieces, k, 1, k // 2, count_include_pad=False) for k in (3, 5))
+    blurred = torch.where(u[:, 4, None, None, None] < 0.5, less, more)
     return torch.where(u[:, 5, None, None, None] < 0.3, blurred, pieces)

@@ -20,6 +20,7 @@ import zlib
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +60,7 @@ class Job:
     lr = 1e-3
     ema = 0.999  # decay of the averaged weights
     optimizer = "adamw"  # or "muon"
-    net: nn.Module
+    net: Any  # an nn.Module; of several parts an nn.ModuleDict
     levels: tuple[int, int] = (1, 8)  # how many widths its network takes, where it has some
     groups = 8  # widths are multiples of it
 
@@ -314,7 +315,7 @@ class _Loss(nn.Module):
 
 def make_optimizer(job: Job, options: Options):
     """AdamW in one pass over the weights, or Muon (../muon.py) with AdamW for what is no matrix."""
-    how = {"betas": (0.9, 0.99), "weight_decay": options.weight_decay, "fused": True}
+    how: dict[str, Any] = dict(betas=(0.9, 0.99), weight_decay=options.weight_decay, fused=True)
     if job.optimizer == "muon":
         return Muon(job.net, options.lr, **how)
     return torch.optim.AdamW(job.net.parameters(), options.lr, **how)

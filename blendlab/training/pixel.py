@@ -10,6 +10,7 @@ import copy
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -155,7 +156,8 @@ class Pixel(Job):
         from diffusers import DDIMPipeline
 
         unet = copy.deepcopy(self.net["unet"].unet).half()
-        DDIMPipeline(unet=unet, scheduler=self.scheduler).save_pretrained(folder)
+        pipe: Any = DDIMPipeline(unet=unet, scheduler=self.scheduler)
+        pipe.save_pretrained(folder)
 
         card = {
             "size": self.size,
