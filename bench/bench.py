@@ -140,7 +140,7 @@ def guided_edits(model, n, steps):
     return {"guided": guided, "twice": twice}
 
 
-TUNED = dict(optimizer="muon", lr=2e-3, blocks="all")  # as in the preset "fast"
+TUNED = dict(preset="fast")
 
 
 def tunings(pipe, n, steps):

@@ -21,6 +21,7 @@ from .tables import (
     columns,
     edited,
     joined,
+    kept_inside,
     measured,
     part,
     parts_of,
@@ -155,13 +156,16 @@ def reconstructions(n, pipe, judge):
 
 def _put_back(images, plain, tasks):
     inside, outside = tasks.mask, 1 - tasks.mask
-    kept = metrics.rms((images - plain) / 2, inside).clamp(min=1e-4)
-    return seen_outside(images, tasks) | {
-        "edit kept (dB)": metrics.decibels(kept),
-        "detail outside (share of source's)": fine(images, outside) / fine(tasks.image, outside),
-        "detail inside (share of edit's)": fine(images, inside) / fine(plain, inside),
-        "seam (1 is none)": metrics.seam(images, inside),
-    }
+    return (
+        seen_outside(images, tasks)
+        | kept_inside(images, plain, tasks)
+        | {
+            "detail outside (share of source's)": fine(images, outside)
+            / fine(tasks.image, outside),
+            "detail inside (share of edit's)": fine(images, inside) / fine(plain, inside),
+            "seam (1 is none)": metrics.seam(images, inside),
+        }
+    )
 
 
 def detailed(n, size, seed=world.HELD_OUT + 17):

@@ -11,7 +11,17 @@ from ..papers.exemplar import exemplar
 from . import metrics
 from .exemplars import common, references
 from .pixel_blending import clips_word, guided
-from .tables import blocks, edited, joined, measured, progress, seen_inside, seen_outside, side
+from .tables import (
+    blocks,
+    edited,
+    joined,
+    kept_inside,
+    measured,
+    progress,
+    seen_inside,
+    seen_outside,
+    side,
+)
 
 APART = world.HELD_OUT + 1  # the seed of these tasks
 
@@ -113,7 +123,6 @@ def decoder_settings(n, pipe):
         rows.setdefault("no tuning", []).append(seen_outside(edit.tensor, tasks))
         for label, how in DECODER.items():
             tuned = reconstruct(pipe, edit, tasks.image, tasks.mask, **how)
-            kept = metrics.rms((tuned.tensor - edit.tensor).cpu() / 2, tasks.mask)
-            found = seen_outside(tuned.tensor, tasks) | {"edit kept (dB)": metrics.decibels(kept)}
-            rows.setdefault(label, []).append(found)
+            kept = kept_inside(tuned.tensor, edit.tensor, tasks)
+            rows.setdefault(label, []).append(seen_outside(tuned.tensor, tasks) | kept)
     return {label: joined(parts) for label, parts in rows.items()}

@@ -348,6 +348,12 @@ def seen_outside(images, tasks):
     return {"background (dB)": metrics.decibels(error.clamp(min=1e-4))}  # 80 dB is exact
 
 
+def kept_inside(images, plain, tasks):
+    """How near the inside stays to that of `plain`, the edit as it was decoded."""
+    error = metrics.rms((images - plain).cpu() / 2, tasks.mask)
+    return {"edit kept (dB)": metrics.decibels(error.clamp(min=1e-4))}
+
+
 def _left(pipe, edit, tasks):
     """(n,) root mean square distance of the final latents from the source's, outside the masks."""
     source = encode(

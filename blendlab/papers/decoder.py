@@ -24,6 +24,7 @@ from ..latents import decode, tuned
 from ..muon import Muon
 from ..options import ADAM, Options, choice, settle, takes
 
+OF_WEIGHTS = {"optimizer", "blocks", "reuse"}  # options that tuned latents do not have
 METHODS = ("none", "paste", "poisson", "latents", "weights", "weights and paste")
 
 
@@ -98,7 +99,7 @@ def reconstruct(pipe, edit, image, mask, *, method="weights", preset=None, **opt
     edit, image, mask = _admit(pipe, edit, image, mask, of)
     numbers = _settle(pipe, of, preset, options)
     asked = options if preset is None else {"preset": preset} | options
-    idle = {None: asked.keys(), "latents": asked.keys() & {"blocks", "reuse", "optimizer"}}
+    idle = {None: asked.keys(), "latents": asked.keys() & OF_WEIGHTS}
     if unused := idle.get(of):
         images.warn(f"{min(unused)}= is not honoured by method={method!r}: leave it out")
     how, found = {"method": method}, {}
@@ -295,7 +296,7 @@ def _settle(pipe, of, preset, asked):
     numbers = asdict(how)
     most = len(pipe.vae.decoder.up_blocks) if hasattr(pipe, "vae") else math.inf
     if of == "latents":
-        del numbers["blocks"], numbers["reuse"], numbers["optimizer"]
+        numbers = {name: value for name, value in numbers.items() if name not in OF_WEIGHTS}
     elif how.blocks != "all" and how.blocks > most:
         raise Refused(
             f"blocks is {how.blocks}: this decoder has {most}, so choose 0 to {most}, or 'all'"

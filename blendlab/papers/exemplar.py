@@ -32,8 +32,8 @@ class Painting(Options):
     # How the mask comes to latent size for the UNet's ninth channel: nearest (the rule "corner" of
     # masks.to_latent), as pipeline_paint_by_example.py:318-320 of diffusers, or as ddpm.py:688.
     mask_channel: Literal["nearest", "bilinear"] = "nearest"
-    # Neither is published: each step blended with the source's latent outside the mask, as in
-    # blended_latent, and the source's pixels put back there at the end, bit for bit.
+    # Outside the mask, which the published codes leave as it comes: blend each step with the
+    # source's latent, as blended_latent does; put the source's pixels back at the end, bit for bit.
     blend: bool = False
     paste: bool = False
     # Which cells blend=True leaves to the edit, see masks.to_latent; "any": all touched.
