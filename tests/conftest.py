@@ -19,6 +19,7 @@ FLAGS += ["--disable-background-networking"]
 
 # What takes longest, longest first. Tests that share nothing go one by one to whoever is free.
 ALONE = ("test_it_runs_top_to_bottom", "test_saved_tables_come_out_again")
+TOGETHER = ("again[tendency_eta]", "again[which_layer]")  # but these make the same pictures
 LONG = ("test_site.py", "test_training.py", "test_browser.py", "test_precision.py")
 LONG += ("test_other_models.py", "test_play.py", "test_wheel.py", "test_course.py")
 # Interrupts want a fresh process: where cells of lessons have run, CPython 3.11 never comes out
@@ -48,6 +49,8 @@ def pytest_xdist_make_scheduler(config, log):
 
     class Files(LoadFileScheduling):
         def _split_scope(self, nodeid):
+            if nodeid.endswith(TOGETHER):
+                return "together"
             alone = nodeid.split("[")[0].split("::")[-1] in ALONE
             return nodeid if alone else super()._split_scope(nodeid)
 
