@@ -96,7 +96,8 @@ FALLBACK = dict(scale=1000.0, augmentations=16, steps=100, skip=0.25, eta=1.0, r
 def guided_steps(denoise, loss, x, schedule, timesteps, how: Guiding, fresh=None, again=None):
     """Yield steps of guided diffusion, moved along the gradient; assign to step.x to steer on.
 
-    denoise(x, t) -> Prediction; loss(x0_hat, x, t) -> (B,). x: (B,3,H,W) on level timesteps[0].
+    denoise(x, t) -> Prediction; loss(x0_hat, x, t) -> (B,), None: nobody guides. x: (B,3,H,W) on
+    level timesteps[0].
     fresh, again: functions that draw noise, for the moves (eta > 0) and for the ways up
     (resamplings > 1).
     """
@@ -107,10 +108,12 @@ def guided_steps(denoise, loss, x, schedule, timesteps, how: Guiding, fresh=None
         raise Refused(f"the first level holds {a:.0e} of a picture: take skip=0.1, or eta=1")
     if not a and not how.through_network:  # and so does the estimate from a noise held constant
         raise Refused("the first level holds nothing of a picture: skip=1/steps leaves it out")
-    guided = loss_guided(denoise, loss, schedule, scale=0.0 if by_mean else 1.0)
+    guided = denoise
+    if loss:
+        guided = loss_guided(denoise, loss, schedule, scale=0.0 if by_mean else 1.0)
     ways = dict(passes=how.resamplings or 1, renewed=again, above=how.resample_above)
     for step in resampled(guided, x, schedule, timesteps, how.eta, fresh, **ways):
-        if by_mean:  # downhill, by the variance of this move times the gradient
+        if loss and by_mean:  # downhill, by the variance of this move times the gradient
             step.x = step.x - step.var * step.grad
         yield step
 
@@ -171,10 +174,14 @@ def told(net, unet, how: Guiding, draw):
 
 
 def clip_loss(text, mask, clip, how: Guiding, schedule, draw=None):
-    """`loss(x0_hat, x, t) -> (B,)`: the weighted CLIP distance, and what leaves [-1,1].
+    """`loss(x0_hat, x, t) -> (B,)`: the weighted CLIP distance, and what leaves [-1,1]. None if
+    both weights are 0.
 
     text: (1 or B,d) unit vectors. mask: (1 or B,1,H,W), 1 = edit. draw: see `copied`.
     """
+
+    if not how.scale and not how.range_scale:
+        return None
 
     def loss(x0_hat, x, t):
         seen = looked_at(x0_hat, x, t, schedule, how)

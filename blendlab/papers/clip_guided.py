@@ -93,7 +93,8 @@ def _with_background(towards, background, part, perceptual, schedule, how):
             behind = official_distance(seen, part.image, part.mask, perceptual)
         else:
             behind = background_distance(x0_hat, part.image, part.mask, perceptual)
-        return towards(x0_hat, x, t) + background * behind
+        words = towards(x0_hat, x, t) if towards else 0.0
+        return words + background * behind
 
     return loss if background else towards
 
