@@ -297,7 +297,7 @@ def joins(n, model, clip, judge):
 def pixel_methods(n, model, clip, judge, pipe):
     """Three methods with words and a mask, on the same tasks: algorithm 1 (lambda 10000), algorithm
     2, and PaintByWord++, which optimises an autoencoder's latents under CLIP (150 steps of the
-    paper's 500, as many copies as the others). Seconds an edit, 16 at once.
+    paper's 500, as many copies as the others). What they cost is in the table precision.
     """
 
     def painted(tasks, k):
@@ -313,18 +313,14 @@ def pixel_methods(n, model, clip, judge, pipe):
         "PaintByWord++": painted,
         "the truth": lambda tasks, k: tasks.truth,
     }
-    rows, seconds = ({label: [] for label in methods} for _ in range(2))
-    figure = None
+    rows, figure = {label: [] for label in methods}, None
     for k, tasks in blocks(n, model, "pixel_methods"):
-        made = {}
-        for label, method in methods.items():
-            made[label], time_each = timed(method, tasks, k)
-            seen = seen_inside(judge, made[label], tasks) | clips_word(clip, made[label], tasks)
-            rows[label].append(seen | seen_outside(made[label], tasks))
-            seconds[label].append(time_each)
+        made = {label: method(tasks, k) for label, method in methods.items()}
+        for label, images in made.items():
+            seen = seen_inside(judge, images, tasks) | clips_word(clip, images, tasks)
+            rows[label].append(seen | seen_outside(images, tasks))
         figure = figure or columns(tasks, made)
-    times = {label: seconds_each(each) for label, each in seconds.items() if label != "the truth"}
-    return {label: joined(parts) | times.get(label, {}) for label, parts in rows.items()}, figure
+    return {label: joined(parts) for label, parts in rows.items()}, figure
 
 
 # Ranking
