@@ -156,16 +156,13 @@ def reconstructions(n, pipe, judge):
 
 def _put_back(images, plain, tasks):
     inside, outside = tasks.mask, 1 - tasks.mask
-    return (
-        seen_outside(images, tasks)
-        | kept_inside(images, plain, tasks)
-        | {
-            "detail outside (share of source's)": fine(images, outside)
-            / fine(tasks.image, outside),
-            "detail inside (share of edit's)": fine(images, inside) / fine(plain, inside),
-            "seam (1 is none)": metrics.seam(images, inside),
-        }
-    )
+    return {
+        **seen_outside(images, tasks),
+        **kept_inside(images, plain, tasks),
+        "detail outside (share of source's)": fine(images, outside) / fine(tasks.image, outside),
+        "detail inside (share of edit's)": fine(images, inside) / fine(plain, inside),
+        "seam (1 is none)": metrics.seam(images, inside),
+    }
 
 
 def detailed(n, size, seed=world.HELD_OUT + 17):

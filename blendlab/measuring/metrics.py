@@ -217,9 +217,10 @@ def _alike(**tensors):
             raise Refused(f"{name} holds {x.dtype}: pass floats in [-1,1]")
         if not x.isfinite().all():
             raise Refused(f"{name} has NaN or infinite values: make it in torch.float32")
+        low, high = x.min().item(), x.max().item()
         if not is_mask:
-            images.warn_of_range(name, x.min().item(), x.max().item())
-        if is_mask and ((x < 0) | (x > 1)).any():
+            images.warn_of_range(name, low, high)
+        elif low < 0 or high > 1:
             raise Refused(f"{name} has values outside [0,1]: divide it by 255 if that is white")
     sizes = {x.shape[-2:] for x in tensors.values()}
     if len(sizes) > 1 or len({1, *map(len, tensors.values())}) > 2:
